@@ -1,0 +1,463 @@
+/* ferry.h: the one public header of the Ferry SDK (libferry).
+ *
+ * Ferry is a message queue whose acknowledgement means: on disk, fsynced, on a quorum. This header
+ * is what a program needs to produce, to consume and to administer. For the outbox and the inbox
+ * inside a database transaction see ferry_outbox.h.
+ *
+ * Conventions, for every function here:
+ *
+ * - A function that can fail returns `enum ferry_err`, 0 for success; results leave through
+ *   pointers and are written only on success. ferry_err_text() says what to do about an error,
+ *   ferry_err_class() whether trying again can help.
+ * - Text and bytes passed in are borrowed for the call and copied where they must live longer.
+ * - `_ms` is milliseconds, `_bytes` bytes. Times of day are Unix milliseconds, UTC.
+ * - `*_free` and `*_close` take a pointer to the handle, set it to NULL and accept NULL.
+ * - A client may be used from any number of threads. A consumer, a source and a batch are used by
+ *   one thread at a time. Callbacks run only inside ferry_poll(), ferry_flush(),
+ *   ferry_send_sync() and ferry_close(), on the calling thread, and may call ferry_send().
+ * - After fork() only the parent may use a handle. */
+#ifndef FERRY_H
+#define FERRY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FERRY_VERSION "0.1.0"
+
+/* ---------------------------------------------------------------------------------------------
+ * Errors. One table: X(NAME, number on the wire, class, what happened and what to do).
+ * Numbers are part of the protocol and never reused. */
+#define FERRY_ERR_MAP(X)                                                                           \
+    X(INVALID_ARGUMENT, 1, USAGE, "an argument is not valid: the detail names it")                 \
+    X(UNKNOWN_OPTION, 2, USAGE, "no option has that name: see conf/ for all of them")              \
+    X(BAD_OPTION_VALUE, 3, USAGE, "the option does not take that value: the detail says which")    \
+    X(NO_TRANSACTION, 4, USAGE,                                                                    \
+      "no transaction is open on this connection: BEGIN one, so that the message commits with "    \
+      "your change")                                                                               \
+    X(CLOSED, 5, USAGE, "the handle is closing or closed: open a new one")                         \
+    X(BAD_NAME, 6, USAGE,                                                                          \
+      "the name is not valid: use 1 to 200 of a-z A-Z 0-9 . _ - and start with a letter or digit") \
+    X(TOO_LARGE, 7, USAGE, "the message is larger than message.max_bytes: send less or raise it")  \
+    X(NO_MEMORY, 10, RETRIABLE, "out of memory: try again later or lower the limits")              \
+    X(IO, 11, FATAL, "reading or writing failed: the detail names the file")                       \
+    X(STORE_FAILED, 12, FATAL,                                                                     \
+      "the broker's store failed a write or an fsync and answers nothing until it is restarted: "  \
+      "check the disk, then restart ferryd")                                                       \
+    X(STORAGE_FULL, 13, THROTTLED,                                                                 \
+      "the broker's disk is full: free space or lower retention; reads and commits go on")         \
+    X(CORRUPT, 14, FATAL, "stored bytes do not match their checksum: the detail names the place")  \
+    X(LOCKED, 15, FATAL, "another process uses this folder: stop it first")                        \
+    X(WRONG_NODE, 16, FATAL, "the data folder belongs to another node or another layout")          \
+    X(NEWER_FORMAT, 17, FATAL, "the data was written by a newer Ferry: start that version")        \
+    X(TIMEOUT, 20, RETRIABLE, "no answer in time: it may or may not have happened")                \
+    X(UNREACHABLE, 21, RETRIABLE, "no broker answers: is ferryd running at that endpoint?")        \
+    X(NOT_LEADER, 22, RETRIABLE, "that broker does not lead the partition: ask again for metadata")\
+    X(THROTTLED, 23, THROTTLED, "the broker asks for patience: try again after the given time")    \
+    X(QUEUE_FULL, 24, THROTTLED, "the local send queue is full: call ferry_poll and try again")    \
+    X(SHUTTING_DOWN, 25, RETRIABLE, "the broker is shutting down: try again")                      \
+    X(NOT_READY, 26, RETRIABLE, "the broker is not ready yet: try again")                          \
+    X(BAD_FRAME, 30, FATAL, "the frame is malformed: client and broker do not speak alike")        \
+    X(BAD_VERSION, 31, FATAL, "the protocol version is not supported: upgrade the older side")     \
+    X(BAD_CHECKSUM, 32, RETRIABLE, "the bytes were changed on the way: they are sent again")       \
+    X(BAD_BATCH, 33, FATAL, "the record batch is malformed: the producer is at fault")             \
+    X(UNKNOWN_COMMAND, 34, FATAL, "the broker does not know the command: upgrade it")              \
+    X(UNKNOWN_TOPIC, 40, NOT_FOUND, "no such topic: create it with `ferry topic create`")          \
+    X(TOPIC_EXISTS, 41, USAGE, "a topic of that name exists with other settings")                  \
+    X(UNKNOWN_PARTITION, 42, NOT_FOUND, "the topic has no such partition")                         \
+    X(OFFSET_OUT_OF_RANGE, 43, NOT_FOUND,                                                          \
+      "the offset is not in the log: before its start (dropped by retention) or past its end")     \
+    X(UNKNOWN_SUBSCRIPTION, 44, NOT_FOUND, "no such subscription on this topic")                   \
+    X(SUBSCRIPTION_EXISTS, 45, USAGE, "the subscription exists with another mode")                 \
+    X(LIMIT_REACHED, 46, USAGE, "a limit is reached: the detail names it")                         \
+    X(PRODUCER_FENCED, 50, FATAL, "a newer producer of the same name took over: stop this one")    \
+    X(SEQUENCE_GAP, 51, RETRIABLE, "an earlier batch of this producer is missing")                 \
+    X(SEQUENCE_STALE, 52, FATAL, "the batch was stored long ago; its offset is no longer known")   \
+    X(CURSOR_CONFLICT, 53, RETRIABLE, "the source's cursor has moved: continue from the new one")  \
+    X(SOURCE_FENCED, 54, FATAL, "another relay took over this source: stop this one")              \
+    X(DENIED, 60, DENIED, "not allowed: ask for the permission")                                   \
+    X(DB_RETRY, 70, RETRIABLE, "the database asks to repeat the transaction: roll back and retry") \
+    X(DB_SCHEMA, 71, USAGE, "the outbox tables are missing or of another version: run "            \
+      "`ferry outbox init`")                                                                       \
+    X(DB, 72, FATAL, "the database refused: the detail has its words")
+
+enum ferry_err {
+    FERRY_OK = 0,
+#define FERRY_ERR_ENUM(name, number, class_, text) FERRY_ERR_##name = number,
+    FERRY_ERR_MAP(FERRY_ERR_ENUM)
+#undef FERRY_ERR_ENUM
+};
+
+enum ferry_class {
+    FERRY_CLASS_NONE,      /* No error. */
+    FERRY_CLASS_RETRIABLE, /* The same call may succeed later. */
+    FERRY_CLASS_THROTTLED, /* The same call will succeed once there is room. */
+    FERRY_CLASS_USAGE,     /* The caller must change the call. */
+    FERRY_CLASS_NOT_FOUND, /* The thing named does not exist. */
+    FERRY_CLASS_DENIED,    /* The caller lacks the permission. */
+    FERRY_CLASS_FATAL,     /* The handle or the broker cannot go on. */
+};
+
+const char *ferry_err_name(enum ferry_err err); /* "UNKNOWN_TOPIC"; "OK" for 0. Static text. */
+const char *ferry_err_text(enum ferry_err err); /* A sentence and the remedy. Static text. */
+enum ferry_class ferry_err_class(enum ferry_err err);
+bool ferry_err_is_retriable(enum ferry_err err); /* Class retriable or throttled. */
+
+/* ---------------------------------------------------------------------------------------------
+ * Configuration: options by name. conf/client.conf lists all of them with meaning and bounds. */
+struct ferry_conf;
+
+enum ferry_err ferry_conf_new(struct ferry_conf **conf); /* NO_MEMORY. */
+void ferry_conf_free(struct ferry_conf **conf);
+/* Sets one option. On error `detail` (may be NULL, `detail_bytes` long) says which values are
+ * allowed. Errors: UNKNOWN_OPTION, BAD_OPTION_VALUE. */
+enum ferry_err ferry_conf_set(struct ferry_conf *conf, const char *name, const char *value,
+                              char *detail, size_t detail_bytes);
+
+/* ---------------------------------------------------------------------------------------------
+ * Messages. */
+
+/* A message id: UUIDv7, snowflake or the caller's own 16 bytes. All zero means none. */
+struct ferry_id {
+    uint8_t bytes[16];
+};
+
+struct ferry_header {
+    const char *name; /* NUL-terminated UTF-8, 1 to 255 bytes; `traceparent`, `ce_type`, … */
+    const void *value;
+    size_t value_bytes;
+};
+
+#define FERRY_PARTITION_ANY (-1)
+
+struct ferry_message {
+    const char *topic;
+    int32_t partition;      /* FERRY_PARTITION_ANY: by the key, or spread when there is none. */
+    const void *key;        /* NULL: no key. Messages of one key stay in order. */
+    size_t key_bytes;
+    const void *payload;
+    size_t payload_bytes;
+    const struct ferry_header *headers;
+    size_t header_count;
+    struct ferry_id id;     /* Zero: none, or made by the client if `message.ids` says so. A message
+                               with an id is dropped as a duplicate when the topic has seen the id
+                               within its dedupe window. */
+    int64_t timestamp_ms;   /* 0: now. */
+    void *opaque;           /* Comes back in the report. */
+};
+
+/* How a send ended. Every accepted message ends in exactly one of the three, told exactly once. */
+enum ferry_outcome {
+    FERRY_STORED,     /* On disk on a quorum, at `offset`. */
+    FERRY_NOT_STORED, /* Not stored and never will be. */
+    FERRY_UNKNOWN,    /* No answer within delivery.timeout_ms: it may be stored, once. */
+};
+
+struct ferry_report {
+    enum ferry_outcome outcome;
+    enum ferry_err err; /* FERRY_OK when stored; the reason otherwise. */
+    const char *topic;  /* Lives during the callback. */
+    int32_t partition;
+    int64_t offset;     /* -1 unless stored. For a duplicate, where the first one is. */
+    bool duplicate;     /* The broker had this message already; it is in the log once. */
+    void *opaque;
+};
+
+typedef void ferry_report_cb(const struct ferry_report *report, void *arg);
+/* Called for every accepted message; without it outcomes are only counted. Set before open. */
+void ferry_conf_on_report(struct ferry_conf *conf, ferry_report_cb *callback, void *arg);
+
+/* ---------------------------------------------------------------------------------------------
+ * Client. Owns a thread that talks to the brokers. */
+struct ferry_client;
+
+/* Opens a client and takes `*conf` (set to NULL) on success; `conf` may be NULL for the defaults
+ * (`servers` = tcp://127.0.0.1:7400). Does not wait for a broker. Errors: NO_MEMORY, IO,
+ * BAD_OPTION_VALUE (an endpoint), each with a detail. */
+enum ferry_err ferry_open(struct ferry_client **client, struct ferry_conf **conf, char *detail,
+                          size_t detail_bytes);
+/* Flushes for at most `timeout_ms`, reports what is left as NOT_STORED (never sent) or UNKNOWN,
+ * closes. Consumers and sources of the client must be closed before. */
+void ferry_close(struct ferry_client **client, int timeout_ms);
+
+/* Queues a copy of the message. Never blocks, never waits for the network. Errors, after which no
+ * report comes: QUEUE_FULL, TOO_LARGE, BAD_NAME, INVALID_ARGUMENT, NO_MEMORY, CLOSED. An unknown
+ * topic or partition is told by the report. */
+enum ferry_err ferry_send(struct ferry_client *client, const struct ferry_message *message);
+/* Sends and waits for this message's own outcome, which is returned in `report` (its `topic` points
+ * to message->topic); other messages' reports are not run. Errors: as ferry_send; FERRY_OK means
+ * that `report` holds an outcome, not that it is STORED. Safe from several threads. */
+enum ferry_err ferry_send_sync(struct ferry_client *client, const struct ferry_message *message,
+                               struct ferry_report *report);
+/* Runs the callbacks that are due, waiting at most `timeout_ms` for the first (0: do not wait, -1:
+ * for ever). Returns how many ran. */
+int ferry_poll(struct ferry_client *client, int timeout_ms);
+/* Sends what lingers and runs callbacks until every accepted message has its outcome. Errors:
+ * TIMEOUT (call again). */
+enum ferry_err ferry_flush(struct ferry_client *client, int timeout_ms);
+/* Readable when ferry_poll() has something to run. Do not read from it. Lives with the client. */
+int ferry_fd(const struct ferry_client *client);
+/* Messages accepted whose outcome has not been told. */
+size_t ferry_queued(struct ferry_client *client);
+/* A new UUIDv7 from the client's generator, ordered in time, safe when the clock steps back. */
+struct ferry_id ferry_id_new(struct ferry_client *client);
+
+#define FERRY_ID_TEXT_BYTES 37
+void ferry_id_format(const struct ferry_id *id, char text[FERRY_ID_TEXT_BYTES]);
+bool ferry_id_parse(const char *text, struct ferry_id *id);
+
+/* The partition a key goes to: jump consistent hash (Lamping and Veach, 2014) of the XXH3-64 of
+ * the key. From n to n+1 partitions 1/(n+1) of the keys move. */
+int32_t ferry_partition_of_key(const void *key, size_t key_bytes, int32_t partitions);
+
+/* ---------------------------------------------------------------------------------------------
+ * Consumer: reads the partitions of one topic. */
+struct ferry_consumer;
+struct ferry_batch;
+
+struct ferry_record {
+    const char *topic; /* This and all below live until ferry_batch_free(). */
+    int32_t partition;
+    int64_t offset;
+    int64_t timestamp_ms;   /* From the producer. */
+    int64_t append_time_ms; /* From the partition's leader; never decreases in a partition. */
+    const void *key;        /* NULL: no key. */
+    size_t key_bytes;
+    const void *payload;
+    size_t payload_bytes;
+    const uint8_t *headers; /* As they travel (a msgpack map); see ferry_record_header(). */
+    size_t headers_bytes;
+    struct ferry_id id; /* Zero: none. */
+};
+
+/* Where reading begins when the subscription has no committed position. */
+#define FERRY_FROM_START (-2)
+#define FERRY_FROM_END   (-1)
+
+/* Opens a reader of `topic`. With a subscription name the position is kept by the broker (created
+ * on first use, mode `stream`); with NULL it is the caller's. `from` is FERRY_FROM_START,
+ * FERRY_FROM_END or an offset, used where there is no committed position. Waits at most
+ * `timeout_ms` for metadata and positions. Errors: UNKNOWN_TOPIC, SUBSCRIPTION_EXISTS (another
+ * mode), BAD_NAME, UNREACHABLE, TIMEOUT, LIMIT_REACHED, NO_MEMORY. */
+enum ferry_err ferry_consumer_open(struct ferry_consumer **consumer, struct ferry_client *client,
+                                   const char *topic, const char *subscription, int64_t from,
+                                   int timeout_ms);
+void ferry_consumer_close(struct ferry_consumer **consumer);
+/* The next records of one partition, in offset order, waiting at most `timeout_ms`. The batch is
+ * the caller's: free it once. Batches are read ahead within fetch.queue_bytes. Errors: TIMEOUT
+ * (nothing new), OFFSET_OUT_OF_RANGE (told once a jump: the position was dropped by retention;
+ * reading goes on at the log's start, or where a seek says), UNKNOWN_TOPIC (deleted),
+ * CORRUPT, NO_MEMORY, CLOSED. */
+enum ferry_err ferry_consumer_fetch(struct ferry_consumer *consumer, int timeout_ms,
+                                    struct ferry_batch **batch);
+/* Moves the reading position: an offset, FERRY_FROM_START or FERRY_FROM_END. Read-ahead of that
+ * partition is dropped; batches handed out stay valid. Errors: UNKNOWN_PARTITION, TIMEOUT. */
+enum ferry_err ferry_consumer_seek(struct ferry_consumer *consumer, int32_t partition,
+                                   int64_t offset);
+/* Moves to the first record appended at or after the time. Errors: as seek. */
+enum ferry_err ferry_consumer_seek_time(struct ferry_consumer *consumer, int32_t partition,
+                                        int64_t time_ms, int timeout_ms);
+/* Commits: the next reader of the subscription starts at `offset` (one past the last record done).
+ * Returns when it is on disk on a quorum. A position never goes back by a commit. Errors:
+ * INVALID_ARGUMENT (no subscription), OFFSET_OUT_OF_RANGE, UNKNOWN_SUBSCRIPTION (deleted), TIMEOUT,
+ * UNREACHABLE. */
+enum ferry_err ferry_consumer_commit(struct ferry_consumer *consumer, int32_t partition,
+                                     int64_t offset, int timeout_ms);
+int32_t ferry_consumer_partitions(const struct ferry_consumer *consumer);
+/* Where the partition will be read next by ferry_consumer_fetch(); -1: not known yet. */
+int64_t ferry_consumer_position(const struct ferry_consumer *consumer, int32_t partition);
+/* True when everything the broker had at its last answer has been handed out, all partitions. */
+bool ferry_consumer_at_end(const struct ferry_consumer *consumer);
+/* The topic's identity: a topic deleted and made again is another one. */
+struct ferry_id ferry_consumer_topic_id(const struct ferry_consumer *consumer);
+
+size_t ferry_batch_count(const struct ferry_batch *batch);
+int32_t ferry_batch_partition(const struct ferry_batch *batch);
+int64_t ferry_batch_first_offset(const struct ferry_batch *batch);
+int64_t ferry_batch_next_offset(const struct ferry_batch *batch); /* One past the last. */
+/* The i-th record; `i` < count. In order this is O(1). */
+void ferry_batch_record(struct ferry_batch *batch, size_t i, struct ferry_record *record);
+void ferry_batch_free(struct ferry_batch **batch);
+
+/* Finds a header by name; false when there is none. The value lives as long as the record. */
+bool ferry_record_header(const struct ferry_record *record, const char *name, const void **value,
+                         size_t *value_bytes);
+/* The headers one after another: start with *position = 0; false at the end. Names are not
+ * NUL-terminated. */
+bool ferry_record_next_header(const struct ferry_record *record, size_t *position,
+                              const char **name, size_t *name_bytes, const void **value,
+                              size_t *value_bytes);
+
+/* ---------------------------------------------------------------------------------------------
+ * Administration. Each call asks the brokers and waits at most `timeout_ms`. Errors of all:
+ * UNREACHABLE, TIMEOUT, DENIED, NO_MEMORY, besides those named. */
+
+struct ferry_topic_spec {
+    const char *name;
+    uint32_t partitions;       /* 0: the broker's default. */
+    uint32_t replicas;         /* 0: the broker's default. */
+    int64_t retention_ms;      /* 0: the default (7 days); -1: for ever. */
+    int64_t retention_bytes;   /* By partition. 0: the default (no limit); -1: no limit. */
+    int64_t dedupe_window_ms;  /* For message ids. 0: the default (24 h); -1: off. */
+};
+
+/* Creates a topic; it is durable and served when this returns. Creating one that exists with the
+ * same settings succeeds. Errors: TOPIC_EXISTS, BAD_NAME, LIMIT_REACHED, STORAGE_FULL. */
+enum ferry_err ferry_topic_create(struct ferry_client *client, const struct ferry_topic_spec *spec,
+                                  int timeout_ms);
+/* Errors: UNKNOWN_TOPIC. The data is gone when this returns; disk space comes back over time. */
+enum ferry_err ferry_topic_delete(struct ferry_client *client, const char *name, int timeout_ms);
+
+struct ferry_partition_info {
+    int32_t partition;
+    enum ferry_err err;    /* FERRY_OK, or why the rest is not known. */
+    uint32_t leader_node;
+    int64_t start_offset;
+    int64_t end_offset;    /* One past the last committed record. */
+    int64_t size_bytes;    /* Stored, with entry headers. */
+};
+
+struct ferry_topic_info {
+    char name[256];
+    struct ferry_id id;
+    uint32_t replicas;
+    int64_t retention_ms, retention_bytes, dedupe_window_ms;
+    size_t partition_count;
+    struct ferry_partition_info *partitions; /* Owned by the info. */
+};
+
+/* Errors: UNKNOWN_TOPIC. Free with ferry_topic_info_free(). */
+enum ferry_err ferry_topic_info(struct ferry_client *client, const char *name, int timeout_ms,
+                                struct ferry_topic_info **info);
+void ferry_topic_info_free(struct ferry_topic_info **info);
+/* Names, sorted. One allocation: free with ferry_names_free(). */
+enum ferry_err ferry_topic_list(struct ferry_client *client, int timeout_ms, char ***names,
+                                size_t *count);
+void ferry_names_free(char ***names);
+
+struct ferry_subscription_partition {
+    int32_t partition;
+    enum ferry_err err;   /* FERRY_OK, or why the rest is not known. */
+    int64_t position;     /* Next offset to read. */
+    int64_t end_offset;
+    int64_t lag_messages;
+    int64_t lag_ms;       /* Age of the oldest message not yet done; 0 when there is none. */
+};
+
+struct ferry_subscription_info {
+    char name[256];
+    char mode[16]; /* "stream". */
+    size_t partition_count;
+    struct ferry_subscription_partition *partitions;
+};
+
+/* Errors: UNKNOWN_TOPIC, UNKNOWN_SUBSCRIPTION. Free with ferry_subscription_info_free(). */
+enum ferry_err ferry_subscription_info(struct ferry_client *client, const char *topic,
+                                       const char *name, int timeout_ms,
+                                       struct ferry_subscription_info **info);
+void ferry_subscription_info_free(struct ferry_subscription_info **info);
+/* Creates it on every partition, at `from`. Succeeds when it exists with the same mode (its
+ * position stays). Errors: UNKNOWN_TOPIC, BAD_NAME, SUBSCRIPTION_EXISTS, LIMIT_REACHED. */
+enum ferry_err ferry_subscription_create(struct ferry_client *client, const char *topic,
+                                         const char *name, int64_t from, int timeout_ms);
+enum ferry_err ferry_subscription_delete(struct ferry_client *client, const char *topic,
+                                         const char *name, int timeout_ms);
+enum ferry_err ferry_subscription_list(struct ferry_client *client, const char *topic,
+                                       int timeout_ms, char ***names, size_t *count);
+
+/* What the broker is and on what it stands, as one JSON object (free with ferry_text_free): version,
+ * node, cluster id, shards, durability, file system, kernel, library versions, counters. */
+enum ferry_err ferry_broker_status(struct ferry_client *client, int timeout_ms, char **json);
+void ferry_text_free(char **text);
+
+/* ---------------------------------------------------------------------------------------------
+ * Sources: for relays. A source is anything read in order (an outbox table, a file). Its cursor
+ * lives in each partition and moves in the same log entry as the records it stands for, compare
+ * and set; so a record is in the log once however often the relay dies. A relay that lost its
+ * election is refused by its epoch. */
+struct ferry_source;
+
+#define FERRY_CURSOR_MAX_BYTES 4096
+
+struct ferry_source_grant {
+    uint64_t epoch;             /* Fencing token of this election; rises with each. */
+    bool standby;               /* Another holder is active; its lease ends after retry_ms. */
+    int64_t retry_ms;
+    const uint8_t *checkpoint;  /* What ferry_source_checkpoint() kept last. Lives until the next */
+    size_t checkpoint_bytes;    /* call on the source. */
+};
+
+/* Opens (source, lane); `holder` names this process for people. No election yet. */
+enum ferry_err ferry_source_open(struct ferry_source **source, struct ferry_client *client,
+                                 const struct ferry_id *source_id, uint32_t lane,
+                                 const char *holder);
+void ferry_source_close(struct ferry_source **source);
+/* Asks to be, or to remain, the one active holder for `ttl_ms` of the broker's clock. FERRY_OK with
+ * grant->standby set means: another is. Errors: UNREACHABLE, TIMEOUT. */
+enum ferry_err ferry_source_elect(struct ferry_source *source, int64_t ttl_ms, int timeout_ms,
+                                  struct ferry_source_grant *grant);
+/* Gives the lease up so that another can start at once. Errors: UNREACHABLE, TIMEOUT. */
+enum ferry_err ferry_source_resign(struct ferry_source *source, int timeout_ms);
+
+struct ferry_cursor {
+    uint64_t version; /* 0: the partition has no cursor of this source. */
+    uint64_t epoch;   /* Of the last append. */
+    size_t blob_bytes;
+    uint8_t blob[FERRY_CURSOR_MAX_BYTES];
+};
+
+/* Reads the cursor in one partition. Errors: UNKNOWN_TOPIC, UNKNOWN_PARTITION, UNREACHABLE,
+ * TIMEOUT. */
+enum ferry_err ferry_source_cursor(struct ferry_source *source, const char *topic,
+                                   int32_t partition, int timeout_ms,
+                                   struct ferry_cursor *cursor);
+
+struct ferry_append_result {
+    enum ferry_err err;     /* OK; CURSOR_CONFLICT (cursor holds the present one); SOURCE_FENCED;
+                               TIMEOUT, UNREACHABLE (unknown: read the cursor); a refusal of one
+                               message (TOO_LARGE, UNKNOWN_TOPIC, UNKNOWN_PARTITION, BAD_BATCH,
+                               DENIED), named by refused_index. */
+    size_t refused_index;   /* SIZE_MAX when the refusal is of the whole. */
+    int64_t base_offset;    /* Of the first message, when OK. */
+    uint64_t version;       /* The cursor's version after it, when OK or in conflict. */
+    const struct ferry_cursor *cursor; /* On CURSOR_CONFLICT; lives during the callback. */
+    const char *detail;     /* Lives during the callback. */
+};
+
+typedef void ferry_append_cb(const struct ferry_append_result *result, void *arg);
+
+/* Appends `count` messages (their topic and partition fields are not looked at, ids are kept but
+ * not looked up) to one partition and moves its cursor from `expect_version` to `cursor_blob`, in
+ * one log entry, or does neither. The callback runs once, in ferry_poll(), if and only if this
+ * returns FERRY_OK. Several appends may be in flight, for different partitions or chained on one
+ * (each expecting the version before it plus one: they are kept in order). Errors: QUEUE_FULL,
+ * TOO_LARGE (the batch), INVALID_ARGUMENT, NO_MEMORY, CLOSED. */
+enum ferry_err ferry_source_append(struct ferry_source *source, const char *topic,
+                                   int32_t partition, uint64_t expect_version,
+                                   const void *cursor_blob, size_t cursor_bytes,
+                                   const struct ferry_message *messages, size_t count,
+                                   ferry_append_cb *callback, void *arg);
+/* Keeps "every partition has at least this" in the metadata group, so that a restart knows where
+ * to begin. Errors: SOURCE_FENCED, UNREACHABLE, TIMEOUT. */
+enum ferry_err ferry_source_checkpoint(struct ferry_source *source, const void *blob,
+                                       size_t blob_bytes, int timeout_ms);
+/* How many partitions a topic has; asks the broker when it is not known. Errors: UNKNOWN_TOPIC,
+ * UNREACHABLE, TIMEOUT. */
+enum ferry_err ferry_topic_partitions(struct ferry_client *client, const char *topic,
+                                      int timeout_ms, int32_t *partitions);
+
+/* ---------------------------------------------------------------------------------------------
+ * Embedded mode: a client of a broker in the same process. See ferry_broker.h. The context is the
+ * broker's and must outlive the client. */
+struct ferry_context;
+void ferry_conf_set_context(struct ferry_conf *conf, struct ferry_context *context);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
