@@ -10,7 +10,7 @@
 void partition_ticket_init(struct partition_ticket *t)
 {
     *t = (struct partition_ticket){.base_offset = -1, .position = -1};
-    list_init(&t->node);
+    ticket_init(&t->base);
     buf_init(&t->duplicates, (size_t)BATCH_RECORDS_MAX * PRODUCE_DUPLICATE_BYTES);
     buf_init(&t->payload, BATCH_MAX_BYTES + CURSOR_MAX_BYTES + 128);
     buf_init(&t->skips, (size_t)BATCH_RECORDS_MAX * 4);
@@ -18,7 +18,7 @@ void partition_ticket_init(struct partition_ticket *t)
 
 void partition_ticket_fini(struct partition_ticket *t)
 {
-    must(list_is_empty(&t->node));
+    must(list_is_empty(&t->base.node));
     buf_fini(&t->duplicates);
     buf_fini(&t->payload);
     buf_fini(&t->skips);
@@ -180,25 +180,6 @@ static enum ferry_err apply_control(struct partition *p, const struct store_entr
     return FERRY_ERR_CORRUPT;
 }
 
-/* The answer to a ticket is final only now: what it asked for is the log's. */
-static void answer(struct partition *p, struct partition_ticket *t, enum ferry_err err)
-{
-    list_remove(&t->node);
-    t->err = err;
-    list_push_back(&p->done, &t->node);
-}
-
-static void answer_until(struct partition *p, uint64_t index)
-{
-    while (!list_is_empty(&p->waiting)) {
-        struct partition_ticket *t = list_entry(p->waiting.next, struct partition_ticket, node);
-        if (t->index > index) {
-            return;
-        }
-        answer(p, t, FERRY_OK);
-    }
-}
-
 static enum ferry_err apply(void *machine, uint64_t index, const struct store_entry *entry)
 {
     struct partition *p = machine;
@@ -231,7 +212,8 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
     p->last_append_time_ms = entry->append_time_ms > p->last_append_time_ms
                                  ? entry->append_time_ms
                                  : p->last_append_time_ms;
-    answer_until(p, index);
+    /* What the tickets asked for is the log's: only now is their answer final. */
+    ticket_queue_applied(&p->tickets, index);
     return FERRY_OK;
 }
 
@@ -248,9 +230,7 @@ static void role_changed(void *machine, bool ready)
         p->retention_due_us = 0;
         return;
     }
-    while (!list_is_empty(&p->waiting)) {
-        answer(p, list_entry(p->waiting.next, struct partition_ticket, node), FERRY_ERR_NOT_LEADER);
-    }
+    ticket_queue_fail(&p->tickets, FERRY_ERR_NOT_LEADER);
 }
 
 /* ---- Rows. Base row: [applied, next offset, start offset, size, last time, ids before] ---- */
@@ -356,8 +336,7 @@ enum ferry_err partition_open(const struct partition_config *config, int64_t now
     cursors_init(&p->cursors);
     subscriptions_init(&p->subscriptions);
     ids_init(&p->ids);
-    list_init(&p->waiting);
-    list_init(&p->done);
+    ticket_queue_init(&p->tickets);
     buf_init(&p->housekeeping_payload, HOUSEKEEPING_MAX_BYTES);
     p->retention_due_us = RAFT_NEVER;
     uint64_t applied = 0;
@@ -390,7 +369,7 @@ void partition_close(struct partition **pp)
     if (p == NULL) {
         return;
     }
-    must(list_is_empty(&p->waiting) && list_is_empty(&p->done));
+    must(ticket_queue_is_empty(&p->tickets));
     replica_close(&p->replica);
     producers_fini(&p->producers);
     cursors_fini(&p->cursors);
@@ -425,17 +404,6 @@ int64_t partition_next_time(const struct partition *p, int64_t now_ms)
     return now_ms > p->last_append_time_ms ? now_ms : p->last_append_time_ms;
 }
 
-void partition_wait(struct partition *p, struct partition_ticket *t, uint64_t index)
-{
-    t->index = index;
-    struct list *before = &p->waiting;
-    while (before->prev != &p->waiting &&
-           list_entry(before->prev, struct partition_ticket, node)->index > index) {
-        before = before->prev;
-    }
-    list_push_back(before, &t->node);
-}
-
 enum ferry_err partition_propose(struct partition *p, struct store_entry *entry, int64_t now_us,
                                  struct partition_ticket *t)
 {
@@ -448,7 +416,7 @@ enum ferry_err partition_propose(struct partition *p, struct store_entry *entry,
     p->last_append_time_ms = entry->append_time_ms;
     p->proposed_next_offset = next_offset_after(entry);
     if (t != NULL) {
-        partition_wait(p, t, index);
+        ticket_queue_wait(&p->tickets, &t->base, index);
     }
     return FERRY_OK;
 }
@@ -485,8 +453,8 @@ enum ferry_err partition_propose_housekeeping(struct partition *p, const struct 
 
 struct partition_ticket *partition_next_done(struct partition *p)
 {
-    struct list *node = list_pop_front(&p->done);
-    return node != NULL ? list_entry(node, struct partition_ticket, node) : NULL;
+    struct ticket *t = ticket_queue_next_done(&p->tickets);
+    return t != NULL ? list_entry(t, struct partition_ticket, base) : NULL;
 }
 
 /* ---- Asking ---- */
@@ -516,13 +484,7 @@ void partition_check(const struct partition *p)
     replica_check(p->replica);
     must(p->start_offset <= p->next_offset);
     must(p->size_bytes >= 0);
-    uint64_t last = 0;
-    for (struct list *n = p->waiting.next; n != &p->waiting; n = n->next) {
-        const struct partition_ticket *t = list_entry(n, struct partition_ticket, node);
-        must(t->index >= last);
-        must(t->index > replica_applied(p->replica));
-        last = t->index;
-    }
+    ticket_queue_check(&p->tickets, replica_applied(p->replica));
     for (size_t i = 0; i < p->subscriptions.count; i++) {
         must(p->subscriptions.items[i]->position <= p->next_offset);
     }

@@ -26,6 +26,7 @@
 
 #include "base/buf.h"
 #include "partition/replica.h"
+#include "partition/ticket.h"
 #include "wire/batch.h"
 #include "wire/command.h"
 
@@ -59,9 +60,7 @@ struct partition_config {
 
 /* A request that waits for its entry. Zero it, then partition_ticket_init. */
 struct partition_ticket {
-    struct list node;
-    uint64_t index;       /* The entry waited for; 0: answered at once. */
-    enum ferry_err err;
+    struct ticket base;
     int64_t base_offset;  /* Produce, append_cas. */
     bool duplicate;       /* Produce: stored before, by sequence. */
     uint64_t version;     /* append_cas. */

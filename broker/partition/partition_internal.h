@@ -35,8 +35,7 @@ struct partition {
     struct buf housekeeping_payload;
 
     /* Volatile. */
-    struct list waiting; /* Tickets, index ascending. */
-    struct list done;
+    struct ticket_queue tickets;
     uint64_t readable_bytes;
     int64_t retention_due_us;
     struct read_hint hints[READ_HINTS];
@@ -55,7 +54,6 @@ int64_t partition_next_time(const struct partition *p, int64_t now_ms);
 /* Proposes the entry and lets the ticket wait for it. */
 enum ferry_err partition_propose(struct partition *p, struct store_entry *entry, int64_t now_us,
                                  struct partition_ticket *t);
-void partition_wait(struct partition *p, struct partition_ticket *t, uint64_t index);
 enum ferry_err partition_propose_control(struct partition *p, const struct control *c,
                                          int64_t now_ms, int64_t now_us,
                                          struct partition_ticket *t);

@@ -41,7 +41,7 @@ static enum ferry_err answer_repeat(struct partition *p, const struct producer_a
     t->duplicate = true;
     t->base_offset = a->base_offset;
     if (a->index > replica_applied(p->replica)) {
-        partition_wait(p, t, a->index); /* The first one is still on its way to the disk. */
+        ticket_queue_wait(&p->tickets, &t->base, a->index); /* The first one is still on its way to the disk. */
     }
     return FERRY_OK;
 }
@@ -128,7 +128,7 @@ static enum ferry_err append_batch(struct partition *p, struct bytes batch,
         ids_forget(&p->ids, index - 1);
         return err;
     }
-    must(t->index == index);
+    must(t->base.index == index);
     if (h->producer_id != 0) {
         producers_note(&p->producers, h, index, t->base_offset, entry.append_time_ms);
     }

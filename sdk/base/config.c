@@ -287,16 +287,48 @@ static void guess_name(const char *variable, size_t length, char *name, size_t b
     }
 }
 
-static void find_name(const struct option_table *t, const char *variable, size_t length, char *name,
-                      size_t bytes)
+static const struct option_row *find_variable(const struct option_table *t, const char *variable,
+                                              size_t length)
 {
     for (size_t i = 0; i < t->count; i++) {
         if (is_variable_of(&t->rows[i], variable, length)) {
-            (void)snprintf(name, bytes, "%s", t->rows[i].name);
-            return;
+            return &t->rows[i];
         }
     }
-    guess_name(variable, length, name, bytes);
+    return NULL;
+}
+
+/* One spelling sets an option; what only comes near is told, never taken. */
+static void refuse_variable(const struct option_table *t, void *values, const char *entry,
+                            const char *variable, size_t length, struct config_problems *p)
+{
+    char name[NAME_MAX_BYTES];
+    struct err_text e;
+    /* Cut to what a name may be; what is cut names no option either way. */
+    size_t kept = length < sizeof(name) ? length : sizeof(name) - 1;
+    int shown = (int)((size_t)(variable - entry) + kept);
+    guess_name(variable, kept, name, sizeof(name));
+    if (option_find(t, name) != NULL) {
+        config_problem(p, "environment: %.*s: for %s write it in capitals, with '_' for '.'", shown,
+                       entry, name);
+    } else {
+        must(option_set(t, values, name, "", &e) == FERRY_ERR_UNKNOWN_OPTION);
+        config_problem(p, "environment: %.*s: %s", shown, entry, e.text);
+    }
+}
+
+static void load_variable(const struct option_table *t, void *values, const char *entry,
+                          const char *variable, struct config_problems *p)
+{
+    struct err_text e;
+    size_t length = strcspn(variable, "=");
+    const struct option_row *row = find_variable(t, variable, length);
+    if (row == NULL) {
+        refuse_variable(t, values, entry, variable, length, p);
+    } else if (option_set(t, values, row->name, variable + length + 1, &e) != FERRY_OK) {
+        config_problem(p, "environment: %.*s: %s", (int)((size_t)(variable - entry) + length),
+                       entry, e.text);
+    }
 }
 
 void config_load_environment(const struct option_table *t, void *values, const char *prefix,
@@ -305,21 +337,9 @@ void config_load_environment(const struct option_table *t, void *values, const c
     size_t prefix_length = strlen(prefix);
     for (; *environment != NULL; environment++) {
         const char *entry = *environment;
-        size_t length = strcspn(entry, "=");
-        if (strncmp(entry, prefix, prefix_length) != 0 || entry[prefix_length] != '_' ||
-            entry[length] != '=') {
-            continue;
-        }
-        const char *variable = entry + prefix_length + 1;
-        size_t variable_length = length - prefix_length - 1;
-        char name[NAME_MAX_BYTES];
-        struct err_text e;
-        /* Cut to what a name may be; what is cut names no option either way. */
-        size_t kept = variable_length < sizeof(name) ? variable_length : sizeof(name) - 1;
-        find_name(t, variable, kept, name, sizeof(name));
-        if (option_set(t, values, name, entry + length + 1, &e) != FERRY_OK) {
-            config_problem(p, "environment: %.*s: %s", (int)(prefix_length + 1 + kept), entry,
-                           e.text);
+        if (strncmp(entry, prefix, prefix_length) == 0 && entry[prefix_length] == '_' &&
+            strchr(entry, '=') != NULL) {
+            load_variable(t, values, entry, entry + prefix_length + 1, p);
         }
     }
 }

@@ -33,6 +33,9 @@ void *mem_alloc(size_t bytes)
 
 void *mem_zalloc(size_t count, size_t bytes_each)
 {
+    if (bytes_each > 0 && count > SIZE_MAX / bytes_each) {
+        return NULL;
+    }
     return injected_failure() ? NULL : calloc(count ? count : 1, bytes_each ? bytes_each : 1);
 }
 

@@ -210,10 +210,10 @@ void option_describe_allowed(const struct option_row *row, char *text, size_t by
         describe_range(row, "a whole number", text, bytes);
         break;
     case OPTION_BYTES:
-        describe_range(row, "a size in bytes, or with K, M or G,", text, bytes);
+        describe_range(row, "a size (bytes, or with K, M or G)", text, bytes);
         break;
     case OPTION_MS:
-        describe_range(row, "a time with ms, s, m, h or d,", text, bytes);
+        describe_range(row, "a time (with ms, s, m, h or d)", text, bytes);
         break;
     case OPTION_TEXT:
         (void)snprintf(text, bytes,
