@@ -146,11 +146,7 @@ void relay_halt(struct relay *r, const char *why)
 
 void relay_stop(struct relay *r)
 {
-    if (!r->stopping) {
-        r->stopping = true;
-        r->stop_until_us = 0;
-        relay_rewind(r);
-    }
+    r->stopping = true; /* What is queued and not sent holds the low mark where it is. */
 }
 
 void relay_wake(struct relay *r)
