@@ -35,7 +35,8 @@ for name in "$@"; do
         echo "fuzz $name: $runs runs, nothing found"
     else
         tail -n 40 "$work/log" >&2
-        echo "fuzz $name: FAILED; repeat with: $program $work/crash-… (the name is in $work/log)" >&2
+        input=$(sed -n "s/.*Test unit written to //p" "$work/log" | tail -n 1)
+        echo "fuzz $name: FAILED; all of it is in $work/log; repeat with: $program $input" >&2
         failed=1
     fi
 done
