@@ -1,5 +1,7 @@
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -60,6 +62,19 @@ static bool receive_id(struct net_server *server, unsigned char id[NET_ROUTING_I
 {
     *bytes = zmq_recv(server->socket, id, NET_ROUTING_ID_MAX_BYTES, ZMQ_DONTWAIT);
     return *bytes >= 0;
+}
+
+/* The library counts its ids up from a number of rand(), and aborts the process when a peer has
+ * already claimed the next one for itself (libzmq 4.3.4, router.cpp by way of add_out_pipe). It
+ * seeds rand() by the time and the process id, which can be guessed; this seed cannot. What is left
+ * to an attacker is 1 : 2^32 for each connection made while one that claimed an id is open, and
+ * such a connection is cut by its first message, or for sending none (net_watch.c). */
+static void make_ids_unguessable(void)
+{
+    unsigned seed;
+    if (getrandom(&seed, sizeof(seed), 0) == (ssize_t)sizeof(seed)) {
+        srandom(seed); /* The same state as rand() in glibc; the library has seeded it before us. */
+    }
 }
 
 /* Learns where the library starts to count its ids, by a connection of our own, before anyone else
@@ -129,6 +144,7 @@ static enum ferry_err bind_inproc(struct net_server *server, const struct net_en
 static enum ferry_err start(struct net_server *server, struct ferry_context *context,
                             const struct net_endpoint *endpoint, struct err_text *e)
 {
+    make_ids_unguessable();
     server->socket = zmq_socket(context->zmq, ZMQ_ROUTER);
     if (server->socket == NULL) {
         return socket_error("opening a socket", e);
@@ -258,6 +274,7 @@ static bool meet_peer(struct net_server *server, const unsigned char *id, int id
             return false; /* A late message of the connection before this one. */
         }
         conn->delivered = 0;
+        conn->sent = 0;
     }
     if (!net_conns_bind(&server->conns, fd, peer)) {
         net_watch_cut(server, fd, NET_CUT_LIMIT);
@@ -356,6 +373,11 @@ enum ferry_err net_server_send(struct net_server *server, net_peer peer, struct 
     if (zmq_msg_send(&message, server->socket, ZMQ_DONTWAIT) < 0) {
         must(zmq_msg_close(&message) == 0);
         return FERRY_ERR_UNREACHABLE;
+    }
+    struct net_conn *conn =
+        net_conns_of_fd(&server->conns, net_conns_fd_of_peer(&server->conns, peer));
+    if (conn != NULL) {
+        conn->sent += wire_bytes(bytes);
     }
     server->stats.sent++;
     server->stats.sent_bytes += bytes;

@@ -1,5 +1,5 @@
-/* The promises of net.h over tcp, ipc and inproc, between well-behaved peers. The badly behaved ones
- * are in net_hostile_test.c. */
+/* The promises of net.h over tcp, ipc and inproc, between well-behaved peers. The badly behaved
+ * ones are in net_hostile_test.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
