@@ -59,7 +59,8 @@ const char *net_server_endpoint(const struct net_server *server); /* With the po
  * their peer, never returned. */
 bool net_server_receive(struct net_server *server, net_peer *peer, struct net_message *m);
 /* Sends the buffer's bytes, which are taken (the buffer is left empty) whatever is returned.
- * Errors: UNREACHABLE (the peer is gone), THROTTLED (it does not read; it has been cut off). */
+ * Errors: UNREACHABLE (the peer is gone), THROTTLED (it does not read; it has been cut off),
+ * NO_MEMORY. */
 enum ferry_err net_server_send(struct net_server *server, net_peer peer, struct buf *frame);
 /* Cuts a peer off (closes its connection). For peers that break the protocol. */
 void net_server_cut(struct net_server *server, net_peer peer, const char *reason);

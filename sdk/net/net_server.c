@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -82,8 +81,8 @@ static void make_ids_unguessable(void)
 static enum ferry_err learn_first_peer(struct net_server *server, struct ferry_context *context,
                                        struct err_text *e)
 {
-    char name[64];
-    (void)snprintf(name, sizeof(name), "inproc://net-probe-%p", (void *)server);
+    char name[NET_INNER_NAME_BYTES];
+    net_context_name(context, name);
     if (zmq_bind(server->socket, name) != 0) {
         return socket_error("binding the probe", e);
     }
@@ -341,41 +340,43 @@ bool net_server_receive(struct net_server *server, net_peer *peer, struct net_me
 
 /* ---- Sending --------------------------------------------------------------------------------- */
 
-static enum ferry_err send_failed(struct net_server *server, net_peer peer)
+/* Both parts of a message to a connected peer. */
+static enum ferry_err send_parts(struct net_server *server, net_peer peer, zmq_msg_t *message)
 {
-    if (errno != EAGAIN) {
+    unsigned char id[NET_OWN_ID_BYTES] = {0};
+    put_be32(id + 1, peer);
+    if (zmq_send(server->socket, id, sizeof(id), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
+        return errno == EAGAIN ? FERRY_ERR_THROTTLED : FERRY_ERR_UNREACHABLE;
+    }
+    /* After the id the second part always has room: the queue counts whole messages. */
+    if (zmq_msg_send(message, server->socket, ZMQ_DONTWAIT) < 0) {
         return FERRY_ERR_UNREACHABLE;
     }
-    /* Its queue and its kernel's buffers are full: it does not read. */
-    int fd = net_conns_fd_of_peer(&server->conns, peer);
-    if (fd >= 0) {
-        net_watch_cut(server, fd, NET_CUT_NOT_READING);
-    }
-    return FERRY_ERR_THROTTLED;
+    return FERRY_OK;
 }
 
 enum ferry_err net_server_send(struct net_server *server, net_peer peer, struct buf *frame)
 {
+    int fd = net_conns_fd_of_peer(&server->conns, peer);
+    struct net_conn *conn = net_conns_of_fd(&server->conns, fd);
+    if (server->transport != NET_INPROC && (conn == NULL || conn->cut)) {
+        buf_clear(frame); /* Taken whatever happens. */
+        return FERRY_ERR_UNREACHABLE;
+    }
     size_t bytes = frame->size;
     zmq_msg_t message;
     if (net_message_take(&message, frame) != FERRY_OK) {
-        buf_clear(frame); /* Taken whatever happens. */
+        buf_clear(frame);
         return FERRY_ERR_NO_MEMORY;
     }
-    unsigned char id[NET_OWN_ID_BYTES] = {0};
-    put_be32(id + 1, peer);
-    if (zmq_send(server->socket, id, sizeof(id), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
-        enum ferry_err err = send_failed(server, peer);
+    enum ferry_err err = send_parts(server, peer, &message);
+    if (err != FERRY_OK) {
         must(zmq_msg_close(&message) == 0);
+        if (err == FERRY_ERR_THROTTLED && conn != NULL) { /* Its queue is full: it does not read. */
+            net_watch_cut(server, fd, NET_CUT_NOT_READING);
+        }
         return err;
     }
-    /* After the id the second part always has room: the queue counts whole messages. */
-    if (zmq_msg_send(&message, server->socket, ZMQ_DONTWAIT) < 0) {
-        must(zmq_msg_close(&message) == 0);
-        return FERRY_ERR_UNREACHABLE;
-    }
-    struct net_conn *conn =
-        net_conns_of_fd(&server->conns, net_conns_fd_of_peer(&server->conns, peer));
     if (conn != NULL) {
         conn->sent += wire_bytes(bytes);
     }

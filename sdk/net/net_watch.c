@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -21,7 +20,8 @@
 #define NET_UNREAD_MESSAGES  4
 #define NET_UNREAD_BYTES_MIN (4 << 20)
 
-#define NET_WATCH_SLICE        2048 /* Connections that one watch looks at. */
+#define NET_WATCH_SLICE        2048  /* Connections that one watch looks at. */
+#define NET_EVENTS_MAX         65536 /* Events that one call reads: more means failing accepts. */
 #define NET_TURN_AWAY_MAX      (2 * NET_BACKLOG)
 #define NET_CLOSE_WAIT_MS      1000 /* For the library to close its listening socket. */
 #define NET_SILENCE_HANDSHAKES 2    /* First message within so many times handshake_ms. */
@@ -93,8 +93,8 @@ void net_watch_cut(struct net_server *server, int fd, enum net_cut why)
 enum ferry_err net_watch_start(struct net_server *server, struct ferry_context *context,
                                struct err_text *e)
 {
-    char name[64];
-    (void)snprintf(name, sizeof(name), "inproc://net-monitor-%p", (void *)server);
+    char name[NET_INNER_NAME_BYTES];
+    net_context_name(context, name);
     int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_DISCONNECTED |
                  ZMQ_EVENT_CLOSED | ZMQ_EVENT_CLOSE_FAILED;
     server->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -170,7 +170,10 @@ static bool read_event(struct net_server *server, int *event, int *value)
 void net_server_read_monitor(struct net_server *server)
 {
     int event, value, failed = 0;
-    while (server->monitor != NULL && read_event(server, &event, &value)) {
+    for (int i = 0; i < NET_EVENTS_MAX && server->monitor != NULL; i++) {
+        if (!read_event(server, &event, &value)) {
+            break;
+        }
         if (event == ZMQ_EVENT_ACCEPTED) {
             accepted(server, value);
         } else if (event == ZMQ_EVENT_DISCONNECTED) {
