@@ -149,6 +149,13 @@ static void a_late_refusal_is_ignored(void **state)
     assert_int_equal(sent_to(&u, 2)->prev_index, 1); /* Never below what is known to match. */
     u = refusal(r, 2, 0, 0, sequence);
     assert_int_equal(u.send_now_count, 0);
+    (void)success(r, 2, 6);
+    u = fixture_propose(r, 1);
+    assert_int_equal(sent_to(&u, 2)->prev_index, 6);
+    u = refusal(r, 2, 0, 0, sequence);
+    assert_int_equal(u.send_now_count, 0);
+    u = fixture_propose(r, 1); /* Still pipelined. */
+    assert_int_equal(sent_to(&u, 2)->prev_index, 7);
     raft_free(&r);
 }
 
