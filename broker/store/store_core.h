@@ -16,8 +16,8 @@
 #define STORE_GRAIN_BYTES     (64 << 10) /* File sizes are multiples: any machine's page fits. */
 #define STORE_FIRST_BYTES     (1 << 20)  /* Of a new file, beside the reserve: metas, tables. */
 #define STORE_ROOM_RETRY_US   200000     /* A full disk is asked again after this. */
-#define STORE_FREE_COUNT_US   1000000    /* How old a count of free pages may be, */
-#define STORE_FREE_RECOUNT_US 10000      /*   and when something was deleted since. */
+#define STORE_FREE_COUNT_US   1000000    /* A count of free pages is believed this long, */
+#define STORE_FREE_RECOUNT_US 10000      /*   and this long when it says no. */
 #define STORE_CORRUPT_LOG_US  1000000    /* At most one line about bad bytes in this time. */
 
 /* ---- Bytes on disk (store_layout.c) ---- */
@@ -84,8 +84,8 @@ struct store_room {
     int64_t free_bytes; /* Pages on LMDB's free list, as last counted. */
     int64_t page_bytes;
     int64_t counted_us;       /* When; 0: never. */
-    int64_t refused_until_us; /* The disk was full: do not ask before. */
-    bool deleted_since;       /* Something was deleted and committed after the count. */
+    int64_t refused_bytes;    /* The disk refused a file of this size, */
+    int64_t refused_until_us; /*   and is not asked for it before this. */
 };
 
 struct store {
@@ -100,7 +100,6 @@ struct store {
     MDB_txn *write;        /* NULL unless WRITING. */
     MDB_cursor *write_log; /* Of `write`, over the log; LMDB frees it with the transaction. */
     size_t turn_bytes;     /* Added by this transaction. */
-    bool turn_deleted;     /* This transaction deletes. */
 
     MDB_txn *view;        /* Kept for ever, reset while no view is open. */
     MDB_cursor *view_log; /* Over the log, renewed with the view. */
@@ -122,6 +121,8 @@ void room_refresh(struct store *s);
 /* Gives the file `tail` bytes past the last page in use, if disk and max_bytes allow; false when
  * there are fewer in the end. Does nothing while a view or a write transaction is open. */
 bool room_ensure(struct store *s, int64_t tail);
+/* Takes what a commit wrote off the count of free pages, until they are counted again. */
+void room_used(struct store *s, size_t bytes);
 /* Gives a file blocks up to `to` bytes, or leaves it at `from`. Errors: STORAGE_FULL, IO. */
 MUST_CHECK enum ferry_err room_allocate(int fd, int64_t from, int64_t to, struct err_text *e,
                                         const char *path);

@@ -34,6 +34,13 @@ static int64_t round_up(int64_t bytes, int64_t step)
     return (bytes + step - 1) / step * step;
 }
 
+/* Pages are filled to four fifths or better, except by entries of two to three KiB, which the
+ * reserve bears for a turn: sizes are read again after every commit. */
+static int64_t room_for(size_t bytes)
+{
+    return (int64_t)(bytes + bytes / 4);
+}
+
 /* ---- Growing the file ---- */
 
 static int allocate_blocks(int fd, int64_t from, int64_t to)
@@ -85,6 +92,24 @@ static bool grow_to(struct store *s, int64_t bytes)
     return true;
 }
 
+/* What the disk has just refused is not asked again at once; a smaller wish is. */
+static bool try_grow(struct store *s, int64_t bytes)
+{
+    int64_t now = clock_monotonic_us();
+    if (now >= s->room.refused_until_us) {
+        s->room.refused_bytes = INT64_MAX;
+    }
+    if (bytes >= s->room.refused_bytes) {
+        return false;
+    }
+    if (grow_to(s, bytes)) {
+        return true;
+    }
+    s->room.refused_bytes = bytes;
+    s->room.refused_until_us = now + STORE_ROOM_RETRY_US;
+    return false;
+}
+
 bool room_ensure(struct store *s, int64_t tail)
 {
     if (tail_bytes(s) >= tail) {
@@ -95,15 +120,14 @@ bool room_ensure(struct store *s, int64_t tail)
     }
     int64_t limit = s->max_bytes - s->max_bytes % STORE_GRAIN_BYTES;
     int64_t least = round_up(s->room.used_bytes + tail, STORE_GRAIN_BYTES);
-    int64_t step = round_up(s->room.used_bytes + tail, s->grow_bytes);
+    int64_t step = round_up(round_up(s->room.used_bytes + tail, s->grow_bytes), STORE_GRAIN_BYTES);
     least = least < limit ? least : limit;
-    step = step < limit ? round_up(step, STORE_GRAIN_BYTES) : limit;
-    if (step <= s->room.file_bytes || clock_monotonic_us() < s->room.refused_until_us) {
+    step = step < limit ? step : limit;
+    if (step <= s->room.file_bytes) {
         return false;
     }
-    if (!grow_to(s, step) &&
-        (s->failed || least <= s->room.file_bytes || least == step || !grow_to(s, least))) {
-        s->room.refused_until_us = clock_monotonic_us() + STORE_ROOM_RETRY_US;
+    if (!try_grow(s, step) && !s->failed && least > s->room.file_bytes) {
+        (void)try_grow(s, least);
     }
     return tail_bytes(s) >= tail;
 }
@@ -133,29 +157,41 @@ static enum ferry_err count_free_pages(struct store *s, uint64_t *pages)
     return rc == MDB_NOTFOUND ? FERRY_OK : store_err_of(rc);
 }
 
-static void refresh_free_count(struct store *s)
+static void refresh_free_count(struct store *s, int64_t lives_us)
 {
     int64_t now = clock_monotonic_us();
-    int64_t lives = s->room.deleted_since ? STORE_FREE_RECOUNT_US : STORE_FREE_COUNT_US;
-    if (s->room.counted_us != 0 && now - s->room.counted_us < lives) {
+    uint64_t pages = 0;
+    if (s->room.counted_us != 0 && now - s->room.counted_us < lives_us) {
         return;
     }
-    uint64_t pages = 0;
     if (count_free_pages(s, &pages) == FERRY_OK) {
         s->room.free_bytes = (int64_t)pages * s->room.page_bytes;
         s->room.counted_us = now;
-        s->room.deleted_since = false;
     }
+}
+
+void room_used(struct store *s, size_t bytes)
+{
+    int64_t used = room_for(bytes);
+    s->room.free_bytes = s->room.free_bytes > used ? s->room.free_bytes - used : 0;
 }
 
 /* Free pages are good for what is to come only when there are many more than needed: an entry
  * wants pages side by side, and what one commit frees serves from the next but one on. The reserve
  * stays at the file's end, unless half the file is free, where rows find pages anyway. */
-static bool free_pages_hold(struct store *s, int64_t need)
+static bool free_pages_suffice(const struct store *s, int64_t need)
 {
-    refresh_free_count(s);
     return s->room.free_bytes >= 4 * need + s->reserve_bytes &&
            (tail_bytes(s) >= s->reserve_bytes / 2 || s->room.free_bytes >= s->room.used_bytes / 2);
+}
+
+static bool free_pages_hold(struct store *s, int64_t need)
+{
+    refresh_free_count(s, STORE_FREE_COUNT_US);
+    if (!free_pages_suffice(s, need)) {
+        refresh_free_count(s, STORE_FREE_RECOUNT_US);
+    }
+    return free_pages_suffice(s, need);
 }
 
 bool store_has_room(struct store *store, size_t bytes)
@@ -166,6 +202,6 @@ bool store_has_room(struct store *store, size_t bytes)
     if (s->failed) {
         return false;
     }
-    int64_t need = (int64_t)(bytes + bytes / 4) + ROOM_SPARE_PAGES * s->room.page_bytes;
+    int64_t need = room_for(bytes) + ROOM_SPARE_PAGES * s->room.page_bytes;
     return room_ensure(s, need + s->reserve_bytes) || (!s->failed && free_pages_hold(s, need));
 }

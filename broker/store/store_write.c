@@ -48,7 +48,6 @@ enum ferry_err store_begin(struct store *store)
         return write_error(s, rc, "beginning a transaction");
     }
     s->turn_bytes = 0;
-    s->turn_deleted = false;
     return FERRY_OK;
 }
 
@@ -79,8 +78,8 @@ enum ferry_err store_commit(struct store *store)
     s->commit_us_total += us;
     s->commit_us_max = us > s->commit_us_max ? us : s->commit_us_max;
     s->written_bytes += s->turn_bytes;
-    s->room.deleted_since = s->room.deleted_since || s->turn_deleted;
     room_refresh(s);
+    room_used(s, s->turn_bytes);
     return FERRY_OK;
 }
 
@@ -170,7 +169,6 @@ static enum ferry_err delete_here(struct store *s, size_t value_bytes, uint32_t 
     if (rc != 0) {
         return write_error(s, rc, "deleting an entry");
     }
-    s->turn_deleted = true;
     *deleted += 1;
     *bytes += value_bytes;
     return FERRY_OK;
@@ -281,7 +279,6 @@ static enum ferry_err delete_row(struct store *s, MDB_dbi table, MDB_val key, co
     }
     int rc = mdb_del(s->write, table, &key, NULL);
     if (rc == 0) {
-        s->turn_deleted = true;
     }
     return rc == 0 || rc == MDB_NOTFOUND ? FERRY_OK : write_error(s, rc, what);
 }
@@ -320,8 +317,8 @@ enum ferry_err store_delete(struct store *store, uint64_t group, uint8_t table, 
 }
 
 /* Deletes from `prefix` on while keys begin with it. */
-static int delete_prefix(struct store *s, MDB_cursor *cursor, struct bytes prefix,
-                         uint32_t max_count, uint32_t *deleted)
+static int delete_prefix(MDB_cursor *cursor, struct bytes prefix, uint32_t max_count,
+                         uint32_t *deleted)
 {
     int rc = 0;
     while (rc == 0 && *deleted < max_count) {
@@ -334,7 +331,6 @@ static int delete_prefix(struct store *s, MDB_cursor *cursor, struct bytes prefi
         }
         rc = mdb_cursor_del(cursor, 0);
         if (rc == 0) {
-            s->turn_deleted = true;
             *deleted += 1;
         }
     }
@@ -356,7 +352,7 @@ enum ferry_err store_delete_rows(struct store *store, uint64_t group, uint8_t ta
     size = table == 0 ? STORE_GROUP_KEY_BYTES : size;
     int rc = mdb_cursor_open(s->write, s->state, &cursor);
     if (rc == 0) {
-        rc = delete_prefix(s, cursor, bytes_of(prefix, size), max_count, deleted);
+        rc = delete_prefix(cursor, bytes_of(prefix, size), max_count, deleted);
         mdb_cursor_close(cursor);
     }
     return rc == 0 ? FERRY_OK : write_error(s, rc, "deleting rows");
