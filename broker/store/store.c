@@ -31,7 +31,8 @@ enum ferry_err store_err_of(int rc)
     case MDB_INVALID:
     case MDB_VERSION_MISMATCH:
     case MDB_INCOMPATIBLE:
-    case MDB_NOTFOUND: /* Of something that must be there. */
+    case MDB_NOTFOUND: /* Of something that must be there, */
+    case MDB_KEYEXIST: /*   or must not. */
         return FERRY_ERR_CORRUPT;
     default:
         return FERRY_ERR_IO;

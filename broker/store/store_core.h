@@ -99,6 +99,7 @@ struct store {
 
     MDB_txn *write;        /* NULL unless WRITING. */
     MDB_cursor *write_log; /* Of `write`, over the log; LMDB frees it with the transaction. */
+    uint64_t top_group;    /* A hint: the greatest id that has entries. */
     size_t turn_bytes;     /* Added by this transaction. */
 
     MDB_txn *view;        /* Kept for ever, reset while no view is open. */

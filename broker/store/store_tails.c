@@ -18,19 +18,18 @@ void tails_forget_all(struct store_tails *t)
     t->count = 0;
 }
 
-/* The group's slot, or the empty one where it would go. The table is never full. */
+/* The group's slot, or the empty one where it would go. At most half the slots are taken. */
 static struct store_tail *find_slot(struct store_tail *slots, size_t capacity, uint64_t group)
 {
     /* Fibonacci hashing: group ids are often consecutive. */
     size_t place = (size_t)((group * 0x9E3779B97F4A7C15u) >> 32);
-    for (size_t i = 0; i < capacity; i++) {
-        struct store_tail *slot = &slots[(place + i) & (capacity - 1)];
-        if (!slot->known || slot->group == group) {
-            return slot;
-        }
+    size_t steps = 0;
+    struct store_tail *slot = &slots[place & (capacity - 1)];
+    while (slot->known && slot->group != group) {
+        must(++steps < capacity);
+        slot = &slots[(place + steps) & (capacity - 1)];
     }
-    must(!"a table with empty slots");
-    return NULL;
+    return slot;
 }
 
 struct store_tail *tails_find(const struct store_tails *t, uint64_t group)

@@ -105,7 +105,6 @@ static int search_last(struct store *s, uint64_t group, uint64_t *last)
     layout_log_key(end, group, UINT64_MAX);
     int rc = mdb_cursor_get(s->write_log, &key, &value, MDB_SET_RANGE);
     if (rc == 0 || rc == MDB_NOTFOUND) {
-        must(rc != 0 || memcmp(key.mv_data, end, sizeof(end)) != 0);
         rc = mdb_cursor_get(s->write_log, &key, &value, rc == 0 ? MDB_PREV : MDB_LAST);
     }
     *last = 0;
@@ -130,6 +129,21 @@ static enum ferry_err find_tail(struct store *s, uint64_t group, struct store_ta
     return err;
 }
 
+/* The group with the greatest id fills its pages (MDB_APPEND); the others, whose pages lie between
+ * those of groups, are split in halves. `top_group` is a hint: LMDB refuses when it is wrong. */
+static int put_entry(struct store *s, uint64_t group, MDB_val *key, MDB_val *value)
+{
+    if (group >= s->top_group) {
+        int rc = mdb_cursor_put(s->write_log, key, value, MDB_RESERVE | MDB_APPEND);
+        if (rc != MDB_KEYEXIST || group == UINT64_MAX) {
+            s->top_group = group;
+            return rc;
+        }
+        s->top_group = group + 1; /* At least. */
+    }
+    return mdb_cursor_put(s->write_log, key, value, MDB_RESERVE | MDB_NOOVERWRITE);
+}
+
 enum ferry_err store_append(struct store *store, uint64_t group, uint64_t index,
                             const struct store_entry *entry)
 {
@@ -151,8 +165,7 @@ enum ferry_err store_append(struct store *store, uint64_t group, uint64_t index,
     MDB_val key = store_val(at, sizeof(at));
     MDB_val value = store_val(NULL, layout_entry_bytes(entry));
     count_bytes(s, value.mv_size);
-    int rc = mdb_cursor_put(s->write_log, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
-    must(rc != MDB_KEYEXIST);
+    int rc = put_entry(s, group, &key, &value);
     if (rc != 0) {
         return write_error(s, rc, "appending an entry");
     }
@@ -243,7 +256,9 @@ enum ferry_err store_truncate(struct store *store, uint64_t group, uint64_t firs
         uint64_t found = 0;
         size_t value_bytes = 0;
         err = seek_entry(s, group, tail->last_index, &found, &value_bytes);
-        must(err != FERRY_OK || found == tail->last_index);
+        if (err == FERRY_OK && found != tail->last_index) {
+            err = FERRY_ERR_CORRUPT;
+        }
         if (err == FERRY_OK) {
             err = delete_here(s, value_bytes, deleted, &bytes);
         }
