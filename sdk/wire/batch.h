@@ -100,7 +100,7 @@ struct batch_writer {
 
 void batch_writer_init(struct batch_writer *w, size_t limit_bytes);
 void batch_writer_fini(struct batch_writer *w);
-void batch_writer_clear(struct batch_writer *w); /* Keeps the memory. */
+void batch_writer_clear(struct batch_writer *w);         /* Keeps the memory. */
 size_t batch_writer_bytes(const struct batch_writer *w); /* Of the batch if finished now. */
 bool batch_writer_fits(const struct batch_writer *w, const struct batch_record *r);
 /* Errors: TOO_LARGE (does not fit), NO_MEMORY; the batch is as before. */
