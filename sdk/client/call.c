@@ -21,6 +21,7 @@ void call_init(struct call *call, enum command command, enum call_route route, c
                           .unreachable = true};
     net_message_init(&call->message);
     list_init(&call->node);
+    list_init(&call->started_node);
     request_init(&call->wire, on_reply);
 }
 
@@ -41,7 +42,12 @@ void call_run(struct ferry_client *c, struct call *calls, size_t count)
     bool wake = false;
     pthread_mutex_lock(&c->lock);
     for (size_t i = 0; i < count; i++) {
-        wake = client_add_work(c, &c->work_calls, &calls[i].node) || wake;
+        if (c->closing) {
+            calls[i].err = FERRY_ERR_CLOSED;
+            calls[i].finished = true;
+        } else {
+            wake = client_add_work(c, &c->work_calls, &calls[i].node) || wake;
+        }
     }
     pthread_mutex_unlock(&c->lock);
     client_wake(c, wake);
@@ -54,13 +60,21 @@ void call_run(struct ferry_client *c, struct call *calls, size_t count)
     pthread_mutex_unlock(&c->lock);
 }
 
-/* The call may be gone when this returns. */
+void calls_fail(struct ferry_client *c)
+{
+    struct list *node;
+    while ((node = list_pop_front(&c->calls)) != NULL) {
+        call_finish(list_entry(node, struct call, started_node), FERRY_ERR_CLOSED, "");
+    }
+}
+
 void call_finish(struct call *call, enum ferry_err err, const char *detail)
 {
     struct ferry_client *c = call->client;
     timer_drop(&c->timers, &call->timer);
     request_cancel(&call->wire);
     list_remove(&call->node);
+    list_remove(&call->started_node);
     call->err = err;
     if (detail[0] != '\0') {
         (void)err_set(&call->detail, err, "%s", detail);
@@ -78,6 +92,7 @@ void call_finish(struct call *call, enum ferry_err err, const char *detail)
 void call_start(struct ferry_client *c, struct call *call)
 {
     call->client = c;
+    list_push_back(&c->calls, &call->started_node);
     if (!timer_add(&c->timers, &call->timer, on_timer)) {
         call_finish(call, FERRY_ERR_NO_MEMORY, "");
         return;
@@ -199,12 +214,24 @@ static bool is_retried(const struct reply *reply)
     return ferry_err_is_retriable(reply->err) && reply->err != FERRY_ERR_CURSOR_CONFLICT;
 }
 
+/* What we know of the place may be old: a topic deleted and made again has other groups. */
+static bool look_again(struct call *call, const struct reply *reply)
+{
+    bool unknown =
+        reply->err == FERRY_ERR_UNKNOWN_TOPIC || reply->err == FERRY_ERR_UNKNOWN_PARTITION;
+    if (call->route != ROUTE_PARTITION || !unknown || call->looked_again) {
+        return false;
+    }
+    call->looked_again = true;
+    return true;
+}
+
 static void on_reply(struct request *r, const struct reply *reply)
 {
     struct call *call = list_entry(r, struct call, wire);
     struct ferry_client *c = call->client;
     call->unreachable = call->unreachable && reply->err == FERRY_ERR_UNREACHABLE;
-    if (!is_retried(reply)) {
+    if (!is_retried(reply) && !look_again(call, reply)) {
         if (reply->answered) {
             finish_answered(call, reply);
         } else {

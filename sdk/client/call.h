@@ -44,9 +44,11 @@ struct call {
     /* Io. */
     struct ferry_client *client;
     struct list node; /* In work_calls, then in topic->calls while metadata is awaited. */
+    struct list started_node; /* In the client's calls. */
     struct request wire;
     struct timer timer;
     unsigned attempts;
+    bool looked_again; /* The place was said to be unknown once. */
     bool unreachable; /* No try ever got to a broker that speaks. */
 };
 
@@ -66,7 +68,8 @@ static inline enum ferry_err call_run_one(struct ferry_client *c, struct call *c
 /* The io thread. */
 void call_start(struct ferry_client *c, struct call *call);
 void call_resume(struct call *call); /* Metadata has come, or has failed with topic->err. */
-/* Ends the call now. */
+void calls_fail(struct ferry_client *c); /* At close: ends all with CLOSED. */
+/* Ends the call now; it may be gone when this returns. */
 void call_finish(struct call *call, enum ferry_err err, const char *detail);
 
 #endif

@@ -108,6 +108,8 @@ struct ferry_client {
     struct connection *controller; /* Takes commands on topics, producers, sources; NULL: unknown. */
     struct producer producer;
     struct list consumers;
+    struct list chains; /* Of sources. */
+    struct list calls;  /* Started and not finished. */
     struct prng prng;
     uint64_t bad_replies; /* Replies that did not parse. */
     struct net_poll_item *items;
@@ -126,6 +128,7 @@ void client_wake(struct ferry_client *c, bool needed);
 /* ---- The io thread. */
 /* The pause before try number `attempts` (counted from 1), with full jitter. */
 int64_t client_backoff_us(struct ferry_client *c, unsigned attempts);
+void client_pump_all(struct ferry_client *c); /* Every stream. */
 void client_learn_limits(struct ferry_client *c, const struct hello_reply *h);
 
 #endif

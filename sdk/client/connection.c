@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "client/client.h"
 
+#define GREETING_MAX_MS    3000  /* A broker that is there greets sooner. */
 #define LINK_FULL_PAUSE_US 10000 /* Between tries to hand a frame to a link that takes none. */
 
 static void on_timer(struct timer *timer);
@@ -228,7 +229,9 @@ static bool write_request(struct connection *k, struct request *r)
 static void greet(struct connection *k)
 {
     struct client_options *o = &k->client->options;
-    if (request_begin(&k->hello, k, COMMAND_HELLO, o->request_timeout_ms) != FERRY_OK) {
+    int64_t timeout_ms =
+        o->request_timeout_ms < GREETING_MAX_MS ? o->request_timeout_ms : GREETING_MAX_MS;
+    if (request_begin(&k->hello, k, COMMAND_HELLO, timeout_ms) != FERRY_OK) {
         return;
     }
     struct hello_request hello = {.client_name = bytes_of_string(o->client_name),

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "client/call.h"
 #include "client/consumer.h"
+#include "client/source.h"
 
 /* One try at one broker: short, so that a dead first server does not cost request.timeout_ms. */
 #define METADATA_TRY_MS 2000
@@ -260,6 +261,14 @@ static void publish(struct topic *t, const struct metadata_reply *m)
     pthread_mutex_unlock(&t->client->lock);
 }
 
+/* The topic is gone or not for us: what is sent from now on is staged and asked about anew. */
+static void forget(struct topic *t)
+{
+    pthread_mutex_lock(&t->client->lock);
+    t->known = false;
+    pthread_mutex_unlock(&t->client->lock);
+}
+
 static void set_leaders(struct topic *t, const struct metadata_reply *m)
 {
     struct connection *found[ENDPOINTS_MAX] = {NULL};
@@ -331,6 +340,7 @@ static void tell_all(struct topic *t)
         stream_pump(t->partitions[i]);
     }
     consumers_metadata_changed(t);
+    sources_metadata_changed(t);
 }
 
 static void on_reply(struct request *r, const struct reply *reply)
@@ -347,6 +357,9 @@ static void on_reply(struct request *r, const struct reply *reply)
     t->wanted = false;
     t->attempts = 0;
     t->err = err;
+    if (err != FERRY_OK) {
+        forget(t);
+    }
     t->fetched_us = clock_monotonic_us();
     if (err != FERRY_ERR_CLOSED) {
         tell_all(t);

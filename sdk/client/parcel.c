@@ -9,9 +9,10 @@
 
 static int run_reports(struct ferry_client *c, struct due *due);
 
+static const char told; /* Its address is nobody's opaque. */
+
 void *parcel_told(void)
 {
-    static const char told; /* Its address is nobody's opaque. */
     return (void *)(uintptr_t)&told;
 }
 

@@ -57,7 +57,7 @@ void stream_fini(struct partition *p);
 void stream_pump(struct partition *p);   /* Sends what can be sent. */
 void stream_regroup(struct partition *p); /* The partition is another one now: its topic was made anew. */
 void stream_fail(struct partition *p, enum ferry_err err); /* At close: ends everything. */
-bool producer_init(struct ferry_client *c);
+MUST_CHECK bool producer_init(struct ferry_client *c);
 void producer_fini(struct ferry_client *c);
 
 void stream_on_reply(struct request *r, const struct reply *reply); /* For a parcel's request. */
