@@ -293,11 +293,13 @@ static void print_summary(const struct producing *p, int64_t elapsed_us)
 {
     char stored[FORMAT_TEXT_BYTES], size[FORMAT_TEXT_BYTES], rate[FORMAT_TEXT_BYTES];
     double seconds = elapsed_us > 0 ? (double)elapsed_us / 1e6 : 1e-6;
+    char lines[FORMAT_TEXT_BYTES];
     format_count(p->stored, stored);
+    format_count(p->lines, lines);
     format_size(p->bytes, size);
     format_count((int64_t)((double)p->stored / seconds), rate);
-    fprintf(stderr, "%s of %lld records stored, %s in %.3f s, %s records/s", stored,
-            (long long)p->lines, size, seconds, rate);
+    fprintf(stderr, "%s of %s records stored, %s in %.3f s, %s records/s", stored, lines, size,
+            seconds, rate);
     fprintf(stderr, "; %lld duplicates, %lld not stored, %lld unknown\n", (long long)p->duplicates,
             (long long)p->not_stored, (long long)p->unknown);
 }
@@ -311,8 +313,9 @@ static enum cli_exit conclude(const struct producing *p, int64_t elapsed_us)
     }
     for (size_t i = 0; i < p->reason_count; i++) {
         char detail[ERR_TEXT_MAX];
-        snprintf(detail, sizeof(detail), "%lld records: %s", (long long)p->reasons[i].count,
-                 ferry_err_text(p->reasons[i].err));
+        bool named = ferry_err_class(p->reasons[i].err) == FERRY_CLASS_USAGE;
+        snprintf(detail, sizeof(detail), "%lld not stored: %s", (long long)p->reasons[i].count,
+                 named ? "the lines are named above" : ferry_err_text(p->reasons[i].err));
         cli_warn(p->cli, p->reasons[i].err, p->topic, detail);
     }
     if (p->output_failed) {

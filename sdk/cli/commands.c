@@ -184,20 +184,21 @@ bool command_takes(const struct command_spec *command, enum option_id option)
  * stands at column `column`. A word is never cut. */
 static void print_wrapped(FILE *out, const char *text, int column, int indent)
 {
+    bool first = true;
     while (*text != '\0') {
         int word = (int)strcspn(text, " ");
-        if (column + word > HELP_COLUMNS && column > indent) {
+        if (!first && column + 1 + word > HELP_COLUMNS) {
             fprintf(out, "\n%*s", indent, "");
             column = indent;
+        } else if (!first) {
+            fputc(' ', out);
+            column++;
         }
         fprintf(out, "%.*s", word, text);
         column += word;
         text += word;
-        if (*text == ' ') {
-            fputc(' ', out);
-            column++;
-            text++;
-        }
+        text += strspn(text, " ");
+        first = false;
     }
     fputc('\n', out);
 }

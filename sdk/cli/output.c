@@ -190,7 +190,10 @@ void output_table_print(const struct output_table *t)
     for (size_t i = 0; i < t->count; i++) {
         size_t column = i % t->columns;
         bool last = column + 1 == t->columns || i + 1 == t->count;
-        int width = t->right[column] ? widths[column] : last ? 0 : -widths[column];
+        int width = t->right[column] ? widths[column] : -widths[column];
+        if (last && (!t->right[column] || t->cells[i][0] == '\0')) {
+            width = 0; /* No blanks at the end of a line. */
+        }
         printf("%*s%s", width, t->cells[i], last ? "\n" : "  ");
     }
     if (t->failed) {
