@@ -39,13 +39,13 @@
 #include "base/err.h"
 
 #define STORE_FORMAT         1u
-#define STORE_KEY_MAX_BYTES  480u /* Of a state table's key, without group and table. */
+#define STORE_KEY_MAX_BYTES  480u        /* Of a state table's key, without group and table. */
 #define STORE_TURN_MAX_BYTES (24u << 20) /* What one transaction may add, all together. */
 
 struct store;
 
 struct store_config {
-    const char *path; /* A folder; made (0700) when missing. */
+    const char *path;           /* A folder; made (0700) when missing. */
     struct ferry_id cluster_id; /* Zero: take what the folder has, or make a new one. */
     uint32_t node_id;
     uint32_t shard, shards;
@@ -68,8 +68,8 @@ enum ferry_err store_failure(const struct store *store, struct err_text *e);
 
 enum store_entry_type {
     STORE_ENTRY_NOOP = 1,
-    STORE_ENTRY_BATCH = 2,   /* The payload is a record batch. */
-    STORE_ENTRY_CONTROL = 3, /* The payload is msgpack of the state machine. */
+    STORE_ENTRY_BATCH = 2,     /* The payload is a record batch. */
+    STORE_ENTRY_CONTROL = 3,   /* The payload is msgpack of the state machine. */
     STORE_ENTRY_BATCH_CAS = 4, /* {u32 control_bytes, control, batch}: records and a cursor. */
 };
 
@@ -79,7 +79,7 @@ struct store_entry {
     int64_t append_time_ms; /* Chosen by the leader; never decreases within a group. */
     enum store_entry_type type;
     uint32_t skip_count;
-    const uint8_t *skips;   /* u32 little-endian each. */
+    const uint8_t *skips; /* u32 little-endian each. */
     struct bytes payload;
 };
 
@@ -92,14 +92,20 @@ MUST_CHECK enum ferry_err store_append(struct store *store, uint64_t group, uint
 /* Deletes entries `first`.. up to `last`, at most `max_count`, in index order; `deleted` of them,
  * `bytes` together. For trims, spread over transactions. */
 MUST_CHECK enum ferry_err store_delete_entries(struct store *store, uint64_t group, uint64_t first,
-                                               uint64_t last, uint32_t max_count,
-                                               uint32_t *deleted, uint64_t *bytes);
+                                               uint64_t last, uint32_t max_count, uint32_t *deleted,
+                                               uint64_t *bytes);
+
+/* Deletes the group's entries >= `first`, at most `max_count`, from the last one down, so that what
+ * is left is still consecutive. Done when `deleted` < `max_count`. For a follower whose log departs
+ * from its leader's. */
+MUST_CHECK enum ferry_err store_truncate(struct store *store, uint64_t group, uint64_t first,
+                                         uint32_t max_count, uint32_t *deleted);
 
 /* Raft's and the log's marks of one group, 64 bytes on disk with a checksum. */
 struct store_group {
     uint64_t group;
     uint64_t term, vote;
-    uint64_t commit;       /* Lower bound. */
+    uint64_t commit;                /* Lower bound. */
     uint64_t trim_index, trim_term; /* Entries up to here are dropped, logically. */
     uint64_t deleted_index;         /* ... and physically up to here (<= trim_index). */
 };
@@ -171,7 +177,7 @@ struct store_stats {
     int64_t used_bytes;      /* Up to the last page in use. */
     int64_t free_page_bytes; /* Reusable pages within used_bytes, as last counted. */
     uint64_t commits, commit_us_total, commit_us_max;
-    uint64_t written_bytes;  /* Entries and rows, before LMDB. */
+    uint64_t written_bytes; /* Entries and rows, before LMDB. */
 };
 void store_stats(const struct store *store, struct store_stats *stats);
 

@@ -1,6 +1,7 @@
 #include "net/net_inner.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "base/mem.h"
 
@@ -36,6 +37,12 @@ void net_context_free(struct ferry_context **context)
     }
     mem_free(*context);
     *context = NULL;
+}
+
+void net_context_name(struct ferry_context *context, char name[NET_INNER_NAME_BYTES])
+{
+    (void)snprintf(name, NET_INNER_NAME_BYTES, "inproc://net-inner-%u",
+                   atomic_fetch_add(&context->next_name, 1));
 }
 
 void net_set_int(void *socket, int option, int value)
