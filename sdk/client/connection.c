@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "client/client.h"
+#include "wire/batch.h"
 
 #define GREETING_MAX_MS    3000  /* A broker that is there greets sooner. */
 #define LINK_FULL_PAUSE_US 10000 /* Between tries to hand a frame to a link that takes none. */
