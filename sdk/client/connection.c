@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "client/client.h"
+#include "wire/batch.h"
 
 #define GREETING_MAX_MS    3000  /* A broker that is there greets sooner. */
 #define LINK_FULL_PAUSE_US 10000 /* Between tries to hand a frame to a link that takes none. */
@@ -95,8 +96,7 @@ static void finish(struct request *r, const struct reply *reply)
 
 static void fail(struct request *r, enum ferry_err err, const char *detail)
 {
-    struct reply reply = {
-        .err = err, .written = r->written, .detail = bytes_of_string(detail)};
+    struct reply reply = {.err = err, .written = r->written, .detail = bytes_of_string(detail)};
     finish(r, &reply);
 }
 
@@ -160,9 +160,8 @@ static void start_again(struct connection *k)
 static bool ensure_link(struct connection *k)
 {
     struct err_text e;
-    return k->link != NULL ||
-           net_link_open(k->client->context, k->endpoint, FRAME_MAX_BYTES, &k->link, &e) ==
-               FERRY_OK;
+    return k->link != NULL || net_link_open(k->client->context, k->endpoint, FRAME_MAX_BYTES,
+                                            &k->link, &e) == FERRY_OK;
 }
 
 /* ---- Requests. */
