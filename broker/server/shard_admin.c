@@ -1,7 +1,5 @@
 /* Shard 0's commands on topics, producers and sources; and the mail between shards that opens and
  * drops partitions. */
-#include <stdio.h>
-
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"

@@ -1,7 +1,4 @@
 /* Requests: taking them in, dispatch, and what concerns one partition. */
-#include <stdio.h>
-
-#include "base/log.h"
 #include "base/mem.h"
 #include "server/shard_internal.h"
 
@@ -598,14 +595,15 @@ static void reply_without_request(struct shard *s, net_peer peer, const struct f
     }
 }
 
-/* A frame that is no frame gets an answer that says so, and its connection is cut: what follows on
- * it cannot be trusted to begin where a frame begins in the sender's mind. */
+/* What is no frame gets no answer: there is no request id to trust. Its connection is cut. */
 static void refuse_frame(struct shard *s, net_peer peer, const struct frame *f, enum ferry_err err,
                          const char *detail)
 {
-    reply_without_request(s, peer, f, err, detail);
     if (err == FERRY_ERR_BAD_FRAME) {
+        s->counters.errors++;
         net_server_cut(s->server, peer, detail);
+    } else {
+        reply_without_request(s, peer, f, err, detail);
     }
 }
 

@@ -93,7 +93,7 @@ static void take_jump(struct reading *r)
 
 static void show_progress(struct reading *r)
 {
-    char text[FORMAT_TEXT_BYTES], records[FORMAT_TEXT_BYTES];
+    char text[2 * FORMAT_TEXT_BYTES], records[FORMAT_TEXT_BYTES];
     format_count(r->log->records, records);
     snprintf(text, sizeof(text), "%s records read", records);
     output_progress_show(&r->progress, clock_monotonic_us(),

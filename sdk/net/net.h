@@ -35,6 +35,7 @@ struct net_link;
 
 /* Errors: NO_MEMORY, IO. */
 MUST_CHECK enum ferry_err net_context_new(int io_threads, struct ferry_context **context);
+const char *net_library_version(void); /* "4.3.4"; static text. */
 void net_context_free(struct ferry_context **context); /* Every socket must be closed before. */
 
 /* A received message; may be moved by assignment of ownership only through net_message_move. */

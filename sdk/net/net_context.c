@@ -8,6 +8,17 @@
 _Static_assert(sizeof(struct net_message) >= sizeof(zmq_msg_t), "a message fits its opaque room");
 _Static_assert(_Alignof(struct net_message) >= _Alignof(zmq_msg_t), "and its alignment");
 
+/* The compiled-in and the loaded library agree in the first two numbers, or it would not have
+ * linked; the header's own are what this was tested with. */
+const char *net_library_version(void)
+{
+#define VERSION_TEXT(x)  #x
+#define VERSION(a, b, c) VERSION_TEXT(a) "." VERSION_TEXT(b) "." VERSION_TEXT(c)
+    return VERSION(ZMQ_VERSION_MAJOR, ZMQ_VERSION_MINOR, ZMQ_VERSION_PATCH);
+#undef VERSION
+#undef VERSION_TEXT
+}
+
 enum ferry_err net_context_new(int io_threads, struct ferry_context **context)
 {
     must(io_threads > 0);
