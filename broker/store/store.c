@@ -65,6 +65,11 @@ struct ferry_id store_cluster_id(const struct store *store)
     return store->identity.cluster_id;
 }
 
+const char *store_library_version(void)
+{
+    return mdb_version(NULL, NULL, NULL);
+}
+
 void store_stats(const struct store *store, struct store_stats *stats)
 {
     *stats = (struct store_stats){

@@ -192,6 +192,7 @@ struct store_stats {
     uint64_t commits, commit_us_total, commit_us_max;
     uint64_t written_bytes; /* Entries and rows, before LMDB. */
 };
+const char *store_library_version(void); /* LMDB's own words; static text. */
 void store_stats(const struct store *store, struct store_stats *stats);
 
 /* Asserts what must hold between any two calls. For tests and the simulator. */

@@ -27,10 +27,11 @@ void buf_clear(struct buf *b)
 static size_t grown_capacity(const struct buf *b, size_t need)
 {
     size_t wanted = b->capacity ? b->capacity : BUF_FIRST_BYTES;
-    while (wanted < need) {
+    while (wanted < need && wanted <= b->limit / 2) {
         wanted *= 2;
     }
-    return wanted < b->limit ? wanted : b->limit;
+    /* Past half the limit doubling could wrap: the limit itself is room enough. */
+    return wanted >= need && wanted < b->limit ? wanted : b->limit;
 }
 
 bool buf_reserve(struct buf *b, size_t bytes)
@@ -40,7 +41,8 @@ bool buf_reserve(struct buf *b, size_t bytes)
         b->failed = true;
         return false;
     }
-    if (b->size + bytes <= b->capacity) {
+    /* Memory even for no bytes, so that what buf_extend returns is never NULL by success. */
+    if (b->data != NULL && b->size + bytes <= b->capacity) {
         return true;
     }
     size_t capacity = grown_capacity(b, b->size + bytes);

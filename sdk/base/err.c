@@ -10,10 +10,9 @@ struct err_row {
     const char *text;
 };
 
-static const struct err_row rows[] = {
-    {FERRY_OK, FERRY_CLASS_NONE, "OK", "no error"},
+static const struct err_row rows[] = {{FERRY_OK, FERRY_CLASS_NONE, "OK", "no error"},
 #define ROW(name, number, class_, text) {FERRY_ERR_##name, FERRY_CLASS_##class_, #name, text},
-    FERRY_ERR_MAP(ROW)
+                                      FERRY_ERR_MAP(ROW)
 #undef ROW
 };
 

@@ -11,10 +11,14 @@ static atomic_long fail_countdown;
 
 static bool injected_failure(void)
 {
-    if (atomic_load_explicit(&fail_countdown, memory_order_relaxed) == 0) {
-        return false;
+    long left = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
+    /* Never below 0, however many threads count down at once. */
+    while (left > 0) {
+        if (atomic_compare_exchange_weak(&fail_countdown, &left, left - 1)) {
+            return left == 1;
+        }
     }
-    return atomic_fetch_sub(&fail_countdown, 1) == 1;
+    return false;
 }
 
 void mem_test_fail_after(long n)
@@ -29,6 +33,9 @@ void *mem_alloc(size_t bytes)
 
 void *mem_zalloc(size_t count, size_t bytes_each)
 {
+    if (bytes_each > 0 && count > SIZE_MAX / bytes_each) {
+        return NULL;
+    }
     return injected_failure() ? NULL : calloc(count ? count : 1, bytes_each ? bytes_each : 1);
 }
 

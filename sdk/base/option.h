@@ -39,6 +39,8 @@ const struct option_row *option_find(const struct option_table *t, const char *n
  * what is allowed). */
 MUST_CHECK enum ferry_err option_set(const struct option_table *t, void *values, const char *name,
                                      const char *value, struct err_text *e);
+/* What the row takes, for a person: "a whole number from 1 to 64". */
+void option_describe_allowed(const struct option_row *row, char *text, size_t bytes);
 /* The present value in the words a file would use. */
 void option_format(const struct option_row *row, const void *values, char *text, size_t bytes);
 

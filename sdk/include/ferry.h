@@ -45,7 +45,7 @@ extern "C" {
     X(TOO_LARGE, 7, USAGE, "the message is larger than message.max_bytes: send less or raise it")  \
     X(NO_MEMORY, 10, RETRIABLE, "out of memory: try again later or lower the limits")              \
     X(IO, 11, FATAL, "reading or writing failed: the detail names the file")                       \
-    X(STORE_FAILED, 12, FATAL,                                                                     \
+    X(STORE_FAILED, 12, RETRIABLE,                                                                     \
       "the broker's store failed a write or an fsync and answers nothing until it is restarted: "  \
       "check the disk, then restart ferryd")                                                       \
     X(STORAGE_FULL, 13, THROTTLED,                                                                 \

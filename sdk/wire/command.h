@@ -44,16 +44,16 @@ enum command {
 
 const char *command_name(uint16_t command); /* "PRODUCE"; "?" when unknown. */
 
-#define NAME_MAX_BYTES         200u  /* Topics, subscriptions, producers, holders. */
-#define ENDPOINT_MAX_BYTES     255u
-#define PARTITIONS_MAX         1024u /* Of a topic. */
-#define ENDPOINTS_MAX          256u  /* In a metadata reply: shards of all nodes. */
-#define FETCH_ITEMS_MAX        256u
-#define LIST_NAMES_MAX         1000u /* A page of names. */
-#define CURSOR_MAX_BYTES       4096u
-#define CHECKPOINT_MAX_BYTES   4096u
-#define DETAIL_MAX_BYTES       512u
-#define STATUS_JSON_MAX_BYTES  (64u << 10)
+#define NAME_MAX_BYTES        200u /* Topics, subscriptions, producers, holders. */
+#define ENDPOINT_MAX_BYTES    255u
+#define PARTITIONS_MAX        1024u /* Of a topic. */
+#define ENDPOINTS_MAX         256u  /* In a metadata reply: shards of all nodes. */
+#define FETCH_ITEMS_MAX       256u
+#define LIST_NAMES_MAX        1000u /* A page of names. */
+#define CURSOR_MAX_BYTES      4096u
+#define CHECKPOINT_MAX_BYTES  4096u
+#define DETAIL_MAX_BYTES      512u
+#define STATUS_JSON_MAX_BYTES (64u << 10)
 
 /* A valid topic, subscription or producer name: 1 to 200 of [A-Za-z0-9._-], first a letter or a
  * digit. */
@@ -74,13 +74,14 @@ struct hello_reply {
     struct bytes broker_version;
     uint32_t node_id;
     struct ferry_id cluster_id;
-    uint64_t message_max_bytes;  /* Key, headers and payload together. */
+    uint64_t message_max_bytes; /* Key, headers and payload together. */
     uint64_t batch_max_bytes;
     uint64_t fetch_max_bytes;
-    uint32_t inflight_max;       /* Requests without a reply, of one connection. */
+    uint32_t inflight_max; /* Requests without a reply, of one connection. */
 };
 
-/* METADATA: where things are. An empty topic name asks for the endpoints alone. */
+/* METADATA: where things are. An empty topic name asks for the endpoints alone. The decoder of the
+ * reply refuses a partition whose endpoint is not one of endpoints[]. */
 struct metadata_request {
     struct bytes topic;
 };
@@ -142,9 +143,9 @@ struct produce_request {
     uint64_t group;
 };
 struct produce_reply {
-    int64_t base_offset;       /* Of the first record kept; -1 when all were dropped by id. */
-    bool duplicate;            /* The whole batch was stored before, by sequence. */
-    uint32_t duplicate_count;  /* Records dropped by id. */
+    int64_t base_offset;      /* Of the first record kept; -1 when all were dropped by id. */
+    bool duplicate;           /* The whole batch was stored before, by sequence. */
+    uint32_t duplicate_count; /* Records dropped by id. */
 };
 #define PRODUCE_DUPLICATE_BYTES 12u
 
@@ -164,10 +165,10 @@ struct append_cas_reply {
 /* Body with status CURSOR_CONFLICT, SOURCE_FENCED or a refusal: an error_reply with more behind. */
 struct append_cas_refusal {
     struct error_reply error;
-    uint64_t version;       /* The present cursor. */
+    uint64_t version; /* The present cursor. */
     uint64_t epoch;
     struct bytes cursor;
-    int64_t refused_index;  /* -1: the refusal is not of one record. */
+    int64_t refused_index; /* -1: the refusal is not of one record. */
 };
 struct cursor_get_request {
     uint64_t group;
@@ -278,8 +279,8 @@ struct source_elect_request {
 };
 struct source_elect_reply {
     bool granted;
-    uint64_t epoch;      /* Granted: the holder's. Otherwise the present holder's. */
-    uint32_t retry_ms;   /* Not granted: when the present lease ends. */
+    uint64_t epoch;    /* Granted: the holder's. Otherwise the present holder's. */
+    uint32_t retry_ms; /* Not granted: when the present lease ends. */
     struct bytes checkpoint;
     struct bytes holder; /* The present holder's name. */
 };

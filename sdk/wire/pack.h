@@ -2,8 +2,10 @@
  *
  * The writer is msgpack-c's packer on a struct buf. The reader first scans the bytes without
  * allocating (unpack_check: depth, object count, every count and length against the bytes left) and
- * only then lets msgpack-c look; so a lying count costs nothing. Also used by the state machines
- * for what they keep in control entries and tables: one encoding everywhere. */
+ * then takes values where they lie (token.h); msgpack-c's unpacker, which allocates a tree, is not
+ * used. So a lying count costs nothing. Also used by the state machines for what they keep in
+ * control entries and tables: one encoding everywhere. Any of msgpack's formats of an integer is
+ * accepted; the writer always takes the shortest. */
 #ifndef FERRY_WIRE_PACK_H
 #define FERRY_WIRE_PACK_H
 

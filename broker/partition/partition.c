@@ -1,0 +1,491 @@
+/* Opening, applying, rows, tickets. The rules of what may be appended are in partition_produce.c
+ * and partition_subscribe.c, reading in partition_read.c, retention in partition_retain.c. */
+#include "base/id.h"
+#include "base/mem.h"
+#include "partition/partition_internal.h"
+#include "wire/pack.h"
+
+#define HOUSEKEEPING_MAX_BYTES 256u
+
+void partition_ticket_init(struct partition_ticket *t)
+{
+    *t = (struct partition_ticket){.base_offset = -1, .position = -1};
+    ticket_init(&t->base);
+    buf_init(&t->duplicates, (size_t)BATCH_RECORDS_MAX * PRODUCE_DUPLICATE_BYTES);
+    buf_init(&t->payload, BATCH_MAX_BYTES + CURSOR_MAX_BYTES + 128);
+    buf_init(&t->skips, (size_t)BATCH_RECORDS_MAX * 4);
+}
+
+void partition_ticket_fini(struct partition_ticket *t)
+{
+    must(list_is_empty(&t->base.node));
+    buf_fini(&t->duplicates);
+    buf_fini(&t->payload);
+    buf_fini(&t->skips);
+}
+
+/* ---- Entries ---- */
+
+bool partition_entry_batch(const struct store_entry *entry, struct bytes *batch)
+{
+    struct bytes control;
+    if (entry->type == STORE_ENTRY_BATCH) {
+        *batch = entry->payload;
+        return entry->payload.size >= BATCH_HEADER_BYTES;
+    }
+    return entry->type == STORE_ENTRY_BATCH_CAS &&
+           control_split_cas(entry->payload, &control, batch) == FERRY_OK &&
+           batch->size >= BATCH_HEADER_BYTES;
+}
+
+static int64_t next_offset_after(const struct store_entry *entry)
+{
+    struct bytes batch;
+    if (!partition_entry_batch(entry, &batch)) {
+        return entry->base_offset;
+    }
+    struct batch_header h;
+    batch_header_read(batch, &h);
+    return entry->base_offset + h.count - entry->skip_count;
+}
+
+/* ---- Applying ---- */
+
+static bool is_skipped(const struct store_entry *entry, uint32_t *next_skip, uint32_t record)
+{
+    if (*next_skip < entry->skip_count && get_le32(entry->skips + (size_t)*next_skip * 4) == record) {
+        (*next_skip)++;
+        return true;
+    }
+    return false;
+}
+
+static enum ferry_err apply_ids(struct partition *p, uint64_t index,
+                                const struct store_entry *entry, struct bytes batch,
+                                const struct batch_header *h)
+{
+    if ((h->flags & BATCH_HAS_IDS) == 0 || p->config.settings.dedupe_window_ms <= 0) {
+        return FERRY_OK;
+    }
+    uint32_t next_skip = 0;
+    int64_t offset = entry->base_offset;
+    for (uint32_t i = 0; i < h->count; i++) {
+        if (is_skipped(entry, &next_skip, i)) {
+            continue;
+        }
+        struct ferry_id id = batch_id(batch, h, i);
+        if (!id_is_zero(&id)) {
+            enum ferry_err err =
+                ids_note(&p->ids, &id, offset, entry->append_time_ms, index);
+            if (err != FERRY_OK) {
+                return err;
+            }
+        }
+        offset++;
+    }
+    return FERRY_OK;
+}
+
+static enum ferry_err apply_batch(struct partition *p, uint64_t index,
+                                  const struct store_entry *entry)
+{
+    struct batch_header h;
+    batch_header_read(entry->payload, &h);
+    if (h.producer_id != 0) {
+        if (!producers_has_noted(&p->producers, h.producer_id, index)) {
+            enum ferry_err err = producers_reserve(&p->producers, h.producer_id);
+            if (err != FERRY_OK) {
+                return err;
+            }
+            producers_note(&p->producers, &h, index, entry->base_offset, entry->append_time_ms);
+        }
+        producers_apply(&p->producers, &h, index);
+    }
+    return apply_ids(p, index, entry, entry->payload, &h);
+}
+
+static enum ferry_err apply_batch_cas(struct partition *p, const struct store_entry *entry)
+{
+    struct bytes control_bytes, batch;
+    struct control c;
+    enum ferry_err err = control_split_cas(entry->payload, &control_bytes, &batch);
+    if (err == FERRY_OK) {
+        err = control_decode(control_bytes, &c);
+    }
+    if (err != FERRY_OK || c.kind != CONTROL_SOURCE_CURSOR) {
+        return FERRY_ERR_CORRUPT;
+    }
+    struct source_cursor *cursor = NULL;
+    err = cursors_reserve(&p->cursors, &c.source, c.lane, &cursor);
+    if (err == FERRY_OK) {
+        cursor_apply(cursor, c.version, c.epoch, c.blob);
+    }
+    return err;
+}
+
+static void apply_trim(struct partition *p, const struct control *c)
+{
+    p->housekeeping = false;
+    p->start_offset = c->start_offset;
+    p->size_bytes -= (int64_t)c->trim_bytes;
+    replica_trim(p->replica, c->trim_index);
+}
+
+static enum ferry_err apply_subscription(struct partition *p, const struct control *c)
+{
+    struct subscription *s = subscriptions_find(&p->subscriptions, c->name);
+    switch (c->kind) {
+    case CONTROL_SUBSCRIPTION_CREATE:
+        /* Two creations may have been under way: the first one made it. */
+        return s != NULL ? FERRY_OK
+                         : subscriptions_create(&p->subscriptions, c->name, c->mode, c->position);
+    case CONTROL_SUBSCRIPTION_DELETE:
+        return subscriptions_remove(&p->subscriptions, c->name);
+    default:
+        if (s != NULL && c->position > s->position) {
+            s->position = c->position;
+            s->dirty = true;
+        }
+        return FERRY_OK;
+    }
+}
+
+static enum ferry_err apply_control(struct partition *p, const struct store_entry *entry)
+{
+    struct control c;
+    enum ferry_err err = control_decode(entry->payload, &c);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    switch (c.kind) {
+    case CONTROL_SUBSCRIPTION_CREATE:
+    case CONTROL_SUBSCRIPTION_DELETE:
+    case CONTROL_SUBSCRIPTION_COMMIT:
+        return apply_subscription(p, &c);
+    case CONTROL_TRIM:
+        apply_trim(p, &c);
+        return FERRY_OK;
+    case CONTROL_EXPIRE_IDS:
+        p->housekeeping = false;
+        p->ids.expire_before_ms = c.before_ms;
+        p->ids.expiring = true;
+        return FERRY_OK;
+    case CONTROL_REMOVE_PRODUCER:
+        p->housekeeping = false;
+        producers_remove(&p->producers, c.producer_id);
+        return FERRY_OK;
+    case CONTROL_SOURCE_CURSOR:
+        break;
+    }
+    return FERRY_ERR_CORRUPT;
+}
+
+static enum ferry_err apply(void *machine, uint64_t index, const struct store_entry *entry)
+{
+    struct partition *p = machine;
+    if (entry->base_offset != p->next_offset) {
+        return FERRY_ERR_CORRUPT; /* Invariant 1. */
+    }
+    enum ferry_err err = FERRY_ERR_CORRUPT;
+    switch (entry->type) {
+    case STORE_ENTRY_BATCH:
+        err = entry->payload.size >= BATCH_HEADER_BYTES ? apply_batch(p, index, entry) : err;
+        break;
+    case STORE_ENTRY_BATCH_CAS:
+        err = apply_batch_cas(p, entry);
+        break;
+    case STORE_ENTRY_CONTROL:
+        err = apply_control(p, entry);
+        break;
+    case STORE_ENTRY_NOOP:
+        break;
+    }
+    if (err != FERRY_OK) {
+        return err;
+    }
+    p->next_offset = next_offset_after(entry);
+    p->size_bytes += entry_size(entry);
+    if (entry->type == STORE_ENTRY_BATCH || entry->type == STORE_ENTRY_BATCH_CAS) {
+        p->readable_bytes += entry->payload.size;
+        p->retention_due_us = p->retention_due_us == RAFT_NEVER ? 0 : p->retention_due_us;
+    }
+    p->last_append_time_ms = entry->append_time_ms > p->last_append_time_ms
+                                 ? entry->append_time_ms
+                                 : p->last_append_time_ms;
+    /* What the tickets asked for is the log's: only now is their answer final. */
+    ticket_queue_applied(&p->tickets, index);
+    return FERRY_OK;
+}
+
+static void role_changed(void *machine, bool ready)
+{
+    struct partition *p = machine;
+    uint64_t applied = p->replica != NULL ? replica_applied(p->replica) : 0;
+    producers_forget(&p->producers, applied);
+    cursors_forget(&p->cursors);
+    ids_forget(&p->ids, applied);
+    p->proposed_next_offset = p->next_offset;
+    p->housekeeping = false;
+    if (ready) {
+        p->retention_due_us = 0;
+        return;
+    }
+    ticket_queue_fail(&p->tickets, FERRY_ERR_NOT_LEADER);
+}
+
+/* ---- Rows. Base row: [applied, next offset, start offset, size, last time, ids before] ---- */
+
+static enum ferry_err flush_base(const struct partition *p, struct store *store)
+{
+    struct buf row;
+    buf_init(&row, 128);
+    pack_array(&row, 6);
+    pack_uint(&row, replica_applied(p->replica));
+    pack_int(&row, p->next_offset);
+    pack_int(&row, p->start_offset);
+    pack_int(&row, p->size_bytes);
+    pack_int(&row, p->last_append_time_ms);
+    pack_int(&row, p->ids.expire_before_ms);
+    enum ferry_err err = FERRY_ERR_NO_MEMORY;
+    if (buf_ok(&row)) {
+        err = store_put(store, p->config.group, TABLE_BASE, bytes_of(NULL, 0), buf_bytes(&row));
+    }
+    buf_fini(&row);
+    return err;
+}
+
+static enum ferry_err flush(void *machine, struct store *store)
+{
+    struct partition *p = machine;
+    uint64_t applied = replica_applied(p->replica);
+    enum ferry_err err = flush_base(p, store);
+    if (err == FERRY_OK) {
+        err = producers_flush(&p->producers, store, p->config.group, applied);
+    }
+    if (err == FERRY_OK) {
+        err = cursors_flush(&p->cursors, store, p->config.group);
+    }
+    if (err == FERRY_OK) {
+        err = subscriptions_flush(&p->subscriptions, store, p->config.group);
+    }
+    if (err == FERRY_OK) {
+        err = ids_flush(&p->ids, store, p->config.group, applied);
+    }
+    return err;
+}
+
+static const struct machine_ops partition_ops = {
+    .apply = apply, .role_changed = role_changed, .flush = flush, .next_offset = next_offset_after};
+
+static enum ferry_err load_base(struct partition *p, struct bytes row, uint64_t *applied)
+{
+    struct unpack u;
+    unpack_begin(&u, row);
+    *applied = unpack_uint(&u, UINT64_MAX);
+    p->next_offset = unpack_int(&u);
+    p->start_offset = unpack_int(&u);
+    p->size_bytes = unpack_int(&u);
+    p->last_append_time_ms = unpack_int(&u);
+    p->ids.expire_before_ms = unpack_int(&u);
+    p->ids.expiring = true; /* It may have been interrupted. */
+    return unpack_end(&u) == FERRY_OK ? FERRY_OK : FERRY_ERR_CORRUPT;
+}
+
+static enum ferry_err load(struct partition *p, uint64_t *applied)
+{
+    struct store *store = p->config.store;
+    uint64_t group = p->config.group;
+    struct bytes row;
+    bool found = false;
+    *applied = 0;
+    enum ferry_err err = store_read_begin(store);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    err = store_get(store, group, TABLE_BASE, bytes_of(NULL, 0), &found, &row);
+    if (err == FERRY_OK && found) {
+        err = load_base(p, row, applied);
+    }
+    if (err == FERRY_OK) {
+        err = producers_load(&p->producers, store, group);
+    }
+    if (err == FERRY_OK) {
+        err = cursors_load(&p->cursors, store, group);
+    }
+    if (err == FERRY_OK) {
+        err = subscriptions_load(&p->subscriptions, store, group);
+    }
+    if (err == FERRY_OK) {
+        err = ids_load(&p->ids, store, group);
+    }
+    store_read_end(store);
+    return err;
+}
+
+/* ---- Opening and closing ---- */
+
+enum ferry_err partition_open(const struct partition_config *config, int64_t now_us,
+                              struct partition **out, struct err_text *e)
+{
+    struct partition *p = mem_zalloc(1, sizeof(*p));
+    if (p == NULL) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    p->config = *config;
+    producers_init(&p->producers);
+    cursors_init(&p->cursors);
+    subscriptions_init(&p->subscriptions);
+    ids_init(&p->ids);
+    ticket_queue_init(&p->tickets);
+    buf_init(&p->housekeeping_payload, HOUSEKEEPING_MAX_BYTES);
+    p->retention_due_us = RAFT_NEVER;
+    uint64_t applied = 0;
+    enum ferry_err err = load(p, &applied);
+    if (err != FERRY_OK) {
+        (void)err_set(e, err, "group %llu: its tables cannot be read: %s",
+                      (unsigned long long)config->group, ferry_err_text(err));
+    } else {
+        struct replica_config r = {.group = config->group,
+                                   .self = config->node_id,
+                                   .seed = config->seed,
+                                   .store = config->store,
+                                   .ops = &partition_ops,
+                                   .machine = p,
+                                   .applied = applied,
+                                   .next_offset = p->next_offset};
+        err = replica_open(&r, now_us, &p->replica, e);
+    }
+    if (err != FERRY_OK) {
+        partition_close(&p);
+        return err;
+    }
+    *out = p;
+    return FERRY_OK;
+}
+
+void partition_close(struct partition **pp)
+{
+    struct partition *p = *pp;
+    if (p == NULL) {
+        return;
+    }
+    must(ticket_queue_is_empty(&p->tickets));
+    replica_close(&p->replica);
+    producers_fini(&p->producers);
+    cursors_fini(&p->cursors);
+    subscriptions_fini(&p->subscriptions);
+    ids_fini(&p->ids);
+    buf_fini(&p->housekeeping_payload);
+    mem_free(p);
+    *pp = NULL;
+}
+
+struct replica *partition_replica(struct partition *p)
+{
+    return p->replica;
+}
+
+void partition_configure(struct partition *p, const struct topic_settings *settings)
+{
+    p->config.settings = *settings;
+    p->retention_due_us = 0;
+}
+
+/* ---- Proposing ---- */
+
+enum ferry_err partition_check_leader(const struct partition *p)
+{
+    return replica_is_ready(p->replica) ? FERRY_OK : FERRY_ERR_NOT_READY;
+}
+
+/* Invariant 7: the wall clock may step back, the log's time does not. */
+int64_t partition_next_time(const struct partition *p, int64_t now_ms)
+{
+    return now_ms > p->last_append_time_ms ? now_ms : p->last_append_time_ms;
+}
+
+enum ferry_err partition_propose(struct partition *p, struct store_entry *entry, int64_t now_us,
+                                 struct partition_ticket *t)
+{
+    uint64_t index = 0;
+    entry->base_offset = p->proposed_next_offset;
+    enum ferry_err err = replica_propose(p->replica, entry, now_us, &index);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    p->last_append_time_ms = entry->append_time_ms;
+    p->proposed_next_offset = next_offset_after(entry);
+    if (t != NULL) {
+        ticket_queue_wait(&p->tickets, &t->base, index);
+    }
+    return FERRY_OK;
+}
+
+enum ferry_err partition_propose_control(struct partition *p, const struct control *c,
+                                         int64_t now_ms, int64_t now_us, struct partition_ticket *t)
+{
+    control_encode(&t->payload, c);
+    if (!buf_ok(&t->payload)) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    struct store_entry entry = {.type = STORE_ENTRY_CONTROL,
+                                .append_time_ms = partition_next_time(p, now_ms),
+                                .payload = buf_bytes(&t->payload)};
+    return partition_propose(p, &entry, now_us, t);
+}
+
+enum ferry_err partition_propose_housekeeping(struct partition *p, const struct control *c,
+                                              int64_t now_ms, int64_t now_us)
+{
+    must(!p->housekeeping);
+    buf_clear(&p->housekeeping_payload);
+    control_encode(&p->housekeeping_payload, c);
+    if (!buf_ok(&p->housekeeping_payload)) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    struct store_entry entry = {.type = STORE_ENTRY_CONTROL,
+                                .append_time_ms = partition_next_time(p, now_ms),
+                                .payload = buf_bytes(&p->housekeeping_payload)};
+    enum ferry_err err = partition_propose(p, &entry, now_us, NULL);
+    p->housekeeping = err == FERRY_OK;
+    return err;
+}
+
+struct partition_ticket *partition_next_done(struct partition *p)
+{
+    struct ticket *t = ticket_queue_next_done(&p->tickets);
+    return t != NULL ? list_entry(t, struct partition_ticket, base) : NULL;
+}
+
+/* ---- Asking ---- */
+
+int64_t partition_start_offset(const struct partition *p)
+{
+    return p->start_offset;
+}
+
+int64_t partition_end_offset(const struct partition *p)
+{
+    return p->next_offset;
+}
+
+int64_t partition_size_bytes(const struct partition *p)
+{
+    return p->size_bytes;
+}
+
+uint64_t partition_readable_bytes(const struct partition *p)
+{
+    return p->readable_bytes;
+}
+
+void partition_check(const struct partition *p)
+{
+    replica_check(p->replica);
+    must(p->start_offset <= p->next_offset);
+    must(p->size_bytes >= 0);
+    ticket_queue_check(&p->tickets, replica_applied(p->replica));
+    for (size_t i = 0; i < p->subscriptions.count; i++) {
+        must(p->subscriptions.items[i]->position <= p->next_offset);
+    }
+}

@@ -1,0 +1,162 @@
+/* partition: one partition of a topic: the state machine of its log.
+ *
+ * Takes requests (produce, append_cas, subscriptions), turns them into log entries, applies entries
+ * that are committed, and reads the log for consumers. It decides only as leader and only by what
+ * is in the log and in the requests: time and ids that it chooses travel in the entry, so that every
+ * replica that applies the same entries has the same tables. It never sends, never reads a clock
+ * (times are arguments), and never commits a transaction (replica.h does the writing).
+ *
+ * Invariants (partition_check):
+ *  (1) Offsets are dense: an entry's base_offset is the sum of the records kept before it.
+ *  (2) A (producer id, epoch, sequence) is in the log at most once; a repeat of one of the last
+ *      PRODUCER_BATCHES batches gets its first offset back.
+ *  (3) A source's cursor version rises by one with each append_cas, in the same entry.
+ *  (4) A message id that was stored within the dedupe window is not stored again.
+ *  (5) A subscription's position never goes back by a commit, and is never past the end.
+ *  (6) Nothing above the commit index is ever read by a consumer.
+ *  (7) append_time_ms never decreases along the log.
+ *
+ * A request that needs an entry fills a ticket, which waits until the entry is applied (then it is
+ * in partition_next_done with its answer) or the replica loses its office (err NOT_LEADER: the
+ * outcome is not known here; the client asks again and is recognised by its sequence).
+ *
+ * Threads: the shard's. What a request borrows must live until its ticket is done. */
+#ifndef FERRY_PARTITION_PARTITION_H
+#define FERRY_PARTITION_PARTITION_H
+
+#include "base/buf.h"
+#include "partition/replica.h"
+#include "partition/ticket.h"
+#include "wire/batch.h"
+#include "wire/command.h"
+
+#define PRODUCER_BATCHES           16u
+#define PARTITION_PRODUCERS_MAX    4096u
+#define PARTITION_SUBSCRIPTIONS_MAX 1000u
+#define PARTITION_CURSORS_MAX      1000u
+/* A producer that was silent for so long makes room for a new one when the table is full. */
+#define PRODUCER_IDLE_MS           (10 * 60 * 1000)
+
+struct partition;
+
+/* Settings of the topic; the same for all its partitions. -1: no limit, or off. */
+struct topic_settings {
+    int64_t retention_ms;
+    int64_t retention_bytes;
+    int64_t dedupe_window_ms;
+};
+
+struct partition_config {
+    uint64_t group;
+    struct ferry_id topic_id;
+    int32_t partition;
+    uint32_t node_id;
+    uint64_t seed;
+    struct store *store;
+    struct topic_settings settings;
+    size_t message_max_bytes; /* Key, headers and payload of one record. */
+    size_t batch_max_bytes;
+};
+
+/* A request that waits for its entry. Zero it, then partition_ticket_init. */
+struct partition_ticket {
+    struct ticket base;
+    int64_t base_offset;  /* Produce, append_cas. */
+    bool duplicate;       /* Produce: stored before, by sequence. */
+    uint64_t version;     /* append_cas. */
+    int64_t position;     /* Subscriptions. */
+    uint32_t duplicate_count;
+    struct buf duplicates; /* Produce: duplicate_count × {u32 record, u64 offset}. */
+    struct buf payload;    /* What the entry holds, where it is not the request's own bytes. */
+    struct buf skips;      /* Produce: the entry's skip list. */
+};
+void partition_ticket_init(struct partition_ticket *t);
+void partition_ticket_fini(struct partition_ticket *t);
+
+/* Errors: those of replica_open. */
+MUST_CHECK enum ferry_err partition_open(const struct partition_config *config, int64_t now_us,
+                                         struct partition **p, struct err_text *e);
+void partition_close(struct partition **p); /* No ticket may wait. */
+struct replica *partition_replica(struct partition *p);
+void partition_configure(struct partition *p, const struct topic_settings *settings);
+
+/* ---- Requests. FERRY_OK: the ticket waits, or is answered (index 0). Errors are answers too and
+ * leave the ticket unused. All: NOT_READY, STORE_FAILED, THROTTLED, NO_MEMORY. */
+
+/* `batch` is checked here. Errors: BAD_BATCH, BAD_CHECKSUM, TOO_LARGE, PRODUCER_FENCED,
+ * SEQUENCE_GAP, SEQUENCE_STALE, LIMIT_REACHED. */
+MUST_CHECK enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_t now_ms,
+                                            int64_t now_us, struct partition_ticket *t,
+                                            struct err_text *e);
+
+struct append_cas {
+    struct ferry_id source;
+    uint32_t lane;
+    uint64_t epoch;
+    uint64_t expect_version;
+    struct bytes cursor;
+    struct bytes batch;
+};
+/* Errors: as produce, and CURSOR_CONFLICT, SOURCE_FENCED (the present cursor is in `refusal`),
+ * TOO_LARGE with refused_index. refusal->cursor lives until the next request. */
+MUST_CHECK enum ferry_err partition_append_cas(struct partition *p, const struct append_cas *c,
+                                               int64_t now_ms, int64_t now_us,
+                                               struct partition_ticket *t,
+                                               struct append_cas_refusal *refusal,
+                                               struct err_text *e);
+/* The reply's cursor lives until the next request. */
+void partition_cursor_get(const struct partition *p, const struct ferry_id *source, uint32_t lane,
+                          struct cursor_get_reply *reply);
+
+/* Errors: BAD_NAME, INVALID_ARGUMENT (mode), SUBSCRIPTION_EXISTS, LIMIT_REACHED. One that exists
+ * is answered with its position. */
+MUST_CHECK enum ferry_err
+partition_subscription_create(struct partition *p, struct bytes name, uint32_t mode, int64_t from,
+                              int64_t now_ms, int64_t now_us, struct partition_ticket *t);
+/* Errors: UNKNOWN_SUBSCRIPTION. */
+MUST_CHECK enum ferry_err partition_subscription_delete(struct partition *p, struct bytes name,
+                                                        int64_t now_ms, int64_t now_us,
+                                                        struct partition_ticket *t);
+/* Errors: UNKNOWN_SUBSCRIPTION, OFFSET_OUT_OF_RANGE. */
+MUST_CHECK enum ferry_err partition_subscription_commit(struct partition *p, struct bytes name,
+                                                        int64_t position, int64_t now_ms,
+                                                        int64_t now_us, struct partition_ticket *t);
+/* Needs a read view (for the lag). Errors: UNKNOWN_SUBSCRIPTION, CORRUPT. */
+MUST_CHECK enum ferry_err partition_subscription_get(struct partition *p, struct bytes name,
+                                                     int64_t now_ms,
+                                                     struct subscription_get_reply *reply);
+/* Names sorted, after `after`; they live until the next request. */
+void partition_subscription_list(const struct partition *p, struct bytes after,
+                                 struct names_reply *reply);
+
+/* The next ticket that is answered; NULL when there is none. */
+struct partition_ticket *partition_next_done(struct partition *p);
+
+/* ---- Reading. All need a read view of the store, opened after the last commit. */
+
+/* Appends fetch entries from `offset` on: whole batches, up to max_bytes together, at least one if
+ * there is one. Every batch's checksum is verified. Errors: OFFSET_OUT_OF_RANGE, CORRUPT (before
+ * the first entry; otherwise the good ones come first and the error with the next call), NO_MEMORY,
+ * NOT_READY. */
+MUST_CHECK enum ferry_err partition_read(struct partition *p, int64_t offset, uint32_t max_bytes,
+                                         struct buf *out);
+/* Errors: CORRUPT. */
+MUST_CHECK enum ferry_err partition_find_time(struct partition *p, int64_t time_ms,
+                                              int64_t *offset);
+
+int64_t partition_start_offset(const struct partition *p);
+int64_t partition_end_offset(const struct partition *p);
+int64_t partition_size_bytes(const struct partition *p);
+/* Rises with every byte of records that becomes readable: for waiting fetches. */
+uint64_t partition_readable_bytes(const struct partition *p);
+
+/* ---- Time ---- */
+
+/* When partition_tick has something to do; RAFT_NEVER when nothing. */
+int64_t partition_deadline_us(const struct partition *p);
+/* Raft's timers and, when due, retention and expiry. Opens a read view of its own. */
+MUST_CHECK enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_us);
+
+void partition_check(const struct partition *p);
+
+#endif

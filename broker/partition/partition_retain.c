@@ -1,0 +1,141 @@
+/* Retention and expiry: decided by the leader, carried out by everyone through an entry. */
+#include "partition/partition_internal.h"
+
+/* How often a partition looks, at most; and how far one entry goes, so that none is large work. */
+#define RETENTION_CHECK_US    1000000
+#define RETENTION_ENTRIES_MAX 4096u
+/* Message ids expire in steps of this part of the window: an id lives up to so much longer. */
+#define EXPIRE_STEPS 16
+
+struct trim {
+    uint64_t index; /* Last to drop; 0: none. */
+    uint64_t bytes;
+    int64_t start_offset;
+};
+
+static bool is_over(const struct partition *p, const struct store_entry *entry, uint64_t dropped,
+                    int64_t now_ms)
+{
+    const struct topic_settings *s = &p->config.settings;
+    bool old = s->retention_ms >= 0 && entry->append_time_ms < now_ms - s->retention_ms;
+    bool big = s->retention_bytes >= 0 && p->size_bytes - (int64_t)dropped > s->retention_bytes;
+    return old || big;
+}
+
+static enum ferry_err measure_trim(struct partition *p, struct store_cursor *cursor, int64_t now_ms,
+                                   struct trim *trim)
+{
+    uint64_t applied = replica_applied(p->replica);
+    for (uint32_t i = 0; i < RETENTION_ENTRIES_MAX && cursor->next_index <= applied; i++) {
+        uint64_t index = 0;
+        struct store_entry entry;
+        enum ferry_err err = store_cursor_next(cursor, &index, &entry);
+        if (err != FERRY_OK) {
+            return err == FERRY_ERR_OFFSET_OUT_OF_RANGE ? FERRY_OK : err;
+        }
+        /* The entry that is dropped last tells the start by the one after it. */
+        trim->start_offset = entry.base_offset;
+        if (!is_over(p, &entry, trim->bytes, now_ms)) {
+            return FERRY_OK;
+        }
+        trim->index = index;
+        trim->bytes += (uint64_t)entry_size(&entry);
+        trim->start_offset = p->next_offset;
+    }
+    if (cursor->next_index <= applied) {
+        struct store_entry entry;
+        uint64_t index = 0;
+        enum ferry_err err = store_cursor_next(cursor, &index, &entry);
+        trim->start_offset = err == FERRY_OK ? entry.base_offset : p->start_offset;
+        return err;
+    }
+    return FERRY_OK;
+}
+
+static enum ferry_err find_trim(struct partition *p, int64_t now_ms, struct trim *trim)
+{
+    enum ferry_err err = store_read_begin(p->config.store);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    struct store_cursor cursor = {0};
+    err = store_cursor_open(p->config.store, p->config.group, replica_first_index(p->replica),
+                            &cursor);
+    if (err == FERRY_OK) {
+        err = measure_trim(p, &cursor, now_ms, trim);
+    }
+    store_cursor_close(&cursor);
+    store_read_end(p->config.store);
+    return err;
+}
+
+/* Only batches are worth a trim: a log of nothing but control entries would else trim itself for
+ * ever, since each trim adds one. */
+static bool has_something(const struct partition *p)
+{
+    const struct topic_settings *s = &p->config.settings;
+    bool limited = s->retention_ms >= 0 || s->retention_bytes >= 0;
+    return limited && p->next_offset > p->start_offset;
+}
+
+static enum ferry_err retain(struct partition *p, int64_t now_ms, int64_t now_us)
+{
+    struct trim trim = {0};
+    enum ferry_err err = find_trim(p, now_ms, &trim);
+    if (err != FERRY_OK || trim.index == 0) {
+        return err;
+    }
+    struct control c = {.kind = CONTROL_TRIM,
+                        .trim_index = trim.index,
+                        .trim_bytes = trim.bytes,
+                        .start_offset = trim.start_offset};
+    return partition_propose_housekeeping(p, &c, now_ms, now_us);
+}
+
+static enum ferry_err expire_ids(struct partition *p, int64_t now_ms, int64_t now_us)
+{
+    int64_t window = p->config.settings.dedupe_window_ms;
+    int64_t before = now_ms - window;
+    bool idle = window <= 0 || (!p->ids.disk_has_rows && p->ids.count == 0);
+    if (idle || before - p->ids.expire_before_ms < window / EXPIRE_STEPS) {
+        return FERRY_OK;
+    }
+    struct control c = {.kind = CONTROL_EXPIRE_IDS, .before_ms = before};
+    return partition_propose_housekeeping(p, &c, now_ms, now_us);
+}
+
+int64_t partition_deadline_us(const struct partition *p)
+{
+    int64_t due = replica_deadline_us(p->replica);
+    return p->retention_due_us < due ? p->retention_due_us : due;
+}
+
+/* The next look: soon while there is something to drop, never for an empty partition (the next
+ * append brings it back, see partition_tick's caller). */
+static void schedule(struct partition *p, int64_t now_us)
+{
+    bool ids = p->ids.disk_has_rows || p->ids.count > 0;
+    p->retention_due_us = has_something(p) || ids ? now_us + RETENTION_CHECK_US : RAFT_NEVER;
+}
+
+enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_us)
+{
+    enum ferry_err err = FERRY_OK;
+    if (replica_deadline_us(p->replica) <= now_us) {
+        err = replica_tick(p->replica, now_us);
+    }
+    if (err != FERRY_OK || p->retention_due_us > now_us) {
+        return err;
+    }
+    schedule(p, now_us);
+    if (!replica_is_ready(p->replica) || p->housekeeping) {
+        return FERRY_OK;
+    }
+    if (has_something(p)) {
+        err = retain(p, now_ms, now_us);
+    }
+    if (err == FERRY_OK && !p->housekeeping) {
+        err = expire_ids(p, now_ms, now_us);
+    }
+    return err == FERRY_ERR_CORRUPT || err == FERRY_ERR_THROTTLED ? FERRY_OK : err;
+}

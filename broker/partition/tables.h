@@ -1,0 +1,156 @@
+/* tables: what a partition keeps besides its log: producers, source cursors, subscriptions, ids.
+ *
+ * Each is small and in memory, but for message ids, which live in the store. Each holds the applied
+ * state (what the log says) and, on a leader, what is proposed and not yet applied; *_forget drops
+ * the latter. Rows are written by *_flush for what changed since the last, and read back by *_load.
+ * Row values are msgpack arrays (wire/pack.h); to change one, add elements at its end. */
+#ifndef FERRY_PARTITION_TABLES_H
+#define FERRY_PARTITION_TABLES_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "partition/partition.h"
+
+/* Numbers of the state tables on disk (store.h). Never reused. */
+enum partition_table {
+    TABLE_BASE = 1,          /* "" -> partition.c */
+    TABLE_PRODUCERS = 2,     /* u64 producer id */
+    TABLE_CURSORS = 3,       /* source id, u32 lane */
+    TABLE_SUBSCRIPTIONS = 4, /* name */
+    TABLE_IDS = 5,           /* message id -> {i64 offset, i64 time}, little-endian */
+    TABLE_ID_TIMES = 6,      /* i64 time (big-endian), message id -> nothing */
+};
+
+/* ---- Producers ---- */
+
+struct producers {
+    struct map by_id;
+    struct list dirty;   /* To flush. */
+    struct list removed; /* Rows to delete. */
+};
+
+enum producer_verdict {
+    PRODUCER_NEXT,      /* The batch is the next one. */
+    PRODUCER_REPEAT,    /* Stored, or on its way, before: offset and index say where. */
+    PRODUCER_GAP,
+    PRODUCER_STALE,
+    PRODUCER_OLD_EPOCH,
+    PRODUCER_TABLE_FULL,
+};
+struct producer_answer {
+    enum producer_verdict verdict;
+    int64_t base_offset;
+    uint64_t index;
+    uint64_t expected_sequence;
+};
+
+void producers_init(struct producers *t);
+void producers_fini(struct producers *t);
+struct producer_answer producers_judge(const struct producers *t, const struct batch_header *h);
+/* Makes room for the batch's producer, so that note cannot fail. */
+MUST_CHECK enum ferry_err producers_reserve(struct producers *t, uint64_t producer_id);
+/* A batch was proposed, or is applied without having been proposed here. */
+void producers_note(struct producers *t, const struct batch_header *h, uint64_t index,
+                    int64_t base_offset, int64_t time_ms);
+/* True when the producer's batch at `index`, or a later one, has been noted. */
+bool producers_has_noted(const struct producers *t, uint64_t producer_id, uint64_t index);
+/* The batch at `index`, noted before, is applied. */
+void producers_apply(struct producers *t, const struct batch_header *h, uint64_t index);
+void producers_forget(struct producers *t, uint64_t applied);
+/* The one longest silent, if silent since `before_ms`: 0 when there is none. */
+uint64_t producers_idle(const struct producers *t, int64_t before_ms);
+void producers_remove(struct producers *t, uint64_t producer_id);
+MUST_CHECK enum ferry_err producers_flush(struct producers *t, struct store *store, uint64_t group,
+                                          uint64_t applied);
+MUST_CHECK enum ferry_err producers_load(struct producers *t, struct store *store, uint64_t group);
+
+/* ---- Source cursors ---- */
+
+struct source_cursor {
+    struct ferry_id source;
+    uint32_t lane;
+    uint64_t version, epoch;                 /* Proposed ones included. */
+    uint64_t applied_version, applied_epoch;
+    uint32_t blob_bytes, applied_blob_bytes;
+    bool dirty;
+    uint8_t blob[CURSOR_MAX_BYTES];
+    uint8_t applied_blob[CURSOR_MAX_BYTES];
+};
+
+struct cursors {
+    struct source_cursor **items;
+    size_t count, capacity;
+};
+
+void cursors_init(struct cursors *t);
+void cursors_fini(struct cursors *t);
+struct source_cursor *cursors_find(const struct cursors *t, const struct ferry_id *source,
+                                   uint32_t lane);
+/* Finds or makes one at version 0. Errors: LIMIT_REACHED, NO_MEMORY. */
+MUST_CHECK enum ferry_err cursors_reserve(struct cursors *t, const struct ferry_id *source,
+                                          uint32_t lane, struct source_cursor **cursor);
+void cursor_note(struct source_cursor *c, uint64_t version, uint64_t epoch, struct bytes blob);
+void cursor_apply(struct source_cursor *c, uint64_t version, uint64_t epoch, struct bytes blob);
+void cursors_forget(struct cursors *t);
+MUST_CHECK enum ferry_err cursors_flush(struct cursors *t, struct store *store, uint64_t group);
+MUST_CHECK enum ferry_err cursors_load(struct cursors *t, struct store *store, uint64_t group);
+
+/* ---- Subscriptions: applied state only; an entry's outcome does not depend on what is proposed. */
+
+struct subscription {
+    uint32_t mode;
+    int64_t position;
+    bool dirty;
+    uint32_t name_bytes;
+    char name[NAME_MAX_BYTES];
+};
+
+struct subscriptions {
+    struct subscription **items; /* Sorted by name. */
+    size_t count, capacity;
+    struct buf removed; /* Names to delete: u8 length, bytes. */
+};
+
+void subscriptions_init(struct subscriptions *t);
+void subscriptions_fini(struct subscriptions *t);
+struct subscription *subscriptions_find(const struct subscriptions *t, struct bytes name);
+/* The place of the first name greater than `after`. */
+size_t subscriptions_after(const struct subscriptions *t, struct bytes after);
+MUST_CHECK enum ferry_err subscriptions_create(struct subscriptions *t, struct bytes name,
+                                               uint32_t mode, int64_t position);
+MUST_CHECK enum ferry_err subscriptions_remove(struct subscriptions *t, struct bytes name);
+MUST_CHECK enum ferry_err subscriptions_flush(struct subscriptions *t, struct store *store,
+                                              uint64_t group);
+MUST_CHECK enum ferry_err subscriptions_load(struct subscriptions *t, struct store *store,
+                                             uint64_t group);
+
+/* ---- Message ids: in the store; what the store does not have yet, in memory. ---- */
+
+/* Ids in memory after which the rows are written with the next transaction. */
+#define IDS_FLUSH_COUNT 16384u
+/* Expired rows deleted in one transaction. */
+#define IDS_EXPIRE_MAX  2048u
+
+struct ids {
+    struct map recent;  /* struct recent_id, by id */
+    struct list queue;  /* ... in order of index */
+    size_t count;
+    int64_t expire_before_ms; /* Rows older than this no longer count, and are being deleted. */
+    bool expiring;            /* There may be such rows. */
+    bool disk_has_rows;       /* The store holds ids: look-ups must ask it. */
+};
+
+void ids_init(struct ids *t);
+void ids_fini(struct ids *t);
+/* Needs a read view when disk_has_rows. */
+MUST_CHECK enum ferry_err ids_find(const struct ids *t, struct store *store, uint64_t group,
+                                   const struct ferry_id *id, int64_t not_before_ms, bool *found,
+                                   int64_t *offset);
+MUST_CHECK enum ferry_err ids_note(struct ids *t, const struct ferry_id *id, int64_t offset,
+                                   int64_t time_ms, uint64_t index);
+void ids_forget(struct ids *t, uint64_t applied);
+MUST_CHECK enum ferry_err ids_flush(struct ids *t, struct store *store, uint64_t group,
+                                    uint64_t applied);
+MUST_CHECK enum ferry_err ids_load(struct ids *t, struct store *store, uint64_t group);
+
+#endif

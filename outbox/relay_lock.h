@@ -1,0 +1,32 @@
+/* relay_lock: one relay for each database file, and the word it leaves for people.
+ *
+ * `PATH-ferry-relay` is locked for as long as a relay serves the database; the lock dies with the
+ * process. The same file holds a few lines, rewritten each second, so that `ferry outbox status`
+ * can tell how the relay does without writing to the database or asking a broker. It is an
+ * open-file-description lock, because that kind can be asked about without being taken. */
+#ifndef FERRY_OUTBOX_RELAY_LOCK_H
+#define FERRY_OUTBOX_RELAY_LOCK_H
+
+#include "base/err.h"
+
+#define RELAY_STATE_MAX 31
+
+/* What a relay says of itself. */
+struct relay_word {
+    int64_t pid;
+    int64_t beat_ms;      /* Unix ms. */
+    int64_t published_id; /* Every row up to here is published, or set aside. */
+    char state[RELAY_STATE_MAX + 1];
+};
+
+/* Errors: LOCKED (another relay has it), IO; with a detail. */
+MUST_CHECK enum ferry_err relay_lock_take(const char *database_path, int *fd, struct err_text *e);
+void relay_lock_release(int *fd); /* Accepts -1. The file stays, with the last word. */
+void relay_lock_write(int fd, const struct relay_word *word);
+
+/* Whether a relay holds the lock. False as result: cannot be known. */
+MUST_CHECK bool relay_lock_ask(const char *database_path, bool *held);
+/* The last word; false when there is none or it cannot be read. */
+MUST_CHECK bool relay_lock_read(const char *database_path, struct relay_word *word);
+
+#endif

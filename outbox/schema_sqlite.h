@@ -1,0 +1,9 @@
+/* schema_sqlite: the DDL files of outbox/schema, carried in the binary. */
+#ifndef FERRY_OUTBOX_SCHEMA_SQLITE_H
+#define FERRY_OUTBOX_SCHEMA_SQLITE_H
+
+/* The step to schema version `version` from the one before it; NULL when there is no such version.
+ * Static text. */
+const char *schema_sqlite_step(int version);
+
+#endif
