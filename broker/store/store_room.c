@@ -92,6 +92,18 @@ static bool grow_to(struct store *s, int64_t bytes)
     return true;
 }
 
+void room_claim(struct store *s)
+{
+    must(s->write == NULL);
+    if (tail_bytes(s) > 0 &&
+        allocate_blocks(s->data_fd, s->room.used_bytes, s->room.file_bytes) != 0) {
+        log_line(LOG_WARN, "store",
+                 "%s/data.mdb has holes that the disk cannot fill (%s): free space on it, a commit "
+                 "may fail",
+                 s->path, strerror(errno));
+    }
+}
+
 /* What the disk has just refused is not asked again at once; a smaller wish is. */
 static bool try_grow(struct store *s, int64_t bytes)
 {
@@ -198,7 +210,6 @@ bool store_has_room(struct store *store, size_t bytes)
 {
     struct store *s = store;
     must(s->write == NULL);
-    must(bytes <= STORE_TURN_MAX_BYTES);
     if (s->failed) {
         return false;
     }

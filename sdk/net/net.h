@@ -54,7 +54,7 @@ struct net_server_config {
     size_t message_max_bytes;
     int connections_max;     /* Above it new connections are closed at once. */
     int queue_max;           /* Messages in each direction of a connection (high-water marks). */
-    int handshake_ms;        /* For the greeting; also for the machine of a peer to show life. */
+    int handshake_ms;        /* For the greeting; a peer that takes nothing for so long is cut. */
 };
 
 /* Binds. `endpoint` is tcp://HOST:PORT (PORT may be *), ipc://PATH or inproc://NAME. Errors:
