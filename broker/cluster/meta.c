@@ -211,6 +211,12 @@ static void role_changed(void *machine, bool ready)
     forget_proposed(m);
     if (!ready) {
         ticket_queue_fail(&m->tickets, FERRY_ERR_NOT_LEADER);
+        return;
+    }
+    /* Whoever held a lease may still believe so: wait it out (invariant 4). */
+    size_t at = 0;
+    for (struct meta_source *s; (s = map_next(&m->sources, &at)) != NULL;) {
+        s->lease_until_us = m->opened_us + (int64_t)s->ttl_ms * 1000;
     }
 }
 
@@ -234,13 +240,14 @@ static const struct machine_ops meta_ops = {
 
 /* ---- Opening and closing ---- */
 
-static struct meta *new_meta(const struct meta_config *config)
+static struct meta *new_meta(const struct meta_config *config, int64_t now_us)
 {
     struct meta *m = mem_zalloc(1, sizeof(*m));
     if (m == NULL) {
         return NULL;
     }
     m->config = *config;
+    m->opened_us = now_us;
     m->next_group = META_GROUP + 1;
     m->next_producer = 1;
     ticket_queue_init(&m->tickets);
@@ -254,12 +261,12 @@ static struct meta *new_meta(const struct meta_config *config)
 enum ferry_err meta_open(const struct meta_config *config, int64_t now_us, struct meta **out,
                          struct err_text *e)
 {
-    struct meta *m = new_meta(config);
+    struct meta *m = new_meta(config, now_us);
     if (m == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
     uint64_t applied = 0;
-    enum ferry_err err = meta_rows_load(m, now_us, &applied);
+    enum ferry_err err = meta_rows_load(m, &applied);
     if (err != FERRY_OK) {
         (void)err_set(e, err, "the metadata tables cannot be read: %s", ferry_err_text(err));
     } else {
@@ -338,9 +345,8 @@ enum ferry_err meta_propose(struct meta *m, struct meta_ticket *t, int64_t now_m
         return FERRY_ERR_NO_MEMORY;
     }
     int64_t time_ms = now_ms > m->last_time_ms ? now_ms : m->last_time_ms;
-    struct store_entry entry = {.type = STORE_ENTRY_CONTROL,
-                                .append_time_ms = time_ms,
-                                .payload = buf_bytes(&t->payload)};
+    struct store_entry entry = {
+        .type = STORE_ENTRY_CONTROL, .append_time_ms = time_ms, .payload = buf_bytes(&t->payload)};
     uint64_t index = 0;
     enum ferry_err err = replica_propose(m->replica, &entry, now_us, &index);
     if (err == FERRY_OK) {

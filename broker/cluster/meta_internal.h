@@ -24,7 +24,7 @@ enum meta_kind {
 struct meta_producer {
     char name[NAME_MAX_BYTES + 1];
     uint64_t id;
-    uint32_t epoch;          /* Applied. */
+    uint32_t epoch; /* Applied. */
     uint32_t proposed_epoch;
     bool dirty;
 };
@@ -48,6 +48,7 @@ struct meta {
     struct ticket_queue tickets;
     struct list changes;
     int64_t last_time_ms;
+    int64_t opened_us;
 
     struct meta_topic **topics; /* Sorted by name. */
     size_t topic_count, topic_capacity;
@@ -71,12 +72,13 @@ struct meta_source *meta_source_find(const struct meta *m, const struct ferry_id
                                      uint32_t lane);
 enum ferry_err meta_source_reserve(struct meta *m, const struct ferry_id *source, uint32_t lane,
                                    struct meta_source **s);
+void meta_source_set_holder(struct meta_source *s, struct bytes holder);
 enum ferry_err meta_add_topic(struct meta *m, const struct meta_topic *topic);
 enum ferry_err meta_propose(struct meta *m, struct meta_ticket *t, int64_t now_ms, int64_t now_us);
 
 enum ferry_err meta_rows_flush(struct meta *m, struct store *store);
 /* Fills the tables; *applied is what they stand for. */
-enum ferry_err meta_rows_load(struct meta *m, int64_t now_us, uint64_t *applied);
+enum ferry_err meta_rows_load(struct meta *m, uint64_t *applied);
 
 /* Application of producer and source entries (meta_sources.c). */
 struct unpack;

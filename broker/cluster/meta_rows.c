@@ -60,8 +60,7 @@ static enum ferry_err write_producers(struct meta *m, struct store *store)
 {
     enum ferry_err err = FERRY_OK;
     size_t at = 0;
-    for (struct meta_producer *p;
-         err == FERRY_OK && (p = map_next(&m->producers, &at)) != NULL;) {
+    for (struct meta_producer *p; err == FERRY_OK && (p = map_next(&m->producers, &at)) != NULL;) {
         if (!p->dirty) {
             continue;
         }
@@ -112,11 +111,6 @@ enum ferry_err meta_rows_flush(struct meta *m, struct store *store)
 
 /* ---- Loading ---- */
 
-struct load {
-    struct meta *m;
-    int64_t now_us;
-};
-
 static enum ferry_err checked(struct unpack *u)
 {
     return unpack_end(u) == FERRY_OK ? FERRY_OK : FERRY_ERR_CORRUPT;
@@ -139,7 +133,7 @@ static enum ferry_err load_topic(struct bytes key, struct bytes value, bool *sto
         return FERRY_ERR_CORRUPT;
     }
     memcpy(t.name, key.data, key.size);
-    return meta_add_topic(((struct load *)arg)->m, &t);
+    return meta_add_topic(arg, &t);
 }
 
 static enum ferry_err load_producer(struct bytes key, struct bytes value, bool *stop, void *arg)
@@ -153,7 +147,7 @@ static enum ferry_err load_producer(struct bytes key, struct bytes value, bool *
         return FERRY_ERR_CORRUPT;
     }
     struct meta_producer *p = NULL;
-    enum ferry_err err = meta_producer_reserve(((struct load *)arg)->m, key, &p);
+    enum ferry_err err = meta_producer_reserve(arg, key, &p);
     if (err == FERRY_OK) {
         p->id = id;
         p->epoch = p->proposed_epoch = epoch;
@@ -164,7 +158,6 @@ static enum ferry_err load_producer(struct bytes key, struct bytes value, bool *
 static enum ferry_err load_source(struct bytes key, struct bytes value, bool *stop, void *arg)
 {
     (void)stop;
-    struct load *l = arg;
     struct unpack u;
     unpack_begin(&u, value);
     uint64_t epoch = unpack_uint(&u, UINT64_MAX);
@@ -177,16 +170,13 @@ static enum ferry_err load_source(struct bytes key, struct bytes value, bool *st
     struct ferry_id source;
     memcpy(source.bytes, key.data, 16);
     struct meta_source *s = NULL;
-    enum ferry_err err = meta_source_reserve(l->m, &source, get_be32(key.data + 16), &s);
+    enum ferry_err err = meta_source_reserve(arg, &source, get_be32(key.data + 16), &s);
     if (err != FERRY_OK) {
         return err;
     }
     s->epoch = s->proposed_epoch = epoch;
     s->ttl_ms = ttl_ms;
-    /* Whoever held it may still believe so: wait its lease out (invariant 4 of meta.h). */
-    s->lease_until_us = l->now_us + (int64_t)ttl_ms * 1000;
-    s->holder_bytes = (uint32_t)holder.size;
-    memcpy(s->holder, holder.data, holder.size);
+    meta_source_set_holder(s, holder);
     s->checkpoint_bytes = (uint32_t)checkpoint.size;
     if (checkpoint.size > 0) {
         memcpy(s->checkpoint, checkpoint.data, checkpoint.size);
@@ -213,9 +203,8 @@ static enum ferry_err load_base(struct meta *m, uint64_t *applied)
     return checked(&u);
 }
 
-enum ferry_err meta_rows_load(struct meta *m, int64_t now_us, uint64_t *applied)
+enum ferry_err meta_rows_load(struct meta *m, uint64_t *applied)
 {
-    struct load l = {.m = m, .now_us = now_us};
     struct store *store = m->config.store;
     struct bytes start = bytes_of(NULL, 0);
     enum ferry_err err = store_read_begin(store);
@@ -224,13 +213,13 @@ enum ferry_err meta_rows_load(struct meta *m, int64_t now_us, uint64_t *applied)
     }
     err = load_base(m, applied);
     if (err == FERRY_OK) {
-        err = store_each_row(store, META_GROUP, META_TABLE_TOPICS, start, load_topic, &l);
+        err = store_each_row(store, META_GROUP, META_TABLE_TOPICS, start, load_topic, m);
     }
     if (err == FERRY_OK) {
-        err = store_each_row(store, META_GROUP, META_TABLE_PRODUCERS, start, load_producer, &l);
+        err = store_each_row(store, META_GROUP, META_TABLE_PRODUCERS, start, load_producer, m);
     }
     if (err == FERRY_OK) {
-        err = store_each_row(store, META_GROUP, META_TABLE_SOURCES, start, load_source, &l);
+        err = store_each_row(store, META_GROUP, META_TABLE_SOURCES, start, load_source, m);
     }
     store_read_end(store);
     return err;

@@ -154,6 +154,15 @@ enum ferry_err meta_source_reserve(struct meta *m, const struct ferry_id *source
     return FERRY_OK;
 }
 
+void meta_source_set_holder(struct meta_source *s, struct bytes holder)
+{
+    must(holder.size <= sizeof(s->holder));
+    s->holder_bytes = (uint32_t)holder.size;
+    if (holder.size > 0) {
+        memcpy(s->holder, holder.data, holder.size);
+    }
+}
+
 static bool is_holder(const struct meta_source *s, struct bytes holder)
 {
     return bytes_equal(bytes_of(s->holder, s->holder_bytes), holder);
@@ -205,8 +214,7 @@ enum ferry_err meta_source_elect(struct meta *m, const struct source_elect_reque
     if (err == FERRY_OK) {
         s->proposed_epoch = t->source_epoch;
         s->lease_until_us = until_us;
-        s->holder_bytes = (uint32_t)r->holder.size;
-        memcpy(s->holder, r->holder.data, r->holder.size);
+        meta_source_set_holder(s, r->holder);
         *granted = true;
     }
     return err;
@@ -277,8 +285,7 @@ enum ferry_err meta_apply_elect(struct meta *m, struct unpack *u)
     s->epoch = epoch;
     s->proposed_epoch = epoch > s->proposed_epoch ? epoch : s->proposed_epoch;
     s->ttl_ms = ttl_ms;
-    s->holder_bytes = (uint32_t)holder.size;
-    memcpy(s->holder, holder.data, holder.size);
+    meta_source_set_holder(s, holder);
     s->dirty = true;
     return FERRY_OK;
 }

@@ -35,17 +35,6 @@ static enum ferry_err refuse_producer(const struct producer_answer *a, const str
     return FERRY_ERR_INVALID_ARGUMENT;
 }
 
-static enum ferry_err answer_repeat(struct partition *p, const struct producer_answer *a,
-                                    struct partition_ticket *t)
-{
-    t->duplicate = true;
-    t->base_offset = a->base_offset;
-    if (a->index > replica_applied(p->replica)) {
-        ticket_queue_wait(&p->tickets, &t->base, a->index); /* The first one is still on its way to the disk. */
-    }
-    return FERRY_OK;
-}
-
 /* ---- Dedupe by message id ---- */
 
 static void add_skip(struct partition_ticket *t, uint32_t record, int64_t offset)
@@ -90,6 +79,49 @@ static enum ferry_err judge_ids(struct partition *p, struct bytes batch,
 static bool looks_up_ids(const struct partition *p, const struct batch_header *h)
 {
     return (h->flags & BATCH_HAS_IDS) != 0 && p->config.settings.dedupe_window_ms > 0;
+}
+
+/* ---- Repeats ---- */
+
+/* The first answer named the records dropped by id; so does the answer to the repeat. Their list is
+ * in the entry, where the first ones are is in the ids. Errors: NOT_READY, CORRUPT. */
+static enum ferry_err repeat_skips(struct partition *p, struct bytes batch,
+                                   const struct batch_header *h, uint64_t index,
+                                   struct partition_ticket *t)
+{
+    struct store_entry entry;
+    enum ferry_err err = store_get_entry(p->config.store, p->config.group, index, &entry);
+    if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE) {
+        return FERRY_OK; /* Retention dropped it: offsets of that age are of no use to anybody. */
+    }
+    for (uint32_t i = 0; i < entry.skip_count && err == FERRY_OK; i++) {
+        uint32_t record = get_le32(entry.skips + (size_t)i * 4);
+        if (record >= h->count) {
+            return FERRY_ERR_CORRUPT;
+        }
+        struct ferry_id id = batch_id(batch, h, record);
+        bool found = false;
+        int64_t offset = -1;
+        err = ids_find(&p->ids, p->config.store, p->config.group, &id, INT64_MIN, &found, &offset);
+        add_skip(t, record, found ? offset : -1);
+    }
+    return err;
+}
+
+static enum ferry_err answer_repeat(struct partition *p, struct bytes batch,
+                                    const struct batch_header *h, const struct producer_answer *a,
+                                    struct partition_ticket *t)
+{
+    bool on_its_way = a->index > replica_applied(p->replica);
+    t->duplicate = true;
+    t->base_offset = a->base_offset;
+    if (looks_up_ids(p, h)) {
+        return on_its_way ? FERRY_ERR_NOT_READY : repeat_skips(p, batch, h, a->index, t);
+    }
+    if (on_its_way) {
+        ticket_queue_wait(&p->tickets, &t->base, a->index);
+    }
+    return FERRY_OK;
 }
 
 /* ---- Produce ---- */
@@ -160,7 +192,7 @@ enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_
     }
     struct producer_answer a = producers_judge(&p->producers, &h);
     if (a.verdict == PRODUCER_REPEAT) {
-        return answer_repeat(p, &a, t);
+        return answer_repeat(p, batch, &h, &a, t);
     }
     if (a.verdict == PRODUCER_TABLE_FULL) {
         let_idle_producer_go(p, now_ms, now_us);
@@ -217,8 +249,9 @@ static enum ferry_err judge_records(const struct partition *p, struct bytes batc
         }
         if (record.headers.size > 0 && batch_check_headers(record.headers) != FERRY_OK) {
             refusal->refused_index = i;
-            return err_set(e, FERRY_ERR_BAD_BATCH, "its headers are not a msgpack map of str to "
-                                                   "bin");
+            return err_set(e, FERRY_ERR_BAD_BATCH,
+                           "its headers are not a msgpack map of str to "
+                           "bin");
         }
     }
     return err;

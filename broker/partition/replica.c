@@ -14,7 +14,7 @@ struct replica {
     struct raft *raft;
     struct store_group marks; /* As they should be on disk. */
     bool marks_dirty;
-    bool ready_told;          /* The machine was told that it may take requests. */
+    bool ready_told; /* The machine was told that it may take requests. */
     enum ferry_err failed;
 
     uint64_t applied;
@@ -26,10 +26,8 @@ struct replica {
 
     struct pending_entry *pending; /* Consecutive, ending at the last index. */
     size_t pending_count, pending_capacity;
-    size_t written; /* Of pending, in the open transaction. */
-
-    struct list touched_node;
-    struct heap_node timer;
+    size_t written;      /* Of pending, in the open transaction. */
+    bool in_transaction; /* The open transaction holds something of this replica. */
 };
 
 /* ---- Opening ---- */
@@ -156,8 +154,6 @@ enum ferry_err replica_open(const struct replica_config *config, int64_t now_us,
     r->applied = config->applied;
     r->flushed = config->applied;
     r->next_offset = config->next_offset;
-    list_init(&r->touched_node);
-    heap_node_init(&r->timer);
     enum ferry_err err = read_from_store(r, now_us);
     if (err == FERRY_OK && r->applied < r->marks.trim_index) {
         err = FERRY_ERR_CORRUPT; /* Entries are deleted only after the rows that replace them. */
@@ -177,8 +173,6 @@ void replica_close(struct replica **r)
     if (*r == NULL) {
         return;
     }
-    must(list_is_empty(&(*r)->touched_node));
-    must((*r)->timer.at == HEAP_NOT_QUEUED);
     raft_free(&(*r)->raft);
     mem_free((*r)->pending);
     mem_free(*r);
@@ -353,6 +347,7 @@ static enum ferry_err write_deletes(struct replica *r)
 
 enum ferry_err replica_write(struct replica *r, int64_t now_us)
 {
+    r->in_transaction = true;
     enum ferry_err err = write_entries(r);
     if (err == FERRY_OK && wants_flush(r, now_us)) {
         r->flushing = r->applied;
@@ -446,16 +441,20 @@ static enum ferry_err tell_stored(struct replica *r, int64_t now_us)
 {
     /* What the transaction held: everything pending was written (one write a turn). */
     uint64_t last = raft_last_index(r->raft);
-    struct raft_event stored = {.type = RAFT_STORED,
-                                .now_us = now_us,
-                                .index = last,
-                                .term = raft_term_at(r->raft, last)};
+    struct raft_event stored = {
+        .type = RAFT_STORED, .now_us = now_us, .index = last, .term = raft_term_at(r->raft, last)};
     struct raft_update update;
     return step(r, &stored, &update);
 }
 
+bool replica_has_written(const struct replica *r)
+{
+    return r->in_transaction;
+}
+
 enum ferry_err replica_stored(struct replica *r, int64_t now_us)
 {
+    r->in_transaction = false;
     if (r->failed != FERRY_OK) {
         return r->failed;
     }
@@ -542,14 +541,4 @@ void replica_check(const struct replica *r)
     must(r->flushed <= r->applied);
     must(r->marks.trim_index <= r->applied);
     must(r->marks.deleted_index <= r->marks.trim_index);
-}
-
-struct list *replica_touched_node(struct replica *r)
-{
-    return &r->touched_node;
-}
-
-struct heap_node *replica_timer(struct replica *r)
-{
-    return &r->timer;
 }

@@ -25,8 +25,6 @@
 #ifndef FERRY_PARTITION_REPLICA_H
 #define FERRY_PARTITION_REPLICA_H
 
-#include "base/heap.h"
-#include "base/list.h"
 #include "raft/raft.h"
 #include "store/store.h"
 
@@ -61,7 +59,7 @@ struct replica_config {
 #define REPLICA_FLUSH_ENTRIES 4096u
 #define REPLICA_FLUSH_MS      1000
 /* Deletions of one replica in one transaction. */
-#define REPLICA_DELETE_MAX    512u
+#define REPLICA_DELETE_MAX 512u
 
 struct replica;
 
@@ -84,6 +82,8 @@ int64_t replica_deadline_us(const struct replica *r);
 /* True when there is something for a transaction. */
 bool replica_wants_write(const struct replica *r, int64_t now_us);
 MUST_CHECK enum ferry_err replica_write(struct replica *r, int64_t now_us);
+/* True between replica_write and replica_stored: the transaction holds something of it. */
+bool replica_has_written(const struct replica *r);
 /* After the commit. Applies what is committed now. */
 MUST_CHECK enum ferry_err replica_stored(struct replica *r, int64_t now_us);
 /* Ends it: every later call answers `err`. Tells the machine that it is not ready. */
@@ -97,9 +97,5 @@ uint64_t replica_term(const struct replica *r);
 uint64_t replica_first_index(const struct replica *r); /* First not trimmed; may be last + 1. */
 uint64_t replica_group(const struct replica *r);
 void replica_check(const struct replica *r);
-
-/* For the shard: its list of replicas touched this turn, and its timer heap. */
-struct list *replica_touched_node(struct replica *r);
-struct heap_node *replica_timer(struct replica *r);
 
 #endif

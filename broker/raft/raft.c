@@ -1,7 +1,5 @@
 #include "raft/core.h"
 
-#include <string.h>
-
 #include "base/mem.h"
 
 /* ---- Making and unmaking ---- */

@@ -161,8 +161,9 @@ struct raft_update {
 
 /* The one door. Errors, which leave the state as it was and the update empty: NOT_LEADER (PROPOSE),
  * THROTTLED (PROPOSE: RAFT_UNCOMMITTED_MAX; try again after a commit), INVALID_ARGUMENT (a message
- * that no correct peer sends, a count of 0 or past RAFT_UNCOMMITTED_MAX, a trim above commit),
- * CORRUPT (RECEIVE: an append that contradicts a committed entry: this node must stop), NO_MEMORY.
+ * that no correct peer sends: drop it; a count of 0 or past RAFT_UNCOMMITTED_MAX, a trim above
+ * commit, a number not given yet), CORRUPT (RECEIVE: an append that contradicts a committed entry:
+ * this node must stop), NO_MEMORY (any event, rarely: step it again; a STORED is not to be lost).
  */
 MUST_CHECK enum ferry_err raft_step(struct raft *r, const struct raft_event *event,
                                     struct raft_update *update);

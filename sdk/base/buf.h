@@ -17,8 +17,8 @@ struct buf {
 };
 
 void buf_init(struct buf *b, size_t limit);
-void buf_fini(struct buf *b);            /* Accepts zeroed memory; may be called twice. */
-void buf_clear(struct buf *b);           /* Keeps the memory. */
+void buf_fini(struct buf *b);                  /* Accepts zeroed memory; may be called twice. */
+void buf_clear(struct buf *b);                 /* Keeps the memory. */
 bool buf_reserve(struct buf *b, size_t bytes); /* Room for `bytes` more; false sets `failed`. */
 void buf_append(struct buf *b, const void *data, size_t bytes);
 void buf_append_bytes(struct buf *b, struct bytes bytes);

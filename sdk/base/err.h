@@ -11,7 +11,8 @@
 
 #define ERR_TEXT_MAX 512
 
-/* The detail of an error for a person: names the thing and the remedy. Empty when nothing failed. */
+/* The detail of an error for a person: names the thing and the remedy. Empty: nothing
+ * failed. */
 struct err_text {
     char text[ERR_TEXT_MAX];
 };

@@ -31,7 +31,8 @@ void heap_init(struct heap *h);
 void heap_fini(struct heap *h);
 void heap_node_init(struct heap_node *n);
 
-/* Room for `count` nodes in all. Call when an owner of a node is made: heap_set then cannot fail. */
+/* Room for `count` nodes in all. Call when an owner of a node is made, so that heap_set
+ * cannot fail. */
 MUST_CHECK bool heap_reserve(struct heap *h, size_t count);
 
 void heap_set(struct heap *h, struct heap_node *n, int64_t due); /* Queues, or moves. */

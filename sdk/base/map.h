@@ -29,7 +29,7 @@ struct map {
 typedef bool map_match(const void *item, const void *key);
 
 void map_init(struct map *m);
-void map_fini(struct map *m); /* Frees the slots, not the items. */
+void map_fini(struct map *m);                             /* Frees the slots, not the items. */
 MUST_CHECK bool map_reserve(struct map *m, size_t count); /* After it, so many items fit. */
 void *map_find(const struct map *m, uint64_t hash, map_match *match, const void *key);
 /* The item must not be there. False when memory is out; cannot fail after map_reserve. */

@@ -8,8 +8,8 @@
 
 _Noreturn void must_fail(const char *expression, const char *file, int line);
 
-#define must(x)     ((x) ? (void)0 : must_fail(#x, __FILE__, __LINE__))
-#define MUST_CHECK  __attribute__((warn_unused_result))
-#define PRINTF(f,a) __attribute__((format(printf, f, a)))
+#define must(x)      ((x) ? (void)0 : must_fail(#x, __FILE__, __LINE__))
+#define MUST_CHECK   __attribute__((warn_unused_result))
+#define PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 #endif

@@ -1,4 +1,4 @@
-/* net: message parts over ZeroMQ, the only user of zmq.h.
+/* net: messages over ZeroMQ, the only user of zmq.h.
  *
  * A server (ROUTER) takes requests of many peers; a link (DEALER) goes to one endpoint. Messages
  * are one part each; a peer that sends more parts than one, or a routing id of its own choosing, is
@@ -11,6 +11,15 @@
  * the peers that hoard (endless multipart); (3) a peer that does not read its replies is cut off,
  * never buffered without bound; (4) out of file descriptors is an answer to the peer's connect, not
  * a busy loop or an abort.
+ *
+ * What a client in another language must do: be a DEALER without a routing id, send messages of one
+ * part which is not empty, and send its first within 2 * handshake_ms of connecting. An empty message
+ * may come first, once (ZMQ_PROBE_ROUTER does that; links do). ZMTP heartbeats are not needed; who
+ * sends them all day is asked to connect again once they add up to message_max_bytes.
+ *
+ * What a hostile peer can make a server hold: its undelivered bytes are bounded by message_max_bytes
+ * + 64 KiB, but as empty parts each 2 of them take 64 bytes of memory: some 32 * message_max_bytes a
+ * connection, until the second watch (200 ms) has cut it. connections_max bounds the sum.
  *
  * Threads: a context may be shared; a server or link belongs to one thread. net_wake_signal may be
  * called from any thread and from signal handlers. */
@@ -26,6 +35,7 @@ struct net_link;
 
 /* Errors: NO_MEMORY, IO. */
 MUST_CHECK enum ferry_err net_context_new(int io_threads, struct ferry_context **context);
+const char *net_library_version(void); /* "4.3.4"; static text. */
 void net_context_free(struct ferry_context **context); /* Every socket must be closed before. */
 
 /* A received message; may be moved by assignment of ownership only through net_message_move. */
@@ -44,7 +54,7 @@ struct net_server_config {
     size_t message_max_bytes;
     int connections_max;     /* Above it new connections are closed at once. */
     int queue_max;           /* Messages in each direction of a connection (high-water marks). */
-    int handshake_ms;        /* For the greeting; also the heartbeat time-out of a dead peer. */
+    int handshake_ms;        /* For the greeting; a peer that takes nothing for so long is cut. */
 };
 
 /* Binds. `endpoint` is tcp://HOST:PORT (PORT may be *), ipc://PATH or inproc://NAME. Errors:
@@ -59,9 +69,11 @@ const char *net_server_endpoint(const struct net_server *server); /* With the po
  * their peer, never returned. */
 bool net_server_receive(struct net_server *server, net_peer *peer, struct net_message *m);
 /* Sends the buffer's bytes, which are taken (the buffer is left empty) whatever is returned.
- * Errors: UNREACHABLE (the peer is gone), THROTTLED (it does not read; it has been cut off). */
+ * Errors: UNREACHABLE (the peer is gone), THROTTLED (it does not read; it has been cut off),
+ * NO_MEMORY. */
 enum ferry_err net_server_send(struct net_server *server, net_peer peer, struct buf *frame);
-/* Cuts a peer off (closes its connection). For peers that break the protocol. */
+/* Cuts a peer off (closes its connection). For peers that break the protocol. The reason is logged.
+ * No effect over inproc, whose peers are this process. */
 void net_server_cut(struct net_server *server, net_peer peer, const char *reason);
 /* Housekeeping: call at least each 100 ms. */
 void net_server_watch(struct net_server *server);
@@ -78,8 +90,9 @@ MUST_CHECK enum ferry_err net_link_open(struct ferry_context *context, const cha
                                         size_t message_max_bytes, struct net_link **link,
                                         struct err_text *e);
 void net_link_close(struct net_link **link); /* Does not wait; what was not sent is lost. */
-/* Takes the buffer's bytes on success (left empty). Errors: THROTTLED (queue full; the buffer is
- * unchanged), IO. */
+/* Takes the buffer's bytes on success (left empty). What is sent before the connection is there, or
+ * while it is lost, waits in the queue. Errors (the buffer is unchanged): THROTTLED (queue full),
+ * NO_MEMORY; IO (the bytes are taken). */
 MUST_CHECK enum ferry_err net_link_send(struct net_link *link, struct buf *frame);
 bool net_link_receive(struct net_link *link, struct net_message *m);
 

@@ -19,14 +19,17 @@ struct net_conn {
     bool open;
     bool cut;      /* We shut it down; what still comes from it is dropped. */
     bool has_peer; /* Its first message has come. */
+    bool suspect;  /* It held too much when the watch last looked; then also: */
     uint32_t peer;
     ino_t inode; /* Of the socket, so that a reused descriptor is told apart. */
     int64_t accepted_us;
-    int64_t delivered;         /* Wire bytes of what was delivered, and of the handshake. */
-    int64_t suspect_delivered; /* `delivered` when the watch last looked … */
-    uint64_t suspect_drains;   /* … the server's `drains` then … */
-    uint64_t suspect_received; /* … and its messages received: see net_watch.c. */
-    bool suspect;
+    int64_t delivered;         /* Wire bytes of its messages that were received. */
+    int64_t suspect_delivered; /* `delivered`, */
+    uint64_t suspect_drains;   /* the server's `drains`, */
+    uint64_t suspect_received; /* and its messages received, when it became suspect. */
+    int64_t sent;              /* Wire bytes given to the library for it. */
+    int64_t acked;             /* Of these, what its kernel had acknowledged last time … */
+    int64_t acked_us;          /* … and since when that number has stood still. */
 };
 
 struct net_peer_slot {

@@ -1,11 +1,23 @@
 #include "net/net_inner.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "base/mem.h"
 
 _Static_assert(sizeof(struct net_message) >= sizeof(zmq_msg_t), "a message fits its opaque room");
 _Static_assert(_Alignof(struct net_message) >= _Alignof(zmq_msg_t), "and its alignment");
+
+/* The compiled-in and the loaded library agree in the first two numbers, or it would not have
+ * linked; the header's own are what this was tested with. */
+const char *net_library_version(void)
+{
+#define VERSION_TEXT(x)  #x
+#define VERSION(a, b, c) VERSION_TEXT(a) "." VERSION_TEXT(b) "." VERSION_TEXT(c)
+    return VERSION(ZMQ_VERSION_MAJOR, ZMQ_VERSION_MINOR, ZMQ_VERSION_PATCH);
+#undef VERSION
+#undef VERSION_TEXT
+}
 
 enum ferry_err net_context_new(int io_threads, struct ferry_context **context)
 {
@@ -36,6 +48,12 @@ void net_context_free(struct ferry_context **context)
     }
     mem_free(*context);
     *context = NULL;
+}
+
+void net_context_name(struct ferry_context *context, char name[NET_INNER_NAME_BYTES])
+{
+    (void)snprintf(name, NET_INNER_NAME_BYTES, "inproc://net-inner-%u",
+                   atomic_fetch_add(&context->next_name, 1));
 }
 
 void net_set_int(void *socket, int option, int value)

@@ -2,13 +2,19 @@
 #ifndef FERRY_NET_INNER_H
 #define FERRY_NET_INNER_H
 
+#include <stdatomic.h>
 #include <zmq.h>
 
 #include "net/net.h"
 
 struct ferry_context {
     void *zmq;
+    atomic_uint next_name; /* For the inproc endpoints that servers use inside. */
 };
+
+#define NET_INNER_NAME_BYTES 64
+/* A name that was never used in this context: the library frees the old ones late. */
+void net_context_name(struct ferry_context *context, char name[NET_INNER_NAME_BYTES]);
 
 /* Below this size a frame is copied into the library's message: cheaper than handing its memory
  * over, which costs an allocation for the library's count and a free in another thread. */

@@ -1,5 +1,6 @@
 #include <errno.h>
-#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -44,7 +45,9 @@ static void set_options(struct net_server *server)
     net_set_int(socket, ZMQ_RCVHWM, config->queue_max);
     net_set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
     net_set_int(socket, ZMQ_HANDSHAKE_IVL, config->handshake_ms);
-    net_set_keepalive(socket, config->handshake_ms);
+    /* Later than the watch finds a peer that does not read: the kernel gives those up by the same
+     * option, but counts nothing. */
+    net_set_keepalive(socket, 2 * config->handshake_ms);
 }
 
 static enum ferry_err socket_error(const char *what, struct err_text *e)
@@ -62,13 +65,26 @@ static bool receive_id(struct net_server *server, unsigned char id[NET_ROUTING_I
     return *bytes >= 0;
 }
 
+/* The library counts its ids up from a number of rand(), and aborts the process when a peer has
+ * already claimed the next one for itself (libzmq 4.3.4, router.cpp by way of add_out_pipe). It
+ * seeds rand() by the time and the process id, which can be guessed; this seed cannot. What is left
+ * to an attacker is 1 : 2^32 for each connection made while one that claimed an id is open, and
+ * such a connection is cut by its first message, or for sending none (net_watch.c). */
+static void make_ids_unguessable(void)
+{
+    unsigned seed;
+    if (getrandom(&seed, sizeof(seed), 0) == (ssize_t)sizeof(seed)) {
+        srandom(seed); /* The same state as rand() in glibc; the library has seeded it before us. */
+    }
+}
+
 /* Learns where the library starts to count its ids, by a connection of our own, before anyone else
  * can connect: an id that was never given out is a peer's invention. */
 static enum ferry_err learn_first_peer(struct net_server *server, struct ferry_context *context,
                                        struct err_text *e)
 {
-    char name[64];
-    (void)snprintf(name, sizeof(name), "inproc://net-probe-%p", (void *)server);
+    char name[NET_INNER_NAME_BYTES];
+    net_context_name(context, name);
     if (zmq_bind(server->socket, name) != 0) {
         return socket_error("binding the probe", e);
     }
@@ -129,6 +145,7 @@ static enum ferry_err bind_inproc(struct net_server *server, const struct net_en
 static enum ferry_err start(struct net_server *server, struct ferry_context *context,
                             const struct net_endpoint *endpoint, struct err_text *e)
 {
+    make_ids_unguessable();
     server->socket = zmq_socket(context->zmq, ZMQ_ROUTER);
     if (server->socket == NULL) {
         return socket_error("opening a socket", e);
@@ -258,6 +275,7 @@ static bool meet_peer(struct net_server *server, const unsigned char *id, int id
             return false; /* A late message of the connection before this one. */
         }
         conn->delivered = 0;
+        conn->sent = 0;
     }
     if (!net_conns_bind(&server->conns, fd, peer)) {
         net_watch_cut(server, fd, NET_CUT_LIMIT);
@@ -324,38 +342,45 @@ bool net_server_receive(struct net_server *server, net_peer *peer, struct net_me
 
 /* ---- Sending --------------------------------------------------------------------------------- */
 
-static enum ferry_err send_failed(struct net_server *server, net_peer peer)
+/* Both parts of a message to a connected peer. */
+static enum ferry_err send_parts(struct net_server *server, net_peer peer, zmq_msg_t *message)
 {
-    if (errno != EAGAIN) {
+    unsigned char id[NET_OWN_ID_BYTES] = {0};
+    put_be32(id + 1, peer);
+    if (zmq_send(server->socket, id, sizeof(id), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
+        return errno == EAGAIN ? FERRY_ERR_THROTTLED : FERRY_ERR_UNREACHABLE;
+    }
+    /* After the id the second part always has room: the queue counts whole messages. */
+    if (zmq_msg_send(message, server->socket, ZMQ_DONTWAIT) < 0) {
         return FERRY_ERR_UNREACHABLE;
     }
-    /* Its queue and its kernel's buffers are full: it does not read. */
-    int fd = net_conns_fd_of_peer(&server->conns, peer);
-    if (fd >= 0) {
-        net_watch_cut(server, fd, NET_CUT_NOT_READING);
-    }
-    return FERRY_ERR_THROTTLED;
+    return FERRY_OK;
 }
 
 enum ferry_err net_server_send(struct net_server *server, net_peer peer, struct buf *frame)
 {
+    int fd = net_conns_fd_of_peer(&server->conns, peer);
+    struct net_conn *conn = net_conns_of_fd(&server->conns, fd);
+    if (server->transport != NET_INPROC && (conn == NULL || conn->cut)) {
+        buf_clear(frame); /* Taken whatever happens. */
+        return FERRY_ERR_UNREACHABLE;
+    }
     size_t bytes = frame->size;
     zmq_msg_t message;
     if (net_message_take(&message, frame) != FERRY_OK) {
-        buf_clear(frame); /* Taken whatever happens. */
+        buf_clear(frame);
         return FERRY_ERR_NO_MEMORY;
     }
-    unsigned char id[NET_OWN_ID_BYTES] = {0};
-    put_be32(id + 1, peer);
-    if (zmq_send(server->socket, id, sizeof(id), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
-        enum ferry_err err = send_failed(server, peer);
+    enum ferry_err err = send_parts(server, peer, &message);
+    if (err != FERRY_OK) {
         must(zmq_msg_close(&message) == 0);
+        if (err == FERRY_ERR_THROTTLED && conn != NULL) { /* Its queue is full: it does not read. */
+            net_watch_cut(server, fd, NET_CUT_NOT_READING);
+        }
         return err;
     }
-    /* After the id the second part always has room: the queue counts whole messages. */
-    if (zmq_msg_send(&message, server->socket, ZMQ_DONTWAIT) < 0) {
-        must(zmq_msg_close(&message) == 0);
-        return FERRY_ERR_UNREACHABLE;
+    if (conn != NULL) {
+        conn->sent += wire_bytes(bytes);
     }
     server->stats.sent++;
     server->stats.sent_bytes += bytes;

@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -16,7 +15,13 @@
  * read buffer, the frame headers, heartbeats that a foreign client sends. */
 #define NET_HOARD_SLACK_BYTES 65536
 
-#define NET_WATCH_SLICE        2048 /* Connections that one watch looks at. */
+/* What may wait for a peer that reads nothing: so many messages of the largest size, and not less
+ * than this. The library's own mark counts messages, of whatever size (BAD-Z03). */
+#define NET_UNREAD_MESSAGES  4
+#define NET_UNREAD_BYTES_MIN (4 << 20)
+
+#define NET_WATCH_SLICE        2048  /* Connections that one watch looks at. */
+#define NET_EVENTS_MAX         65536 /* Events that one call reads: more means failing accepts. */
 #define NET_TURN_AWAY_MAX      (2 * NET_BACKLOG)
 #define NET_CLOSE_WAIT_MS      1000 /* For the library to close its listening socket. */
 #define NET_SILENCE_HANDSHAKES 2    /* First message within so many times handshake_ms. */
@@ -88,8 +93,8 @@ void net_watch_cut(struct net_server *server, int fd, enum net_cut why)
 enum ferry_err net_watch_start(struct net_server *server, struct ferry_context *context,
                                struct err_text *e)
 {
-    char name[64];
-    (void)snprintf(name, sizeof(name), "inproc://net-monitor-%p", (void *)server);
+    char name[NET_INNER_NAME_BYTES];
+    net_context_name(context, name);
     int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_DISCONNECTED |
                  ZMQ_EVENT_CLOSED | ZMQ_EVENT_CLOSE_FAILED;
     server->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -165,7 +170,10 @@ static bool read_event(struct net_server *server, int *event, int *value)
 void net_server_read_monitor(struct net_server *server)
 {
     int event, value, failed = 0;
-    while (server->monitor != NULL && read_event(server, &event, &value)) {
+    for (int i = 0; i < NET_EVENTS_MAX && server->monitor != NULL; i++) {
+        if (!read_event(server, &event, &value)) {
+            break;
+        }
         if (event == ZMQ_EVENT_ACCEPTED) {
             accepted(server, value);
         } else if (event == ZMQ_EVENT_DISCONNECTED) {
@@ -212,19 +220,22 @@ void net_watch_stop(struct net_server *server)
 
 /* ---- Hoarding -------------------------------------------------------------------------------- */
 
-/* Bytes that the kernel took in on a connection and that the library has read; -1 when unknown. */
-static int64_t bytes_read_by_library(int fd, int64_t enough)
+static bool read_tcp_info(int fd, struct tcp_info *info)
 {
-    struct tcp_info info;
-    socklen_t bytes = sizeof(info);
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) != 0 ||
-        bytes < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received)) {
-        return -1;
-    }
-    int64_t received = (int64_t)info.tcpi_bytes_received;
+    socklen_t bytes = sizeof(*info);
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &bytes) == 0 &&
+           bytes >=
+               offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info->tcpi_bytes_received);
+}
+
+/* Bytes of a connection that the library has taken from the kernel. The second question is asked
+ * only when the answer matters. */
+static int64_t taken_by_library(const struct tcp_info *info, int fd, int64_t enough)
+{
+    int64_t received = (int64_t)info->tcpi_bytes_received;
     int unread = 0;
     if (received > enough && ioctl(fd, FIONREAD, &unread) != 0) {
-        return -1;
+        unread = 0;
     }
     return received - unread;
 }
@@ -233,14 +244,15 @@ static int64_t bytes_read_by_library(int fd, int64_t enough)
  * at most one unfinished message, or it is parts of one that never ends. Held too much is a
  * suspicion; it is proven when since then either receive has found nothing at all, or more messages
  * came in than there are connections (the library serves them in turn) and none from this one. */
-static bool is_hoarding(struct net_server *server, struct net_conn *conn, int fd)
+static bool is_hoarding(struct net_server *server, struct net_conn *conn,
+                        const struct tcp_info *info, int fd)
 {
     int64_t held_max = (int64_t)server->config.message_max_bytes + NET_HOARD_SLACK_BYTES;
-    int64_t read_bytes = bytes_read_by_library(fd, conn->delivered + held_max);
-    if (read_bytes >= 0 && conn->delivered > read_bytes) {
-        conn->delivered = read_bytes; /* No credit: see meet_peer. */
+    int64_t taken = taken_by_library(info, fd, conn->delivered + held_max);
+    if (conn->delivered > taken) {
+        conn->delivered = taken; /* No credit: see meet_peer. */
     }
-    if (read_bytes - conn->delivered <= held_max) {
+    if (taken - conn->delivered <= held_max) {
         conn->suspect = false;
         return false;
     }
@@ -253,6 +265,21 @@ static bool is_hoarding(struct net_server *server, struct net_conn *conn, int fd
     }
     return server->drains > conn->suspect_drains ||
            server->stats.received - conn->suspect_received > server->conns.count;
+}
+
+/* Much is waiting for the peer, and it has not taken a byte for as long as a handshake may last. */
+static bool is_not_reading(const struct net_server *server, struct net_conn *conn,
+                           const struct tcp_info *info, int64_t now_us)
+{
+    int64_t unread_max = (int64_t)server->config.message_max_bytes * NET_UNREAD_MESSAGES;
+    unread_max = unread_max > NET_UNREAD_BYTES_MIN ? unread_max : NET_UNREAD_BYTES_MIN;
+    int64_t acked = (int64_t)info->tcpi_bytes_acked;
+    if (acked != conn->acked || conn->sent - acked <= unread_max) {
+        conn->acked = acked;
+        conn->acked_us = now_us;
+        return false;
+    }
+    return now_us - conn->acked_us > (int64_t)server->config.handshake_ms * 1000;
 }
 
 /* Who connects and says nothing holds a place and a descriptor, and an id that it may have chosen
@@ -273,11 +300,17 @@ static void watch_connection(struct net_server *server, int fd, int64_t now_us)
         net_watch_cut(server, fd, NET_CUT_PROTOCOL);
         return;
     }
-    /* ipc has no count of bytes received (and its peers have the rights of our own user). */
-    if (server->transport == NET_TCP && is_hoarding(server, conn, fd)) {
+    /* ipc has no such counts, and its peers have the rights of our own user. */
+    struct tcp_info info;
+    if (server->transport != NET_TCP || !read_tcp_info(fd, &info)) {
+        return;
+    }
+    if (is_hoarding(server, conn, &info, fd)) {
         log_line(LOG_WARN, "net", "cutting off a peer of %s: it sends a message that never ends",
                  server->listener.endpoint);
         net_watch_cut(server, fd, NET_CUT_HOARDING);
+    } else if (is_not_reading(server, conn, &info, now_us)) {
+        net_watch_cut(server, fd, NET_CUT_NOT_READING);
     }
 }
 

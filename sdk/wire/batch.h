@@ -18,7 +18,8 @@
  *  64  records, records_bytes long
  *      ids, count × 16 bytes, if BATCH_HAS_IDS (all zero: that record has none)
  *
- * A record (varint: LEB128, unsigned, at most 5 bytes for sizes and 10 for timestamps):
+ * A record (varint: LEB128, unsigned, at most 5 bytes for sizes and 10 for timestamps, never longer
+ * than the value needs):
  *
  *   varint record_bytes: what follows
  *   varint zigzag(timestamp_ms - base_timestamp_ms)
@@ -74,7 +75,8 @@ MUST_CHECK enum ferry_err batch_encode_headers(struct buf *b, const struct ferry
                                                size_t count);
 /* Checks a headers blob somebody else made: a map of str to bin or str, nothing after it. */
 MUST_CHECK enum ferry_err batch_check_headers(struct bytes headers);
-/* Walks a headers blob; *position starts at 0. False at the end, or where the blob is malformed. */
+/* Walks a headers blob, checked or not; *position starts at 0. False at the end, or where the blob
+ * is malformed. */
 bool batch_next_header(struct bytes headers, size_t *position, struct bytes *name,
                        struct bytes *value);
 
@@ -88,8 +90,9 @@ struct batch_record {
     struct ferry_id id;
 };
 
-/* Writes a batch record by record. The memory grows to `limit_bytes`; batch_writer_fits says before
- * whether a record still fits. */
+/* Writes a batch record by record. The memory grows to `limit_bytes` (at most BATCH_MAX_BYTES);
+ * batch_writer_fits says before whether a record still fits, counting BATCH_RECORD_OVERHEAD_BYTES
+ * for it whatever it really takes. */
 struct batch_writer {
     struct buf records; /* Starts with BATCH_HEADER_BYTES for the header. */
     struct buf ids;     /* Empty until a record has an id. */

@@ -1,6 +1,7 @@
 #include "wire/command.h"
 
 #include "wire/command_layouts.h"
+#include "wire/frame.h"
 
 /* ---- Names ---- */
 
@@ -272,6 +273,15 @@ ROWS(source_checkpoint_request) = {
 ROWS(broker_status_reply) = {
     TEXT(broker_status_reply, json, STATUS_JSON_MAX_BYTES),
 };
+
+/* The longest lists fit a body, and their values the reader's count. */
+_Static_assert(LIST_NAMES_MAX *(3 + NAME_MAX_BYTES) + 16 <= FRAME_BODY_MAX_BYTES, "names");
+_Static_assert(PARTITIONS_MAX *(1 + 9 + 5) + ENDPOINTS_MAX * (1 + 5 + 5 + 3 + ENDPOINT_MAX_BYTES) +
+                       128 <=
+                   FRAME_BODY_MAX_BYTES,
+               "metadata");
+_Static_assert(3 * PARTITIONS_MAX + 4 * ENDPOINTS_MAX + 16 <= UNPACK_OBJECTS_MAX, "metadata");
+_Static_assert(FETCH_ITEMS_MAX *(1 + 9 + 3 + 9 + 9 + 5) + 16 <= FRAME_BODY_MAX_BYTES, "fetch");
 
 /* ---- Checks that no row can say ---- */
 

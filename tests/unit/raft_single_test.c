@@ -6,7 +6,6 @@
 
 #include <cmocka.h>
 
-#include "base/mem.h"
 #include "raft/raft.h"
 
 static const struct raft_disk empty_disk;

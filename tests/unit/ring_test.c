@@ -364,6 +364,7 @@ static void a_new_node_moves_at_most_its_part_and_5_percent(void **state)
         check_growth(counts[i], 0, 1);
         if (counts[i] >= 3) {
             check_growth(counts[i], 0, 3);
+            check_growth(counts[i], 3, 3);
         }
     }
 }

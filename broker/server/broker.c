@@ -1,0 +1,150 @@
+#include "server/broker.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server/shard.h"
+
+#define READY_POLL_MS 1
+
+struct broker {
+    struct broker_options options;
+    struct ferry_context *context;
+    struct shard **shards;
+    uint32_t count;
+};
+
+/* Only the owner may look in: the folder holds everybody's messages. */
+static enum ferry_err make_data_folder(const char *path, struct err_text *e)
+{
+    struct stat st;
+    if (mkdir(path, 0700) != 0 && errno != EEXIST) {
+        return err_set(e, FERRY_ERR_IO, "%s: cannot make the data folder: %s", path,
+                       strerror(errno));
+    }
+    if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) {
+        return err_set(e, FERRY_ERR_IO, "%s: is not a folder: choose another node.data", path);
+    }
+    if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+        return err_set(e, FERRY_ERR_IO,
+                       "%s: others may read it, and messages are in it: chmod 700 %s", path, path);
+    }
+    return FERRY_OK;
+}
+
+static enum ferry_err make_shards(struct broker *b, struct err_text *e)
+{
+    struct shard_config config = {
+        .options = &b->options, .context = b->context, .seed = (uint64_t)clock_monotonic_us()};
+    for (uint32_t i = 0; i < (uint32_t)b->options.shards; i++) {
+        config.index = i;
+        enum ferry_err err = shard_new(&config, &b->shards[i], e);
+        if (err != FERRY_OK) {
+            return err;
+        }
+        b->count++;
+        config.cluster_id = shard_cluster_id(b->shards[0]);
+    }
+    return FERRY_OK;
+}
+
+static enum ferry_err start_shards(struct broker *b)
+{
+    enum ferry_err err = FERRY_OK;
+    for (uint32_t i = 0; i < b->count; i++) {
+        shard_connect(b->shards[i], b->shards, b->count);
+    }
+    for (uint32_t i = 0; i < b->count && err == FERRY_OK; i++) {
+        err = shard_start(b->shards[i]);
+    }
+    return err;
+}
+
+static enum ferry_err wait_ready(const struct broker *b, struct err_text *e)
+{
+    while (!shard_is_ready(b->shards[0])) {
+        enum ferry_err err = broker_failure(b);
+        if (err != FERRY_OK) {
+            return err_set(e, err, "%s: %s", b->options.data, ferry_err_text(err));
+        }
+        (void)net_poll(NULL, 0, READY_POLL_MS);
+    }
+    return FERRY_OK;
+}
+
+enum ferry_err broker_start(const struct broker_options *options, struct broker **out,
+                            struct err_text *e)
+{
+    struct broker *b = mem_zalloc(1, sizeof(*b));
+    if (b == NULL) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    b->options = *options;
+    b->shards = mem_zalloc((size_t)options->shards, sizeof(struct shard *));
+    enum ferry_err err = b->shards != NULL ? FERRY_OK : FERRY_ERR_NO_MEMORY;
+    if (err == FERRY_OK) {
+        err = make_data_folder(options->data, e);
+    }
+    if (err == FERRY_OK) {
+        err = net_context_new((int)options->io_threads, &b->context);
+    }
+    if (err == FERRY_OK) {
+        err = make_shards(b, e);
+    }
+    if (err == FERRY_OK) {
+        err = start_shards(b);
+    }
+    if (err == FERRY_OK) {
+        err = wait_ready(b, e);
+    }
+    if (err != FERRY_OK) {
+        broker_stop(&b);
+        return err;
+    }
+    *out = b;
+    return FERRY_OK;
+}
+
+enum ferry_err broker_failure(const struct broker *b)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        enum ferry_err err = shard_failure(b->shards[i]);
+        if (err != FERRY_OK) {
+            return err;
+        }
+    }
+    return FERRY_OK;
+}
+
+const char *broker_endpoint(const struct broker *b)
+{
+    return shard_endpoint(b->shards[0]);
+}
+
+struct ferry_context *broker_context(const struct broker *b)
+{
+    return b->context;
+}
+
+void broker_stop(struct broker **out)
+{
+    struct broker *b = *out;
+    if (b == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < b->count; i++) {
+        shard_stop(b->shards[i]);
+    }
+    for (uint32_t i = 0; i < b->count; i++) {
+        shard_join(b->shards[i]);
+    }
+    for (uint32_t i = 0; i < b->count; i++) {
+        shard_free(&b->shards[i]);
+    }
+    net_context_free(&b->context);
+    mem_free(b->shards);
+    mem_free(b);
+    *out = NULL;
+}

@@ -1,0 +1,22 @@
+/* broker: a node: its shards, from start to stop. What ferryd and the embedded mode share.
+ *
+ * Threads: start, wait and stop on one thread; the shards run on their own. */
+#ifndef FERRY_SERVER_BROKER_H
+#define FERRY_SERVER_BROKER_H
+
+#include "net/net.h"
+#include "server/options.h"
+
+struct broker;
+
+/* Starts and returns when every partition is open and led. `options` is copied. Errors: of opening
+ * data folders and endpoints, with a detail. */
+MUST_CHECK enum ferry_err broker_start(const struct broker_options *options, struct broker **b,
+                                       struct err_text *e);
+/* FERRY_OK while it works. */
+enum ferry_err broker_failure(const struct broker *b);
+const char *broker_endpoint(const struct broker *b);
+struct ferry_context *broker_context(const struct broker *b);
+void broker_stop(struct broker **b);
+
+#endif

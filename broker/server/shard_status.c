@@ -1,0 +1,105 @@
+/* What the broker is and on what it stands, as one JSON object: for `ferry bench`, whose figures
+ * mean nothing without it, and for people. */
+#include <jansson.h>
+#include <stdlib.h>
+#include <sys/utsname.h>
+#include <sys/vfs.h>
+
+#include "server/shard_internal.h"
+
+struct fs_name {
+    unsigned long magic;
+    const char *name;
+};
+
+static const char *file_system(const char *path)
+{
+    static const struct fs_name names[] = {
+        {0xEF53, "ext4"},        {0x58465342, "xfs"}, {0x9123683E, "btrfs"}, {0x01021994, "tmpfs"},
+        {0x794c7630, "overlay"}, {0x2FC12FC1, "zfs"}, {0x6969, "nfs"}};
+    struct statfs fs;
+    if (statfs(path, &fs) != 0) {
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (names[i].magic == (unsigned long)fs.f_type) {
+            return names[i].name;
+        }
+    }
+    return "other";
+}
+
+static json_t *text_or_unknown(const char *text)
+{
+    return text != NULL ? json_string(text) : json_null();
+}
+
+static json_t *describe_store(const struct shard *s)
+{
+    struct store_stats st;
+    store_stats(s->store, &st);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "file_bytes", (json_int_t)st.file_bytes,
+                     "used_bytes", (json_int_t)st.used_bytes, "free_page_bytes",
+                     (json_int_t)st.free_page_bytes, "commits", (json_int_t)st.commits,
+                     "commit_us_total", (json_int_t)st.commit_us_total, "commit_us_max",
+                     (json_int_t)st.commit_us_max, "written_bytes", (json_int_t)st.written_bytes);
+}
+
+static json_t *describe_connections(const struct shard *s)
+{
+    struct net_server_stats st;
+    net_server_stats(s->server, &st);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "open", (json_int_t)st.connections_open,
+                     "accepted", (json_int_t)st.connections_accepted, "cut_hoarding",
+                     (json_int_t)st.cut_hoarding, "cut_multipart", (json_int_t)st.cut_multipart,
+                     "cut_not_reading", (json_int_t)st.cut_not_reading, "cut_limit",
+                     (json_int_t)st.cut_limit, "cut_protocol", (json_int_t)st.cut_protocol);
+}
+
+static json_t *describe_counters(const struct shard *s)
+{
+    const struct shard_counters *c = &s->counters;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "requests",
+                     (json_int_t)c->requests, "errors", (json_int_t)c->errors, "batches_in",
+                     (json_int_t)c->batches_in, "bytes_in", (json_int_t)c->bytes_in,
+                     "fetch_bytes_out", (json_int_t)c->fetch_bytes_out, "duplicates",
+                     (json_int_t)c->duplicates, "throttled", (json_int_t)c->throttled, "turns",
+                     (json_int_t)c->turns);
+}
+
+static json_t *describe(const struct shard *s)
+{
+    const struct broker_options *o = s->config.options;
+    struct utsname system;
+    bool known = uname(&system) == 0;
+    char cluster[ID_TEXT_BYTES];
+    struct ferry_id cluster_id = store_cluster_id(s->store);
+    id_format(&cluster_id, cluster);
+    return json_pack(
+        "{s:s, s:I, s:s, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o}",
+        "version", FERRY_VERSION, "node", (json_int_t)o->node_id, "cluster_id", cluster, "shard",
+        (json_int_t)s->config.index, "shards", (json_int_t)o->shards, "uptime_ms",
+        (json_int_t)((s->now_us - s->started_us) / 1000), "durability",
+        "acked after fsync on a quorum (1 of 1 node)", "data", o->data, "file_system",
+        text_or_unknown(file_system(o->data)), "kernel",
+        text_or_unknown(known ? system.release : NULL), "lmdb", store_library_version(), "zeromq",
+        net_library_version(), "store", describe_store(s), "connections", describe_connections(s),
+        "counters", describe_counters(s), "partitions", json_integer((json_int_t)s->seats.count));
+}
+
+void shard_handle_status(struct shard *s, struct request *r)
+{
+    json_t *object = describe(s);
+    char *text = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
+    json_decref(object);
+    if (text == NULL) {
+        shard_reply_error(s, r, FERRY_ERR_NO_MEMORY, "");
+        return;
+    }
+    struct broker_status_reply reply = {.json = bytes_of_string(text)};
+    struct buf b;
+    shard_begin_reply(r, &b, FERRY_OK);
+    broker_status_reply_encode(&b, &reply);
+    shard_send_reply(s, r, &b);
+    free(text);
+}

@@ -1,0 +1,76 @@
+/* cli: what every command is given, and the door of each command.
+ *
+ * A command returns the exit code. It has told the user what went wrong (cli_fail) before it
+ * returns anything but 0. One thread runs a command; main.c owns the flag that a signal sets. */
+#ifndef FERRY_CLI_CLI_H
+#define FERRY_CLI_CLI_H
+
+#include <signal.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "cli/args.h"
+
+/* Scripts rely on these numbers. */
+enum cli_exit {
+    CLI_EXIT_OK = 0,
+    CLI_EXIT_FAILED = 1,
+    CLI_EXIT_USAGE = 2,
+    CLI_EXIT_NOT_FOUND = 3,
+    CLI_EXIT_DENIED = 4,
+    CLI_EXIT_TIMEOUT = 5,
+};
+
+struct cli {
+    const struct args *args;
+    const volatile sig_atomic_t *interrupted; /* Not 0: finish the report and end. */
+    struct ferry_client *client;              /* NULL until cli_connect(). */
+    int timeout_ms;                           /* For one answer. */
+    bool json;
+    bool quiet;
+};
+
+#define CLI_TIMEOUT_MS_DEFAULT 10000
+/* How often a wait is cut to look at `interrupted`. */
+#define CLI_TURN_MS 100
+
+/* The one place that maps an error to an exit code. */
+enum cli_exit cli_exit_of(enum ferry_err err);
+/* Tells the user, `ferry: topic info: orders: UNKNOWN_TOPIC: no such topic: …`, and with --json an
+ * object on standard output. `subject` names the thing, `detail` is what is known besides the
+ * error's own text; both may be NULL or "". Returns the exit code. */
+enum cli_exit cli_fail(const struct cli *cli, enum ferry_err err, const char *subject,
+                       const char *detail);
+/* The same for something that does not end the command. */
+void cli_warn(const struct cli *cli, enum ferry_err err, const char *subject, const char *detail);
+
+/* Opens the client with the options of the command line. `callback` may be NULL. Tells the user
+ * when it fails. */
+MUST_CHECK enum cli_exit cli_connect(struct cli *cli, ferry_report_cb *callback, void *arg);
+/* Ends the command: closes the client if there is one, and makes sure of standard output. Returns
+ * `code`, or CLI_EXIT_FAILED when standard output could not be written. */
+enum cli_exit cli_finish(struct cli *cli, enum cli_exit code);
+
+static inline bool cli_is_interrupted(const struct cli *cli)
+{
+    return *cli->interrupted != 0;
+}
+
+enum cli_exit cmd_topic_create(struct cli *cli);
+enum cli_exit cmd_topic_list(struct cli *cli);
+enum cli_exit cmd_topic_info(struct cli *cli);
+enum cli_exit cmd_topic_delete(struct cli *cli);
+enum cli_exit cmd_produce(struct cli *cli);
+enum cli_exit cmd_consume(struct cli *cli);
+enum cli_exit cmd_subscription_list(struct cli *cli);
+enum cli_exit cmd_subscription_info(struct cli *cli);
+enum cli_exit cmd_outbox_init(struct cli *cli);
+enum cli_exit cmd_outbox_status(struct cli *cli);
+enum cli_exit cmd_inbox_status(struct cli *cli);
+enum cli_exit cmd_verify_effects(struct cli *cli);
+enum cli_exit cmd_bench_produce(struct cli *cli);
+enum cli_exit cmd_bench_consume(struct cli *cli);
+enum cli_exit cmd_bench_e2e(struct cli *cli);
+enum cli_exit cmd_bench_iotest(struct cli *cli);
+
+#endif

@@ -1,0 +1,83 @@
+/* main: parses, dispatches, ends. The only file with a mutable global: the flag of the signal. */
+#include <signal.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "cli/output.h"
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+/* The first interrupt finishes the report; SA_RESETHAND makes the second one end the process. No
+ * SA_RESTART: a wait must end. A closed pipe is an error of write(2), not a death. */
+static void install_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    sigemptyset(&action.sa_mask);
+    must(sigaction(SIGINT, &action, NULL) == 0);
+    must(sigaction(SIGTERM, &action, NULL) == 0);
+    action = (struct sigaction){.sa_handler = SIG_IGN};
+    must(sigaction(SIGPIPE, &action, NULL) == 0);
+}
+
+typedef enum cli_exit command_fn(struct cli *cli);
+
+static command_fn *const handlers[COMMAND_COUNT] = {
+    [COMMAND_TOPIC_CREATE] = cmd_topic_create,
+    [COMMAND_TOPIC_LIST] = cmd_topic_list,
+    [COMMAND_TOPIC_INFO] = cmd_topic_info,
+    [COMMAND_TOPIC_DELETE] = cmd_topic_delete,
+    [COMMAND_PRODUCE] = cmd_produce,
+    [COMMAND_CONSUME] = cmd_consume,
+    [COMMAND_SUBSCRIPTION_LIST] = cmd_subscription_list,
+    [COMMAND_SUBSCRIPTION_INFO] = cmd_subscription_info,
+    [COMMAND_OUTBOX_INIT] = cmd_outbox_init,
+    [COMMAND_OUTBOX_STATUS] = cmd_outbox_status,
+    [COMMAND_INBOX_STATUS] = cmd_inbox_status,
+    [COMMAND_VERIFY_EFFECTS] = cmd_verify_effects,
+    [COMMAND_BENCH_PRODUCE] = cmd_bench_produce,
+    [COMMAND_BENCH_CONSUME] = cmd_bench_consume,
+    [COMMAND_BENCH_E2E] = cmd_bench_e2e,
+    [COMMAND_BENCH_IOTEST] = cmd_bench_iotest,
+};
+
+static enum cli_exit run(struct cli *cli)
+{
+    const struct args *args = cli->args;
+    if (args_has(args, OPT_VERSION)) {
+        puts("ferry " FERRY_VERSION);
+        return CLI_EXIT_OK;
+    }
+    if (args_has(args, OPT_HELP)) {
+        if (args->has_command) {
+            command_print_help(stdout, command_spec_of(args->command));
+        } else {
+            command_print_overview(stdout);
+        }
+        return CLI_EXIT_OK;
+    }
+    return handlers[args->command](cli);
+}
+
+int main(int argc, char **argv)
+{
+    struct args args;
+    struct err_text detail = {.text = ""};
+    output_init();
+    install_signals();
+    enum ferry_err err = args_parse(&args, argc, argv, &detail);
+    struct cli cli = {
+        .args = &args,
+        .interrupted = &interrupted,
+        .timeout_ms = (int)args_number(&args, OPT_TIMEOUT, CLI_TIMEOUT_MS_DEFAULT),
+        .json = args_has(&args, OPT_JSON),
+        .quiet = args_has(&args, OPT_QUIET),
+    };
+    enum cli_exit code = err != FERRY_OK ? cli_fail(&cli, err, NULL, detail.text) : run(&cli);
+    return (int)cli_finish(&cli, code);
+}

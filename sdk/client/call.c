@@ -1,0 +1,275 @@
+#include "client/call.h"
+
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "client/metadata.h"
+
+static void on_reply(struct request *r, const struct reply *reply);
+static void on_timer(struct timer *timer);
+static void attempt(struct call *call);
+
+void call_init(struct call *call, enum command command, enum call_route route, call_encode *encode,
+               const void *request, int timeout_ms)
+{
+    int64_t wait_us = timeout_ms < 0 ? INT64_MAX / 2 : (int64_t)timeout_ms * 1000;
+    *call = (struct call){.command = command,
+                          .route = route,
+                          .encode = encode,
+                          .request = request,
+                          .deadline_us = clock_monotonic_us() + wait_us,
+                          .unreachable = true};
+    net_message_init(&call->message);
+    list_init(&call->node);
+    list_init(&call->started_node);
+    request_init(&call->wire, on_reply);
+}
+
+void call_to_partition(struct call *call, struct topic *topic, int32_t partition)
+{
+    call->topic = topic;
+    call->partition = partition;
+}
+
+void call_fini(struct call *call)
+{
+    net_message_close(&call->message);
+    request_fini(&call->wire);
+}
+
+void call_run(struct ferry_client *c, struct call *calls, size_t count)
+{
+    bool wake = false;
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < count; i++) {
+        if (c->closing) {
+            calls[i].err = FERRY_ERR_CLOSED;
+            calls[i].finished = true;
+        } else {
+            wake = client_add_work(c, &c->work_calls, &calls[i].node) || wake;
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+    client_wake(c, wake);
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < count; i++) {
+        while (!calls[i].finished) {
+            pthread_cond_wait(&c->task_changed, &c->lock);
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+void calls_fail(struct ferry_client *c)
+{
+    struct list *node;
+    while ((node = list_pop_front(&c->calls)) != NULL) {
+        call_finish(list_entry(node, struct call, started_node), FERRY_ERR_CLOSED, "");
+    }
+}
+
+void call_finish(struct call *call, enum ferry_err err, const char *detail)
+{
+    struct ferry_client *c = call->client;
+    timer_drop(&c->timers, &call->timer);
+    request_cancel(&call->wire);
+    list_remove(&call->node);
+    list_remove(&call->started_node);
+    call->err = err;
+    if (detail[0] != '\0') {
+        (void)err_set(&call->detail, err, "%s", detail);
+    }
+    if (call->done != NULL) {
+        call->done(c, call);
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    call->finished = true;
+    pthread_cond_broadcast(&c->task_changed);
+    pthread_mutex_unlock(&c->lock);
+}
+
+void call_start(struct ferry_client *c, struct call *call)
+{
+    call->client = c;
+    list_push_back(&c->calls, &call->started_node);
+    if (!timer_add(&c->timers, &call->timer, on_timer)) {
+        call_finish(call, FERRY_ERR_NO_MEMORY, "");
+        return;
+    }
+    attempt(call);
+}
+
+static void out_of_time(struct call *call)
+{
+    if (call->unreachable) {
+        call_finish(call, FERRY_ERR_UNREACHABLE, "no broker answered in time");
+    } else {
+        call_finish(call, FERRY_ERR_TIMEOUT, "no answer in time");
+    }
+}
+
+static void try_later(struct call *call, int64_t pause_us)
+{
+    int64_t now_us = clock_monotonic_us();
+    if (now_us >= call->deadline_us) {
+        out_of_time(call);
+        return;
+    }
+    int64_t due_us = now_us + pause_us;
+    timer_set(&call->client->timers, &call->timer,
+              due_us < call->deadline_us ? due_us : call->deadline_us);
+}
+
+static void await_metadata(struct call *call)
+{
+    list_remove(&call->node);
+    list_push_back(&call->topic->calls, &call->node);
+    timer_set(&call->client->timers, &call->timer, call->deadline_us);
+    metadata_want(call->topic);
+}
+
+/* The connection to ask; NULL when the call waits or has ended. */
+static struct connection *find_way(struct call *call, uint64_t *group)
+{
+    struct ferry_client *c = call->client;
+    *group = 0;
+    if (call->route == ROUTE_PARTITION) {
+        if (!call->topic->known) {
+            await_metadata(call);
+            return NULL;
+        }
+        if (call->partition < 0 || call->partition >= call->topic->partition_count) {
+            call_finish(call, FERRY_ERR_UNKNOWN_PARTITION, "the topic has no such partition");
+            return NULL;
+        }
+        struct partition *p = call->topic->partitions[call->partition];
+        if (p->leader == NULL) {
+            await_metadata(call);
+            return NULL;
+        }
+        *group = p->group;
+        return p->leader;
+    }
+    struct connection *k = call->route == ROUTE_CONTROLLER ? c->controller : NULL;
+    k = k != NULL ? k : metadata_any_connection(c, call->attempts);
+    if (k == NULL) {
+        try_later(call, client_backoff_us(c, call->attempts + 1));
+    }
+    return k;
+}
+
+static void attempt(struct call *call)
+{
+    struct ferry_client *c = call->client;
+    int64_t now_us = clock_monotonic_us();
+    if (now_us >= call->deadline_us) {
+        out_of_time(call);
+        return;
+    }
+    uint64_t group;
+    struct connection *k = find_way(call, &group);
+    if (k == NULL) {
+        return;
+    }
+    int64_t left_ms = (call->deadline_us - now_us + 999) / 1000;
+    int64_t timeout_ms =
+        left_ms < c->options.request_timeout_ms ? left_ms : c->options.request_timeout_ms;
+    call->attempts++;
+    timer_stop(&c->timers, &call->timer);
+    if (request_begin(&call->wire, k, call->command, timeout_ms) != FERRY_OK) {
+        try_later(call, client_backoff_us(c, call->attempts));
+        return;
+    }
+    call->encode(&call->wire.frame, call, group);
+    if (request_submit(&call->wire) != FERRY_OK) {
+        call_finish(call, FERRY_ERR_NO_MEMORY, "");
+    }
+}
+
+/* Keeps the answer: its frame points into the call's own message from now on. */
+static enum ferry_err keep_message(struct call *call, const struct reply *reply)
+{
+    net_message_move(&call->message, reply->message);
+    call->answered = true;
+    return frame_parse(net_message_bytes(&call->message), &call->frame, &call->detail);
+}
+
+static void finish_answered(struct call *call, const struct reply *reply)
+{
+    char words[DETAIL_MAX_BYTES + 1];
+    size_t size = reply->detail.size < DETAIL_MAX_BYTES ? reply->detail.size : DETAIL_MAX_BYTES;
+    (void)snprintf(words, sizeof(words), "%.*s", (int)size,
+                   size > 0 ? (const char *)reply->detail.data : "");
+    enum ferry_err err = reply->err;
+    enum ferry_err parsed = keep_message(call, reply);
+    call_finish(call, err != FERRY_OK ? err : parsed, words);
+}
+
+static bool is_retried(const struct reply *reply)
+{
+    if (!reply->answered) {
+        return reply->err != FERRY_ERR_CLOSED;
+    }
+    return ferry_err_is_retriable(reply->err) && reply->err != FERRY_ERR_CURSOR_CONFLICT;
+}
+
+/* What we know of the place may be old: a topic deleted and made again has other groups. */
+static bool look_again(struct call *call, const struct reply *reply)
+{
+    bool unknown =
+        reply->err == FERRY_ERR_UNKNOWN_TOPIC || reply->err == FERRY_ERR_UNKNOWN_PARTITION;
+    if (call->route != ROUTE_PARTITION || !unknown || call->looked_again) {
+        return false;
+    }
+    call->looked_again = true;
+    return true;
+}
+
+static void on_reply(struct request *r, const struct reply *reply)
+{
+    struct call *call = list_entry(r, struct call, wire);
+    struct ferry_client *c = call->client;
+    call->unreachable = call->unreachable && reply->err == FERRY_ERR_UNREACHABLE;
+    if (!is_retried(reply) && !look_again(call, reply)) {
+        if (reply->answered) {
+            finish_answered(call, reply);
+        } else {
+            call_finish(call, reply->err, "");
+        }
+        return;
+    }
+    call->doubtful = call->doubtful || (!reply->answered && reply->written);
+    if (call->route == ROUTE_PARTITION) {
+        call->topic->partitions[call->partition]->leader = NULL; /* Asked for again. */
+    } else if (call->route == ROUTE_CONTROLLER) {
+        c->controller = NULL;
+    }
+    int64_t pause_us = client_backoff_us(c, call->attempts);
+    int64_t asked_us = (int64_t)reply->retry_after_ms * 1000;
+    try_later(call, asked_us > pause_us ? asked_us : pause_us);
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct call *call = list_entry(timer, struct call, timer);
+    if (!list_is_empty(&call->node) && clock_monotonic_us() < call->deadline_us) {
+        return; /* Awaits metadata. */
+    }
+    attempt(call);
+}
+
+void call_resume(struct call *call)
+{
+    list_remove(&call->node);
+    enum ferry_err err = call->topic->err;
+    if (err != FERRY_OK && !ferry_err_is_retriable(err)) {
+        call_finish(call, err, "");
+        return;
+    }
+    if (err == FERRY_OK) {
+        attempt(call);
+    } else {
+        try_later(call, client_backoff_us(call->client, call->attempts + 1));
+    }
+}

@@ -1,0 +1,64 @@
+/* consumer: reads the partitions of one topic ahead of the application, within fetch.queue_bytes.
+ *
+ * The io thread keeps one FETCH out to each endpoint that leads some of the partitions, for all of
+ * those, as long as there is room; what comes is checked there and queued as views. The application
+ * takes views off the queue. A seek raises the partition's generation: what was fetched under an
+ * older one is dropped wherever it is.
+ *
+ * Invariants: (1) views of one partition on the ready list are consecutive, the first begins at
+ * `position`, and the last ends at `next_offset`; (2) queued_bytes is the sum of the ready views'
+ * bytes; (3) queued_bytes plus what is asked for stays within fetch.queue_bytes, but for the one
+ * batch that a broker may always send (and what is asked for when nothing is queued). */
+#ifndef FERRY_CLIENT_CONSUMER_H
+#define FERRY_CLIENT_CONSUMER_H
+
+#include "client/batch_view.h"
+#include "client/client.h"
+#include "client/metadata.h"
+
+#define CONSUMER_CORRUPT_TRIES 3u /* Fetches of a bad entry before CORRUPT is told. */
+
+struct reader {
+    /* Locked. */
+    uint64_t generation;
+    int64_t position;    /* Next to be handed out. */
+    int64_t next_offset; /* Next to be fetched. */
+    int64_t end_offset;  /* At the last answer; -1: none since the last seek. */
+    uint32_t ready;      /* Views on the ready list. */
+    /* Io. */
+    bool asked; /* In a fetch that is out. */
+    int64_t retry_at_us;
+    unsigned attempts;
+    unsigned corrupt_tries;
+    uint64_t group; /* At open: another one means another topic of that name. */
+};
+
+struct ferry_consumer {
+    struct ferry_client *client;
+    struct topic *topic;
+    struct ferry_id topic_id;
+    char subscription[NAME_MAX_BYTES + 1]; /* "": none. */
+    int32_t partition_count;
+    struct reader *readers;
+    pthread_cond_t changed;
+    /* Locked. */
+    struct list ready;
+    size_t queued_bytes;
+    bool starved;          /* The io thread waits for room. */
+    enum ferry_err failed; /* For good: the topic is gone. */
+    struct list work_node;
+    uint64_t corrupt; /* Entries that failed their checks. */
+    /* Io. */
+    struct list node; /* In the client's consumers. */
+    struct list fetchers;
+    size_t fetcher_count;
+    struct timer timer;
+};
+
+/* ---- The io thread. */
+void consumer_pump(struct ferry_consumer *s); /* Sends what fetches can be sent. */
+void consumers_metadata_changed(struct topic *t);
+MUST_CHECK enum ferry_err consumer_attach(struct ferry_consumer *s);
+void consumer_detach(struct ferry_consumer *s);
+
+#endif

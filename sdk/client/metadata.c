@@ -1,0 +1,399 @@
+#include "client/metadata.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "client/call.h"
+#include "client/consumer.h"
+#include "client/source.h"
+
+/* One try at one broker: short, so that a dead first server does not cost request.timeout_ms. */
+#define METADATA_TRY_MS 2000
+
+static void on_reply(struct request *r, const struct reply *reply);
+static void on_timer(struct timer *timer);
+
+/* ---- Topics by name. */
+
+static struct list *bucket_of(struct ferry_client *c, struct bytes name)
+{
+    uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a: names are short. */
+    for (size_t i = 0; i < name.size; i++) {
+        hash = (hash ^ name.data[i]) * UINT64_C(1099511628211);
+    }
+    return &c->buckets[hash % CLIENT_TOPIC_BUCKETS];
+}
+
+static struct topic *topic_new(struct ferry_client *c, struct bytes name)
+{
+    struct topic *t = mem_zalloc(1, sizeof(*t));
+    if (t == NULL) {
+        return NULL;
+    }
+    t->client = c;
+    memcpy(t->name, name.data, name.size);
+    t->name_bytes = name.size;
+    t->deadline_us = INT64_MAX;
+    list_init(&t->bucket);
+    list_init(&t->work_node);
+    list_init(&t->staged);
+    list_init(&t->calls);
+    request_init(&t->request, on_reply);
+    return t;
+}
+
+enum ferry_err topic_get(struct ferry_client *c, const char *name, struct topic **topic)
+{
+    struct bytes wanted = bytes_of_string(name);
+    struct list *bucket = bucket_of(c, wanted);
+    for (struct list *n = bucket->next; n != bucket; n = n->next) {
+        struct topic *t = list_entry(n, struct topic, bucket);
+        if (bytes_equal(bytes_of(t->name, t->name_bytes), wanted)) {
+            *topic = t;
+            return FERRY_OK;
+        }
+    }
+    if (!name_is_valid(wanted)) {
+        return FERRY_ERR_BAD_NAME;
+    }
+    if (c->topic_count >= CLIENT_TOPICS_MAX) {
+        return FERRY_ERR_QUEUE_FULL;
+    }
+    struct topic *t = topic_new(c, wanted);
+    if (t == NULL) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    list_push_back(bucket, &t->bucket);
+    c->topic_count++;
+    *topic = t;
+    return FERRY_OK;
+}
+
+static void topic_free(struct topic *t)
+{
+    for (int32_t i = 0; i < t->partition_count; i++) {
+        stream_fini(t->partitions[i]);
+        mem_free(t->partitions[i]);
+    }
+    mem_free(t->partitions);
+    request_fini(&t->request);
+    timer_drop(&t->client->timers, &t->timer);
+    list_remove(&t->bucket);
+    mem_free(t);
+}
+
+void topics_free(struct ferry_client *c)
+{
+    for (size_t i = 0; i < CLIENT_TOPIC_BUCKETS; i++) {
+        struct list *node;
+        while ((node = list_pop_front(&c->buckets[i])) != NULL) {
+            topic_free(list_entry(node, struct topic, bucket));
+        }
+    }
+}
+
+/* ---- Asking. */
+
+void metadata_adopt(struct topic *t)
+{
+    if (!t->adopted && !timer_add(&t->client->timers, &t->timer, on_timer)) {
+        accumulator_fail_staged(t, FERRY_ERR_NO_MEMORY);
+        return;
+    }
+    t->adopted = true;
+    t->deadline_us = accumulator_expire_staged(t, clock_monotonic_us());
+    if (t->deadline_us != INT64_MAX) {
+        metadata_want(t);
+        timer_set_sooner(&t->client->timers, &t->timer, t->deadline_us);
+    }
+}
+
+struct connection *metadata_any_connection(struct ferry_client *c, unsigned attempts)
+{
+    if (attempts == 0) {
+        for (struct list *n = c->connections.next; n != &c->connections; n = n->next) {
+            struct connection *k = list_entry(n, struct connection, node);
+            if (k->state == CONNECTION_READY) {
+                return k;
+            }
+        }
+    }
+    /* After a failure: another known one or the next server, in turn. */
+    size_t learned = c->connection_count;
+    size_t turn = c->next_server++ % (c->server_count + learned);
+    if (turn >= c->server_count) {
+        struct list *n = c->connections.next;
+        for (turn -= c->server_count; turn > 0; turn--) {
+            n = n->next;
+        }
+        return list_entry(n, struct connection, node);
+    }
+    struct connection *k = NULL;
+    if (connection_get(c, c->servers[turn], &k, NULL) != FERRY_OK) {
+        return NULL;
+    }
+    return k;
+}
+
+static void ask(struct topic *t)
+{
+    struct ferry_client *c = t->client;
+    struct connection *k = metadata_any_connection(c, t->attempts);
+    t->attempts++;
+    int64_t timeout_ms = c->options.request_timeout_ms < METADATA_TRY_MS
+                             ? c->options.request_timeout_ms
+                             : METADATA_TRY_MS;
+    if (k == NULL || request_begin(&t->request, k, COMMAND_METADATA, timeout_ms) != FERRY_OK) {
+        timer_set_sooner(&c->timers, &t->timer,
+                         clock_monotonic_us() + client_backoff_us(c, t->attempts));
+        return;
+    }
+    struct metadata_request wanted = {.topic = bytes_of(t->name, t->name_bytes)};
+    metadata_request_encode(&t->request.frame, &wanted);
+    if (request_submit(&t->request) != FERRY_OK) {
+        timer_set_sooner(&c->timers, &t->timer,
+                         clock_monotonic_us() + client_backoff_us(c, t->attempts));
+    }
+}
+
+void metadata_want(struct topic *t)
+{
+    if (!t->adopted) {
+        metadata_adopt(t);
+        if (!t->adopted) {
+            return;
+        }
+    }
+    if (t->wanted) {
+        return; /* A request is out, or the timer brings the next. */
+    }
+    t->wanted = true;
+    struct ferry_client *c = t->client;
+    int64_t now_us = clock_monotonic_us();
+    int64_t soonest_us = t->fetched_us + c->options.backoff_ms * 1000;
+    if (t->fetched_us == 0 || now_us >= soonest_us) {
+        ask(t);
+    } else {
+        timer_set_sooner(&c->timers, &t->timer, soonest_us);
+    }
+}
+
+void metadata_age(struct topic *t, int64_t now_us)
+{
+    if (t->known && now_us - t->fetched_us > t->client->options.metadata_max_age_ms * 1000) {
+        metadata_want(t);
+    }
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct topic *t = list_entry(timer, struct topic, timer);
+    int64_t now_us = clock_monotonic_us();
+    t->deadline_us = accumulator_expire_staged(t, now_us);
+    if (t->deadline_us != INT64_MAX) {
+        timer_set_sooner(&t->client->timers, &t->timer, t->deadline_us);
+    }
+    if (t->wanted && request_is_idle(&t->request)) {
+        ask(t);
+    }
+}
+
+/* ---- Answers. */
+
+static struct partition *partition_new(struct topic *t, int32_t index)
+{
+    struct partition *p = mem_zalloc(1, sizeof(*p));
+    if (p == NULL) {
+        return NULL;
+    }
+    p->topic = t;
+    p->index = index;
+    if (!stream_init(p)) {
+        mem_free(p);
+        return NULL;
+    }
+    return p;
+}
+
+/* A new array with the old partitions in front. */
+static enum ferry_err grow_partitions(struct topic *t, const struct metadata_reply *m)
+{
+    int32_t count = (int32_t)m->partition_count;
+    if (count <= t->partition_count) {
+        return FERRY_OK;
+    }
+    struct partition **grown = mem_zalloc((size_t)count, sizeof(struct partition *));
+    if (grown == NULL) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    for (int32_t i = 0; i < t->partition_count; i++) {
+        grown[i] = t->partitions[i];
+    }
+    for (int32_t i = t->partition_count; i < count; i++) {
+        grown[i] = partition_new(t, i);
+        if (grown[i] == NULL) {
+            for (int32_t made = t->partition_count; made < i; made++) {
+                stream_fini(grown[made]);
+                mem_free(grown[made]);
+            }
+            mem_free(grown);
+            return FERRY_ERR_NO_MEMORY;
+        }
+        grown[i]->group = m->partitions[i].group;
+    }
+    pthread_mutex_lock(&t->client->lock);
+    struct partition **old = t->partitions;
+    t->partitions = grown;
+    t->partition_count = count;
+    pthread_mutex_unlock(&t->client->lock);
+    mem_free(old);
+    return FERRY_OK;
+}
+
+static void publish(struct topic *t, const struct metadata_reply *m)
+{
+    pthread_mutex_lock(&t->client->lock);
+    t->known = true;
+    t->id = m->topic_id;
+    t->replicas = m->replicas;
+    t->retention_ms = m->retention_ms;
+    t->retention_bytes = m->retention_bytes;
+    t->dedupe_window_ms = m->dedupe_window_ms;
+    pthread_mutex_unlock(&t->client->lock);
+}
+
+/* The topic is gone or not for us: what is sent from now on is staged and asked about anew. */
+static void forget(struct topic *t)
+{
+    pthread_mutex_lock(&t->client->lock);
+    t->known = false;
+    pthread_mutex_unlock(&t->client->lock);
+}
+
+static void set_leaders(struct topic *t, const struct metadata_reply *m)
+{
+    struct connection *found[ENDPOINTS_MAX] = {NULL};
+    for (int32_t i = 0; i < t->partition_count && (uint32_t)i < m->partition_count; i++) {
+        struct partition *p = t->partitions[i];
+        uint32_t e = m->partitions[i].endpoint;
+        p->leader = NULL;
+        if (e < m->endpoint_count && found[e] == NULL) {
+            (void)!connection_get(t->client, m->endpoints[e].endpoint, &found[e], NULL);
+        }
+        if (e < m->endpoint_count) {
+            p->leader = found[e];
+        }
+        if (p->group != m->partitions[i].group) {
+            p->group = m->partitions[i].group;
+            stream_regroup(p);
+        }
+    }
+}
+
+static void learn_controller(struct ferry_client *c, const struct metadata_reply *m)
+{
+    struct connection *k;
+    if (m->endpoint_count > 0 &&
+        connection_get(c, m->endpoints[0].endpoint, &k, NULL) == FERRY_OK) {
+        c->controller = k;
+    }
+}
+
+static enum ferry_err take_answer(struct topic *t, const struct reply *reply)
+{
+    struct metadata_reply m;
+    if (reply->err != FERRY_OK) {
+        return reply->err;
+    }
+    if (metadata_reply_decode(reply->frame.body, &m) != FERRY_OK || m.partition_count == 0 ||
+        m.endpoint_count == 0) {
+        t->client->bad_replies++;
+        return FERRY_ERR_NOT_READY; /* Not an answer: asked again. */
+    }
+    enum ferry_err err = grow_partitions(t, &m);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    learn_controller(t->client, &m);
+    set_leaders(t, &m);
+    publish(t, &m);
+    return FERRY_OK;
+}
+
+/* Everyone who waited goes on; each asks again where the answer was none. */
+static void tell_all(struct topic *t)
+{
+    struct list calls;
+    list_init(&calls);
+    struct list *node;
+    while ((node = list_pop_front(&t->calls)) != NULL) {
+        list_push_back(&calls, node);
+    }
+    while ((node = list_pop_front(&calls)) != NULL) {
+        call_resume(list_entry(node, struct call, node));
+    }
+    if (t->err == FERRY_OK) {
+        accumulator_unstage(t);
+    } else {
+        accumulator_fail_staged(t, t->err);
+    }
+    for (int32_t i = 0; i < t->partition_count; i++) {
+        stream_pump(t->partitions[i]);
+    }
+    consumers_metadata_changed(t);
+    sources_metadata_changed(t);
+}
+
+static void on_reply(struct request *r, const struct reply *reply)
+{
+    struct topic *t = list_entry(r, struct topic, request);
+    struct ferry_client *c = t->client;
+    enum ferry_err err = take_answer(t, reply);
+    if (err != FERRY_OK && ferry_err_is_retriable(err)) {
+        t->err = err;
+        timer_set_sooner(&c->timers, &t->timer,
+                         clock_monotonic_us() + client_backoff_us(c, t->attempts));
+        return;
+    }
+    t->wanted = false;
+    t->attempts = 0;
+    t->err = err;
+    if (err != FERRY_OK) {
+        forget(t);
+    }
+    t->fetched_us = clock_monotonic_us();
+    if (err != FERRY_ERR_CLOSED) {
+        tell_all(t);
+    }
+}
+
+/* ---- For callers that wait. */
+
+static void encode_partition_info(struct buf *b, const struct call *call, uint64_t group)
+{
+    (void)call;
+    struct partition_info_request request = {.group = group};
+    partition_info_request_encode(b, &request);
+}
+
+static void forget_metadata(struct ferry_client *c, void *arg)
+{
+    struct topic *t = arg;
+    (void)c;
+    if (t->partition_count > 0) {
+        t->partitions[0]->leader = NULL;
+    }
+}
+
+enum ferry_err topic_await(struct topic *t, bool fresh, int timeout_ms)
+{
+    struct call call;
+    if (fresh) {
+        client_run_task(t->client, forget_metadata, t);
+    }
+    /* A question to partition 0 is answered once the topic is known; any leader's answer will do. */
+    call_init(&call, COMMAND_PARTITION_INFO, ROUTE_PARTITION, encode_partition_info, NULL, timeout_ms);
+    call_to_partition(&call, t, 0);
+    enum ferry_err err = call_run_one(t->client, &call);
+    call_fini(&call);
+    return err;
+}
