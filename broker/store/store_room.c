@@ -5,6 +5,7 @@
  * moves back; once the file cannot grow, new entries live on pages that trims have freed. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -43,6 +44,16 @@ static int64_t room_for(size_t bytes)
 
 /* ---- Growing the file ---- */
 
+/* Asked first, because a fallocate that fails has taken all there was for a moment. */
+static bool disk_has(int fd, int64_t bytes)
+{
+    struct statvfs disk;
+    if (fstatvfs(fd, &disk) != 0) {
+        return true; /* fallocate will tell. */
+    }
+    return disk.f_bavail >= (uint64_t)bytes / disk.f_frsize;
+}
+
 static int allocate_blocks(int fd, int64_t from, int64_t to)
 {
     int rc;
@@ -59,6 +70,11 @@ static int allocate_blocks(int fd, int64_t from, int64_t to)
 enum ferry_err room_allocate(int fd, int64_t from, int64_t to, struct err_text *e, const char *path)
 {
     must(from < to);
+    if (!disk_has(fd, to - from)) {
+        return err_set(e, FERRY_ERR_STORAGE_FULL,
+                       "no room for %s to grow to %lld bytes: free space on its disk", path,
+                       (long long)to);
+    }
     if (allocate_blocks(fd, from, to) == 0) {
         return FERRY_OK;
     }
