@@ -345,9 +345,8 @@ enum ferry_err meta_propose(struct meta *m, struct meta_ticket *t, int64_t now_m
         return FERRY_ERR_NO_MEMORY;
     }
     int64_t time_ms = now_ms > m->last_time_ms ? now_ms : m->last_time_ms;
-    struct store_entry entry = {.type = STORE_ENTRY_CONTROL,
-                                .append_time_ms = time_ms,
-                                .payload = buf_bytes(&t->payload)};
+    struct store_entry entry = {
+        .type = STORE_ENTRY_CONTROL, .append_time_ms = time_ms, .payload = buf_bytes(&t->payload)};
     uint64_t index = 0;
     enum ferry_err err = replica_propose(m->replica, &entry, now_us, &index);
     if (err == FERRY_OK) {

@@ -1,5 +1,5 @@
-/* meta: the metadata group (group 0): topics, producers, sources; the state machine of the cluster's
- * own log.
+/* meta: the metadata group (group 0): topics, producers, sources; the state machine of the
+ * cluster's own log.
  *
  * Like a partition it decides only as leader, keeps its tables in memory and in rows, and never
  * sends, reads a clock or commits. What a change means for partitions comes out as work that the

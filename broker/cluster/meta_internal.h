@@ -24,7 +24,7 @@ enum meta_kind {
 struct meta_producer {
     char name[NAME_MAX_BYTES + 1];
     uint64_t id;
-    uint32_t epoch;          /* Applied. */
+    uint32_t epoch; /* Applied. */
     uint32_t proposed_epoch;
     bool dirty;
 };

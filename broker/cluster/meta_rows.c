@@ -60,8 +60,7 @@ static enum ferry_err write_producers(struct meta *m, struct store *store)
 {
     enum ferry_err err = FERRY_OK;
     size_t at = 0;
-    for (struct meta_producer *p;
-         err == FERRY_OK && (p = map_next(&m->producers, &at)) != NULL;) {
+    for (struct meta_producer *p; err == FERRY_OK && (p = map_next(&m->producers, &at)) != NULL;) {
         if (!p->dirty) {
             continue;
         }

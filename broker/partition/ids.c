@@ -59,8 +59,8 @@ enum ferry_err ids_find(const struct ids *t, struct store *store, uint64_t group
     }
     struct bytes value;
     bool row = false;
-    enum ferry_err err = store_get(store, group, TABLE_IDS, bytes_of(id->bytes, sizeof(id->bytes)),
-                                   &row, &value);
+    enum ferry_err err =
+        store_get(store, group, TABLE_IDS, bytes_of(id->bytes, sizeof(id->bytes)), &row, &value);
     if (err != FERRY_OK || !row) {
         return err;
     }
@@ -133,8 +133,8 @@ static enum ferry_err write_rows(const struct recent_id *r, struct store *store,
         store_put(store, group, TABLE_IDS, bytes_of(r->id.bytes, sizeof(r->id.bytes)),
                   bytes_of(value, sizeof(value)));
     if (err == FERRY_OK) {
-        err = store_put(store, group, TABLE_ID_TIMES, bytes_of(key, sizeof(key)),
-                        bytes_of(NULL, 0));
+        err =
+            store_put(store, group, TABLE_ID_TIMES, bytes_of(key, sizeof(key)), bytes_of(NULL, 0));
     }
     return err;
 }

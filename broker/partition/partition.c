@@ -53,7 +53,8 @@ static int64_t next_offset_after(const struct store_entry *entry)
 
 static bool is_skipped(const struct store_entry *entry, uint32_t *next_skip, uint32_t record)
 {
-    if (*next_skip < entry->skip_count && get_le32(entry->skips + (size_t)*next_skip * 4) == record) {
+    if (*next_skip < entry->skip_count &&
+        get_le32(entry->skips + (size_t)*next_skip * 4) == record) {
         (*next_skip)++;
         return true;
     }
@@ -75,8 +76,7 @@ static enum ferry_err apply_ids(struct partition *p, uint64_t index,
         }
         struct ferry_id id = batch_id(batch, h, i);
         if (!id_is_zero(&id)) {
-            enum ferry_err err =
-                ids_note(&p->ids, &id, offset, entry->append_time_ms, index);
+            enum ferry_err err = ids_note(&p->ids, &id, offset, entry->append_time_ms, index);
             if (err != FERRY_OK) {
                 return err;
             }

@@ -2,9 +2,9 @@
  *
  * Takes requests (produce, append_cas, subscriptions), turns them into log entries, applies entries
  * that are committed, and reads the log for consumers. It decides only as leader and only by what
- * is in the log and in the requests: time and ids that it chooses travel in the entry, so that every
- * replica that applies the same entries has the same tables. It never sends, never reads a clock
- * (times are arguments), and never commits a transaction (replica.h does the writing).
+ * is in the log and in the requests: time and ids that it chooses travel in the entry, so that
+ * every replica that applies the same entries has the same tables. It never sends, never reads a
+ * clock (times are arguments), and never commits a transaction (replica.h does the writing).
  *
  * Invariants (partition_check):
  *  (1) Offsets are dense: an entry's base_offset is the sum of the records kept before it.
@@ -30,12 +30,12 @@
 #include "wire/batch.h"
 #include "wire/command.h"
 
-#define PRODUCER_BATCHES           16u
-#define PARTITION_PRODUCERS_MAX    4096u
+#define PRODUCER_BATCHES            16u
+#define PARTITION_PRODUCERS_MAX     4096u
 #define PARTITION_SUBSCRIPTIONS_MAX 1000u
-#define PARTITION_CURSORS_MAX      1000u
+#define PARTITION_CURSORS_MAX       1000u
 /* A producer that was silent for so long makes room for a new one when the table is full. */
-#define PRODUCER_IDLE_MS           (10 * 60 * 1000)
+#define PRODUCER_IDLE_MS (10 * 60 * 1000)
 
 struct partition;
 
@@ -61,10 +61,10 @@ struct partition_config {
 /* A request that waits for its entry. Zero it, then partition_ticket_init. */
 struct partition_ticket {
     struct ticket base;
-    int64_t base_offset;  /* Produce, append_cas. */
-    bool duplicate;       /* Produce: stored before, by sequence. */
-    uint64_t version;     /* append_cas. */
-    int64_t position;     /* Subscriptions. */
+    int64_t base_offset; /* Produce, append_cas. */
+    bool duplicate;      /* Produce: stored before, by sequence. */
+    uint64_t version;    /* append_cas. */
+    int64_t position;    /* Subscriptions. */
     uint32_t duplicate_count;
     struct buf duplicates; /* Produce: duplicate_count × {u32 record, u64 offset}. */
     struct buf payload;    /* What the entry holds, where it is not the request's own bytes. */
@@ -110,9 +110,9 @@ void partition_cursor_get(const struct partition *p, const struct ferry_id *sour
 
 /* Errors: BAD_NAME, INVALID_ARGUMENT (mode), SUBSCRIPTION_EXISTS, LIMIT_REACHED. One that exists
  * is answered with its position. */
-MUST_CHECK enum ferry_err
-partition_subscription_create(struct partition *p, struct bytes name, uint32_t mode, int64_t from,
-                              int64_t now_ms, int64_t now_us, struct partition_ticket *t);
+MUST_CHECK enum ferry_err partition_subscription_create(struct partition *p, struct bytes name,
+                                                        uint32_t mode, int64_t from, int64_t now_ms,
+                                                        int64_t now_us, struct partition_ticket *t);
 /* Errors: UNKNOWN_SUBSCRIPTION. */
 MUST_CHECK enum ferry_err partition_subscription_delete(struct partition *p, struct bytes name,
                                                         int64_t now_ms, int64_t now_us,

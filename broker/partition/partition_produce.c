@@ -249,8 +249,9 @@ static enum ferry_err judge_records(const struct partition *p, struct bytes batc
         }
         if (record.headers.size > 0 && batch_check_headers(record.headers) != FERRY_OK) {
             refusal->refused_index = i;
-            return err_set(e, FERRY_ERR_BAD_BATCH, "its headers are not a msgpack map of str to "
-                                                   "bin");
+            return err_set(e, FERRY_ERR_BAD_BATCH,
+                           "its headers are not a msgpack map of str to "
+                           "bin");
         }
     }
     return err;

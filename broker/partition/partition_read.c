@@ -68,8 +68,7 @@ static enum ferry_err find_index(const struct partition *p, int64_t offset, uint
     }
     uint64_t first = replica_first_index(p->replica);
     uint64_t end = replica_applied(p->replica) + 1;
-    enum ferry_err err =
-        bisect(p, first - 1, end, begins_at_or_before_offset, offset, index);
+    enum ferry_err err = bisect(p, first - 1, end, begins_at_or_before_offset, offset, index);
     *index = *index < first ? first : *index;
     return err;
 }

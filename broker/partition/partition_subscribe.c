@@ -32,10 +32,8 @@ enum ferry_err partition_subscription_create(struct partition *p, struct bytes n
         return FERRY_ERR_LIMIT_REACHED;
     }
     t->position = resolve_from(p, from);
-    struct control c = {.kind = CONTROL_SUBSCRIPTION_CREATE,
-                        .name = name,
-                        .mode = mode,
-                        .position = t->position};
+    struct control c = {
+        .kind = CONTROL_SUBSCRIPTION_CREATE, .name = name, .mode = mode, .position = t->position};
     return partition_propose_control(p, &c, now_ms, now_us, t);
 }
 
@@ -72,8 +70,7 @@ enum ferry_err partition_subscription_commit(struct partition *p, struct bytes n
     if (position <= s->position) {
         return FERRY_OK; /* Nothing would change: no entry. */
     }
-    struct control c = {
-        .kind = CONTROL_SUBSCRIPTION_COMMIT, .name = name, .position = position};
+    struct control c = {.kind = CONTROL_SUBSCRIPTION_COMMIT, .name = name, .position = position};
     return partition_propose_control(p, &c, now_ms, now_us, t);
 }
 

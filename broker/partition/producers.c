@@ -1,4 +1,5 @@
-/* The producer table: which batches of which producer are in the log (invariant 2 of partition.h). */
+/* The producer table: which batches of which producer are in the log (invariant 2 of partition.h).
+ */
 #include "base/mem.h"
 #include "partition/tables.h"
 #include "wire/pack.h"
@@ -17,7 +18,7 @@ struct producer {
     uint32_t applied_epoch;
     uint64_t applied_next_sequence;
     int64_t last_time_ms;
-    uint32_t batch_count;                         /* In use, oldest first. */
+    uint32_t batch_count; /* In use, oldest first. */
     struct producer_batch batches[PRODUCER_BATCHES];
     bool removed;
     struct list node; /* In dirty or removed; alone when clean. */

@@ -14,7 +14,7 @@ struct replica {
     struct raft *raft;
     struct store_group marks; /* As they should be on disk. */
     bool marks_dirty;
-    bool ready_told;          /* The machine was told that it may take requests. */
+    bool ready_told; /* The machine was told that it may take requests. */
     enum ferry_err failed;
 
     uint64_t applied;
@@ -441,10 +441,8 @@ static enum ferry_err tell_stored(struct replica *r, int64_t now_us)
 {
     /* What the transaction held: everything pending was written (one write a turn). */
     uint64_t last = raft_last_index(r->raft);
-    struct raft_event stored = {.type = RAFT_STORED,
-                                .now_us = now_us,
-                                .index = last,
-                                .term = raft_term_at(r->raft, last)};
+    struct raft_event stored = {
+        .type = RAFT_STORED, .now_us = now_us, .index = last, .term = raft_term_at(r->raft, last)};
     struct raft_update update;
     return step(r, &stored, &update);
 }

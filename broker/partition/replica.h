@@ -59,7 +59,7 @@ struct replica_config {
 #define REPLICA_FLUSH_ENTRIES 4096u
 #define REPLICA_FLUSH_MS      1000
 /* Deletions of one replica in one transaction. */
-#define REPLICA_DELETE_MAX    512u
+#define REPLICA_DELETE_MAX 512u
 
 struct replica;
 

@@ -97,8 +97,7 @@ enum ferry_err subscriptions_remove(struct subscriptions *t, struct bytes name)
     buf_append_u8(&t->removed, (uint8_t)name.size);
     buf_append_bytes(&t->removed, name);
     mem_free(t->items[at]);
-    memmove(t->items + at, t->items + at + 1,
-            (t->count - at - 1) * sizeof(struct subscription *));
+    memmove(t->items + at, t->items + at + 1, (t->count - at - 1) * sizeof(struct subscription *));
     t->count--;
     return FERRY_OK;
 }

@@ -30,8 +30,8 @@ struct producers {
 };
 
 enum producer_verdict {
-    PRODUCER_NEXT,      /* The batch is the next one. */
-    PRODUCER_REPEAT,    /* Stored, or on its way, before: offset and index say where. */
+    PRODUCER_NEXT,   /* The batch is the next one. */
+    PRODUCER_REPEAT, /* Stored, or on its way, before: offset and index say where. */
     PRODUCER_GAP,
     PRODUCER_STALE,
     PRODUCER_OLD_EPOCH,
@@ -69,7 +69,7 @@ MUST_CHECK enum ferry_err producers_load(struct producers *t, struct store *stor
 struct source_cursor {
     struct ferry_id source;
     uint32_t lane;
-    uint64_t version, epoch;                 /* Proposed ones included. */
+    uint64_t version, epoch; /* Proposed ones included. */
     uint64_t applied_version, applied_epoch;
     uint32_t blob_bytes, applied_blob_bytes;
     bool dirty;
@@ -95,7 +95,8 @@ void cursors_forget(struct cursors *t);
 MUST_CHECK enum ferry_err cursors_flush(struct cursors *t, struct store *store, uint64_t group);
 MUST_CHECK enum ferry_err cursors_load(struct cursors *t, struct store *store, uint64_t group);
 
-/* ---- Subscriptions: applied state only; an entry's outcome does not depend on what is proposed. */
+/* ---- Subscriptions: applied state only; an entry's outcome does not depend on what is proposed.
+ */
 
 struct subscription {
     uint32_t mode;
@@ -129,11 +130,11 @@ MUST_CHECK enum ferry_err subscriptions_load(struct subscriptions *t, struct sto
 /* Ids in memory after which the rows are written with the next transaction. */
 #define IDS_FLUSH_COUNT 16384u
 /* Expired rows deleted in one transaction. */
-#define IDS_EXPIRE_MAX  2048u
+#define IDS_EXPIRE_MAX 2048u
 
 struct ids {
-    struct map recent;  /* struct recent_id, by id */
-    struct list queue;  /* ... in order of index */
+    struct map recent; /* struct recent_id, by id */
+    struct list queue; /* ... in order of index */
     size_t count;
     int64_t expire_before_ms; /* Rows older than this no longer count, and are being deleted. */
     bool expiring;            /* There may be such rows. */

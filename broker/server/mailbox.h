@@ -11,9 +11,9 @@
 #include "partition/partition.h"
 
 enum mail_kind {
-    MAIL_OPEN,   /* Serve this partition; answered by MAIL_OPENED. */
-    MAIL_DROP,   /* The topic is deleted: stop serving, delete the data; answered by MAIL_DROPPED. */
-    MAIL_SWEEP,  /* All partitions that exist were told: data of any other is deleted. */
+    MAIL_OPEN,  /* Serve this partition; answered by MAIL_OPENED. */
+    MAIL_DROP,  /* The topic is deleted: stop serving, delete the data; answered by MAIL_DROPPED. */
+    MAIL_SWEEP, /* All partitions that exist were told: data of any other is deleted. */
     MAIL_OPENED, /* To shard 0. */
     MAIL_DROPPED,
 };

@@ -29,7 +29,8 @@ struct arguments {
 };
 
 static const char *const usage_text =
-    "usage: ferryd --data DIR [--listen EP] [--config FILE] [--set section.key=value]... [--check]\n"
+    "usage: ferryd --data DIR [--listen EP] [--config FILE] [--set section.key=value]... "
+    "[--check]\n"
     "\n"
     "Runs a Ferry broker. Prints one line when it is ready to serve; stops on SIGINT or SIGTERM.\n"
     "\n"

@@ -74,7 +74,7 @@ const struct option_table *broker_option_table(void)
 /* Loopback by the words of the endpoint; a name other than localhost may resolve to anything. */
 static bool stays_on_this_machine(const char *endpoint)
 {
-    static const char *const ours[] = {"ipc://",           "inproc://",     "tcp://127.",
+    static const char *const ours[] = {"ipc://", "inproc://", "tcp://127.",
                                        "tcp://localhost:", "tcp://[::1]:"};
     for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
         if (strncmp(endpoint, ours[i], strlen(ours[i])) == 0) {

@@ -1,4 +1,5 @@
-/* options: what a broker can be told, as one table. conf/ferryd.conf shows each with a paragraph. */
+/* options: what a broker can be told, as one table. conf/ferryd.conf shows each with a paragraph.
+ */
 #ifndef FERRY_SERVER_OPTIONS_H
 #define FERRY_SERVER_OPTIONS_H
 

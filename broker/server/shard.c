@@ -366,9 +366,8 @@ static enum ferry_err open_store(struct shard *s, struct err_text *e)
 
 static enum ferry_err open_meta(struct shard *s, struct err_text *e)
 {
-    struct meta_config config = {.store = s->store,
-                                 .node_id = (uint32_t)s->config.options->node_id,
-                                 .seed = s->config.seed};
+    struct meta_config config = {
+        .store = s->store, .node_id = (uint32_t)s->config.options->node_id, .seed = s->config.seed};
     enum ferry_err err = shard_add_seat(s, META_GROUP, &s->meta_seat);
     if (err == FERRY_OK) {
         err = meta_open(&config, s->now_us, &s->meta, e);
@@ -387,8 +386,8 @@ static enum ferry_err allocate_scratch(struct shard *s)
     s->names = mem_zalloc(1, sizeof(*s->names));
     s->fetch = mem_zalloc(1, sizeof(*s->fetch));
     s->fetch_answer = mem_zalloc(1, sizeof(*s->fetch_answer));
-    bool ok = s->metadata != NULL && s->names != NULL && s->fetch != NULL &&
-              s->fetch_answer != NULL;
+    bool ok =
+        s->metadata != NULL && s->names != NULL && s->fetch != NULL && s->fetch_answer != NULL;
     return ok ? FERRY_OK : FERRY_ERR_NO_MEMORY;
 }
 

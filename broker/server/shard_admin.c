@@ -217,8 +217,9 @@ static void take(struct shard *s, const struct mail *mail)
         return;
     case MAIL_SWEEP:
         if (shard_sweep(s) != FERRY_OK) {
-            log_line(LOG_WARN, "shard", "what deleted topics left behind was not found now; the "
-                                        "next start looks again");
+            log_line(LOG_WARN, "shard",
+                     "what deleted topics left behind was not found now; the "
+                     "next start looks again");
         }
         return;
     case MAIL_OPENED:
@@ -288,8 +289,8 @@ static void complete_spec(const struct shard *s, struct topic_create_request *q)
     q->retention_ms = q->retention_ms == 0 ? or_no_limit(o->topic_retention_ms) : q->retention_ms;
     q->retention_bytes =
         q->retention_bytes == 0 ? or_no_limit(o->topic_retention_bytes) : q->retention_bytes;
-    q->dedupe_window_ms = q->dedupe_window_ms == 0 ? or_no_limit(o->topic_dedupe_window_ms)
-                                                   : q->dedupe_window_ms;
+    q->dedupe_window_ms =
+        q->dedupe_window_ms == 0 ? or_no_limit(o->topic_dedupe_window_ms) : q->dedupe_window_ms;
 }
 
 static void create_topic(struct shard *s, struct request *r, struct topic_create_request *q)
@@ -297,8 +298,8 @@ static void create_topic(struct shard *s, struct request *r, struct topic_create
     struct err_text e = {{0}};
     struct ferry_id id = id_gen_uuid7(&s->ids, s->now_ms);
     complete_spec(s, q);
-    enum ferry_err err = meta_topic_create(s->meta, q, &id, s->now_ms, s->now_us, &r->meta_ticket,
-                                           &e);
+    enum ferry_err err =
+        meta_topic_create(s->meta, q, &id, s->now_ms, s->now_us, &r->meta_ticket, &e);
     if (err != FERRY_OK) {
         shard_reply_error(s, r, err, e.text);
         return;

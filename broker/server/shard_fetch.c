@@ -77,8 +77,7 @@ static struct fetch_result read_items(struct shard *s, const struct fetch_item *
         if (result.bytes < max_bytes) {
             uint32_t share = (max_bytes - (uint32_t)result.bytes) / left;
             left -= left > 1 && items[i].offset < item->end_offset ? 1 : 0;
-            item->status =
-                (uint16_t)partition_read(seat->partition, items[i].offset, share, out);
+            item->status = (uint16_t)partition_read(seat->partition, items[i].offset, share, out);
         }
         item->data_bytes = (uint32_t)(out->size - before);
         result.bytes += item->data_bytes;
@@ -139,8 +138,7 @@ static struct waiting_fetch *new_fetch(struct shard *s, struct request *r,
     w->count = q->count;
     w->items = mem_dup(q->items, q->count * sizeof(*q->items));
     w->links = mem_zalloc(q->count, sizeof(*w->links));
-    bool ok = w->items != NULL && w->links != NULL &&
-              s->fetch_deadlines.count < FETCHES_MAX &&
+    bool ok = w->items != NULL && w->links != NULL && s->fetch_deadlines.count < FETCHES_MAX &&
               heap_reserve(&s->fetch_deadlines, s->fetch_deadlines.count + 1);
     for (uint32_t i = 0; w->links != NULL && i < w->count; i++) {
         list_init(&w->links[i].node);

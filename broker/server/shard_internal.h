@@ -22,7 +22,7 @@
 /* A replica's seat in the shard: a partition's, or the metadata group's. */
 struct seat {
     uint64_t group;
-    struct replica *replica; /* NULL: it could not be opened; err says why. */
+    struct replica *replica;     /* NULL: it could not be opened; err says why. */
     struct partition *partition; /* NULL for the metadata group. */
     enum ferry_err err;
     struct ferry_id topic_id;

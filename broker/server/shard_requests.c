@@ -2,9 +2,9 @@
 #include "base/mem.h"
 #include "server/shard_internal.h"
 
-#define REPLY_MAX_BYTES     FRAME_MAX_BYTES
-#define RETRY_FULL_MS       200u /* What a producer is told to wait when the disk is full. */
-#define RETRY_THROTTLED_MS  20u
+#define REPLY_MAX_BYTES    FRAME_MAX_BYTES
+#define RETRY_FULL_MS      200u /* What a producer is told to wait when the disk is full. */
+#define RETRY_THROTTLED_MS 20u
 
 /* ---- Requests and their count by connection ---- */
 
@@ -213,8 +213,8 @@ static void handle_produce(struct shard *s, struct request *r, const struct fram
         err = shard_view(s);
     }
     if (err == FERRY_OK) {
-        err = partition_produce(seat->partition, f->attachment, s->now_ms, s->now_us, &r->ticket,
-                                &e);
+        err =
+            partition_produce(seat->partition, f->attachment, s->now_ms, s->now_us, &r->ticket, &e);
         shard_touch(s, seat);
     }
     if (err != FERRY_OK) {
@@ -245,8 +245,8 @@ static void refuse_append_cas(struct shard *s, struct request *r, enum ferry_err
 {
     struct buf b;
     s->counters.errors++;
-    refusal->error = (struct error_reply){.detail = bytes_of_string(detail),
-                                          .retry_after_ms = retry_after(err)};
+    refusal->error =
+        (struct error_reply){.detail = bytes_of_string(detail), .retry_after_ms = retry_after(err)};
     shard_begin_reply(r, &b, err);
     append_cas_refusal_encode(&b, refusal);
     shard_send_reply(s, r, &b);
@@ -489,13 +489,12 @@ static void handle_partition_info(struct shard *s, struct request *r, const stru
         shard_reply_error(s, r, err, "");
         return;
     }
-    struct partition_info_reply reply = {
-        .leader_node = (uint32_t)s->config.options->node_id,
-        .term = replica_term(seat->replica),
-        .commit_index = replica_commit(seat->replica),
-        .start_offset = partition_start_offset(seat->partition),
-        .end_offset = partition_end_offset(seat->partition),
-        .size_bytes = partition_size_bytes(seat->partition)};
+    struct partition_info_reply reply = {.leader_node = (uint32_t)s->config.options->node_id,
+                                         .term = replica_term(seat->replica),
+                                         .commit_index = replica_commit(seat->replica),
+                                         .start_offset = partition_start_offset(seat->partition),
+                                         .end_offset = partition_end_offset(seat->partition),
+                                         .size_bytes = partition_size_bytes(seat->partition)};
     struct buf b;
     shard_begin_reply(r, &b, FERRY_OK);
     partition_info_reply_encode(&b, &reply);
@@ -622,8 +621,7 @@ void shard_take_message(struct shard *s, net_peer peer, struct net_message *m)
     }
     struct peer_load *load = load_of(s, peer);
     if (load == NULL || load->inflight >= (uint32_t)s->config.options->inflight_max) {
-        reply_without_request(s, peer, &f,
-                              load == NULL ? FERRY_ERR_NO_MEMORY : FERRY_ERR_THROTTLED,
+        reply_without_request(s, peer, &f, load == NULL ? FERRY_ERR_NO_MEMORY : FERRY_ERR_THROTTLED,
                               "limit.inflight_max requests of this connection have no answer yet");
         return;
     }

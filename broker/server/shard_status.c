@@ -1,5 +1,5 @@
-/* What the broker is and on what it stands, as one JSON object: for `ferry bench`, whose figures mean
- * nothing without it, and for people. */
+/* What the broker is and on what it stands, as one JSON object: for `ferry bench`, whose figures
+ * mean nothing without it, and for people. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <sys/utsname.h>
@@ -15,7 +15,7 @@ struct fs_name {
 static const char *file_system(const char *path)
 {
     static const struct fs_name names[] = {
-        {0xEF53, "ext4"},       {0x58465342, "xfs"},  {0x9123683E, "btrfs"}, {0x01021994, "tmpfs"},
+        {0xEF53, "ext4"},        {0x58465342, "xfs"}, {0x9123683E, "btrfs"}, {0x01021994, "tmpfs"},
         {0x794c7630, "overlay"}, {0x2FC12FC1, "zfs"}, {0x6969, "nfs"}};
     struct statfs fs;
     if (statfs(path, &fs) != 0) {
@@ -81,10 +81,10 @@ static json_t *describe(const struct shard *s)
         (json_int_t)s->config.index, "shards", (json_int_t)o->shards, "uptime_ms",
         (json_int_t)((s->now_us - s->started_us) / 1000), "durability",
         "acked after fsync on a quorum (1 of 1 node)", "data", o->data, "file_system",
-        text_or_unknown(file_system(o->data)), "kernel", text_or_unknown(known ? system.release : NULL),
-        "lmdb", store_library_version(), "zeromq", net_library_version(), "store",
-        describe_store(s), "connections", describe_connections(s), "counters",
-        describe_counters(s), "partitions", json_integer((json_int_t)s->seats.count));
+        text_or_unknown(file_system(o->data)), "kernel",
+        text_or_unknown(known ? system.release : NULL), "lmdb", store_library_version(), "zeromq",
+        net_library_version(), "store", describe_store(s), "connections", describe_connections(s),
+        "counters", describe_counters(s), "partitions", json_integer((json_int_t)s->seats.count));
 }
 
 void shard_handle_status(struct shard *s, struct request *r)

@@ -26,6 +26,7 @@
 #include "base/list.h"
 #include "client/timer.h"
 #include "net/net.h"
+#include "wire/batch.h"
 #include "wire/command.h"
 #include "wire/frame.h"
 

@@ -45,7 +45,7 @@ extern "C" {
     X(TOO_LARGE, 7, USAGE, "the message is larger than message.max_bytes: send less or raise it")  \
     X(NO_MEMORY, 10, RETRIABLE, "out of memory: try again later or lower the limits")              \
     X(IO, 11, FATAL, "reading or writing failed: the detail names the file")                       \
-    X(STORE_FAILED, 12, RETRIABLE,                                                                     \
+    X(STORE_FAILED, 12, RETRIABLE,                                                                 \
       "the broker's store failed a write or an fsync and answers nothing until it is restarted: "  \
       "check the disk, then restart ferryd")                                                       \
     X(STORAGE_FULL, 13, THROTTLED,                                                                 \
@@ -56,7 +56,8 @@ extern "C" {
     X(NEWER_FORMAT, 17, FATAL, "the data was written by a newer Ferry: start that version")        \
     X(TIMEOUT, 20, RETRIABLE, "no answer in time: it may or may not have happened")                \
     X(UNREACHABLE, 21, RETRIABLE, "no broker answers: is ferryd running at that endpoint?")        \
-    X(NOT_LEADER, 22, RETRIABLE, "that broker does not lead the partition: ask again for metadata")\
+    X(NOT_LEADER, 22, RETRIABLE,                                                                   \
+      "that broker does not lead the partition: ask again for metadata")                           \
     X(THROTTLED, 23, THROTTLED, "the broker asks for patience: try again after the given time")    \
     X(QUEUE_FULL, 24, THROTTLED, "the local send queue is full: call ferry_poll and try again")    \
     X(SHUTTING_DOWN, 25, RETRIABLE, "the broker is shutting down: try again")                      \
@@ -81,7 +82,8 @@ extern "C" {
     X(SOURCE_FENCED, 54, FATAL, "another relay took over this source: stop this one")              \
     X(DENIED, 60, DENIED, "not allowed: ask for the permission")                                   \
     X(DB_RETRY, 70, RETRIABLE, "the database asks to repeat the transaction: roll back and retry") \
-    X(DB_SCHEMA, 71, USAGE, "the outbox tables are missing or of another version: run "            \
+    X(DB_SCHEMA, 71, USAGE,                                                                        \
+      "the outbox tables are missing or of another version: run "                                  \
       "`ferry outbox init`")                                                                       \
     X(DB, 72, FATAL, "the database refused: the detail has its words")
 
@@ -136,18 +138,18 @@ struct ferry_header {
 
 struct ferry_message {
     const char *topic;
-    int32_t partition;      /* FERRY_PARTITION_ANY: by the key, or spread when there is none. */
-    const void *key;        /* NULL: no key. Messages of one key stay in order. */
+    int32_t partition; /* FERRY_PARTITION_ANY: by the key, or spread when there is none. */
+    const void *key;   /* NULL: no key. Messages of one key stay in order. */
     size_t key_bytes;
     const void *payload;
     size_t payload_bytes;
     const struct ferry_header *headers;
     size_t header_count;
-    struct ferry_id id;     /* Zero: none, or made by the client if `message.ids` says so. A message
-                               with an id is dropped as a duplicate when the topic has seen the id
-                               within its dedupe window. */
-    int64_t timestamp_ms;   /* 0: now. */
-    void *opaque;           /* Comes back in the report. */
+    struct ferry_id id;   /* Zero: none, or made by the client if `message.ids` says so. A message
+                             with an id is dropped as a duplicate when the topic has seen the id
+                             within its dedupe window. */
+    int64_t timestamp_ms; /* 0: now. */
+    void *opaque;         /* Comes back in the report. */
 };
 
 /* How a send ended. Every accepted message ends in exactly one of the three, told exactly once. */
@@ -162,8 +164,8 @@ struct ferry_report {
     enum ferry_err err; /* FERRY_OK when stored; the reason otherwise. */
     const char *topic;  /* Lives during the callback. */
     int32_t partition;
-    int64_t offset;     /* -1 unless stored. For a duplicate, where the first one is. */
-    bool duplicate;     /* The broker had this message already; it is in the log once. */
+    int64_t offset; /* -1 unless stored. For a duplicate, where the first one is. */
+    bool duplicate; /* The broker had this message already; it is in the log once. */
     void *opaque;
 };
 
@@ -298,11 +300,11 @@ bool ferry_record_next_header(const struct ferry_record *record, size_t *positio
 
 struct ferry_topic_spec {
     const char *name;
-    uint32_t partitions;       /* 0: the broker's default. */
-    uint32_t replicas;         /* 0: the broker's default. */
-    int64_t retention_ms;      /* 0: the default (7 days); -1: for ever. */
-    int64_t retention_bytes;   /* By partition. 0: the default (no limit); -1: no limit. */
-    int64_t dedupe_window_ms;  /* For message ids. 0: the default (24 h); -1: off. */
+    uint32_t partitions;      /* 0: the broker's default. */
+    uint32_t replicas;        /* 0: the broker's default. */
+    int64_t retention_ms;     /* 0: the default (7 days); -1: for ever. */
+    int64_t retention_bytes;  /* By partition. 0: the default (no limit); -1: no limit. */
+    int64_t dedupe_window_ms; /* For message ids. 0: the default (24 h); -1: off. */
 };
 
 /* Creates a topic; it is durable and served when this returns. Creating one that exists with the
@@ -314,11 +316,11 @@ enum ferry_err ferry_topic_delete(struct ferry_client *client, const char *name,
 
 struct ferry_partition_info {
     int32_t partition;
-    enum ferry_err err;    /* FERRY_OK, or why the rest is not known. */
+    enum ferry_err err; /* FERRY_OK, or why the rest is not known. */
     uint32_t leader_node;
     int64_t start_offset;
-    int64_t end_offset;    /* One past the last committed record. */
-    int64_t size_bytes;    /* Stored, with entry headers. */
+    int64_t end_offset; /* One past the last committed record. */
+    int64_t size_bytes; /* Stored, with entry headers. */
 };
 
 struct ferry_topic_info {
@@ -341,11 +343,11 @@ void ferry_names_free(char ***names);
 
 struct ferry_subscription_partition {
     int32_t partition;
-    enum ferry_err err;   /* FERRY_OK, or why the rest is not known. */
-    int64_t position;     /* Next offset to read. */
+    enum ferry_err err; /* FERRY_OK, or why the rest is not known. */
+    int64_t position;   /* Next offset to read. */
     int64_t end_offset;
     int64_t lag_messages;
-    int64_t lag_ms;       /* Age of the oldest message not yet done; 0 when there is none. */
+    int64_t lag_ms; /* Age of the oldest message not yet done; 0 when there is none. */
 };
 
 struct ferry_subscription_info {
@@ -369,8 +371,9 @@ enum ferry_err ferry_subscription_delete(struct ferry_client *client, const char
 enum ferry_err ferry_subscription_list(struct ferry_client *client, const char *topic,
                                        int timeout_ms, char ***names, size_t *count);
 
-/* What the broker is and on what it stands, as one JSON object (free with ferry_text_free): version,
- * node, cluster id, shards, durability, file system, kernel, library versions, counters. */
+/* What the broker is and on what it stands, as one JSON object (free with ferry_text_free):
+ * version, node, cluster id, shards, durability, file system, kernel, library versions, counters.
+ */
 enum ferry_err ferry_broker_status(struct ferry_client *client, int timeout_ms, char **json);
 void ferry_text_free(char **text);
 
@@ -384,11 +387,11 @@ struct ferry_source;
 #define FERRY_CURSOR_MAX_BYTES 4096
 
 struct ferry_source_grant {
-    uint64_t epoch;             /* Fencing token of this election; rises with each. */
-    bool standby;               /* Another holder is active; its lease ends after retry_ms. */
+    uint64_t epoch; /* Fencing token of this election; rises with each. */
+    bool standby;   /* Another holder is active; its lease ends after retry_ms. */
     int64_t retry_ms;
-    const uint8_t *checkpoint;  /* What ferry_source_checkpoint() kept last. Lives until the next */
-    size_t checkpoint_bytes;    /* call on the source. */
+    const uint8_t *checkpoint; /* What ferry_source_checkpoint() kept last. Lives until the next */
+    size_t checkpoint_bytes;   /* call on the source. */
 };
 
 /* Opens (source, lane); `holder` names this process for people. No election yet. */
@@ -413,19 +416,18 @@ struct ferry_cursor {
 /* Reads the cursor in one partition. Errors: UNKNOWN_TOPIC, UNKNOWN_PARTITION, UNREACHABLE,
  * TIMEOUT. */
 enum ferry_err ferry_source_cursor(struct ferry_source *source, const char *topic,
-                                   int32_t partition, int timeout_ms,
-                                   struct ferry_cursor *cursor);
+                                   int32_t partition, int timeout_ms, struct ferry_cursor *cursor);
 
 struct ferry_append_result {
-    enum ferry_err err;     /* OK; CURSOR_CONFLICT (cursor holds the present one); SOURCE_FENCED;
-                               TIMEOUT, UNREACHABLE (unknown: read the cursor); a refusal of one
-                               message (TOO_LARGE, UNKNOWN_TOPIC, UNKNOWN_PARTITION, BAD_BATCH,
-                               DENIED), named by refused_index. */
-    size_t refused_index;   /* SIZE_MAX when the refusal is of the whole. */
-    int64_t base_offset;    /* Of the first message, when OK. */
-    uint64_t version;       /* The cursor's version after it, when OK or in conflict. */
+    enum ferry_err err;   /* OK; CURSOR_CONFLICT (cursor holds the present one); SOURCE_FENCED;
+                             TIMEOUT, UNREACHABLE (unknown: read the cursor); a refusal of one
+                             message (TOO_LARGE, UNKNOWN_TOPIC, UNKNOWN_PARTITION, BAD_BATCH,
+                             DENIED), named by refused_index. */
+    size_t refused_index; /* SIZE_MAX when the refusal is of the whole. */
+    int64_t base_offset;  /* Of the first message, when OK. */
+    uint64_t version;     /* The cursor's version after it, when OK or in conflict. */
     const struct ferry_cursor *cursor; /* On CURSOR_CONFLICT; lives during the callback. */
-    const char *detail;     /* Lives during the callback. */
+    const char *detail;                /* Lives during the callback. */
 };
 
 typedef void ferry_append_cb(const struct ferry_append_result *result, void *arg);
