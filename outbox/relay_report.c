@@ -98,7 +98,8 @@ void relay_report_json(struct buf *out, const char *name, const struct relay_sta
                ",\"failures\":%" PRIu64 ",\"wakes\":%" PRIu64 ",\"polls\":%" PRIu64,
                s->published_batches, s->covered_rows, s->dead_rows, s->deleted_rows, s->conflicts,
                s->fenced, s->failures, s->wakes, s->polls);
-    buf_printf(out, ",\"inflight\":%zu,\"blocked_topics\":%zu,\"blocked_partitions\":%zu,\"error\":",
+    buf_printf(out,
+               ",\"inflight\":%zu,\"blocked_topics\":%zu,\"blocked_partitions\":%zu,\"error\":",
                status->inflight_batches, status->blocked_topics, status->blocked_partitions);
     if (status->error.text[0] == '\0') {
         buf_printf(out, "null}\n");

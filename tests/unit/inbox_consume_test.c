@@ -11,14 +11,14 @@ struct ferry_batch {
 };
 
 struct log {
-    int64_t end;               /* Offsets 0..end-1. */
-    int64_t position;          /* Next fetch. */
+    int64_t end;      /* Offsets 0..end-1. */
+    int64_t position; /* Next fetch. */
     int64_t batch_rows;
     int64_t committed;
     int64_t now_ms;
-    int fetch_errors;          /* So many fetches fail with `fetch_error` first. */
+    int fetch_errors; /* So many fetches fail with `fetch_error` first. */
     enum ferry_err fetch_error;
-    int64_t jump_to;           /* The next fetch begins here once; -1: no jump. */
+    int64_t jump_to; /* The next fetch begins here once; -1: no jump. */
     int batches_open;
     int seeks;
     enum ferry_err commit_error;
@@ -373,7 +373,8 @@ static void a_busy_database_is_waited_out_however_long(void **state)
         .now_ms = log_now_ms,
         .pause = pause_then_unlock,
     };
-    struct ferry_consume_options options = {.group = "ledger", .idle_exit_ms = 100, .retries_max = 1};
+    struct ferry_consume_options options = {
+        .group = "ledger", .idle_exit_ms = 100, .retries_max = 1};
     batch_owner = &l;
     lock_holder = fixture_connect(f);
     fixture_exec_on(lock_holder, "BEGIN IMMEDIATE");

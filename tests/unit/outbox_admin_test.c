@@ -1,13 +1,11 @@
-/* What the command line asks of a database, the wake, the conf file, and the cursor's bytes. */
+/* What the command line asks of a database, the wake, the report, and the cursor's bytes. */
 #include "outbox_fixture.h"
 
 #include <poll.h>
 #include <sys/stat.h>
 
-#include "base/config.h"
 #include "outbox/cursor.h"
 #include "outbox/outbox_admin.h"
-#include "outbox/relay_options.h"
 #include "outbox/relay_report.h"
 #include "outbox/wake.h"
 
@@ -196,53 +194,6 @@ static void a_cursor_that_is_not_ours_is_refused(void **state)
     assert_int_equal(cursor_decode(bytes_of(blob, sizeof(blob)), &out, &e), FERRY_ERR_CORRUPT);
 }
 
-/* conf/ferry-outbox.conf shows every option of the table with its default and a paragraph. */
-static void the_conf_file_and_the_option_table_are_in_step(void **state)
-{
-    (void)state;
-    const char *source = getenv("FERRY_SOURCE");
-    if (source == NULL) {
-        skip();
-    }
-    char path[1024];
-    static char text[65536];
-    snprintf(path, sizeof(path), "%s/conf/ferry-outbox.conf", source);
-    struct relay_options from_file;
-    struct relay_options defaults;
-    struct config_problems problems;
-    const struct option_table *table = relay_options_table();
-    memset(&from_file, 0, sizeof(from_file));
-    memset(&defaults, 0, sizeof(defaults));
-    option_defaults(table, &from_file);
-    option_defaults(table, &defaults);
-    config_problems_init(&problems);
-    config_load_file(table, &from_file, path, &problems);
-    if (problems.count > 0) {
-        fail_msg("%.*s", (int)problems.lines.size, (const char *)problems.lines.data);
-    }
-    config_problems_fini(&problems);
-    assert_memory_equal(&from_file, &defaults, sizeof(defaults));
-
-    FILE *file = fopen(path, "re");
-    assert_non_null(file);
-    size_t bytes = fread(text, 1, sizeof(text) - 1, file);
-    fclose(file);
-    text[bytes] = '\0';
-    for (size_t i = 0; i < table->count; i++) {
-        char line[64];
-        snprintf(line, sizeof(line), "\n%s =", strchr(table->rows[i].name, '.') + 1);
-        const char *at = strstr(text, line);
-        if (at == NULL) {
-            fail_msg("%s is not in the conf file", table->rows[i].name);
-        }
-        const char *before = at;
-        while (before > text && before[-1] != '\n') {
-            before--;
-        }
-        assert_int_equal(*before, '#'); /* Its paragraph. */
-    }
-}
-
 static void the_report_is_one_json_object_with_null_for_the_unknown(void **state)
 {
     (void)state;
@@ -273,7 +224,6 @@ int main(void)
         FIXTURE_TEST(a_wake_arrives_over_a_long_path),
         cmocka_unit_test(a_cursor_comes_back_as_it_was),
         cmocka_unit_test(a_cursor_that_is_not_ours_is_refused),
-        cmocka_unit_test(the_conf_file_and_the_option_table_are_in_step),
         cmocka_unit_test(the_report_is_one_json_object_with_null_for_the_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
