@@ -47,7 +47,7 @@ void relay_report_line(struct buf *out, const char *name, const struct relay_sta
         buf_printf(out, " | %" PRIu64 " set aside", status->stats.dead_rows);
     }
     if (status->blocked_topics > 0) {
-        buf_printf(out, " | %zu unknown topics", status->blocked_topics);
+        buf_printf(out, " | unknown topics: %zu", status->blocked_topics);
     }
     if (status->error.text[0] != '\0') {
         buf_printf(out, " | %s", status->error.text);

@@ -211,6 +211,9 @@ static bool topic_has_flights(const struct relay_topic *topic)
 
 static void tell_missing(struct relay *r, struct relay_topic *topic)
 {
+    if (r->options->unknown_topic == RELAY_UNKNOWN_TOPIC_DEAD) {
+        return; /* Each row that is set aside is told of. */
+    }
     if (topic->said_at_us != 0 && r->now_us - topic->said_at_us < TELL_AGAIN_US) {
         return;
     }
