@@ -71,6 +71,7 @@ enum ferry_err relay_broker_open(struct relay_broker *broker, struct ferry_clien
         .elect = real_elect,
         .resign = real_resign,
         .partitions = real_partitions,
+        .partition_of_key = ferry_partition_of_key,
         .cursor = real_cursor,
         .append = real_append,
         .checkpoint = real_checkpoint,

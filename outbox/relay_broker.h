@@ -13,6 +13,7 @@ struct relay_broker {
                             struct ferry_source_grant *grant);
     enum ferry_err (*resign)(void *ctx, int timeout_ms);
     enum ferry_err (*partitions)(void *ctx, const char *topic, int timeout_ms, int32_t *partitions);
+    int32_t (*partition_of_key)(const void *key, size_t key_bytes, int32_t partitions);
     enum ferry_err (*cursor)(void *ctx, const char *topic, int32_t partition, int timeout_ms,
                              struct ferry_cursor *cursor);
     enum ferry_err (*append)(void *ctx, const char *topic, int32_t partition,

@@ -429,12 +429,14 @@ static bool topic_ready(struct relay *r, struct relay_topic *topic, const struct
     return false;
 }
 
-static struct relay_target *target_of_row(struct relay_topic *topic, const struct source_row *row)
+static struct relay_target *target_of_row(const struct relay *r, struct relay_topic *topic,
+                                          const struct source_row *row)
 {
     /* Without a key: spread, but a row read again goes where it went before. */
     int32_t partition =
         row->message.key != NULL
-            ? ferry_partition_of_key(row->message.key, row->message.key_bytes, topic->partitions)
+            ? r->broker->partition_of_key(row->message.key, row->message.key_bytes,
+                                          topic->partitions)
             : (int32_t)(row->position % topic->partitions);
     return &topic->targets[partition];
 }
@@ -456,7 +458,7 @@ struct relay_target *relay_topics_route(struct relay *r, const struct source_row
     if (!topic_ready(r, topic, row)) {
         return NULL;
     }
-    struct relay_target *t = target_of_row(topic, row);
+    struct relay_target *t = target_of_row(r, topic, row);
     if (t->state == RELAY_TARGET_LOST) {
         if (t->blocked_from != RELAY_NOT_BLOCKED) {
             return NULL;

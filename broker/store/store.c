@@ -2,7 +2,7 @@
 #include "store/store.h"
 
 #include <errno.h>
-#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/id.h"
@@ -81,6 +81,22 @@ void store_stats(const struct store *store, struct store_stats *stats)
         .commit_us_max = store->commit_us_max,
         .written_bytes = store->written_bytes,
     };
+}
+
+void store_check(const struct store *store)
+{
+    const struct store *s = store;
+    unsigned flags = 0;
+    struct stat st;
+    must(mdb_env_get_flags(s->env, &flags) == 0);
+    must((flags & ENV_UNSAFE_FLAGS) == 0);
+    must((s->write == NULL) == (s->write_log == NULL));
+    must(s->lock_fd >= 0);
+    must(s->room.used_bytes <= s->room.file_bytes);
+    must(fstat(s->data_fd, &st) == 0);
+    must(st.st_size >= s->room.file_bytes);
+    must(s->tails.count <= s->tails.capacity);
+    must(!s->failed || s->failure.text[0] != '\0');
 }
 
 /* ---- Identity ---- */
@@ -236,7 +252,7 @@ static enum ferry_err open_view(struct store *s, struct err_text *e)
     return FERRY_OK;
 }
 
-/* Sizes the map by the file, opens, and puts a reserve at the file's end where there is none. */
+/* The map is as large as the file (store_room.c says why). */
 static enum ferry_err open_data(struct store *s, struct err_text *e)
 {
     int64_t file_bytes = 0;
@@ -319,6 +335,7 @@ enum ferry_err store_open(const struct store_config *config, struct store **stor
     }
     room_refresh(s);
     read_find_map(s);
+    room_claim(s);
     (void)room_ensure(s, s->reserve_bytes);
     *store = s;
     return FERRY_OK;

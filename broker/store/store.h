@@ -30,6 +30,18 @@
  *   28 u32 skip_count 32 u32 payload_bytes 36 u32 0                40 u64 checksum: XXH3-64 over
  *      bytes 0..39, the skip list, and the first 16 bytes of the payload when type is a batch
  *      (its own checksum is among them), else the whole payload
+ *   group row, little-endian, 64 bytes:
+ *    0 u64 term  8 u64 vote  16 u64 commit  24 u64 trim_index  32 u64 trim_term
+ *   40 u64 deleted_index    48 u64 0       56 u64 checksum: XXH3-64 over bytes 0..55 and the key
+ *   identity row, little-endian, 48 bytes:
+ *    0 u32 "FRID"  4 u32 format  8 cluster id  24 u32 node  28 u32 shard  32 u32 shards  36 u32 0
+ *   40 u64 checksum: XXH3-64 over bytes 0..39
+ *
+ * The folder: data.mdb, LMDB's lock.mdb, LOCK (held by flock while open), and data.new while a
+ * first start makes data.mdb, which appears by rename, whole. An empty or shortened data.mdb is
+ * therefore never new but CORRUPT: it has lost what it acked.
+ *
+ * What nobody here can catch: a disk that fails to read a mapped page ends the process (SIGBUS).
  *
  * Threads: one. Bytes read live until store_read_end. */
 #ifndef FERRY_STORE_STORE_H
@@ -40,12 +52,12 @@
 
 #define STORE_FORMAT         1u
 #define STORE_KEY_MAX_BYTES  480u        /* Of a state table's key, without group and table. */
-#define STORE_TURN_MAX_BYTES (24u << 20) /* What one transaction may add, all together. */
+#define STORE_TURN_MAX_BYTES (24u << 20) /* What one transaction may add, all together (must). */
 
 struct store;
 
 struct store_config {
-    const char *path;           /* A folder; made (0700) when missing. */
+    const char *path;           /* A folder; made (0700) when missing, in a parent that exists. */
     struct ferry_id cluster_id; /* Zero: take what the folder has, or make a new one. */
     uint32_t node_id;
     uint32_t shard, shards;
@@ -169,7 +181,8 @@ MUST_CHECK enum ferry_err store_each_row(struct store *store, uint64_t group, ui
 
 /* True when `bytes` more of messages may be accepted: the file has, or can be given, that much and
  * the reserve. Grows the file in steps; cheap when there is room (no system call). Call outside a
- * write transaction. Becomes true again by itself when the disk or the log gets room. */
+ * write transaction, and best outside a view: while one is open the file cannot grow, and the
+ * answer is by what there is. Becomes true again by itself when the disk or the log gets room. */
 bool store_has_room(struct store *store, size_t bytes);
 
 struct store_stats {
@@ -181,5 +194,8 @@ struct store_stats {
 };
 const char *store_library_version(void); /* LMDB's own words; static text. */
 void store_stats(const struct store *store, struct store_stats *stats);
+
+/* Asserts what must hold between any two calls. For tests and the simulator. */
+void store_check(const struct store *store);
 
 #endif

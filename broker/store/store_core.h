@@ -122,6 +122,8 @@ void room_refresh(struct store *s);
 /* Gives the file `tail` bytes past the last page in use, if disk and max_bytes allow; false when
  * there are fewer in the end. Does nothing while a view or a write transaction is open. */
 bool room_ensure(struct store *s, int64_t tail);
+/* Sees to it that the end of the file has blocks: a copied file may have holes there. */
+void room_claim(struct store *s);
 /* Takes what a commit wrote off the count of free pages, until they are counted again. */
 void room_used(struct store *s, size_t bytes);
 /* Gives a file blocks up to `to` bytes, or leaves it at `from`. Errors: STORAGE_FULL, IO. */

@@ -5,6 +5,7 @@
  * moves back; once the file cannot grow, new entries live on pages that trims have freed. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -43,6 +44,16 @@ static int64_t room_for(size_t bytes)
 
 /* ---- Growing the file ---- */
 
+/* Asked first, because a fallocate that fails has taken all there was for a moment. */
+static bool disk_has(int fd, int64_t bytes)
+{
+    struct statvfs disk;
+    if (fstatvfs(fd, &disk) != 0) {
+        return true; /* fallocate will tell. */
+    }
+    return disk.f_bavail >= (uint64_t)bytes / disk.f_frsize;
+}
+
 static int allocate_blocks(int fd, int64_t from, int64_t to)
 {
     int rc;
@@ -59,6 +70,11 @@ static int allocate_blocks(int fd, int64_t from, int64_t to)
 enum ferry_err room_allocate(int fd, int64_t from, int64_t to, struct err_text *e, const char *path)
 {
     must(from < to);
+    if (!disk_has(fd, to - from)) {
+        return err_set(e, FERRY_ERR_STORAGE_FULL,
+                       "no room for %s to grow to %lld bytes: free space on its disk", path,
+                       (long long)to);
+    }
     if (allocate_blocks(fd, from, to) == 0) {
         return FERRY_OK;
     }
@@ -90,6 +106,18 @@ static bool grow_to(struct store *s, int64_t bytes)
     room_refresh(s);
     read_find_map(s);
     return true;
+}
+
+void room_claim(struct store *s)
+{
+    must(s->write == NULL);
+    if (tail_bytes(s) > 0 &&
+        allocate_blocks(s->data_fd, s->room.used_bytes, s->room.file_bytes) != 0) {
+        log_line(LOG_WARN, "store",
+                 "%s/data.mdb has holes that the disk cannot fill (%s): free space on it, a commit "
+                 "may fail",
+                 s->path, strerror(errno));
+    }
 }
 
 /* What the disk has just refused is not asked again at once; a smaller wish is. */
@@ -198,7 +226,6 @@ bool store_has_room(struct store *store, size_t bytes)
 {
     struct store *s = store;
     must(s->write == NULL);
-    must(bytes <= STORE_TURN_MAX_BYTES);
     if (s->failed) {
         return false;
     }

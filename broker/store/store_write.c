@@ -24,6 +24,13 @@ static void count_bytes(struct store *s, size_t bytes)
     must(s->turn_bytes <= STORE_TURN_MAX_BYTES);
 }
 
+/* Before a turn, and after it for has_room, which may be asked while a view is open. As good as it
+ * gets: without room has_room says no, and at last the puts answer STORAGE_FULL. */
+static void make_room(struct store *s)
+{
+    (void)room_ensure(s, TURN_TAIL_BYTES + s->reserve_bytes);
+}
+
 enum ferry_err store_begin(struct store *store)
 {
     struct store *s = store;
@@ -31,8 +38,7 @@ enum ferry_err store_begin(struct store *store)
     if (s->failed) {
         return FERRY_ERR_STORE_FAILED;
     }
-    /* As good as it gets: without room the puts answer STORAGE_FULL. */
-    (void)room_ensure(s, TURN_TAIL_BYTES + s->reserve_bytes);
+    make_room(s);
     if (s->failed) {
         return FERRY_ERR_STORE_FAILED;
     }
@@ -80,6 +86,7 @@ enum ferry_err store_commit(struct store *store)
     s->written_bytes += s->turn_bytes;
     room_refresh(s);
     room_used(s, s->turn_bytes);
+    make_room(s);
     return FERRY_OK;
 }
 

@@ -12,15 +12,14 @@
  * never buffered without bound; (4) out of file descriptors is an answer to the peer's connect, not
  * a busy loop or an abort.
  *
- * What a client in another language must do: be a DEALER without a routing id, send messages of one
- * part which is not empty, and send its first within 2 * handshake_ms of connecting. An empty
+ * What a client in another language must do: be a DEALER without a routing id, send messages of
+ * one part which is not empty, and send its first within 2 * handshake_ms of connecting. An empty
  * message may come first, once (ZMQ_PROBE_ROUTER does that; links do). ZMTP heartbeats are not
- * needed; who sends them all day is asked to connect again once they add up to message_max_bytes.
+ * needed; who sends them for days must connect again once they add up to message_max_bytes.
  *
- * What a hostile peer can make a server hold: its undelivered bytes are bounded by
- * message_max_bytes
- * + 64 KiB, but as empty parts each 2 of them take 64 bytes of memory: some 32 * message_max_bytes
- * a connection, until the second watch (200 ms) has cut it. connections_max bounds the sum.
+ * What a hostile peer can make a server hold: undelivered, message_max_bytes and 64 KiB, and what
+ * it sends between two watches. As empty parts each 2 bytes of that take 64 bytes of memory, until
+ * the watch cuts it. connections_max bounds the sum.
  *
  * Threads: a context may be shared; a server or link belongs to one thread. net_wake_signal may be
  * called from any thread and from signal handlers. */
@@ -36,7 +35,7 @@ struct net_link;
 
 /* Errors: NO_MEMORY, IO. */
 MUST_CHECK enum ferry_err net_context_new(int io_threads, struct ferry_context **context);
-const char *net_library_version(void);                 /* "4.3.4"; static text. */
+const char *net_library_version(void); /* "4.3.4"; static text. */
 void net_context_free(struct ferry_context **context); /* Every socket must be closed before. */
 
 /* A received message; may be moved by assignment of ownership only through net_message_move. */
@@ -53,9 +52,9 @@ typedef uint32_t net_peer;
 
 struct net_server_config {
     size_t message_max_bytes;
-    int connections_max; /* Above it new connections are closed at once. */
-    int queue_max;       /* Messages in each direction of a connection (high-water marks). */
-    int handshake_ms;    /* For the greeting; also for the machine of a peer to show life. */
+    int connections_max;     /* Above it new connections are closed at once. */
+    int queue_max;           /* Messages in each direction of a connection (high-water marks). */
+    int handshake_ms;        /* For the greeting; a peer that takes nothing for so long is cut. */
 };
 
 /* Binds. `endpoint` is tcp://HOST:PORT (PORT may be *), ipc://PATH or inproc://NAME. Errors:

@@ -9,8 +9,9 @@
  * memory of a link is bounded by NET_LINK_QUEUE_MAX messages of the largest size (BAD-Z03). */
 #define NET_LINK_QUEUE_MAX 256
 
-#define NET_LINK_TIMEOUT_MS       5000 /* To connect, to shake hands, to give a silent peer up. */
-#define NET_LINK_RECONNECT_MS     50   /* First; doubled up to the maximum. */
+#define NET_LINK_TIMEOUT_MS       5000  /* To connect and to shake hands. */
+#define NET_LINK_DEAD_MS          10000 /* Sent bytes not taken for so long: connect again. */
+#define NET_LINK_RECONNECT_MS     50    /* First; doubled up to the maximum. */
 #define NET_LINK_RECONNECT_MAX_MS 1000
 
 struct net_link {
@@ -35,7 +36,7 @@ static void set_options(void *socket, const struct net_endpoint *endpoint, size_
      * it is; a connection that says nothing is cut (net_watch.c). */
     net_set_int(socket, ZMQ_PROBE_ROUTER, 1);
     net_set_int(socket, ZMQ_IPV6, strchr(endpoint->host, ':') != NULL);
-    net_set_keepalive(socket, NET_LINK_TIMEOUT_MS);
+    net_set_keepalive(socket, NET_LINK_DEAD_MS);
 }
 
 static enum ferry_err connect_error(const char *text, struct err_text *e)

@@ -45,7 +45,9 @@ static void set_options(struct net_server *server)
     net_set_int(socket, ZMQ_RCVHWM, config->queue_max);
     net_set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
     net_set_int(socket, ZMQ_HANDSHAKE_IVL, config->handshake_ms);
-    net_set_keepalive(socket, config->handshake_ms);
+    /* Later than the watch finds a peer that does not read: the kernel gives those up by the same
+     * option, but counts nothing. */
+    net_set_keepalive(socket, 2 * config->handshake_ms);
 }
 
 static enum ferry_err socket_error(const char *what, struct err_text *e)

@@ -27,6 +27,7 @@ struct net_server {
     bool listener_closed;         /* The library has closed its listening socket. */
     uint64_t drains;              /* Times that receive has found nothing more. */
     int watch_from;               /* Descriptor at which the next watch begins. */
+    int64_t trim_at_us;           /* When to give memory back to the system; 0: not wanted. */
     struct net_server_stats stats;
 };
 

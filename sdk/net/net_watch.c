@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/tcp.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -19,6 +20,9 @@
  * than this. The library's own mark counts messages, of whatever size (BAD-Z03). */
 #define NET_UNREAD_MESSAGES  4
 #define NET_UNREAD_BYTES_MIN (4 << 20)
+
+/* After a hoard is cut; by then the library has let go of it. */
+#define NET_TRIM_AFTER_US 300000
 
 #define NET_WATCH_SLICE        2048  /* Connections that one watch looks at. */
 #define NET_EVENTS_MAX         65536 /* Events that one call reads: more means failing accepts. */
@@ -240,10 +244,19 @@ static int64_t taken_by_library(const struct tcp_info *info, int fd, int64_t eno
     return received - unread;
 }
 
+static bool has_message_waiting(struct net_server *server)
+{
+    int events;
+    size_t bytes = sizeof(events);
+    must(zmq_getsockopt(server->socket, ZMQ_EVENTS, &events, &bytes) == 0);
+    return (events & ZMQ_POLLIN) != 0;
+}
+
 /* A whole message is delivered as soon as it is there, so what the library holds of a connection is
- * at most one unfinished message, or it is parts of one that never ends. Held too much is a
- * suspicion; it is proven when since then either receive has found nothing at all, or more messages
- * came in than there are connections (the library serves them in turn) and none from this one. */
+ * at most one unfinished message, or it is parts of one that never ends. Held too much is proven at
+ * once when no message waits at all. While some do it is a suspicion, and proven when since then
+ * either receive has found nothing, or more messages came in than there are connections (the
+ * library serves them in turn) and none from this one. */
 static bool is_hoarding(struct net_server *server, struct net_conn *conn,
                         const struct tcp_info *info, int fd)
 {
@@ -255,6 +268,9 @@ static bool is_hoarding(struct net_server *server, struct net_conn *conn,
     if (taken - conn->delivered <= held_max) {
         conn->suspect = false;
         return false;
+    }
+    if (!has_message_waiting(server)) {
+        return true;
     }
     if (!conn->suspect || conn->delivered != conn->suspect_delivered) {
         conn->suspect = true;
@@ -309,6 +325,7 @@ static void watch_connection(struct net_server *server, int fd, int64_t now_us)
         log_line(LOG_WARN, "net", "cutting off a peer of %s: it sends a message that never ends",
                  server->listener.endpoint);
         net_watch_cut(server, fd, NET_CUT_HOARDING);
+        server->trim_at_us = now_us + NET_TRIM_AFTER_US;
     } else if (is_not_reading(server, conn, &info, now_us)) {
         net_watch_cut(server, fd, NET_CUT_NOT_READING);
     }
@@ -324,6 +341,10 @@ void net_server_watch(struct net_server *server)
         server->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     }
     int64_t now_us = clock_monotonic_us();
+    if (server->trim_at_us != 0 && now_us > server->trim_at_us) {
+        server->trim_at_us = 0;
+        (void)malloc_trim(0); /* Or the allocator keeps what the hoard took. */
+    }
     int fds = (int)server->conns.capacity;
     int looks = fds < NET_WATCH_SLICE ? fds : NET_WATCH_SLICE;
     for (int i = 0; i < looks; i++) {

@@ -254,6 +254,19 @@ static void bad_z01_a_handshake_without_a_message_is_cut(void **state)
     others_go_on(f);
 }
 
+/* The other side of it: a link that has nothing to say has greeted, and stays. */
+static void a_link_that_idles_keeps_its_connection(void **state)
+{
+    struct fixture *f = *state;
+    int64_t end = clock_monotonic_us() + 4 * HANDSHAKE_MS * 1000;
+    while (clock_monotonic_us() < end) {
+        turn(f);
+    }
+    assert_int_equal(stats_of(f).connections_accepted, 1);
+    assert_int_equal(stats_of(f).connections_open, 1);
+    others_go_on(f);
+}
+
 /* ---- Z02: sizes ------------------------------------------------------------------------------ */
 
 static void bad_z02_a_header_that_claims_too_much_is_refused_before_memory_is_taken(void **state)
@@ -586,7 +599,7 @@ static void bad_z10_a_dead_machine_is_found_by_keepalive(void **state)
         assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, &bytes), 0);
         assert_int_equal(alive, 1);
         assert_true(idle <= 5);
-        assert_int_equal(timeout, HANDSHAKE_MS);
+        assert_int_equal(timeout, 2 * HANDSHAKE_MS);
         found++;
     }
     assert_int_equal(found, 1);
@@ -740,6 +753,54 @@ static int without_descriptors(void)
     return 0;
 }
 
+/* More connections are asked for than there are descriptors: some are left to the rest of the
+ * process, and a file can be opened when the server has all the connections it takes. */
+static int with_few_descriptors(void)
+{
+    enum { KNOCKS = 64 };
+    struct fixture f = {0};
+    int knocks[KNOCKS];
+    for (int i = 0; i < KNOCKS; i++) {
+        int low = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        knocks[i] = fcntl(low, F_DUPFD_CLOEXEC, 200); /* Above the limit to come. */
+        (void)close(low);
+    }
+    struct rlimit limit = {.rlim_cur = 64, .rlim_max = 64};
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || net_context_new(1, &f.context) != FERRY_OK) {
+        return 1;
+    }
+    open_server(&f, 1000, QUEUE_MAX);
+    open_link(&f);
+    others_go_on(&f);
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)f.port)};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (int i = 0; i < KNOCKS; i++) {
+        if (connect(knocks[i], (struct sockaddr *)&to, sizeof(to)) != 0) {
+            return 2;
+        }
+        turn(&f);
+        int file = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (file < 0) {
+            return 3;
+        }
+        (void)close(file);
+    }
+    if (stats_of(&f).cut_limit == 0) {
+        return 4;
+    }
+    others_go_on(&f);
+    net_link_close(&f.link);
+    net_server_close(&f.server);
+    net_context_free(&f.context);
+    return 0;
+}
+
+static void bad_z14_connections_leave_descriptors_to_the_rest_of_the_process(void **state)
+{
+    (void)state;
+    in_a_child(with_few_descriptors);
+}
+
 static void bad_z14_connects_without_descriptors_are_turned_away_and_nothing_spins(void **state)
 {
     (void)state;
@@ -822,6 +883,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(bad_z01_silence_and_a_slow_greeting_are_dropped),
         TEST(bad_z01_a_handshake_without_a_message_is_cut),
+        TEST(a_link_that_idles_keeps_its_connection),
         TEST(bad_z02_a_header_that_claims_too_much_is_refused_before_memory_is_taken),
         TEST(bad_z02_an_oversized_message_is_dropped_with_its_peer),
         TEST(bad_z03_a_peer_that_does_not_read_is_cut),
@@ -839,6 +901,7 @@ int main(void)
         TEST(bad_z11_a_link_without_a_server_queues_up_to_its_limit),
         TEST(bad_z12_closing_does_not_wait_for_what_is_queued),
         TEST(bad_z14_connections_above_the_limit_are_closed_at_once),
+        cmocka_unit_test(bad_z14_connections_leave_descriptors_to_the_rest_of_the_process),
         cmocka_unit_test(bad_z14_connects_without_descriptors_are_turned_away_and_nothing_spins),
         cmocka_unit_test(bad_z15_standard_files_that_are_closed_do_not_matter),
         TEST(bad_z18_old_protocol_versions_get_no_more_than_new_ones),

@@ -255,6 +255,7 @@ static void random_turns_leave_what_a_naive_twin_has(void **state)
             if (prng_below(&p, 20) == 0) {
                 fixture_reopen(f);
             }
+            store_check(f->store);
             compare(f->store, now, turn % 50 == 49);
         }
         store_close(&f->store);

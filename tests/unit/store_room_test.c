@@ -57,6 +57,26 @@ static void the_file_grows_in_steps_up_to_its_limit(void **state)
     assert_false(store_has_room(f->store, 500000));
 }
 
+/* As cp and rsync leave it when told to save space. */
+static void a_sparse_file_gets_its_blocks_at_open(void **state)
+{
+    struct fixture *f = *state;
+    struct store_stats stats;
+    struct stat st;
+    char name[400];
+    fixture_open(f);
+    append_one(f->store, 1, 1, 1000);
+    store_stats(f->store, &stats);
+    store_close(&f->store);
+    (void)snprintf(name, sizeof(name), "%s/data.mdb", f->folder);
+    assert_int_equal(truncate(name, stats.used_bytes), 0);
+    assert_int_equal(truncate(name, stats.file_bytes), 0);
+    fixture_open(f);
+    assert_int_equal(stat(name, &st), 0);
+    assert_int_equal(st.st_size, stats.file_bytes);
+    assert_true(st.st_blocks * 512 >= stats.file_bytes);
+}
+
 /* Without a view or a write in the way; a view keeps the map where it is, and the answer honest. */
 static void a_view_keeps_the_file_from_growing_under_it(void **state)
 {
@@ -229,6 +249,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         store_test(a_new_file_has_its_reserve_allocated),
         store_test(the_file_grows_in_steps_up_to_its_limit),
+        store_test(a_sparse_file_gets_its_blocks_at_open),
         store_test(a_view_keeps_the_file_from_growing_under_it),
         store_test(a_log_at_its_limit_refuses_then_takes_again_what_trims_free),
         mounted_test(a_full_disk_refuses_produce_and_commits_the_rest),
