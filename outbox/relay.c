@@ -146,11 +146,7 @@ void relay_halt(struct relay *r, const char *why)
 
 void relay_stop(struct relay *r)
 {
-    if (!r->stopping) {
-        r->stopping = true;
-        r->stop_until_us = 0;
-        relay_rewind(r);
-    }
+    r->stopping = true; /* What is queued and not sent holds the low mark where it is. */
 }
 
 void relay_wake(struct relay *r)
@@ -329,14 +325,15 @@ void relay_status(struct relay *r, int64_t now_wall_ms, struct relay_status *sta
     if (r->stats.elections == 0) {
         return;
     }
-    if (r->source->ops->last(r->source->driver, &last, &e) == FERRY_OK) {
-        status->backlog_known = true;
-        status->backlog_rows = last > status->settled ? last - status->settled : 0;
-    }
     bool found = false;
-    if (r->source->ops->oldest(r->source->driver, status->settled, &found, &created_ms, &e) ==
-            FERRY_OK &&
-        found) {
+    if (r->source->ops->oldest(r->source->driver, status->settled, &found, &created_ms, &e) !=
+            FERRY_OK ||
+        r->source->ops->last(r->source->driver, &last, &e) != FERRY_OK) {
+        return;
+    }
+    status->backlog_known = true;
+    if (found) { /* Otherwise the last ones given are gone: published by a relay before us. */
+        status->backlog_rows = last > status->settled ? last - status->settled : 0;
         status->oldest_known = true;
         status->oldest_ms = now_wall_ms > created_ms ? now_wall_ms - created_ms : 0;
     }

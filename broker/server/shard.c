@@ -160,9 +160,10 @@ static enum ferry_err write_transaction(struct shard *s)
     if (err != FERRY_OK) {
         return err;
     }
+    uint32_t rows_left = REPLICA_FLUSH_ROWS_TURN;
     for (struct list *n = s->touched.next; n != &s->touched && err == FERRY_OK; n = n->next) {
         if (replica_wants_write(seat_of(n)->replica, s->now_us)) {
-            err = replica_write(seat_of(n)->replica, s->now_us);
+            err = replica_write(seat_of(n)->replica, s->now_us, &rows_left);
         }
     }
     if (err == FERRY_OK) {

@@ -252,7 +252,7 @@ static enum ferry_err open_view(struct store *s, struct err_text *e)
     return FERRY_OK;
 }
 
-/* Sizes the map by the file, opens, and puts a reserve at the file's end where there is none. */
+/* The map is as large as the file (store_room.c says why). */
 static enum ferry_err open_data(struct store *s, struct err_text *e)
 {
     int64_t file_bytes = 0;
