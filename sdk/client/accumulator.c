@@ -212,6 +212,7 @@ void accumulator_unstage(struct topic *t)
     struct list *node;
     list_init(&left);
     pthread_mutex_lock(&c->lock);
+    t->known = true; /* Here, so that no later message gets ahead of the staged ones. */
     while ((node = list_pop_front(&t->staged)) != NULL) {
         struct parcel *from = list_entry(node, struct parcel, node);
         enum ferry_err err = move_records(from);

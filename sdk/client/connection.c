@@ -384,7 +384,7 @@ static void on_hello(struct request *r, const struct reply *reply)
         (hello_reply_decode(reply->frame.body, &h) != FERRY_OK || !limits_are_sane(&h))) {
         k->client->bad_replies++;
         k->state = CONNECTION_NEW;
-        fail_all(k, &k->waiting, FERRY_ERR_BAD_FRAME, "the broker's greeting is malformed");
+        fail_all(k, &k->waiting, FERRY_OK, ""); /* Not an answer: whoever asked tries again. */
         return;
     }
     if (!reply->answered) {

@@ -408,11 +408,19 @@ static bool send_numbered(struct partition *p)
     return true;
 }
 
+/* The broker remembers so many batches back that it knows every one of the window again: counted
+ * from the oldest without an answer, not by how many are out (answers may come out of order). */
+static bool is_in_window(const struct partition *p, const struct parcel *parcel)
+{
+    const struct parcel *oldest = first_of(&p->stream.sent);
+    uint64_t window = (uint64_t)client_of(p)->options.producer_inflight;
+    return oldest == NULL || parcel->ordinal - oldest->ordinal < window;
+}
+
 static void send_pending(struct partition *p)
 {
     struct stream *s = &p->stream;
-    unsigned inflight_max = (unsigned)client_of(p)->options.producer_inflight;
-    while (s->in_flight < inflight_max && !list_is_empty(&s->pending)) {
+    while (!list_is_empty(&s->pending) && is_in_window(p, first_of(&s->pending))) {
         struct parcel *parcel = first_of(&s->pending);
         if (!number(p, parcel) || !put_on_wire(p, parcel)) {
             return;

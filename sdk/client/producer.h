@@ -71,7 +71,8 @@ struct accepted {
     int64_t deadline_us; /* 0: from now. */
 };
 MUST_CHECK enum ferry_err accumulator_add(struct topic *t, const struct accepted *m, bool *wake);
-/* The io thread, metadata has come: staged messages go to their partitions. */
+/* The io thread, metadata has come: the topic is known from now on, and staged messages go to
+ * their partitions. */
 void accumulator_unstage(struct topic *t);
 /* Ends all that is staged. */
 void accumulator_fail_staged(struct topic *t, enum ferry_err err);

@@ -73,7 +73,7 @@ struct pending {
 };
 
 struct seen {
-    uint64_t producer_id, sequence, checksum;
+    uint64_t group, producer_id, sequence, checksum;
     uint32_t epoch;
 };
 
@@ -216,17 +216,18 @@ static void answer_producer_init(struct fake_broker *b, struct buf *frame, const
 
 /* ---- Produce. */
 
-static void remember_bytes(struct fake_broker *b, const struct batch_header *h)
+static void remember_bytes(struct fake_broker *b, uint64_t group, const struct batch_header *h)
 {
     for (size_t i = 0; i < b->seen_count; i++) {
         struct seen *s = &b->seen[i];
-        if (s->producer_id == h->producer_id && s->epoch == h->producer_epoch &&
+        if (s->group == group && s->producer_id == h->producer_id && s->epoch == h->producer_epoch &&
             s->sequence == h->first_sequence && s->checksum != h->checksum) {
             b->differing++;
         }
     }
     if (b->seen_count < SEEN_MAX) {
-        b->seen[b->seen_count++] = (struct seen){.producer_id = h->producer_id,
+        b->seen[b->seen_count++] = (struct seen){.group = group,
+                                                 .producer_id = h->producer_id,
                                                  .sequence = h->first_sequence,
                                                  .checksum = h->checksum,
                                                  .epoch = h->producer_epoch};
@@ -300,7 +301,7 @@ static void answer_produce(struct fake_broker *b, struct buf *frame, const struc
     assert_int_equal(batch_check(f->attachment, &h, &e), FERRY_OK);
     struct fake_partition *p = partition_of(b, request.group);
     enum ferry_err err = FERRY_ERR_UNKNOWN_PARTITION;
-    remember_bytes(b, &h);
+    remember_bytes(b, request.group, &h);
     if (p != NULL) {
         err = sequence(p, &h, f->attachment, &reply);
     }
@@ -978,13 +979,21 @@ int64_t fake_committed(struct fake_broker *b, int partition)
     return committed;
 }
 
+static struct list *next_stored(struct fake_broker *b, struct list *n)
+{
+    pthread_mutex_lock(&b->lock);
+    struct list *next = n->next;
+    pthread_mutex_unlock(&b->lock);
+    return next;
+}
+
 void fake_each_record(struct fake_broker *b, int partition,
                       void (*visit)(const struct batch_record *record, int64_t offset, void *arg),
                       void *arg)
 {
-    pthread_mutex_lock(&b->lock);
-    struct fake_partition *p = &b->partitions[partition];
-    for (struct list *n = p->log.next; n != &p->log; n = n->next) {
+    struct list *log = &b->partitions[partition].log;
+    /* Stored batches stay until the end, so the visitor runs without the lock (it may fail). */
+    for (struct list *n = next_stored(b, log); n != log; n = next_stored(b, n)) {
         struct stored *s = list_entry(n, struct stored, node);
         struct batch_reader reader;
         struct batch_record record;
@@ -994,7 +1003,6 @@ void fake_each_record(struct fake_broker *b, int partition,
             visit(&record, s->base_offset + i, arg);
         }
     }
-    pthread_mutex_unlock(&b->lock);
 }
 
 void fake_store(struct fake_broker *b, int partition, struct bytes batch)
