@@ -773,6 +773,8 @@ static void open_server(struct fake_broker *b, const char *endpoint)
     struct net_server_config config = {.message_max_bytes = FRAME_LIMIT,
                                        .connections_max = 64,
                                        .queue_max = 1000,
+                                       .replies_max = 1000,
+                                       .unread_max_bytes = 64u << 20,
                                        .handshake_ms = 5000};
     enum ferry_err err = net_server_open(b->context, endpoint, &config, &b->server, &e);
     if (err != FERRY_OK) {
