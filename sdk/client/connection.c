@@ -96,8 +96,7 @@ static void finish(struct request *r, const struct reply *reply)
 
 static void fail(struct request *r, enum ferry_err err, const char *detail)
 {
-    struct reply reply = {
-        .err = err, .written = r->written, .detail = bytes_of_string(detail)};
+    struct reply reply = {.err = err, .written = r->written, .detail = bytes_of_string(detail)};
     finish(r, &reply);
 }
 
@@ -161,9 +160,8 @@ static void start_again(struct connection *k)
 static bool ensure_link(struct connection *k)
 {
     struct err_text e;
-    return k->link != NULL ||
-           net_link_open(k->client->context, k->endpoint, FRAME_MAX_BYTES, &k->link, &e) ==
-               FERRY_OK;
+    return k->link != NULL || net_link_open(k->client->context, k->endpoint, FRAME_MAX_BYTES,
+                                            &k->link, &e) == FERRY_OK;
 }
 
 /* ---- Requests. */

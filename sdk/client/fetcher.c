@@ -338,8 +338,7 @@ static void take_data(struct ferry_consumer *s, const struct fetch_ask *ask,
     struct ferry_batch *b = NULL;
     int64_t next_offset;
     pthread_mutex_unlock(&s->client->lock); /* Checksums take their time. */
-    enum ferry_err err =
-        batch_view_new(h, ask->partition, data, ask->offset, &b, &next_offset);
+    enum ferry_err err = batch_view_new(h, ask->partition, data, ask->offset, &b, &next_offset);
     pthread_mutex_lock(&s->client->lock);
     if (r->generation != ask->generation) {
         ferry_batch_free(&b);
