@@ -2,8 +2,8 @@
  *
  * Two connections: `reader` is read-only and never inside a transaction between calls, so that
  * checkpoints are not held up; `writer` deletes what is published and sets rows aside, each in one
- * IMMEDIATE transaction. SQLite has one writer at a time and AUTOINCREMENT never repeats an id, so ids
- * become visible in order and the id is the position. */
+ * IMMEDIATE transaction. SQLite has one writer at a time and AUTOINCREMENT never repeats an id, so
+ * ids become visible in order and the id is the position. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -21,8 +21,9 @@
 #include "outbox/wake.h"
 #include "wire/batch.h"
 
-/* How long a write waits for the application's own. Short, because nothing else of this relay happens
- * meanwhile, its lease's renewal included; what could not be written is tried again later. */
+/* How long a write waits for the application's own. Short, because nothing else of this relay
+ * happens meanwhile, its lease's renewal included; what could not be written is tried again later.
+ */
 #define WRITER_BUSY_MS 500
 #define READER_BUSY_MS 500
 
@@ -59,7 +60,8 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_REMOVE] = "DELETE FROM ferry_outbox WHERE id <= ?1",
     [STATEMENT_COPY_DEAD] =
         "INSERT OR REPLACE INTO ferry_outbox_dead (id, topic, mkey, msg_id, headers, payload, "
-        "created_ms, reason, dead_ms) SELECT id, topic, mkey, msg_id, headers, payload, created_ms, "
+        "created_ms, reason, dead_ms) SELECT id, topic, mkey, msg_id, headers, payload, "
+        "created_ms, "
         "?2, CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) "
         "FROM ferry_outbox WHERE id = ?1",
     [STATEMENT_REMOVE_ONE] = "DELETE FROM ferry_outbox WHERE id = ?1",
@@ -343,7 +345,8 @@ static enum ferry_err read_number(struct source_sqlite *s, enum statement which,
         *found = sqlite3_column_type(stmt, 0) != SQLITE_NULL;
         *number = sqlite3_column_int64(stmt, 0);
     } else if (code != SQLITE_DONE) {
-        err = sqlite_error(which < STATEMENT_READER_COUNT ? s->reader : s->writer, code, s->path, e);
+        err =
+            sqlite_error(which < STATEMENT_READER_COUNT ? s->reader : s->writer, code, s->path, e);
     }
     sqlite3_reset(stmt);
     return err;
@@ -441,8 +444,7 @@ static enum ferry_err driver_verify(void *driver, const struct source_cursor *cu
 static enum ferry_err write_step(struct source_sqlite *s, enum statement which, struct err_text *e)
 {
     int code = sqlite3_step(s->statements[which]);
-    enum ferry_err err =
-        code == SQLITE_DONE ? FERRY_OK : sqlite_error(s->writer, code, s->path, e);
+    enum ferry_err err = code == SQLITE_DONE ? FERRY_OK : sqlite_error(s->writer, code, s->path, e);
     sqlite3_reset(s->statements[which]);
     return err;
 }
@@ -557,8 +559,8 @@ static enum ferry_err check_file_system(const struct source_sqlite *s, struct er
     static const struct {
         long magic;
         const char *name;
-    } refused[] = {{0x6969, "NFS"}, {0x517b, "SMB"}, {(long)0xff534d42u, "CIFS"},
-                   {(long)0xfe534d42u, "SMB2"}};
+    } refused[] = {
+        {0x6969, "NFS"}, {0x517b, "SMB"}, {(long)0xff534d42u, "CIFS"}, {(long)0xfe534d42u, "SMB2"}};
     struct statfs fs;
     if (statfs(s->path, &fs) != 0) {
         return err_set(e, FERRY_ERR_IO, "%s: statfs: %s", s->path, strerror(errno));
@@ -595,10 +597,11 @@ static enum ferry_err check_journal(struct source_sqlite *s, struct err_text *e)
     if (code != SQLITE_ROW) {
         err = sqlite_error(s->writer, code, s->path, e);
     } else if (strcmp((const char *)sqlite3_column_text(stmt, 0), "wal") != 0) {
-        err = err_set(e, FERRY_ERR_DB_SCHEMA,
-                      "%s: its journal is not WAL, so reading it would stop its writers: run `ferry "
-                      "outbox init sqlite:%s`",
-                      s->path, s->path);
+        err =
+            err_set(e, FERRY_ERR_DB_SCHEMA,
+                    "%s: its journal is not WAL, so reading it would stop its writers: run `ferry "
+                    "outbox init sqlite:%s`",
+                    s->path, s->path);
     }
     sqlite3_finalize(stmt);
     return err;
@@ -608,8 +611,8 @@ static enum ferry_err prepare_all(struct source_sqlite *s, struct err_text *e)
 {
     for (size_t i = 0; i < STATEMENT_COUNT; i++) {
         sqlite3 *connection = i < STATEMENT_READER_COUNT ? s->reader : s->writer;
-        int code = sqlite3_prepare_v3(connection, statement_texts[i], -1,
-                                      SQLITE_PREPARE_PERSISTENT, &s->statements[i], NULL);
+        int code = sqlite3_prepare_v3(connection, statement_texts[i], -1, SQLITE_PREPARE_PERSISTENT,
+                                      &s->statements[i], NULL);
         if (code != SQLITE_OK) {
             return sqlite_error(connection, code, s->path, e);
         }

@@ -10,7 +10,7 @@
 #define WATCH_US          100000
 #define MESSAGES_TURN_MAX 8192u
 #define HANDSHAKE_MS      5000
-#define QUEUE_MAX         64 /* Frames a connection may have waiting in each direction. */
+#define QUEUE_MAX         32 /* Frames a connection may have waiting in each direction. */
 
 /* ---- Seats ---- */
 

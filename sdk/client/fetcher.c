@@ -116,7 +116,11 @@ static void cancel_outdated(struct ferry_consumer *s)
 /* With the lock: puts every partition that may be fetched on its endpoint's list. */
 static void collect(struct ferry_consumer *s, int64_t now_us, int64_t *next_us)
 {
-    for (int32_t i = 0; i < s->partition_count; i++) {
+    /* Each time from another partition on: a reply that is full before its last items starves none.
+     */
+    s->first_asked = s->partition_count > 0 ? (s->first_asked + 1) % s->partition_count : 0;
+    for (int32_t n = 0; n < s->partition_count; n++) {
+        int32_t i = (s->first_asked + n) % s->partition_count;
         struct reader *r = &s->readers[i];
         struct connection *k = s->topic->partitions[i]->leader;
         if (r->asked || k == NULL) {

@@ -379,6 +379,15 @@ nothing of Ferry in between, the same bytes, the same bytes in flight, the bette
 """
 
 
+def shown_command(words):
+    """Without the options that name places of one machine."""
+    shown, places = [], ("--bin", "--dir", "--data")
+    for at, word in enumerate(words):
+        if word.split("=")[0] not in places and (at == 0 or words[at - 1] not in places):
+            shown.append(word)
+    return " ".join(shown)
+
+
 def main():
     options = parse_options()
     place, table = Place(options), Table()
@@ -386,7 +395,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="ferry-bench-", dir=options.dir) as folder:
         machine = describe(place)
         events = measure(place, options, table, folder)
-    command = " ".join(w for w in sys.argv[1:] if not w.startswith(os.sep))
+    command = shown_command(sys.argv[1:])
     text = RESULTS.format(runs=options.runs, command=command, date=began, machine=machine,
                           events=events, table=table.text())
     print(text)

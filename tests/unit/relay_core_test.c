@@ -1,4 +1,5 @@
-/* The relay between a SQLite outbox and a broker that fails: every row in the log once, in order. */
+/* The relay between a SQLite outbox and a broker that fails: every row in the log once, in order.
+ */
 #include "relay_fixture.h"
 
 #include "base/prng.h"
@@ -32,8 +33,11 @@ static void json_and_map_headers_arrive(void **state)
     fixture_exec(g->f, "INSERT INTO ferry_outbox (topic, headers, payload) VALUES "
                        "('orders', '{\"a\":\"1\",\"b\":\"2\"}', 'row 1')");
     struct ferry_header headers[] = {{"x", "1", 1}, {"y", "", 0}, {"z", "3", 1}};
-    struct ferry_message m = {.topic = "orders", .payload = "row 2", .payload_bytes = 5,
-                              .headers = headers, .header_count = 3};
+    struct ferry_message m = {.topic = "orders",
+                              .payload = "row 2",
+                              .payload_bytes = 5,
+                              .headers = headers,
+                              .header_count = 3};
     fixture_exec(g->f, "BEGIN");
     assert_int_equal(ferry_outbox_put(g->f->db, &m, NULL), FERRY_OK);
     fixture_exec(g->f, "COMMIT");
