@@ -145,6 +145,7 @@ static void a_batch_may_be_read_in_any_order(void **state)
     struct ferry_batch *batch;
     struct ferry_record r;
     store(f, 0, 5, 20, 0);
+    store(f, 1, 1, 3, 0);
     open_consumer(f, NULL, 3);
     assert_int_equal(ferry_consumer_fetch(f->consumer, 10000, &batch), FERRY_OK);
     size_t count = ferry_batch_count(batch);

@@ -97,8 +97,8 @@ static void what_is_sent_is_read(void **state)
     }
     assert_int_equal(ferry_flush(f->client, 30000), FERRY_OK);
     assert_int_equal(f->stored, MESSAGES);
-    assert_int_equal(ferry_consumer_open(&consumer, f->client, "live", "s", FERRY_FROM_START, 10000),
-                     FERRY_OK);
+    assert_int_equal(
+        ferry_consumer_open(&consumer, f->client, "live", "s", FERRY_FROM_START, 10000), FERRY_OK);
     int read = 0;
     int last_of_key[100] = {0};
     while (read < MESSAGES) {
