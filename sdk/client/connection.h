@@ -33,8 +33,9 @@
 #define CONNECTION_REQUESTS_MAX 4096u /* Submitted and not done; a power of two. */
 #define CONNECTION_INFLIGHT_MIN 1u
 #define CONNECTIONS_MAX         512u /* Of one client: bootstrap servers and what metadata names. */
-#define PROBE_FIRST_US          INT64_C(500000)
+#define PROBE_FIRST_US          INT64_C(250000)
 #define PROBE_LAST_US           INT64_C(8000000)
+#define PROBE_PACES             8 /* So many times the usual answer is silence. */
 
 struct ferry_client;
 struct connection;
@@ -81,6 +82,7 @@ struct connection {
     bool probing;           /* The hello that is out asks whether anybody is there. */
     int64_t probe_after_us; /* Silence before the next probe. */
     int64_t received_us;    /* When anything last came. */
+    int64_t pace_us;        /* How long answers take, smoothed. */
     struct list waiting;    /* Submitted, not written. */
     struct list in_flight;  /* Written, in order. */
     uint32_t in_flight_count;

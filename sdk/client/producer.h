@@ -58,6 +58,9 @@ void stream_pump(struct partition *p); /* Sends what can be sent. */
 void stream_regroup(
     struct partition *p); /* The partition is another one now: its topic was made anew. */
 void stream_fail(struct partition *p, enum ferry_err err); /* At close: ends everything. */
+/* Ends what is not on the wire; what is waits for its answers. */
+void stream_end_unsent(struct partition *p, enum ferry_err err);
+void producer_ask(struct ferry_client *c); /* For an identity; state NONE. */
 MUST_CHECK bool producer_init(struct ferry_client *c);
 void producer_fini(struct ferry_client *c);
 
