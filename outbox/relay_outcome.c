@@ -103,9 +103,7 @@ static void succeeded(struct relay_target *t, const struct relay_flight *flight)
     t->half_open = false;
     if (t->failures > 0) {
         t->failures = 0;
-        if (r->blocked == 0) {
-            r->error.text[0] = '\0';
-        }
+        relay_error_over(r);
     }
 }
 

@@ -257,6 +257,7 @@ static bool read_page(struct relay *r)
         return false;
     }
     r->read_failed = false;
+    relay_error_over(r);
     r->look = false;
     r->caught_up = !more;
     if (r->page.count > 0) {

@@ -126,6 +126,8 @@ static inline int relay_timeout_ms(const struct relay *r)
 
 /* relay.c */
 void relay_halt(struct relay *r, const char *why);
+/* Something went well: the last error does not matter any more, unless something still waits. */
+void relay_error_over(struct relay *r);
 /* A random pause whose bound doubles with each failure in a row. */
 int64_t relay_backoff_us(struct relay *r, uint32_t failures);
 int64_t relay_low_mark(const struct relay *r);

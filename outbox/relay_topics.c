@@ -446,7 +446,11 @@ struct relay_target *relay_topics_route(struct relay *r, const struct source_row
     struct relay_topic *topic = topic_of(r, row->message.topic);
     int64_t position = row->position; /* The page is dropped when the relay stops being active. */
     if (topic == NULL) {
-        relay_halt(r, "out of memory, or more than 10000 topics in one outbox");
+        if (r->topic_count == RELAY_TOPICS_MAX) {
+            relay_halt(r, "more than 10000 different topics in one outbox table");
+        } else {
+            relay_outage(r, FERRY_ERR_NO_MEMORY, "remembering a topic");
+        }
         return NULL;
     }
     if (row->invalid != NULL && topic->blocked_from == RELAY_NOT_BLOCKED) {
