@@ -389,8 +389,10 @@ enum ferry_err topic_await(struct topic *t, bool fresh, int timeout_ms)
     if (fresh) {
         client_run_task(t->client, forget_metadata, t);
     }
-    /* A question to partition 0 is answered once the topic is known; any leader's answer will do. */
-    call_init(&call, COMMAND_PARTITION_INFO, ROUTE_PARTITION, encode_partition_info, NULL, timeout_ms);
+    /* A question to partition 0 is answered once the topic is known; any leader's answer will do.
+     */
+    call_init(&call, COMMAND_PARTITION_INFO, ROUTE_PARTITION, encode_partition_info, NULL,
+              timeout_ms);
     call_to_partition(&call, t, 0);
     enum ferry_err err = call_run_one(t->client, &call);
     call_fini(&call);

@@ -1,8 +1,8 @@
 #include "lib/fake_broker.h"
 
 #include <pthread.h>
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -68,7 +68,7 @@ struct pending {
     uint64_t request_id;
     int64_t due_us;
     bool held;
-    struct buf frame;     /* Empty for a fetch: made when it is answered. */
+    struct buf frame; /* Empty for a fetch: made when it is answered. */
     struct fetch_request fetch;
 };
 
@@ -220,8 +220,9 @@ static void remember_bytes(struct fake_broker *b, uint64_t group, const struct b
 {
     for (size_t i = 0; i < b->seen_count; i++) {
         struct seen *s = &b->seen[i];
-        if (s->group == group && s->producer_id == h->producer_id && s->epoch == h->producer_epoch &&
-            s->sequence == h->first_sequence && s->checksum != h->checksum) {
+        if (s->group == group && s->producer_id == h->producer_id &&
+            s->epoch == h->producer_epoch && s->sequence == h->first_sequence &&
+            s->checksum != h->checksum) {
             b->differing++;
         }
     }
@@ -325,7 +326,7 @@ static void answer_append(struct fake_broker *b, struct buf *frame, const struct
         refuse(frame, f, FERRY_ERR_UNKNOWN_PARTITION, "no such partition");
         return;
     }
-    enum ferry_err err = request.epoch < p->cursor_epoch            ? FERRY_ERR_SOURCE_FENCED
+    enum ferry_err err = request.epoch < p->cursor_epoch               ? FERRY_ERR_SOURCE_FENCED
                          : request.expect_version != p->cursor_version ? FERRY_ERR_CURSOR_CONFLICT
                                                                        : FERRY_OK;
     if (err != FERRY_OK) {
@@ -487,9 +488,8 @@ static void answer_source(struct fake_broker *b, struct buf *frame, const struct
     struct cursor_get_request get;
     begin(frame, f, FERRY_OK);
     if (f->command == COMMAND_SOURCE_ELECT) {
-        struct source_elect_reply reply = {.granted = true,
-                                           .epoch = ++b->elected_epoch,
-                                           .checkpoint = buf_bytes(&b->checkpoint)};
+        struct source_elect_reply reply = {
+            .granted = true, .epoch = ++b->elected_epoch, .checkpoint = buf_bytes(&b->checkpoint)};
         source_elect_reply_encode(frame, &reply);
     } else if (f->command == COMMAND_SOURCE_CHECKPOINT) {
         assert_int_equal(source_checkpoint_request_decode(f->body, &checkpoint), FERRY_OK);
