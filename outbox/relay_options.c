@@ -27,7 +27,7 @@ static const struct option_row rows[] = {
      "Rows read from the database at a time."},
     {"relay.page_bytes", OPTION_BYTES, AT(page_bytes), 4096, 256 << 20, "4M", NULL,
      "Memory for the rows read at a time; the main term of the relay's size."},
-    {"relay.batch_rows", OPTION_INT, AT(batch_rows), 1, 65536, "4096", NULL,
+    {"relay.batch_rows", OPTION_INT, AT(batch_rows), 1, 8192, "4096", NULL,
      "Rows sent to a partition in one batch, at most."},
     {"relay.batch_bytes", OPTION_BYTES, AT(batch_bytes), 4096, 15 << 20, "512K", NULL,
      "Size of a batch, at most; a single larger message still goes alone."},
