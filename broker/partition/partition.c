@@ -97,7 +97,9 @@ static enum ferry_err apply_batch(struct partition *p, uint64_t index,
             if (err != FERRY_OK) {
                 return err;
             }
-            producers_note(&p->producers, &h, index, entry->base_offset, entry->append_time_ms);
+            /* What the proposer noted, and answered: no offset when nothing was kept. */
+            int64_t base_offset = entry->skip_count == h.count ? -1 : entry->base_offset;
+            producers_note(&p->producers, &h, index, base_offset, entry->append_time_ms);
         }
         producers_apply(&p->producers, &h, index);
     }
