@@ -397,7 +397,11 @@ void partition_configure(struct partition *p, const struct topic_settings *setti
 
 enum ferry_err partition_check_leader(const struct partition *p)
 {
-    return replica_is_ready(p->replica) ? FERRY_OK : FERRY_ERR_NOT_READY;
+    if (replica_is_ready(p->replica)) {
+        return FERRY_OK;
+    }
+    enum ferry_err err = replica_failure(p->replica);
+    return err != FERRY_OK ? err : FERRY_ERR_NOT_READY;
 }
 
 /* Invariant 7: the wall clock may step back, the log's time does not. */

@@ -511,6 +511,11 @@ uint64_t replica_applied(const struct replica *r)
 
 uint64_t replica_commit(const struct replica *r)
 {
+enum ferry_err replica_failure(const struct replica *r)
+{
+    return r->failed;
+}
+
     return raft_commit_index(r->raft);
 }
 

@@ -93,6 +93,7 @@ bool replica_is_ready(const struct replica *r);
 uint64_t replica_applied(const struct replica *r);
 uint64_t replica_commit(const struct replica *r);
 uint64_t replica_last_index(const struct replica *r);
+enum ferry_err replica_failure(const struct replica *r); /* FERRY_OK while it works. */
 uint64_t replica_term(const struct replica *r);
 uint64_t replica_first_index(const struct replica *r); /* First not trimmed; may be last + 1. */
 uint64_t replica_group(const struct replica *r);
