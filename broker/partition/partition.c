@@ -70,6 +70,9 @@ static enum ferry_err apply_ids(struct partition *p, uint64_t index,
     }
     uint32_t next_skip = 0;
     int64_t offset = entry->base_offset;
+    if (p->ids.count >= IDS_FLUSH_COUNT) {
+        replica_ask_flush(p->replica);
+    }
     for (uint32_t i = 0; i < h->count; i++) {
         if (is_skipped(entry, &next_skip, i)) {
             continue;
@@ -272,6 +275,9 @@ static enum ferry_err flush(void *machine, struct store *store)
     }
     if (err == FERRY_OK) {
         err = ids_flush(&p->ids, store, p->config.group, applied);
+    }
+    if (p->ids.expiring) {
+        replica_ask_flush(p->replica); /* More is expired than one transaction deletes. */
     }
     return err;
 }

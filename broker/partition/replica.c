@@ -20,6 +20,7 @@ struct replica {
     uint64_t applied;
     uint64_t flushed;
     uint64_t flushing;      /* Covered by the flush in the open transaction; 0: none. */
+    bool flush_asked;       /* By the machine: do not wait until it is due. */
     int64_t dirty_since_us; /* When the first entry after `flushed` was applied; 0: clean. */
     int64_t last_append_time_ms;
     int64_t next_offset; /* After the last entry, proposed ones included. */
@@ -297,8 +298,13 @@ void replica_trim(struct replica *r, uint64_t index)
 
 static bool wants_flush(const struct replica *r, int64_t now_us)
 {
-    return r->applied - r->flushed >= REPLICA_FLUSH_ENTRIES ||
+    return r->flush_asked || r->applied - r->flushed >= REPLICA_FLUSH_ENTRIES ||
            (r->dirty_since_us != 0 && now_us - r->dirty_since_us >= REPLICA_FLUSH_MS * 1000);
+}
+
+void replica_ask_flush(struct replica *r)
+{
+    r->flush_asked = true;
 }
 
 static bool wants_delete(const struct replica *r)
@@ -351,6 +357,7 @@ enum ferry_err replica_write(struct replica *r, int64_t now_us)
     enum ferry_err err = write_entries(r);
     if (err == FERRY_OK && wants_flush(r, now_us)) {
         r->flushing = r->applied;
+        r->flush_asked = false; /* The machine may ask again from within. */
         r->marks.commit = raft_commit_index(r->raft);
         r->marks_dirty = true;
         err = r->config.ops->flush(r->config.machine, r->config.store);
@@ -504,6 +511,11 @@ bool replica_is_ready(const struct replica *r)
            r->applied == raft_commit_index(r->raft);
 }
 
+enum ferry_err replica_failure(const struct replica *r)
+{
+    return r->failed;
+}
+
 uint64_t replica_applied(const struct replica *r)
 {
     return r->applied;
@@ -511,11 +523,6 @@ uint64_t replica_applied(const struct replica *r)
 
 uint64_t replica_commit(const struct replica *r)
 {
-enum ferry_err replica_failure(const struct replica *r)
-{
-    return r->failed;
-}
-
     return raft_commit_index(r->raft);
 }
 
