@@ -59,21 +59,20 @@ struct program {
 
 static void print_help(FILE *to)
 {
-    fprintf(to,
-            "ferry-outbox: publishes what applications put into their outbox tables.\n"
-            "\n"
-            "  ferry-outbox --db sqlite:PATH [--db …] [--server EP[,EP…]]\n"
-            "\n"
-            "  --db URL        a database to serve; may be given more than once\n"
-            "  --server EP     brokers, default tcp://127.0.0.1:7400\n"
-            "  --config FILE   options from a file; conf/ferry-outbox.conf shows all of them\n"
-            "  --set KEY=VAL   one option, after the file and the environment\n"
-            "  --once          publish what is there, then exit\n"
-            "  --json          one JSON object a line and second on standard output\n"
-            "  --check         check options and databases, publish nothing\n"
-            "  --help, --version\n"
-            "\n"
-            "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 5 timeout.\n");
+    fprintf(to, "ferry-outbox: publishes what applications put into their outbox tables.\n"
+                "\n"
+                "  ferry-outbox --db sqlite:PATH [--db …] [--server EP[,EP…]]\n"
+                "\n"
+                "  --db URL        a database to serve; may be given more than once\n"
+                "  --server EP     brokers, default tcp://127.0.0.1:7400\n"
+                "  --config FILE   options from a file; conf/ferry-outbox.conf shows all of them\n"
+                "  --set KEY=VAL   one option, after the file and the environment\n"
+                "  --once          publish what is there, then exit\n"
+                "  --json          one JSON object a line and second on standard output\n"
+                "  --check         check options and databases, publish nothing\n"
+                "  --help, --version\n"
+                "\n"
+                "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 5 timeout.\n");
 }
 
 /* ---- Options. */
@@ -81,11 +80,16 @@ static void print_help(FILE *to)
 enum { OPT_DB = 256, OPT_SERVER, OPT_CONFIG, OPT_SET, OPT_ONCE, OPT_JSON, OPT_CHECK };
 
 static const struct option long_options[] = {
-    {"db", required_argument, NULL, OPT_DB},         {"server", required_argument, NULL, OPT_SERVER},
-    {"config", required_argument, NULL, OPT_CONFIG}, {"set", required_argument, NULL, OPT_SET},
-    {"once", no_argument, NULL, OPT_ONCE},           {"json", no_argument, NULL, OPT_JSON},
-    {"check", no_argument, NULL, OPT_CHECK},         {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},             {NULL, 0, NULL, 0},
+    {"db", required_argument, NULL, OPT_DB},
+    {"server", required_argument, NULL, OPT_SERVER},
+    {"config", required_argument, NULL, OPT_CONFIG},
+    {"set", required_argument, NULL, OPT_SET},
+    {"once", no_argument, NULL, OPT_ONCE},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"check", no_argument, NULL, OPT_CHECK},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {NULL, 0, NULL, 0},
 };
 
 static void add_database(struct program *p, const char *url, struct config_problems *problems)
@@ -147,9 +151,8 @@ static void add_server(struct program *p, const char *endpoint, struct config_pr
 {
     char value[RELAY_SERVERS_MAX + 1];
     struct err_text e = {{0}};
-    int n = p->server_given
-                ? snprintf(value, sizeof(value), "%s,%s", p->options.servers, endpoint)
-                : snprintf(value, sizeof(value), "%s", endpoint);
+    int n = p->server_given ? snprintf(value, sizeof(value), "%s,%s", p->options.servers, endpoint)
+                            : snprintf(value, sizeof(value), "%s", endpoint);
     if (n < 0 || (size_t)n >= sizeof(value) ||
         option_set(relay_options_table(), &p->options, "relay.servers", value, &e) != FERRY_OK) {
         config_problem(problems, "--server %s: %s", endpoint, e.text);
@@ -272,8 +275,8 @@ static enum ferry_err open_client(struct program *p, struct err_text *e)
         err = ferry_conf_set(conf, "servers", p->options.servers, e->text, sizeof(e->text));
     }
     if (err == FERRY_OK) {
-        err = ferry_conf_set(conf, "delivery.timeout_ms", DELIVERY_TIMEOUT, e->text,
-                             sizeof(e->text));
+        err =
+            ferry_conf_set(conf, "delivery.timeout_ms", DELIVERY_TIMEOUT, e->text, sizeof(e->text));
     }
     if (err == FERRY_OK) {
         err = ferry_conf_set(conf, "client.name", "ferry-outbox", e->text, sizeof(e->text));
@@ -444,7 +447,7 @@ static bool decide(struct program *p, struct run *run, int64_t now_us)
     run->look_at_us = now_us + ONCE_LOOK_US;
     struct progress now = look(p);
     if (run->stop_by_us == 0 && (now.all_halted || (p->once && now.all_drained))) {
-        run->code = now.any_halted ? EXIT_FAILURE
+        run->code = now.any_halted       ? EXIT_FAILURE
                     : now.topics_missing ? EXIT_NOT_FOUND
                                          : EXIT_SUCCESS;
         stop_all(p, run, now_us);
@@ -454,8 +457,9 @@ static bool decide(struct program *p, struct run *run, int64_t now_us)
         return true;
     }
     if (run->stop_by_us != 0 && now_us >= run->stop_by_us) {
-        log_line(LOG_WARN, "relay", "what was in flight was not answered in time; the next start "
-                                    "finds out what became of it");
+        log_line(LOG_WARN, "relay",
+                 "what was in flight was not answered in time; the next start "
+                 "finds out what became of it");
         run->code = EXIT_TIMEOUT;
         return true;
     }
@@ -465,9 +469,9 @@ static bool decide(struct program *p, struct run *run, int64_t now_us)
 static int serve(struct program *p, const sigset_t *unblocked)
 {
     struct run run = {.terminal = !p->json && isatty(STDOUT_FILENO) != 0};
-    run.report_every_us = p->json         ? JSON_EVERY_US
+    run.report_every_us = p->json        ? JSON_EVERY_US
                           : run.terminal ? TERMINAL_EVERY_US
-                                          : p->options.report_ms * 1000;
+                                         : p->options.report_ms * 1000;
     run.report_at_us = clock_monotonic_us() + run.report_every_us;
     for (;;) {
         int64_t now_us = clock_monotonic_us();

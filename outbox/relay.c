@@ -81,6 +81,13 @@ int64_t relay_backoff_us(struct relay *r, uint32_t failures)
     return 1 + (int64_t)prng_below(&r->prng, (uint64_t)bound_us);
 }
 
+void relay_error_over(struct relay *r)
+{
+    if (r->blocked == 0) {
+        r->error.text[0] = '\0';
+    }
+}
+
 /* ---- The low mark. */
 
 static int64_t lower(int64_t mark, int64_t first_unsettled)
@@ -183,6 +190,7 @@ static void delete_step(struct relay *r)
         r->delete_at_us = r->now_us + DELETE_RETRY_US;
         return;
     }
+    relay_error_over(r);
     r->stats.deleted_rows += removed;
     r->deleted = removed < slice ? low : r->deleted + (int64_t)removed;
 }

@@ -47,7 +47,7 @@ void relay_report_line(struct buf *out, const char *name, const struct relay_sta
         buf_printf(out, " | %" PRIu64 " set aside", status->stats.dead_rows);
     }
     if (status->blocked_topics > 0) {
-        buf_printf(out, " | %zu unknown topics", status->blocked_topics);
+        buf_printf(out, " | unknown topics: %zu", status->blocked_topics);
     }
     if (status->error.text[0] != '\0') {
         buf_printf(out, " | %s", status->error.text);
@@ -98,7 +98,8 @@ void relay_report_json(struct buf *out, const char *name, const struct relay_sta
                ",\"failures\":%" PRIu64 ",\"wakes\":%" PRIu64 ",\"polls\":%" PRIu64,
                s->published_batches, s->covered_rows, s->dead_rows, s->deleted_rows, s->conflicts,
                s->fenced, s->failures, s->wakes, s->polls);
-    buf_printf(out, ",\"inflight\":%zu,\"blocked_topics\":%zu,\"blocked_partitions\":%zu,\"error\":",
+    buf_printf(out,
+               ",\"inflight\":%zu,\"blocked_topics\":%zu,\"blocked_partitions\":%zu,\"error\":",
                status->inflight_batches, status->blocked_topics, status->blocked_partitions);
     if (status->error.text[0] == '\0') {
         buf_printf(out, "null}\n");

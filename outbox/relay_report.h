@@ -1,4 +1,5 @@
-/* relay_report: the relay's state as a line for a person and as a JSON object for a program. Pure. */
+/* relay_report: the relay's state as a line for a person and as a JSON object for a program. Pure.
+ */
 #ifndef FERRY_OUTBOX_RELAY_REPORT_H
 #define FERRY_OUTBOX_RELAY_REPORT_H
 

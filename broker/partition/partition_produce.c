@@ -126,17 +126,6 @@ static enum ferry_err answer_repeat(struct partition *p, struct bytes batch,
 
 /* ---- Produce ---- */
 
-/* Ids go through memory to the store, bounded. */
-static enum ferry_err check_id_room(const struct partition *p, const struct batch_header *h,
-                                    struct err_text *e)
-{
-    if (h->count > IDS_BATCH_MAX) {
-        return err_set(e, FERRY_ERR_TOO_LARGE, "%u records with ids in a batch, at most %u",
-                       h->count, IDS_BATCH_MAX);
-    }
-    return p->ids.count >= IDS_PENDING_MAX ? FERRY_ERR_THROTTLED : FERRY_OK;
-}
-
 static enum ferry_err check_batch(const struct partition *p, struct bytes batch,
                                   struct batch_header *h, struct err_text *e)
 {
@@ -151,15 +140,15 @@ static enum ferry_err check_batch(const struct partition *p, struct bytes batch,
 
 static enum ferry_err append_batch(struct partition *p, struct bytes batch,
                                    const struct batch_header *h, int64_t now_ms, int64_t now_us,
-                                   struct partition_ticket *t, struct err_text *e)
+                                   struct partition_ticket *t)
 {
     struct store_entry entry = {.type = STORE_ENTRY_BATCH,
                                 .append_time_ms = partition_next_time(p, now_ms),
                                 .payload = batch};
     uint64_t index = replica_last_index(p->replica) + 1;
     enum ferry_err err = FERRY_OK;
-    if (looks_up_ids(p, h)) {
-        err = check_id_room(p, h, e);
+    if (looks_up_ids(p, h) && p->ids.count >= IDS_PENDING_MAX) {
+        return FERRY_ERR_THROTTLED; /* Ids go through memory to the store, bounded. */
     }
     if (err == FERRY_OK && looks_up_ids(p, h)) {
         err = judge_ids(p, batch, h, entry.append_time_ms, index, t);
@@ -202,7 +191,7 @@ enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_
         err = check_batch(p, batch, &h, e);
     }
     if (err != FERRY_OK || h.producer_id == 0) {
-        return err != FERRY_OK ? err : append_batch(p, batch, &h, now_ms, now_us, t, e);
+        return err != FERRY_OK ? err : append_batch(p, batch, &h, now_ms, now_us, t);
     }
     struct producer_answer a = producers_judge(&p->producers, &h);
     if (a.verdict == PRODUCER_REPEAT) {
@@ -215,7 +204,7 @@ enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_
         return refuse_producer(&a, &h, e);
     }
     err = producers_reserve(&p->producers, h.producer_id);
-    return err != FERRY_OK ? err : append_batch(p, batch, &h, now_ms, now_us, t, e);
+    return err != FERRY_OK ? err : append_batch(p, batch, &h, now_ms, now_us, t);
 }
 
 /* ---- append_cas ---- */

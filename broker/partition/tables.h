@@ -128,9 +128,8 @@ MUST_CHECK enum ferry_err subscriptions_load(struct subscriptions *t, struct sto
 /* ---- Message ids: in the store; what the store does not have yet, in memory. ---- */
 
 /* Ids that are not in the store yet, above which a partition takes no more batches with ids until
- * they are (THROTTLED); and how many one batch may bring. */
+ * they are (THROTTLED). */
 #define IDS_PENDING_MAX 16384u
-#define IDS_BATCH_MAX   8192u
 /* Expired rows deleted in one transaction. */
 #define IDS_EXPIRE_MAX 2048u
 

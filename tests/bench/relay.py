@@ -15,8 +15,8 @@ PATIENCE = 300
 class Relay:
     def __init__(self, place, broker, path):
         self.process = subprocess.Popen(
-            [place.program("ferry-outbox"), "--set", f"relay.db=sqlite:{path}",
-             "--set", f"relay.servers={broker.endpoint}"],
+            [place.program("ferry-outbox"), "--db", f"sqlite:{path}",
+             "--server", broker.endpoint],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def __enter__(self):

@@ -1,8 +1,8 @@
 #include "lib/fake_broker.h"
 
 #include <pthread.h>
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -68,12 +68,12 @@ struct pending {
     uint64_t request_id;
     int64_t due_us;
     bool held;
-    struct buf frame;     /* Empty for a fetch: made when it is answered. */
+    struct buf frame; /* Empty for a fetch: made when it is answered. */
     struct fetch_request fetch;
 };
 
 struct seen {
-    uint64_t producer_id, sequence, checksum;
+    uint64_t group, producer_id, sequence, checksum;
     uint32_t epoch;
 };
 
@@ -216,17 +216,19 @@ static void answer_producer_init(struct fake_broker *b, struct buf *frame, const
 
 /* ---- Produce. */
 
-static void remember_bytes(struct fake_broker *b, const struct batch_header *h)
+static void remember_bytes(struct fake_broker *b, uint64_t group, const struct batch_header *h)
 {
     for (size_t i = 0; i < b->seen_count; i++) {
         struct seen *s = &b->seen[i];
-        if (s->producer_id == h->producer_id && s->epoch == h->producer_epoch &&
-            s->sequence == h->first_sequence && s->checksum != h->checksum) {
+        if (s->group == group && s->producer_id == h->producer_id &&
+            s->epoch == h->producer_epoch && s->sequence == h->first_sequence &&
+            s->checksum != h->checksum) {
             b->differing++;
         }
     }
     if (b->seen_count < SEEN_MAX) {
-        b->seen[b->seen_count++] = (struct seen){.producer_id = h->producer_id,
+        b->seen[b->seen_count++] = (struct seen){.group = group,
+                                                 .producer_id = h->producer_id,
                                                  .sequence = h->first_sequence,
                                                  .checksum = h->checksum,
                                                  .epoch = h->producer_epoch};
@@ -300,7 +302,7 @@ static void answer_produce(struct fake_broker *b, struct buf *frame, const struc
     assert_int_equal(batch_check(f->attachment, &h, &e), FERRY_OK);
     struct fake_partition *p = partition_of(b, request.group);
     enum ferry_err err = FERRY_ERR_UNKNOWN_PARTITION;
-    remember_bytes(b, &h);
+    remember_bytes(b, request.group, &h);
     if (p != NULL) {
         err = sequence(p, &h, f->attachment, &reply);
     }
@@ -324,7 +326,7 @@ static void answer_append(struct fake_broker *b, struct buf *frame, const struct
         refuse(frame, f, FERRY_ERR_UNKNOWN_PARTITION, "no such partition");
         return;
     }
-    enum ferry_err err = request.epoch < p->cursor_epoch            ? FERRY_ERR_SOURCE_FENCED
+    enum ferry_err err = request.epoch < p->cursor_epoch               ? FERRY_ERR_SOURCE_FENCED
                          : request.expect_version != p->cursor_version ? FERRY_ERR_CURSOR_CONFLICT
                                                                        : FERRY_OK;
     if (err != FERRY_OK) {
@@ -486,9 +488,8 @@ static void answer_source(struct fake_broker *b, struct buf *frame, const struct
     struct cursor_get_request get;
     begin(frame, f, FERRY_OK);
     if (f->command == COMMAND_SOURCE_ELECT) {
-        struct source_elect_reply reply = {.granted = true,
-                                           .epoch = ++b->elected_epoch,
-                                           .checkpoint = buf_bytes(&b->checkpoint)};
+        struct source_elect_reply reply = {
+            .granted = true, .epoch = ++b->elected_epoch, .checkpoint = buf_bytes(&b->checkpoint)};
         source_elect_reply_encode(frame, &reply);
     } else if (f->command == COMMAND_SOURCE_CHECKPOINT) {
         assert_int_equal(source_checkpoint_request_decode(f->body, &checkpoint), FERRY_OK);
@@ -772,6 +773,8 @@ static void open_server(struct fake_broker *b, const char *endpoint)
     struct net_server_config config = {.message_max_bytes = FRAME_LIMIT,
                                        .connections_max = 64,
                                        .queue_max = 1000,
+                                       .replies_max = 1000,
+                                       .unread_max_bytes = 64u << 20,
                                        .handshake_ms = 5000};
     enum ferry_err err = net_server_open(b->context, endpoint, &config, &b->server, &e);
     if (err != FERRY_OK) {
@@ -978,13 +981,21 @@ int64_t fake_committed(struct fake_broker *b, int partition)
     return committed;
 }
 
+static struct list *next_stored(struct fake_broker *b, struct list *n)
+{
+    pthread_mutex_lock(&b->lock);
+    struct list *next = n->next;
+    pthread_mutex_unlock(&b->lock);
+    return next;
+}
+
 void fake_each_record(struct fake_broker *b, int partition,
                       void (*visit)(const struct batch_record *record, int64_t offset, void *arg),
                       void *arg)
 {
-    pthread_mutex_lock(&b->lock);
-    struct fake_partition *p = &b->partitions[partition];
-    for (struct list *n = p->log.next; n != &p->log; n = n->next) {
+    struct list *log = &b->partitions[partition].log;
+    /* Stored batches stay until the end, so the visitor runs without the lock (it may fail). */
+    for (struct list *n = next_stored(b, log); n != log; n = next_stored(b, n)) {
         struct stored *s = list_entry(n, struct stored, node);
         struct batch_reader reader;
         struct batch_record record;
@@ -994,7 +1005,6 @@ void fake_each_record(struct fake_broker *b, int partition,
             visit(&record, s->base_offset + i, arg);
         }
     }
-    pthread_mutex_unlock(&b->lock);
 }
 
 void fake_store(struct fake_broker *b, int partition, struct bytes batch)

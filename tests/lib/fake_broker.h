@@ -45,11 +45,13 @@ void fake_rule(struct fake_broker *broker, enum command command, int skip, int c
                enum fake_action action, int value);
 void fake_rules_clear(struct fake_broker *broker);
 void fake_forget_producers(struct fake_broker *broker);
-void fake_drop_topic(struct fake_broker *broker);            /* METADATA answers UNKNOWN_TOPIC. */
-void fake_trim(struct fake_broker *broker, int64_t records); /* Of every partition: the log start. */
+void fake_drop_topic(struct fake_broker *broker); /* METADATA answers UNKNOWN_TOPIC. */
+void fake_trim(struct fake_broker *broker,
+               int64_t records); /* Of every partition: the log start. */
 
 int fake_requests(struct fake_broker *broker, enum command command); /* Received so far. */
-int fake_retries_that_differ(struct fake_broker *broker); /* Same sequence, other bytes: must be 0. */
+int fake_retries_that_differ(
+    struct fake_broker *broker); /* Same sequence, other bytes: must be 0. */
 int64_t fake_end(struct fake_broker *broker, int partition); /* End offset. */
 /* Visits every stored record in order. */
 void fake_each_record(struct fake_broker *broker, int partition,

@@ -531,8 +531,8 @@ static void *send_range(void *arg)
     struct sender *s = arg;
     for (int i = s->first; i < s->first + s->count; i++) {
         while (try_send(s->f, i, i % 4) == FERRY_ERR_QUEUE_FULL) {
-            struct ferry_message m = {.topic = FAKE_TOPIC, .partition = 0, .payload = "0",
-                                      .payload_bytes = 1};
+            struct ferry_message m = {
+                .topic = FAKE_TOPIC, .partition = 0, .payload = "0", .payload_bytes = 1};
             struct ferry_report report;
             (void)ferry_send_sync(s->f->client, &m, &report);
         }

@@ -1,4 +1,5 @@
-/* The inbox: verdicts, collisions, trimming, skips, and a kill between the effects and the commit. */
+/* The inbox: verdicts, collisions, trimming, skips, and a kill between the effects and the commit.
+ */
 #include "outbox_fixture.h"
 
 #include <sys/wait.h>
@@ -17,8 +18,8 @@ struct answer {
 static struct answer enter(struct ferry_db *db, int64_t first, int64_t next)
 {
     struct answer a = {0};
-    a.err = ferry_inbox_enter(db, "ledger", &topic, 0, first, next, &a.verdict, &a.skip,
-                              &a.expected);
+    a.err =
+        ferry_inbox_enter(db, "ledger", &topic, 0, first, next, &a.verdict, &a.skip, &a.expected);
     return a;
 }
 
@@ -111,12 +112,12 @@ static void arguments_that_make_no_sense_are_refused(void **state)
     fixture_exec(f, "BEGIN");
     assert_int_equal(enter(f->db, 5, 5).err, FERRY_ERR_INVALID_ARGUMENT);
     assert_int_equal(enter(f->db, -1, 5).err, FERRY_ERR_INVALID_ARGUMENT);
-    assert_int_equal(ferry_inbox_enter(f->db, "a/b", &topic, 0, 0, 1, &a.verdict, &a.skip,
-                                       &a.expected),
-                     FERRY_ERR_INVALID_ARGUMENT);
-    assert_int_equal(ferry_inbox_enter(f->db, "g", &topic, -1, 0, 1, &a.verdict, &a.skip,
-                                       &a.expected),
-                     FERRY_ERR_INVALID_ARGUMENT);
+    assert_int_equal(
+        ferry_inbox_enter(f->db, "a/b", &topic, 0, 0, 1, &a.verdict, &a.skip, &a.expected),
+        FERRY_ERR_INVALID_ARGUMENT);
+    assert_int_equal(
+        ferry_inbox_enter(f->db, "g", &topic, -1, 0, 1, &a.verdict, &a.skip, &a.expected),
+        FERRY_ERR_INVALID_ARGUMENT);
     assert_int_equal(ferry_inbox_leave(f->db, "ledger", &topic, 0, 0), FERRY_ERR_INVALID_ARGUMENT);
     assert_int_equal(ferry_inbox_skip_to(f->db, "ledger", &topic, 0, 5, ""),
                      FERRY_ERR_INVALID_ARGUMENT);

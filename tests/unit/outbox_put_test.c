@@ -212,8 +212,8 @@ static void migrating_inside_a_transaction_is_refused(void **state)
 static void migrating_sets_the_journal_to_wal(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(
-        fixture_number(f, "SELECT journal_mode = 'wal' FROM pragma_journal_mode()"), 1);
+    assert_int_equal(fixture_number(f, "SELECT journal_mode = 'wal' FROM pragma_journal_mode()"),
+                     1);
 }
 
 static void tables_of_a_newer_version_are_left_alone(void **state)

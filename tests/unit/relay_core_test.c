@@ -1,6 +1,8 @@
-/* The relay between a SQLite outbox and a broker that fails: every row in the log once, in order. */
+/* The relay between a SQLite outbox and a broker that fails: every row in the log once, in order.
+ */
 #include "relay_fixture.h"
 
+#include "base/mem.h"
 #include "base/prng.h"
 #include "outbox/outbox_admin.h"
 
@@ -32,8 +34,11 @@ static void json_and_map_headers_arrive(void **state)
     fixture_exec(g->f, "INSERT INTO ferry_outbox (topic, headers, payload) VALUES "
                        "('orders', '{\"a\":\"1\",\"b\":\"2\"}', 'row 1')");
     struct ferry_header headers[] = {{"x", "1", 1}, {"y", "", 0}, {"z", "3", 1}};
-    struct ferry_message m = {.topic = "orders", .payload = "row 2", .payload_bytes = 5,
-                              .headers = headers, .header_count = 3};
+    struct ferry_message m = {.topic = "orders",
+                              .payload = "row 2",
+                              .payload_bytes = 5,
+                              .headers = headers,
+                              .header_count = 3};
     fixture_exec(g->f, "BEGIN");
     assert_int_equal(ferry_outbox_put(g->f->db, &m, NULL), FERRY_OK);
     fixture_exec(g->f, "COMMIT");
@@ -463,6 +468,40 @@ static void status_tells_backlog_and_the_word_of_the_relay(void **state)
     assert_false(status.relay_running);
 }
 
+/* Each allocation of a start and of a run fails once: told as an error, or waited out. */
+static void out_of_memory_at_any_point_loses_nothing(void **state)
+{
+    struct rig *g = *state;
+    int last = 0;
+    fake_create(&g->fake, "orders", 2);
+    for (long n = 1; n <= 60; n++) {
+        struct err_text e = {{0}};
+        rig_put(g, "orders", last + 1, last + 20, 3);
+        last += 20;
+        rig_kill_relay(g, true);
+        g->fake.holder = 0;
+        mem_test_fail_after(n);
+        enum ferry_err err = source_open_sqlite(&g->source, g->f->path, true, &e);
+        if (err == FERRY_OK) {
+            err = relay_new(&g->relay, &g->options, &g->source, &g->broker, 7);
+            source_close(&g->source);
+            relay_free(&g->relay);
+        }
+        assert_true(err == FERRY_OK || err == FERRY_ERR_NO_MEMORY);
+        mem_test_fail_after(0);
+        rig_start_relay(g, 1);
+        mem_test_fail_after(n);
+        for (int i = 0; i < 20; i++) {
+            rig_step(g);
+            fake_answer(&g->link);
+        }
+        mem_test_fail_after(0);
+    }
+    rig_run(g, 2000);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, last, 0);
+}
+
 /* Everything at once, from one seed. */
 static void a_storm_of_faults_loses_and_doubles_nothing(void **state)
 {
@@ -547,6 +586,7 @@ int main(void)
         RIG_TEST(a_commit_wakes_the_relay),
         RIG_TEST(without_a_wake_the_poll_finds_it_within_its_longest_pause),
         RIG_TEST(status_tells_backlog_and_the_word_of_the_relay),
+        RIG_TEST(out_of_memory_at_any_point_loses_nothing),
         RIG_TEST(a_storm_of_faults_loses_and_doubles_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

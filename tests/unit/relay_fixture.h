@@ -1,5 +1,5 @@
-/* relay_fixture: a broker in memory that answers when the test says so and fails as the test says, and
- * a relay between it and a SQLite outbox. Time is a number that the test moves. */
+/* relay_fixture: a broker in memory that answers when the test says so and fails as the test says,
+ * and a relay between it and a SQLite outbox. Time is a number that the test moves. */
 #ifndef FERRY_TESTS_RELAY_FIXTURE_H
 #define FERRY_TESTS_RELAY_FIXTURE_H
 
@@ -48,17 +48,17 @@ struct fake_append {
 /* The brokers, as all relays see them. */
 struct fake {
     struct fake_topic topics[FAKE_TOPICS];
-    uint64_t epoch;       /* Of the last election. */
-    int holder;           /* Who holds the lease; 0: nobody. */
+    uint64_t epoch; /* Of the last election. */
+    int holder;     /* Who holds the lease; 0: nobody. */
     int64_t lease_until_us;
     int64_t now_us;
     uint8_t checkpoint[64];
     size_t checkpoint_bytes;
 
-    bool down;            /* Every question fails, every append times out without being stored. */
-    int lose_replies;     /* So many appends are stored, and answered with TIMEOUT. */
-    const char *refused;  /* A payload that is refused; NULL: none. */
-    bool name_refused;    /* The refusal says which one. */
+    bool down;             /* Every question fails, every append times out without being stored. */
+    int lose_replies;      /* So many appends are stored, and answered with TIMEOUT. */
+    const char *refused;   /* A payload that is refused; NULL: none. */
+    bool name_refused;     /* The refusal says which one. */
     size_t batch_rows_max; /* Larger batches are refused at once with TOO_LARGE; 0: no limit. */
     uint64_t appends;
 };
@@ -417,8 +417,8 @@ static inline void rig_expect(struct rig *g, const char *topic, int first, int l
             assert_int_equal(sscanf(record->payload, "row %d", &row), 1);
             assert_in_range(row, first, last);
             seen[row]++;
-            unsigned char key = (unsigned char)record->key[strlen(record->key) - 1];
             if (record->key[0] != '\0') {
+                unsigned char key = (unsigned char)record->key[strlen(record->key) - 1];
                 assert_true(row > newest[key]); /* The order of a key. */
                 newest[key] = row;
             }
