@@ -97,7 +97,9 @@ static enum ferry_err apply_batch(struct partition *p, uint64_t index,
             if (err != FERRY_OK) {
                 return err;
             }
-            producers_note(&p->producers, &h, index, entry->base_offset, entry->append_time_ms);
+            /* What the proposer noted, and answered: no offset when nothing was kept. */
+            int64_t base_offset = entry->skip_count == h.count ? -1 : entry->base_offset;
+            producers_note(&p->producers, &h, index, base_offset, entry->append_time_ms);
         }
         producers_apply(&p->producers, &h, index);
     }
@@ -271,6 +273,9 @@ static enum ferry_err flush(void *machine, struct store *store)
     if (err == FERRY_OK) {
         err = ids_flush(&p->ids, store, p->config.group, applied);
     }
+    if (p->ids.expiring) {
+        replica_ask_flush(p->replica); /* More is expired than one transaction deletes. */
+    }
     return err;
 }
 
@@ -403,7 +408,11 @@ void partition_configure(struct partition *p, const struct topic_settings *setti
 
 enum ferry_err partition_check_leader(const struct partition *p)
 {
-    return replica_is_ready(p->replica) ? FERRY_OK : FERRY_ERR_NOT_READY;
+    if (replica_is_ready(p->replica)) {
+        return FERRY_OK;
+    }
+    enum ferry_err err = replica_failure(p->replica);
+    return err != FERRY_OK ? err : FERRY_ERR_NOT_READY;
 }
 
 /* Invariant 7: the wall clock may step back, the log's time does not. */

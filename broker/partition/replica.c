@@ -20,6 +20,7 @@ struct replica {
     uint64_t applied;
     uint64_t flushed;
     uint64_t flushing;      /* Covered by the flush in the open transaction; 0: none. */
+    bool flush_asked;       /* By the machine: do not wait until it is due. */
     int64_t dirty_since_us; /* When the first entry after `flushed` was applied; 0: clean. */
     int64_t last_append_time_ms;
     int64_t next_offset; /* After the last entry, proposed ones included. */
@@ -297,9 +298,14 @@ void replica_trim(struct replica *r, uint64_t index)
 
 static bool wants_flush(const struct replica *r, int64_t now_us)
 {
-    return r->applied - r->flushed >= REPLICA_FLUSH_ENTRIES ||
+    return r->flush_asked || r->applied - r->flushed >= REPLICA_FLUSH_ENTRIES ||
            r->config.ops->flush_rows(r->config.machine) >= REPLICA_FLUSH_ROWS ||
            (r->dirty_since_us != 0 && now_us - r->dirty_since_us >= REPLICA_FLUSH_MS * 1000);
+}
+
+void replica_ask_flush(struct replica *r)
+{
+    r->flush_asked = true;
 }
 
 static bool wants_delete(const struct replica *r)
@@ -351,6 +357,7 @@ static enum ferry_err write_flush(struct replica *r, uint32_t *rows_left)
     uint32_t rows = r->config.ops->flush_rows(r->config.machine);
     *rows_left -= rows < *rows_left ? rows : *rows_left;
     r->flushing = r->applied;
+    r->flush_asked = false; /* The machine may ask again from within. */
     r->marks.commit = raft_commit_index(r->raft);
     r->marks_dirty = true;
     return r->config.ops->flush(r->config.machine, r->config.store);
@@ -510,6 +517,11 @@ bool replica_is_ready(const struct replica *r)
 {
     return r->failed == FERRY_OK && raft_role(r->raft) == RAFT_LEADER && raft_is_ready(r->raft) &&
            r->applied == raft_commit_index(r->raft);
+}
+
+enum ferry_err replica_failure(const struct replica *r)
+{
+    return r->failed;
 }
 
 uint64_t replica_applied(const struct replica *r)

@@ -85,6 +85,9 @@ void replica_trim(struct replica *r, uint64_t index);
 MUST_CHECK enum ferry_err replica_tick(struct replica *r, int64_t now_us);
 int64_t replica_deadline_us(const struct replica *r);
 
+/* The machine wants its rows written with the next transaction. */
+void replica_ask_flush(struct replica *r);
+
 /* True when there is something for a transaction. */
 bool replica_wants_write(const struct replica *r, int64_t now_us);
 /* `rows_left` is what flushes of this transaction may still write; a flush that is due waits for
@@ -98,6 +101,7 @@ MUST_CHECK enum ferry_err replica_stored(struct replica *r, int64_t now_us);
 void replica_fail(struct replica *r, enum ferry_err err);
 
 bool replica_is_ready(const struct replica *r);
+enum ferry_err replica_failure(const struct replica *r); /* FERRY_OK while it works. */
 uint64_t replica_applied(const struct replica *r);
 uint64_t replica_commit(const struct replica *r);
 uint64_t replica_last_index(const struct replica *r);
