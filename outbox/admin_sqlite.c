@@ -56,7 +56,8 @@ static enum ferry_err open_reading(const char *path, sqlite3 **connection, struc
 
 /* ---- Outbox status. */
 
-/* One number; the parameter is bound where the statement has one. *found: there is one, not NULL. */
+/* One number; the parameter is bound where the statement has one. *found: there is one, not NULL.
+ */
 static enum ferry_err read_number(sqlite3 *connection, const char *sql, int64_t parameter,
                                   bool *found, int64_t *number, struct err_text *e)
 {
@@ -140,17 +141,16 @@ static enum ferry_err read_pending(sqlite3 *connection, struct outbox_status *st
                                    struct err_text *e)
 {
     /* A word from before the file was set back in time says nothing about these rows. */
-    int64_t after = status->beat_known && status->published_id <= status->last_id
-                        ? status->published_id
-                        : 0;
+    int64_t after =
+        status->beat_known && status->published_id <= status->last_id ? status->published_id : 0;
     bool found = false;
     int64_t created_ms = 0;
     enum ferry_err err = read_number(connection, "SELECT count(*) FROM ferry_outbox WHERE id > ?1",
                                      after, &found, &status->pending_rows, e);
     if (err == FERRY_OK) {
-        err = read_number(
-            connection, "SELECT created_ms FROM ferry_outbox WHERE id > ?1 ORDER BY id LIMIT 1",
-            after, &status->oldest_known, &created_ms, e);
+        err = read_number(connection,
+                          "SELECT created_ms FROM ferry_outbox WHERE id > ?1 ORDER BY id LIMIT 1",
+                          after, &status->oldest_known, &created_ms, e);
     }
     if (err == FERRY_OK && status->oldest_known) {
         int64_t now_ms = clock_wall_ms();

@@ -3,11 +3,11 @@
 #include "base/prng.h"
 #include "outbox/db.h"
 
-#define CONSUME_RETRIES_DEFAULT    10
-#define CONSUME_FETCH_MS           200  /* `stop` is asked at least this often. */
-#define CONSUME_COMMIT_TIMEOUT_MS  2000
-#define CONSUME_PAUSE_FIRST_MS     10
-#define CONSUME_PAUSE_MAX_MS       1000
+#define CONSUME_RETRIES_DEFAULT   10
+#define CONSUME_FETCH_MS          200 /* `stop` is asked at least this often. */
+#define CONSUME_COMMIT_TIMEOUT_MS 2000
+#define CONSUME_PAUSE_FIRST_MS    10
+#define CONSUME_PAUSE_MAX_MS      1000
 
 /* Why an attempt at a batch ended as it did. */
 enum attempt {
@@ -25,10 +25,10 @@ struct loop {
     void *arg;
     const struct ferry_consume_options *options;
     struct ferry_id topic_id;
-    struct prng prng;         /* Jitter. */
-    bool has_subscription;    /* Until a commit says that there is none. */
-    int64_t position;         /* Of the batch in hand, once applied. */
-    enum ferry_err err;       /* Of the last attempt. */
+    struct prng prng;      /* Jitter. */
+    bool has_subscription; /* Until a commit says that there is none. */
+    int64_t position;      /* Of the batch in hand, once applied. */
+    enum ferry_err err;    /* Of the last attempt. */
 };
 
 static bool should_stop(const struct loop *l)
@@ -75,10 +75,11 @@ static enum attempt run_handler(struct loop *l, struct ferry_batch *batch, int64
             return ATTEMPT_HANDLER;
         }
         if (!l->db->ops->in_transaction(l->db->driver)) {
-            l->err = err_set(&l->db->error, FERRY_ERR_INVALID_ARGUMENT,
-                             "the handler ended the transaction at offset %lld: leave BEGIN, COMMIT "
-                             "and ROLLBACK to the loop",
-                             (long long)record.offset);
+            l->err =
+                err_set(&l->db->error, FERRY_ERR_INVALID_ARGUMENT,
+                        "the handler ended the transaction at offset %lld: leave BEGIN, COMMIT "
+                        "and ROLLBACK to the loop",
+                        (long long)record.offset);
             return ATTEMPT_FATAL;
         }
     }
@@ -94,8 +95,8 @@ static enum attempt apply(struct loop *l, struct ferry_batch *batch)
     enum ferry_verdict verdict = FERRY_GAP;
     size_t skip = 0;
     int64_t expected = 0;
-    enum ferry_err err = ferry_inbox_enter(l->db, l->options->group, &l->topic_id, partition,
-                                           first, next, &verdict, &skip, &expected);
+    enum ferry_err err = ferry_inbox_enter(l->db, l->options->group, &l->topic_id, partition, first,
+                                           next, &verdict, &skip, &expected);
     if (err != FERRY_OK) {
         return ours(l, err);
     }

@@ -21,8 +21,8 @@ struct consume_source {
     size_t (*batch_count)(const struct ferry_batch *batch);
     void (*batch_record)(struct ferry_batch *batch, size_t i, struct ferry_record *record);
     void (*batch_free)(struct ferry_batch **batch);
-    int64_t (*now_ms)(void *ctx);         /* A clock that never steps back. */
-    void (*pause)(void *ctx, int ms);     /* Between attempts. */
+    int64_t (*now_ms)(void *ctx);     /* A clock that never steps back. */
+    void (*pause)(void *ctx, int ms); /* Between attempts. */
 };
 
 /* As ferry_consume_tx. */

@@ -1,8 +1,8 @@
 /* db: what the application side of the outbox needs of a database driver.
  *
- * ferry_db.c, outbox_put.c, inbox.c and consume_loop.c are written against this table and include no
- * database header; db_sqlite.c is the first driver. A driver works on the connection that the caller
- * owns, in the caller's transaction.
+ * ferry_db.c, outbox_put.c, inbox.c and consume_loop.c are written against this table and include
+ * no database header; db_sqlite.c is the first driver. A driver works on the connection that the
+ * caller owns, in the caller's transaction.
  *
  * Invariants: (1) no driver function begins, commits or rolls back but migrate, begin, commit and
  * rollback; (2) after an error every statement is reset, so that the caller can roll back; (3) what
@@ -35,15 +35,16 @@ struct db_chain {
     int32_t partition;
 };
 
-#define DB_CHAIN_ROWS_MAX  64 /* Kept of each chain; older intervals say nothing new. */
-#define DB_CHAIN_BEFORE    (-1) /* Start of a chain's first interval: whoever is first collides on it. */
-#define DB_NAME_MAX_BYTES  200u
+#define DB_CHAIN_ROWS_MAX 64 /* Kept of each chain; older intervals say nothing new. */
+#define DB_CHAIN_BEFORE                                                                            \
+    (-1) /* Start of a chain's first interval: whoever is first collides on it. */
+#define DB_NAME_MAX_BYTES 200u
 
 struct db_ops {
     void (*close)(void *driver);
     bool (*in_transaction)(void *driver);
-    /* The file that the relay opens, absolute; NULL when there is none (a database in memory). Lives
-     * until the next call. */
+    /* The file that the relay opens, absolute; NULL when there is none (a database in memory).
+     * Lives until the next call. */
     const char *(*path)(void *driver);
     enum ferry_err (*migrate)(void *driver, struct err_text *e);
     enum ferry_err (*put)(void *driver, const struct db_row *row, struct err_text *e);

@@ -1,4 +1,5 @@
-/* db_sqlite: the application's side of outbox and inbox on a SQLite connection that the caller owns. */
+/* db_sqlite: the application's side of outbox and inbox on a SQLite connection that the caller
+ * owns. */
 #include <sqlite3.h>
 #include <string.h>
 
@@ -51,8 +52,8 @@ static const char *statement_text(enum statement which)
 }
 
 struct db_sqlite {
-    sqlite3 *connection; /* The caller's. */
-    bool schema_checked; /* The version was right when last looked at. */
+    sqlite3 *connection;                       /* The caller's. */
+    bool schema_checked;                       /* The version was right when last looked at. */
     sqlite3_stmt *statements[STATEMENT_COUNT]; /* Prepared on first use. */
 };
 
@@ -318,10 +319,11 @@ static enum ferry_err set_journal(struct db_sqlite *d, struct err_text *e)
     } else {
         const char *mode = (const char *)sqlite3_column_text(stmt, 0);
         if (mode == NULL || (strcmp(mode, "wal") != 0 && strcmp(mode, "memory") != 0)) {
-            err = err_set(e, FERRY_ERR_DB,
-                          "the journal stays \"%s\": the file system or another connection does not "
-                          "allow WAL",
-                          mode == NULL ? "?" : mode);
+            err =
+                err_set(e, FERRY_ERR_DB,
+                        "the journal stays \"%s\": the file system or another connection does not "
+                        "allow WAL",
+                        mode == NULL ? "?" : mode);
         }
     }
     sqlite3_finalize(stmt);

@@ -1,9 +1,9 @@
-/* The inbox: which offsets of a partition a group has done, as a chain of intervals in the database of
- * the effects.
+/* The inbox: which offsets of a partition a group has done, as a chain of intervals in the database
+ * of the effects.
  *
- * Why a second consumer cannot slip in: the interval that ends the chain is read and the next one is
- * inserted in one transaction. Two transactions that read the same end insert the same key, or the
- * database refuses the later one to write on an old snapshot; either way one of them is told
+ * Why a second consumer cannot slip in: the interval that ends the chain is read and the next one
+ * is inserted in one transaction. Two transactions that read the same end insert the same key, or
+ * the database refuses the later one to write on an old snapshot; either way one of them is told
  * DB_RETRY and its effects are rolled back. */
 #include "base/clock.h"
 #include "outbox/db.h"

@@ -4,9 +4,9 @@
  * Opens the database by its URL (`sqlite:PATH`) for the length of one call, reads it in one
  * read-only transaction, and never talks to a broker. A figure that cannot be known is told as
  * unknown (`*_known` false), never as 0. All functions may block on the disk. Errors of all, each
- * with a detail that names the thing and the remedy: INVALID_ARGUMENT (the URL), IO (no such file, or
- * it cannot be opened), DB_SCHEMA (no Ferry tables, or older ones), NEWER_FORMAT, DB_RETRY (busy),
- * DB, NO_MEMORY. */
+ * with a detail that names the thing and the remedy: INVALID_ARGUMENT (the URL), IO (no such file,
+ * or it cannot be opened), DB_SCHEMA (no Ferry tables, or older ones), NEWER_FORMAT, DB_RETRY
+ * (busy), DB, NO_MEMORY. */
 #ifndef FERRY_OUTBOX_OUTBOX_ADMIN_H
 #define FERRY_OUTBOX_OUTBOX_ADMIN_H
 
@@ -36,8 +36,8 @@ struct outbox_status {
 
     /* Rows not known to be published. Without a word from a relay every stored row counts. */
     int64_t pending_rows;
-    bool oldest_known;          /* False when nothing is pending. */
-    int64_t oldest_pending_ms;  /* Age of the oldest pending row by this machine's clock. */
+    bool oldest_known;         /* False when nothing is pending. */
+    int64_t oldest_pending_ms; /* Age of the oldest pending row by this machine's clock. */
 
     bool relay_known;   /* Whether the lock file could be asked; false: the next is not known. */
     bool relay_running; /* A relay holds the lock of this file, on this machine. */
@@ -45,7 +45,8 @@ struct outbox_status {
     int64_t beat_ms;    /* When a relay last left word: Unix ms. */
     int64_t relay_pid;
     int64_t published_id; /* Every row up to here was published, says the relay. */
-    char relay_state[OUTBOX_STATE_MAX + 1]; /* "active", "standby", "outage", "halted", "stopped" … */
+    char relay_state[OUTBOX_STATE_MAX +
+                     1]; /* "active", "standby", "outage", "halted", "stopped" … */
 };
 
 MUST_CHECK enum ferry_err outbox_admin_status(const char *url, struct outbox_status *status,

@@ -81,6 +81,13 @@ int64_t relay_backoff_us(struct relay *r, uint32_t failures)
     return 1 + (int64_t)prng_below(&r->prng, (uint64_t)bound_us);
 }
 
+void relay_error_over(struct relay *r)
+{
+    if (r->blocked == 0) {
+        r->error.text[0] = '\0';
+    }
+}
+
 /* ---- The low mark. */
 
 static int64_t lower(int64_t mark, int64_t first_unsettled)
@@ -146,11 +153,7 @@ void relay_halt(struct relay *r, const char *why)
 
 void relay_stop(struct relay *r)
 {
-    if (!r->stopping) {
-        r->stopping = true;
-        r->stop_until_us = 0;
-        relay_rewind(r);
-    }
+    r->stopping = true; /* What is queued and not sent holds the low mark where it is. */
 }
 
 void relay_wake(struct relay *r)
@@ -187,6 +190,7 @@ static void delete_step(struct relay *r)
         r->delete_at_us = r->now_us + DELETE_RETRY_US;
         return;
     }
+    relay_error_over(r);
     r->stats.deleted_rows += removed;
     r->deleted = removed < slice ? low : r->deleted + (int64_t)removed;
 }
@@ -329,14 +333,15 @@ void relay_status(struct relay *r, int64_t now_wall_ms, struct relay_status *sta
     if (r->stats.elections == 0) {
         return;
     }
-    if (r->source->ops->last(r->source->driver, &last, &e) == FERRY_OK) {
-        status->backlog_known = true;
-        status->backlog_rows = last > status->settled ? last - status->settled : 0;
-    }
     bool found = false;
-    if (r->source->ops->oldest(r->source->driver, status->settled, &found, &created_ms, &e) ==
-            FERRY_OK &&
-        found) {
+    if (r->source->ops->oldest(r->source->driver, status->settled, &found, &created_ms, &e) !=
+            FERRY_OK ||
+        r->source->ops->last(r->source->driver, &last, &e) != FERRY_OK) {
+        return;
+    }
+    status->backlog_known = true;
+    if (found) { /* Otherwise the last ones given are gone: published by a relay before us. */
+        status->backlog_rows = last > status->settled ? last - status->settled : 0;
         status->oldest_known = true;
         status->oldest_ms = now_wall_ms > created_ms ? now_wall_ms - created_ms : 0;
     }

@@ -1,5 +1,5 @@
-/* relay_broker: what the relay needs of a broker: ferry.h's source functions as a table, so that the
- * core can be tested against a broker that fails in any way and in any order.
+/* relay_broker: what the relay needs of a broker: ferry.h's source functions as a table, so that
+ * the core can be tested against a broker that fails in any way and in any order.
  *
  * Each function is the one of ferry.h with the same errors; see there. */
 #ifndef FERRY_OUTBOX_RELAY_BROKER_H

@@ -79,7 +79,7 @@ static void answered(struct relay *r, const struct ferry_source_grant *grant, in
             relay_lease_lost(r, RELAY_STANDBY);
         }
         int64_t wait_us = grant->retry_ms * US_PER_MS;
-        r->elect_at_us = r->now_us + (wait_us < 1 ? US_PER_MS
+        r->elect_at_us = r->now_us + (wait_us < 1          ? US_PER_MS
                                       : wait_us < lease_us ? wait_us
                                                            : lease_us);
         return;
@@ -103,8 +103,8 @@ void relay_lease_step(struct relay *r)
     }
     struct ferry_source_grant grant = {0};
     int64_t asked_at_us = r->now_us;
-    enum ferry_err err = r->broker->elect(r->broker->ctx, r->options->lease_ms,
-                                          relay_timeout_ms(r), &grant);
+    enum ferry_err err =
+        r->broker->elect(r->broker->ctx, r->options->lease_ms, relay_timeout_ms(r), &grant);
     if (err == FERRY_OK) {
         answered(r, &grant, asked_at_us);
     } else if (r->state == RELAY_ACTIVE) {

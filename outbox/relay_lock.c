@@ -7,9 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOCK_SUFFIX     "-ferry-relay"
-#define LOCK_PATH_MAX   4096
-#define WORD_BYTES      256 /* Always written whole, so that a reader sees one word or the other. */
+#define LOCK_SUFFIX   "-ferry-relay"
+#define LOCK_PATH_MAX 4096
+#define WORD_BYTES    256 /* Always written whole, so that a reader sees one word or the other. */
 #define WORD_FORMAT                                                                                \
     "ferry-relay 1\npid %" PRId64 "\nbeat_ms %" PRId64 "\npublished_id %" PRId64 "\nstate %s\n"
 
@@ -97,11 +97,10 @@ bool relay_lock_read(const char *database_path, struct relay_word *word)
     ssize_t n = pread(fd, text, WORD_BYTES, 0);
     close(fd);
     struct relay_word read = {0};
-    if (n != WORD_BYTES ||
-        sscanf(text,
-               "ferry-relay 1\npid %" SCNd64 "\nbeat_ms %" SCNd64 "\npublished_id %" SCNd64
-               "\nstate %31s\n",
-               &read.pid, &read.beat_ms, &read.published_id, read.state) != 4) {
+    if (n != WORD_BYTES || sscanf(text,
+                                  "ferry-relay 1\npid %" SCNd64 "\nbeat_ms %" SCNd64
+                                  "\npublished_id %" SCNd64 "\nstate %31s\n",
+                                  &read.pid, &read.beat_ms, &read.published_id, read.state) != 4) {
         return false;
     }
     *word = read;

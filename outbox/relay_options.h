@@ -1,4 +1,5 @@
-/* relay_options: what can be set of ferry-outbox, as one table. conf/ferry-outbox.conf shows each. */
+/* relay_options: what can be set of ferry-outbox, as one table. conf/ferry-outbox.conf shows each.
+ */
 #ifndef FERRY_OUTBOX_RELAY_OPTIONS_H
 #define FERRY_OUTBOX_RELAY_OPTIONS_H
 

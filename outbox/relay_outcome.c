@@ -59,8 +59,7 @@ void relay_target_fail(struct relay_target *t, const struct relay_flight *flight
     struct relay *r = t->relay;
     if (t->state != RELAY_TARGET_READY) {
         /* One failed before it, or the lease is gone: this one only may be further back. */
-        int64_t retry_at_us =
-            t->blocked_from == RELAY_NOT_BLOCKED ? r->now_us : t->retry_at_us;
+        int64_t retry_at_us = t->blocked_from == RELAY_NOT_BLOCKED ? r->now_us : t->retry_at_us;
         relay_target_block(t, flight->first, retry_at_us);
         return;
     }
@@ -104,9 +103,7 @@ static void succeeded(struct relay_target *t, const struct relay_flight *flight)
     t->half_open = false;
     if (t->failures > 0) {
         t->failures = 0;
-        if (r->blocked == 0) {
-            r->error.text[0] = '\0';
-        }
+        relay_error_over(r);
     }
 }
 

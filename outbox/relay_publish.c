@@ -1,6 +1,6 @@
-/* From pages to batches: rows are read, routed into one queue for each target, and sent as far as the
- * targets' windows allow. A page is left when its queues are empty; batches on their way do not need
- * it any more. */
+/* From pages to batches: rows are read, routed into one queue for each target, and sent as far as
+ * the targets' windows allow. A page is left when its queues are empty; batches on their way do not
+ * need it any more. */
 #include <string.h>
 
 #include "outbox/relay_state.h"
@@ -244,9 +244,9 @@ static bool read_page(struct relay *r)
 {
     bool more = false;
     struct err_text e = {{0}};
-    enum ferry_err err = r->source->ops->read(
-        r->source->driver, r->read_pos, (size_t)r->options->page_rows,
-        (size_t)r->options->page_bytes, &r->page, &more, &e);
+    enum ferry_err err =
+        r->source->ops->read(r->source->driver, r->read_pos, (size_t)r->options->page_rows,
+                             (size_t)r->options->page_bytes, &r->page, &more, &e);
     r->stats.reads++;
     if (err != FERRY_OK) {
         r->error = e;
@@ -257,6 +257,7 @@ static bool read_page(struct relay *r)
         return false;
     }
     r->read_failed = false;
+    relay_error_over(r);
     r->look = false;
     r->caught_up = !more;
     if (r->page.count > 0) {

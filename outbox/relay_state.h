@@ -9,7 +9,7 @@
 #include "base/prng.h"
 #include "outbox/relay.h"
 
-#define RELAY_TOPICS_MAX 10000u /* Different topics in one outbox table. */
+#define RELAY_TOPICS_MAX  10000u /* Different topics in one outbox table. */
 #define RELAY_NOT_BLOCKED INT64_MAX
 #define RELAY_NO_ROW      SIZE_MAX
 #define RELAY_NO_SUSPECT  (-1)
@@ -21,7 +21,7 @@ struct relay_flight {
     struct relay_target *target;
     int64_t first, last; /* Positions of its first and last row. */
     size_t count;
-    bool done;           /* Answered with OK; waits for those before it. */
+    bool done; /* Answered with OK; waits for those before it. */
 };
 
 enum relay_target_state {
@@ -64,8 +64,8 @@ struct relay_topic {
     char *name;
     enum relay_topic_state state;
     int32_t partitions;
-    struct relay_target *targets; /* `partitions` of them; flights point here, so it is replaced only
-                                     when nothing is in flight. */
+    struct relay_target *targets; /* `partitions` of them; flights point here, so it is replaced
+                                     only when nothing is in flight. */
     int64_t blocked_from;         /* First row that waits for the topic. */
     int64_t retry_at_us;
     int64_t missing_until_us; /* How long the answer "no such topic" holds. */
@@ -82,11 +82,11 @@ struct relay {
     enum relay_state state;
     bool stopping;
     uint64_t epoch;
-    int64_t elect_at_us;       /* When to ask (again, or to renew). */
-    int64_t lease_ends_us;     /* By our clock, counted from before the question. */
+    int64_t elect_at_us;   /* When to ask (again, or to renew). */
+    int64_t lease_ends_us; /* By our clock, counted from before the question. */
     uint32_t elect_failures;
     int64_t checkpoint_at_us;
-    int64_t checkpointed;      /* The low mark that the broker keeps. */
+    int64_t checkpointed; /* The low mark that the broker keeps. */
 
     struct relay_topic **topics; /* Sorted by name. */
     size_t topic_count, topic_capacity;
@@ -96,22 +96,22 @@ struct relay {
     size_t queued;                  /* Rows of the page that are in a target's queue. */
 
     struct source_page page;
-    size_t *page_next;              /* page_rows long: for each row, the next of its queue. */
-    struct relay_target **waiting;  /* page_rows long: targets with a queue. */
+    size_t *page_next;             /* page_rows long: for each row, the next of its queue. */
+    struct relay_target **waiting; /* page_rows long: targets with a queue. */
     size_t waiting_count;
-    struct ferry_message *scratch;  /* batch_rows long: the batch being sent. */
-    int64_t read_pos;               /* Last row taken from a page: sent, queued, noted or dropped. */
-    struct ferry_id read_id;        /* Its message id. */
-    bool caught_up;                 /* The last read reached the end. */
-    bool read_failed;               /* The last read did. */
+    struct ferry_message *scratch; /* batch_rows long: the batch being sent. */
+    int64_t read_pos;              /* Last row taken from a page: sent, queued, noted or dropped. */
+    struct ferry_id read_id;       /* Its message id. */
+    bool caught_up;                /* The last read reached the end. */
+    bool read_failed;              /* The last read did. */
     bool look;                     /* A wake, or a reason of our own, to read now. */
     int64_t poll_at_us, poll_pause_us;
 
-    int64_t beat_at_us;   /* When to look at the source and leave word. */
+    int64_t beat_at_us;    /* When to look at the source and leave word. */
     int64_t stop_until_us; /* When stopping: deletes go on until then. */
-    int64_t deleted;      /* Nothing is left up to here. */
-    int64_t delete_at_us; /* Not before. */
-    int64_t busy_at_us;   /* When something was last read or answered. */
+    int64_t deleted;       /* Nothing is left up to here. */
+    int64_t delete_at_us;  /* Not before. */
+    int64_t busy_at_us;    /* When something was last read or answered. */
 
     struct relay_stats stats;
     struct err_text error;
@@ -126,6 +126,8 @@ static inline int relay_timeout_ms(const struct relay *r)
 
 /* relay.c */
 void relay_halt(struct relay *r, const char *why);
+/* Something went well: the last error does not matter any more, unless something still waits. */
+void relay_error_over(struct relay *r);
 /* A random pause whose bound doubles with each failure in a row. */
 int64_t relay_backoff_us(struct relay *r, uint32_t failures);
 int64_t relay_low_mark(const struct relay *r);
@@ -140,15 +142,15 @@ void relay_checkpoint_step(struct relay *r, bool now);
 
 /* relay_topics.c */
 void relay_topics_free(struct relay *r);
-void relay_topics_lose(struct relay *r); /* Every cursor is to be asked for again. */
+void relay_topics_lose(struct relay *r);    /* Every cursor is to be asked for again. */
 void relay_topics_unblock(struct relay *r); /* All are lost, and everything is read again. */
 void relay_topics_retry(struct relay *r);
 /* Something waits for a partition and no partition is ready: reading on would be for nothing. */
 bool relay_topics_all_down(const struct relay *r);
 /* The broker does not know the topic any more: its targets are lost and its rows wait. */
 void relay_topic_forget(struct relay_topic *topic, int64_t from);
-/* The target of a row, with a queue and READY, or NULL when the row has to wait (it is then noted as
- * blocked), was sent before, or was set aside. */
+/* The target of a row, with a queue and READY, or NULL when the row has to wait (it is then noted
+ * as blocked), was sent before, or was set aside. */
 struct relay_target *relay_topics_route(struct relay *r, const struct source_row *row);
 void relay_target_block(struct relay_target *t, int64_t from, int64_t retry_at_us);
 void relay_topic_block(struct relay *r, struct relay_topic *topic, int64_t from,
@@ -166,7 +168,8 @@ void relay_waiting_forget(struct relay *r, const struct relay_topic *topic);
 
 /* relay_outcome.c */
 ferry_append_cb relay_outcome;
-/* The batch was not appended: decides what becomes of the target. The page's rows for it are dropped. */
+/* The batch was not appended: decides what becomes of the target. The page's rows for it are
+ * dropped. */
 void relay_target_fail(struct relay_target *t, const struct relay_flight *flight,
                        const struct ferry_append_result *result);
 

@@ -192,8 +192,7 @@ static struct relay_topic *topic_of(struct relay *r, const char *name)
         return r->topic_last;
     }
     size_t at = 0;
-    struct relay_topic *topic =
-        topic_find(r, name, &at) ? r->topics[at] : topic_add(r, name, at);
+    struct relay_topic *topic = topic_find(r, name, &at) ? r->topics[at] : topic_add(r, name, at);
     r->topic_last = topic;
     return topic;
 }
@@ -212,6 +211,9 @@ static bool topic_has_flights(const struct relay_topic *topic)
 
 static void tell_missing(struct relay *r, struct relay_topic *topic)
 {
+    if (r->options->unknown_topic == RELAY_UNKNOWN_TOPIC_DEAD) {
+        return; /* Each row that is set aside is told of. */
+    }
     if (topic->said_at_us != 0 && r->now_us - topic->said_at_us < TELL_AGAIN_US) {
         return;
     }
@@ -245,8 +247,8 @@ static bool topic_set_partitions(struct relay *r, struct relay_topic *topic, int
     return true;
 }
 
-/* Asks how many partitions the topic has; an answer of "no such topic" holds for topic_retry_ms. When
- * this returns UNREACHABLE or TIMEOUT the relay is no longer active. */
+/* Asks how many partitions the topic has; an answer of "no such topic" holds for topic_retry_ms.
+ * When this returns UNREACHABLE or TIMEOUT the relay is no longer active. */
 static enum ferry_err topic_ask(struct relay *r, struct relay_topic *topic)
 {
     int32_t partitions = 0;
@@ -349,8 +351,7 @@ static void target_retry(struct relay_target *t)
 
 static bool unknown_is_dead(const struct relay *r, enum ferry_err err)
 {
-    return err == FERRY_ERR_UNKNOWN_TOPIC &&
-           r->options->unknown_topic == RELAY_UNKNOWN_TOPIC_DEAD;
+    return err == FERRY_ERR_UNKNOWN_TOPIC && r->options->unknown_topic == RELAY_UNKNOWN_TOPIC_DEAD;
 }
 
 static void topic_retry_blocked(struct relay *r, struct relay_topic *topic)
@@ -433,11 +434,10 @@ static struct relay_target *target_of_row(const struct relay *r, struct relay_to
                                           const struct source_row *row)
 {
     /* Without a key: spread, but a row read again goes where it went before. */
-    int32_t partition =
-        row->message.key != NULL
-            ? r->broker->partition_of_key(row->message.key, row->message.key_bytes,
-                                          topic->partitions)
-            : (int32_t)(row->position % topic->partitions);
+    int32_t partition = row->message.key != NULL
+                            ? r->broker->partition_of_key(row->message.key, row->message.key_bytes,
+                                                          topic->partitions)
+                            : (int32_t)(row->position % topic->partitions);
     return &topic->targets[partition];
 }
 
@@ -446,7 +446,11 @@ struct relay_target *relay_topics_route(struct relay *r, const struct source_row
     struct relay_topic *topic = topic_of(r, row->message.topic);
     int64_t position = row->position; /* The page is dropped when the relay stops being active. */
     if (topic == NULL) {
-        relay_halt(r, "out of memory, or more than 10000 topics in one outbox");
+        if (r->topic_count == RELAY_TOPICS_MAX) {
+            relay_halt(r, "more than 10000 different topics in one outbox table");
+        } else {
+            relay_outage(r, FERRY_ERR_NO_MEMORY, "remembering a topic");
+        }
         return NULL;
     }
     if (row->invalid != NULL && topic->blocked_from == RELAY_NOT_BLOCKED) {

@@ -1,14 +1,14 @@
 /* source: what the relay needs of a database, and a page of rows read from it.
  *
- * The relay's core is written against this table and includes no database header; source_sqlite.c is
- * the first driver. One thread uses a source.
+ * The relay's core is written against this table and includes no database header; source_sqlite.c
+ * is the first driver. One thread uses a source.
  *
  * Positions: each row has one, greater than 0; a row that becomes visible later has a greater one,
  * and no position is used twice. The core compares positions and nothing else; a database whose
  * numbers do not behave so (sequences that commit out of order) gives positions of its own making.
  *
- * Errors of the driver functions: DB_RETRY (busy: try again later), DB_SCHEMA, NEWER_FORMAT, DB, IO,
- * NO_MEMORY, each with a detail. */
+ * Errors of the driver functions: DB_RETRY (busy: try again later), DB_SCHEMA, NEWER_FORMAT, DB,
+ * IO, NO_MEMORY, each with a detail. */
 #ifndef FERRY_OUTBOX_SOURCE_H
 #define FERRY_OUTBOX_SOURCE_H
 
@@ -73,7 +73,8 @@ struct source_ops {
                                 struct err_text *e);
     int (*wake_fd)(void *driver); /* Readable after a commit was announced; -1: none. */
     void (*wake_drain)(void *driver);
-    void (*leave_word)(void *driver, const struct relay_word *word); /* For `ferry outbox status`. */
+    void (*leave_word)(void *driver,
+                       const struct relay_word *word); /* For `ferry outbox status`. */
 };
 
 struct source {

@@ -2,81 +2,20 @@
  *
  * Two connections: `reader` is read-only and never inside a transaction between calls, so that
  * checkpoints are not held up; `writer` deletes what is published and sets rows aside, each in one
- * IMMEDIATE transaction. SQLite has one writer at a time and AUTOINCREMENT never repeats an id, so ids
- * become visible in order and the id is the position. */
+ * IMMEDIATE transaction. SQLite has one writer at a time and AUTOINCREMENT never repeats an id, so
+ * ids become visible in order and the id is the position. */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <sqlite3.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "outbox/source.h"
+#include "outbox/source_sqlite.h"
 #include "outbox/sqlite_error.h"
 #include "outbox/wake.h"
 #include "wire/batch.h"
-
-/* How long a write waits for the application's own. Short, because nothing else of this relay happens
- * meanwhile, its lease's renewal included; what could not be written is tried again later. */
-#define WRITER_BUSY_MS 500
-#define READER_BUSY_MS 500
-
-enum statement {
-    STATEMENT_READ,
-    STATEMENT_HEADERS,
-    STATEMENT_CHANGED,
-    STATEMENT_LAST,
-    STATEMENT_ID_AT,
-    STATEMENT_OLDEST,
-    STATEMENT_READER_COUNT, /* Those above are the reader's, those below the writer's. */
-    STATEMENT_BEGIN = STATEMENT_READER_COUNT,
-    STATEMENT_COMMIT,
-    STATEMENT_SLICE_END,
-    STATEMENT_REMOVE,
-    STATEMENT_COPY_DEAD,
-    STATEMENT_REMOVE_ONE,
-    STATEMENT_COUNT
-};
-
-static const char *const statement_texts[STATEMENT_COUNT] = {
-    [STATEMENT_READ] = "SELECT id, topic, mkey, msg_id, headers, payload, created_ms "
-                       "FROM ferry_outbox WHERE id > ?1 ORDER BY id LIMIT ?2",
-    [STATEMENT_HEADERS] = "SELECT key, value, type FROM json_each(?1)",
-    [STATEMENT_CHANGED] = "PRAGMA data_version",
-    [STATEMENT_LAST] = "SELECT max(coalesce((SELECT max(id) FROM ferry_outbox), 0), coalesce("
-                       "(SELECT seq FROM sqlite_sequence WHERE name = 'ferry_outbox'), 0))",
-    [STATEMENT_ID_AT] = "SELECT msg_id FROM ferry_outbox WHERE id = ?1",
-    [STATEMENT_OLDEST] = "SELECT created_ms FROM ferry_outbox WHERE id > ?1 ORDER BY id LIMIT 1",
-    [STATEMENT_BEGIN] = "BEGIN IMMEDIATE",
-    [STATEMENT_COMMIT] = "COMMIT",
-    [STATEMENT_SLICE_END] = "SELECT max(id) FROM (SELECT id FROM ferry_outbox WHERE id <= ?1 "
-                            "ORDER BY id LIMIT ?2)",
-    [STATEMENT_REMOVE] = "DELETE FROM ferry_outbox WHERE id <= ?1",
-    [STATEMENT_COPY_DEAD] =
-        "INSERT OR REPLACE INTO ferry_outbox_dead (id, topic, mkey, msg_id, headers, payload, "
-        "created_ms, reason, dead_ms) SELECT id, topic, mkey, msg_id, headers, payload, created_ms, "
-        "?2, CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) "
-        "FROM ferry_outbox WHERE id = ?1",
-    [STATEMENT_REMOVE_ONE] = "DELETE FROM ferry_outbox WHERE id = ?1",
-};
-
-struct source_sqlite {
-    char *path;         /* Resolved; owned. */
-    struct ferry_id id; /* source_uuid of ferry_meta. */
-    dev_t device;       /* Of the file that was opened, to notice another in its place. */
-    ino_t inode;
-    sqlite3 *reader, *writer;
-    sqlite3_stmt *statements[STATEMENT_COUNT];
-    int64_t data_version; /* At the last call of `changed`. */
-    int lock_fd, wake_fd;
-    int wal_fd; /* The WAL file, for the barrier; -1: no barrier. */
-    struct ferry_header headers[SOURCE_HEADERS_MAX]; /* Of the row being read. */
-};
 
 static void driver_close(void *driver)
 {
@@ -109,7 +48,7 @@ static const char *driver_name(void *driver)
     return s->path;
 }
 
-static sqlite3_stmt *reset(struct source_sqlite *s, enum statement which)
+static sqlite3_stmt *reset(struct source_sqlite *s, enum source_statement which)
 {
     sqlite3_reset(s->statements[which]);
     return s->statements[which];
@@ -118,12 +57,6 @@ static sqlite3_stmt *reset(struct source_sqlite *s, enum statement which)
 static enum ferry_err read_failed(struct source_sqlite *s, int code, struct err_text *e)
 {
     return sqlite_error(s->reader, code, s->path, e);
-}
-
-static struct bytes column_bytes(sqlite3_stmt *stmt, int at)
-{
-    const void *data = sqlite3_column_blob(stmt, at);
-    return bytes_of(data, (size_t)sqlite3_column_bytes(stmt, at));
 }
 
 /* ---- Headers: a JSON object of strings, or the msgpack map of ferry_outbox_put. */
@@ -184,13 +117,13 @@ static enum ferry_err headers_from_json(struct source_sqlite *s, struct source_p
     size_t count = 0;
     int code = SQLITE_ROW;
     while (err == FERRY_OK && row->invalid == NULL && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
-        struct bytes name = column_bytes(stmt, 0);
+        struct bytes name = source_sqlite_column(stmt, 0);
         const char *type = (const char *)sqlite3_column_text(stmt, 2);
         if (count == SOURCE_HEADERS_MAX || !header_name_is_valid(name)) {
             err = row_invalid(page, row, "headers: more than 256, or a name not of 1 to 255 bytes");
         } else if (type == NULL || strcmp(type, "text") != 0) {
             err = row_invalid(page, row, "headers: the JSON object has a value that is no string");
-        } else if (!header_add(page, headers, count++, name, column_bytes(stmt, 1))) {
+        } else if (!header_add(page, headers, count++, name, source_sqlite_column(stmt, 1))) {
             err = FERRY_ERR_NO_MEMORY;
         }
     }
@@ -207,7 +140,7 @@ static enum ferry_err row_headers(struct source_sqlite *s, struct source_page *p
                                   struct source_row *row, sqlite3_stmt *stmt)
 {
     int type = sqlite3_column_type(stmt, 4);
-    struct bytes value = column_bytes(stmt, 4);
+    struct bytes value = source_sqlite_column(stmt, 4);
     if (type == SQLITE_NULL || value.size == 0) {
         return FERRY_OK;
     }
@@ -244,8 +177,8 @@ static enum ferry_err row_key_and_payload(struct source_page *page, struct sourc
                                           sqlite3_stmt *stmt)
 {
     bool has_key = sqlite3_column_type(stmt, 2) != SQLITE_NULL;
-    struct bytes key = column_bytes(stmt, 2);
-    struct bytes payload = column_bytes(stmt, 5);
+    struct bytes key = source_sqlite_column(stmt, 2);
+    struct bytes payload = source_sqlite_column(stmt, 5);
     char *memory = source_page_take(page, key.size + payload.size + 1);
     if (memory == NULL) {
         return FERRY_ERR_NO_MEMORY;
@@ -272,11 +205,11 @@ static enum ferry_err add_row(struct source_sqlite *s, struct source_page *page,
     row->position = sqlite3_column_int64(stmt, 0);
     row->message.partition = FERRY_PARTITION_ANY;
     row->message.timestamp_ms = sqlite3_column_int64(stmt, 6);
-    row->message.topic = row_topic(page, column_bytes(stmt, 1));
+    row->message.topic = row_topic(page, source_sqlite_column(stmt, 1));
     if (row->message.topic == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
-    struct bytes id = column_bytes(stmt, 3);
+    struct bytes id = source_sqlite_column(stmt, 3);
     if (id.size == sizeof(row->message.id.bytes)) {
         memcpy(row->message.id.bytes, id.data, id.size);
     }
@@ -332,7 +265,7 @@ static enum ferry_err driver_read(void *driver, int64_t after, size_t rows_max, 
 }
 
 /* One number from a statement of the reader. *found is false when there is no row, or NULL. */
-static enum ferry_err read_number(struct source_sqlite *s, enum statement which, bool *found,
+static enum ferry_err read_number(struct source_sqlite *s, enum source_statement which, bool *found,
                                   int64_t *number, struct err_text *e)
 {
     sqlite3_stmt *stmt = s->statements[which];
@@ -343,7 +276,8 @@ static enum ferry_err read_number(struct source_sqlite *s, enum statement which,
         *found = sqlite3_column_type(stmt, 0) != SQLITE_NULL;
         *number = sqlite3_column_int64(stmt, 0);
     } else if (code != SQLITE_DONE) {
-        err = sqlite_error(which < STATEMENT_READER_COUNT ? s->reader : s->writer, code, s->path, e);
+        err =
+            sqlite_error(which < STATEMENT_READER_COUNT ? s->reader : s->writer, code, s->path, e);
     }
     sqlite3_reset(stmt);
     return err;
@@ -392,7 +326,7 @@ static enum ferry_err verify_id_at(struct source_sqlite *s, const struct source_
     int code = sqlite3_step(stmt);
     enum ferry_err err = FERRY_OK;
     if (code == SQLITE_ROW) {
-        struct bytes id = column_bytes(stmt, 0);
+        struct bytes id = source_sqlite_column(stmt, 0);
         *same = bytes_equal(id, bytes_of(cursor->id.bytes, sizeof(cursor->id.bytes)));
         if (!*same) {
             err_set(e, FERRY_OK,
@@ -438,11 +372,11 @@ static enum ferry_err driver_verify(void *driver, const struct source_cursor *cu
 
 /* ---- Writing. */
 
-static enum ferry_err write_step(struct source_sqlite *s, enum statement which, struct err_text *e)
+static enum ferry_err write_step(struct source_sqlite *s, enum source_statement which,
+                                 struct err_text *e)
 {
     int code = sqlite3_step(s->statements[which]);
-    enum ferry_err err =
-        code == SQLITE_DONE ? FERRY_OK : sqlite_error(s->writer, code, s->path, e);
+    enum ferry_err err = code == SQLITE_DONE ? FERRY_OK : sqlite_error(s->writer, code, s->path, e);
     sqlite3_reset(s->statements[which]);
     return err;
 }
@@ -532,7 +466,7 @@ static void driver_leave_word(void *driver, const struct relay_word *word)
     relay_lock_write(s->lock_fd, word);
 }
 
-static const struct source_ops sqlite_ops = {
+const struct source_ops source_sqlite_ops = {
     .close = driver_close,
     .id = driver_id,
     .name = driver_name,
@@ -547,168 +481,3 @@ static const struct source_ops sqlite_ops = {
     .wake_drain = driver_wake_drain,
     .leave_word = driver_leave_word,
 };
-
-/* ---- Opening. */
-
-/* WAL's shared memory does not work between machines, and half of the file systems that pretend
- * otherwise lose locks. */
-static enum ferry_err check_file_system(const struct source_sqlite *s, struct err_text *e)
-{
-    static const struct {
-        long magic;
-        const char *name;
-    } refused[] = {{0x6969, "NFS"}, {0x517b, "SMB"}, {(long)0xff534d42u, "CIFS"},
-                   {(long)0xfe534d42u, "SMB2"}};
-    struct statfs fs;
-    if (statfs(s->path, &fs) != 0) {
-        return err_set(e, FERRY_ERR_IO, "%s: statfs: %s", s->path, strerror(errno));
-    }
-    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
-        if ((long)fs.f_type == refused[i].magic) {
-            return err_set(e, FERRY_ERR_DB,
-                           "%s lies on %s, where SQLite's WAL loses data: move it to a local disk",
-                           s->path, refused[i].name);
-        }
-    }
-    return FERRY_OK;
-}
-
-static enum ferry_err open_connection(struct source_sqlite *s, int flags, int busy_ms,
-                                      sqlite3 **connection, struct err_text *e)
-{
-    int code = sqlite3_open_v2(s->path, connection, flags | SQLITE_OPEN_NOMUTEX, NULL);
-    if (code != SQLITE_OK) {
-        return sqlite_error(*connection, code, s->path, e);
-    }
-    sqlite3_busy_timeout(*connection, busy_ms);
-    return FERRY_OK;
-}
-
-static enum ferry_err check_journal(struct source_sqlite *s, struct err_text *e)
-{
-    sqlite3_stmt *stmt = NULL;
-    int code = sqlite3_prepare_v2(s->writer, "PRAGMA journal_mode", -1, &stmt, NULL);
-    if (code == SQLITE_OK) {
-        code = sqlite3_step(stmt);
-    }
-    enum ferry_err err = FERRY_OK;
-    if (code != SQLITE_ROW) {
-        err = sqlite_error(s->writer, code, s->path, e);
-    } else if (strcmp((const char *)sqlite3_column_text(stmt, 0), "wal") != 0) {
-        err = err_set(e, FERRY_ERR_DB_SCHEMA,
-                      "%s: its journal is not WAL, so reading it would stop its writers: run `ferry "
-                      "outbox init sqlite:%s`",
-                      s->path, s->path);
-    }
-    sqlite3_finalize(stmt);
-    return err;
-}
-
-static enum ferry_err prepare_all(struct source_sqlite *s, struct err_text *e)
-{
-    for (size_t i = 0; i < STATEMENT_COUNT; i++) {
-        sqlite3 *connection = i < STATEMENT_READER_COUNT ? s->reader : s->writer;
-        int code = sqlite3_prepare_v3(connection, statement_texts[i], -1,
-                                      SQLITE_PREPARE_PERSISTENT, &s->statements[i], NULL);
-        if (code != SQLITE_OK) {
-            return sqlite_error(connection, code, s->path, e);
-        }
-    }
-    return FERRY_OK;
-}
-
-static enum ferry_err read_source_id(struct source_sqlite *s, struct err_text *e)
-{
-    sqlite3_stmt *stmt = NULL;
-    int code = sqlite3_prepare_v2(
-        s->reader, "SELECT value FROM ferry_meta WHERE name = 'source_uuid'", -1, &stmt, NULL);
-    if (code == SQLITE_OK) {
-        code = sqlite3_step(stmt);
-    }
-    struct bytes id = code == SQLITE_ROW ? column_bytes(stmt, 0) : bytes_of(NULL, 0);
-    enum ferry_err err = FERRY_OK;
-    if (id.size == sizeof(s->id.bytes)) {
-        memcpy(s->id.bytes, id.data, id.size);
-    } else {
-        err = err_set(e, FERRY_ERR_DB_SCHEMA, "%s: ferry_meta has no source_uuid of 16 bytes",
-                      s->path);
-    }
-    sqlite3_finalize(stmt);
-    return err;
-}
-
-static enum ferry_err open_barrier(struct source_sqlite *s, struct err_text *e)
-{
-    char path[PATH_MAX + 8];
-    snprintf(path, sizeof(path), "%s-wal", s->path);
-    /* Closing this descriptor drops no lock of SQLite's: it locks the -shm file, never the WAL. */
-    s->wal_fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (s->wal_fd < 0) {
-        return err_set(e, FERRY_ERR_IO, "%s: %s", path, strerror(errno));
-    }
-    return FERRY_OK;
-}
-
-static enum ferry_err open_file(struct source_sqlite *s, const char *path, struct err_text *e)
-{
-    struct stat st;
-    s->path = realpath(path, NULL);
-    if (s->path == NULL || stat(s->path, &st) != 0) {
-        return err_set(e, FERRY_ERR_IO, "%s: %s: `ferry outbox init sqlite:%s` makes it", path,
-                       strerror(errno), path);
-    }
-    s->device = st.st_dev;
-    s->inode = st.st_ino;
-    enum ferry_err err = check_file_system(s, e);
-    if (err == FERRY_OK) {
-        err = open_connection(s, SQLITE_OPEN_READWRITE, WRITER_BUSY_MS, &s->writer, e);
-    }
-    if (err == FERRY_OK) {
-        err = sqlite_schema_check(s->writer, s->path, e);
-    }
-    return err == FERRY_OK ? check_journal(s, e) : err;
-}
-
-static enum ferry_err open_all(struct source_sqlite *s, const char *path, bool with_barrier,
-                               struct err_text *e)
-{
-    enum ferry_err err = open_file(s, path, e);
-    if (err == FERRY_OK) {
-        err = relay_lock_take(s->path, &s->lock_fd, e);
-    }
-    if (err == FERRY_OK) {
-        /* A delete that a power failure takes back is simply done again. */
-        sqlite3_exec(s->writer, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
-        err = open_connection(s, SQLITE_OPEN_READONLY, READER_BUSY_MS, &s->reader, e);
-    }
-    if (err == FERRY_OK) {
-        err = prepare_all(s, e);
-    }
-    if (err == FERRY_OK) {
-        err = read_source_id(s, e);
-    }
-    if (err == FERRY_OK && with_barrier) {
-        err = open_barrier(s, e);
-    }
-    return err == FERRY_OK ? wake_listen(s->path, &s->wake_fd, e) : err;
-}
-
-enum ferry_err source_open_sqlite(struct source *source, const char *path, bool with_barrier,
-                                  struct err_text *e)
-{
-    struct source_sqlite *s = mem_zalloc(1, sizeof(*s));
-    if (s == NULL) {
-        return FERRY_ERR_NO_MEMORY;
-    }
-    s->lock_fd = -1;
-    s->wake_fd = -1;
-    s->wal_fd = -1;
-    s->data_version = -1;
-    enum ferry_err err = open_all(s, path, with_barrier, e);
-    if (err != FERRY_OK) {
-        driver_close(s);
-        return err;
-    }
-    *source = (struct source){&sqlite_ops, s};
-    return FERRY_OK;
-}

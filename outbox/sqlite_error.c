@@ -48,9 +48,9 @@ enum ferry_err sqlite_schema_version(struct sqlite3 *connection, int64_t *versio
                                      struct err_text *e)
 {
     sqlite3_stmt *stmt = NULL;
-    int code = sqlite3_prepare_v2(
-        connection, "SELECT value FROM main.ferry_meta WHERE name = 'schema_version'", -1, &stmt,
-        NULL);
+    int code = sqlite3_prepare_v2(connection,
+                                  "SELECT value FROM main.ferry_meta WHERE name = 'schema_version'",
+                                  -1, &stmt, NULL);
     if (code != SQLITE_OK) {
         enum ferry_err err = sqlite_error(connection, code, "reading the schema version", e);
         if (err == FERRY_ERR_DB_SCHEMA) {
@@ -72,15 +72,17 @@ enum ferry_err sqlite_schema_check(struct sqlite3 *connection, const char *name,
         return err;
     }
     if (version > FERRY_SCHEMA_VERSION) {
-        return err_set(e, FERRY_ERR_NEWER_FORMAT,
-                       "%s: its Ferry tables have version %lld, this program knows %d: start a newer "
-                       "Ferry",
-                       name, (long long)version, FERRY_SCHEMA_VERSION);
+        return err_set(
+            e, FERRY_ERR_NEWER_FORMAT,
+            "%s: its Ferry tables have version %lld, this program knows %d: start a newer "
+            "Ferry",
+            name, (long long)version, FERRY_SCHEMA_VERSION);
     }
     if (version < FERRY_SCHEMA_VERSION) {
         return err_set(e, FERRY_ERR_DB_SCHEMA,
-                       version == 0 ? "%s: it has no Ferry tables: run `ferry outbox init sqlite:%s`"
-                                    : "%s: its Ferry tables are old: run `ferry outbox init sqlite:%s`",
+                       version == 0
+                           ? "%s: it has no Ferry tables: run `ferry outbox init sqlite:%s`"
+                           : "%s: its Ferry tables are old: run `ferry outbox init sqlite:%s`",
                        name, name);
     }
     return FERRY_OK;

@@ -11,10 +11,10 @@
 
 #include "base/checksum.h"
 
-#define WAKE_SUFFIX          "-ferry-wake"
-#define WAKE_NAME_MAX        80u /* With "/proc/self/fd/N/" before it a path fits an address. */
-#define WAKE_DRAIN_MAX       64  /* Datagrams taken in one go. */
-#define WAKE_FOLDER_MAX      4096u
+#define WAKE_SUFFIX     "-ferry-wake"
+#define WAKE_NAME_MAX   80u /* With "/proc/self/fd/N/" before it a path fits an address. */
+#define WAKE_DRAIN_MAX  64  /* Datagrams taken in one go. */
+#define WAKE_FOLDER_MAX 4096u
 
 /* An address, and the folder that must stay open while it is used. */
 struct place {

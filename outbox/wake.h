@@ -1,10 +1,10 @@
 /* wake: one datagram from the application to the relay after a commit.
  *
- * The relay binds a unix datagram socket beside the database, `PATH-ferry-wake`; the application sends
- * one empty-handed byte to it. Nothing depends on its arrival: the relay polls as well. An address holds
- * 107 bytes of path; a longer one is reached through its folder, as /proc/self/fd/N/NAME, and a
- * file name that does not fit even so is replaced by .ferry-wake-HASH of the database's file name.
- * Both sides compute the same place from the same (resolved) path.
+ * The relay binds a unix datagram socket beside the database, `PATH-ferry-wake`; the application
+ * sends one empty-handed byte to it. Nothing depends on its arrival: the relay polls as well. An
+ * address holds 107 bytes of path; a longer one is reached through its folder, as
+ * /proc/self/fd/N/NAME, and a file name that does not fit even so is replaced by .ferry-wake-HASH
+ * of the database's file name. Both sides compute the same place from the same (resolved) path.
  *
  * Sending never blocks and never fails the caller. One thread at a time. */
 #ifndef FERRY_OUTBOX_WAKE_H
@@ -13,8 +13,8 @@
 #include "base/err.h"
 
 struct wake_sender {
-    int fd;         /* -1: not connected. */
-    int64_t pid;    /* Of the process that connected: a forked child connects anew. */
+    int fd;      /* -1: not connected. */
+    int64_t pid; /* Of the process that connected: a forked child connects anew. */
 };
 
 void wake_sender_init(struct wake_sender *s);
@@ -23,7 +23,7 @@ void wake_sender_send(struct wake_sender *s, const char *database_path);
 
 /* The relay's end. Errors: IO, with a detail. */
 MUST_CHECK enum ferry_err wake_listen(const char *database_path, int *fd, struct err_text *e);
-void wake_drain(int fd);                                   /* Takes all datagrams that are there. */
-void wake_close(const char *database_path, int *fd);       /* And removes the socket. */
+void wake_drain(int fd);                             /* Takes all datagrams that are there. */
+void wake_close(const char *database_path, int *fd); /* And removes the socket. */
 
 #endif

@@ -70,9 +70,6 @@ static enum ferry_err apply_ids(struct partition *p, uint64_t index,
     }
     uint32_t next_skip = 0;
     int64_t offset = entry->base_offset;
-    if (p->ids.count >= IDS_FLUSH_COUNT) {
-        replica_ask_flush(p->replica);
-    }
     for (uint32_t i = 0; i < h->count; i++) {
         if (is_skipped(entry, &next_skip, i)) {
             continue;
@@ -212,7 +209,7 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
     p->size_bytes += entry_size(entry);
     if (entry->type == STORE_ENTRY_BATCH || entry->type == STORE_ENTRY_BATCH_CAS) {
         p->readable_bytes += entry->payload.size;
-        p->retention_due_us = p->retention_due_us == RAFT_NEVER ? 0 : p->retention_due_us;
+        partition_retain_soon(p);
     }
     p->last_append_time_ms = entry->append_time_ms > p->last_append_time_ms
                                  ? entry->append_time_ms
@@ -282,8 +279,16 @@ static enum ferry_err flush(void *machine, struct store *store)
     return err;
 }
 
-static const struct machine_ops partition_ops = {
-    .apply = apply, .role_changed = role_changed, .flush = flush, .next_offset = next_offset_after};
+static uint32_t flush_rows(const void *machine)
+{
+    return (uint32_t)((const struct partition *)machine)->ids.count * 2;
+}
+
+static const struct machine_ops partition_ops = {.apply = apply,
+                                                 .role_changed = role_changed,
+                                                 .flush = flush,
+                                                 .flush_rows = flush_rows,
+                                                 .next_offset = next_offset_after};
 
 static enum ferry_err load_base(struct partition *p, struct bytes row, uint64_t *applied)
 {

@@ -37,7 +37,8 @@ struct partition {
     /* Volatile. */
     struct ticket_queue tickets;
     uint64_t readable_bytes;
-    int64_t retention_due_us;
+    int64_t retention_due_us;    /* RAFT_NEVER: there is nothing to drop. */
+    int64_t retention_looked_us; /* When it was looked at last. */
     struct read_hint hints[READ_HINTS];
     uint32_t next_hint;
 };
@@ -60,6 +61,8 @@ enum ferry_err partition_propose_control(struct partition *p, const struct contr
 /* An entry of the partition itself: nobody waits, one at a time. */
 enum ferry_err partition_propose_housekeeping(struct partition *p, const struct control *c,
                                               int64_t now_ms, int64_t now_us);
+/* Something was appended: looks at retention when that may be due. */
+void partition_retain_soon(struct partition *p);
 /* When the record at `offset` was appended. Needs a read view. */
 enum ferry_err partition_time_of(const struct partition *p, int64_t offset, int64_t *time_ms);
 enum ferry_err partition_check_leader(const struct partition *p);

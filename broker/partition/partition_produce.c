@@ -147,7 +147,10 @@ static enum ferry_err append_batch(struct partition *p, struct bytes batch,
                                 .payload = batch};
     uint64_t index = replica_last_index(p->replica) + 1;
     enum ferry_err err = FERRY_OK;
-    if (looks_up_ids(p, h)) {
+    if (looks_up_ids(p, h) && p->ids.count >= IDS_PENDING_MAX) {
+        return FERRY_ERR_THROTTLED; /* Ids go through memory to the store, bounded. */
+    }
+    if (err == FERRY_OK && looks_up_ids(p, h)) {
         err = judge_ids(p, batch, h, entry.append_time_ms, index, t);
         entry.skip_count = t->duplicate_count;
         entry.skips = t->skips.data;

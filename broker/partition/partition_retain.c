@@ -1,9 +1,9 @@
 /* Retention and expiry: decided by the leader, carried out by everyone through an entry. */
 #include "partition/partition_internal.h"
 
-/* How often a partition looks, at most; and how far one entry goes, so that none is large work. */
+/* A partition looks at most this often; and how far one entry goes, so that none is large work. */
 #define RETENTION_CHECK_US    1000000
-#define RETENTION_ENTRIES_MAX 4096u
+#define RETENTION_ENTRIES_MAX 32768u
 /* Message ids expire in steps of this part of the window: an id lives up to so much longer. */
 #define EXPIRE_STEPS 16
 
@@ -11,6 +11,7 @@ struct trim {
     uint64_t index; /* Last to drop; 0: none. */
     uint64_t bytes;
     int64_t start_offset;
+    int64_t kept_time_ms; /* Of the first entry that stays; INT64_MAX: none does. */
 };
 
 static bool is_over(const struct partition *p, const struct store_entry *entry, uint64_t dropped,
@@ -36,6 +37,7 @@ static enum ferry_err measure_trim(struct partition *p, struct store_cursor *cur
         /* The entry that is dropped last tells the start by the one after it. */
         trim->start_offset = entry.base_offset;
         if (!is_over(p, &entry, trim->bytes, now_ms)) {
+            trim->kept_time_ms = entry.append_time_ms;
             return FERRY_OK;
         }
         trim->index = index;
@@ -47,6 +49,8 @@ static enum ferry_err measure_trim(struct partition *p, struct store_cursor *cur
         uint64_t index = 0;
         enum ferry_err err = store_cursor_next(cursor, &index, &entry);
         trim->start_offset = err == FERRY_OK ? entry.base_offset : p->start_offset;
+        trim->kept_time_ms =
+            entry.append_time_ms; /* It may be over too: then the next look is soon. */
         return err;
     }
     return FERRY_OK;
@@ -78,12 +82,44 @@ static bool has_something(const struct partition *p)
     return limited && p->next_offset > p->start_offset;
 }
 
+static int64_t not_before_next_look(const struct partition *p, int64_t due_us)
+{
+    int64_t next_look_us = p->retention_looked_us + RETENTION_CHECK_US;
+    return due_us > next_look_us ? due_us : next_look_us;
+}
+
+/* Called for every append, so only a comparison: by time the next look is set already; by size it
+ * is due when the partition has grown past its limit. */
+void partition_retain_soon(struct partition *p)
+{
+    const struct topic_settings *s = &p->config.settings;
+    bool over = s->retention_bytes >= 0 && p->size_bytes > s->retention_bytes;
+    if (p->retention_due_us == RAFT_NEVER || over) {
+        p->retention_due_us = not_before_next_look(p, 0);
+    }
+}
+
+/* Nothing to drop by now: the next look is when the first entry gets too old. */
+static void schedule(struct partition *p, const struct trim *trim, int64_t now_ms, int64_t now_us)
+{
+    int64_t window_ms = p->config.settings.retention_ms;
+    if (window_ms >= 0 && trim->kept_time_ms != INT64_MAX) {
+        int64_t left_ms = trim->kept_time_ms + window_ms - now_ms + 1;
+        int64_t due_us = not_before_next_look(p, now_us + left_ms * 1000);
+        p->retention_due_us = due_us < p->retention_due_us ? due_us : p->retention_due_us;
+    }
+}
+
 static enum ferry_err retain(struct partition *p, int64_t now_ms, int64_t now_us)
 {
-    struct trim trim = {0};
+    struct trim trim = {.kept_time_ms = INT64_MAX};
     enum ferry_err err = find_trim(p, now_ms, &trim);
-    if (err != FERRY_OK || trim.index == 0) {
+    if (err != FERRY_OK) {
         return err;
+    }
+    schedule(p, &trim, now_ms, now_us);
+    if (trim.index == 0) {
+        return FERRY_OK;
     }
     struct control c = {.kind = CONTROL_TRIM,
                         .trim_index = trim.index,
@@ -110,12 +146,16 @@ int64_t partition_deadline_us(const struct partition *p)
     return p->retention_due_us < due ? p->retention_due_us : due;
 }
 
-/* The next look: soon while there is something to drop, never for an empty partition (the next
- * append brings it back, see partition_tick's caller). */
-static void schedule(struct partition *p, int64_t now_us)
+/* Ids are looked at from time to time as long as there are some. */
+static void begin_look(struct partition *p, int64_t now_us)
 {
+    int64_t window_ms = p->config.settings.dedupe_window_ms;
     bool ids = p->ids.disk_has_rows || p->ids.count > 0;
-    p->retention_due_us = has_something(p) || ids ? now_us + RETENTION_CHECK_US : RAFT_NEVER;
+    p->retention_looked_us = now_us;
+    p->retention_due_us = RAFT_NEVER;
+    if (ids && window_ms > 0) {
+        p->retention_due_us = not_before_next_look(p, now_us + window_ms * 1000 / EXPIRE_STEPS);
+    }
 }
 
 enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_us)
@@ -127,10 +167,11 @@ enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_u
     if (err != FERRY_OK || p->retention_due_us > now_us) {
         return err;
     }
-    schedule(p, now_us);
     if (!replica_is_ready(p->replica) || p->housekeeping) {
+        p->retention_due_us = now_us + RETENTION_CHECK_US;
         return FERRY_OK;
     }
+    begin_look(p, now_us);
     if (has_something(p)) {
         err = retain(p, now_ms, now_us);
     }

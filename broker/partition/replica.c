@@ -299,6 +299,7 @@ void replica_trim(struct replica *r, uint64_t index)
 static bool wants_flush(const struct replica *r, int64_t now_us)
 {
     return r->flush_asked || r->applied - r->flushed >= REPLICA_FLUSH_ENTRIES ||
+           r->config.ops->flush_rows(r->config.machine) >= REPLICA_FLUSH_ROWS ||
            (r->dirty_since_us != 0 && now_us - r->dirty_since_us >= REPLICA_FLUSH_MS * 1000);
 }
 
@@ -351,16 +352,23 @@ static enum ferry_err write_deletes(struct replica *r)
     return err;
 }
 
-enum ferry_err replica_write(struct replica *r, int64_t now_us)
+static enum ferry_err write_flush(struct replica *r, uint32_t *rows_left)
+{
+    uint32_t rows = r->config.ops->flush_rows(r->config.machine);
+    *rows_left -= rows < *rows_left ? rows : *rows_left;
+    r->flushing = r->applied;
+    r->flush_asked = false; /* The machine may ask again from within. */
+    r->marks.commit = raft_commit_index(r->raft);
+    r->marks_dirty = true;
+    return r->config.ops->flush(r->config.machine, r->config.store);
+}
+
+enum ferry_err replica_write(struct replica *r, int64_t now_us, uint32_t *rows_left)
 {
     r->in_transaction = true;
     enum ferry_err err = write_entries(r);
-    if (err == FERRY_OK && wants_flush(r, now_us)) {
-        r->flushing = r->applied;
-        r->flush_asked = false; /* The machine may ask again from within. */
-        r->marks.commit = raft_commit_index(r->raft);
-        r->marks_dirty = true;
-        err = r->config.ops->flush(r->config.machine, r->config.store);
+    if (err == FERRY_OK && *rows_left > 0 && wants_flush(r, now_us)) {
+        err = write_flush(r, rows_left);
     }
     if (err == FERRY_OK && wants_delete(r)) {
         err = write_deletes(r);

@@ -39,6 +39,8 @@ struct machine_ops {
     /* Writes the rows that changed since the last flush into the open transaction. Errors: those of
      * store_put. */
     enum ferry_err (*flush)(void *machine, struct store *store);
+    /* How many rows a flush would write now: large tables are flushed sooner than others. */
+    uint32_t (*flush_rows)(const void *machine);
     /* The offset of the record after this entry: a pure function of the entry. */
     int64_t (*next_offset)(const struct store_entry *entry);
 };
@@ -58,6 +60,10 @@ struct replica_config {
  * time after which they are written by one of their own. A restart replays at most so much. */
 #define REPLICA_FLUSH_ENTRIES 4096u
 #define REPLICA_FLUSH_MS      1000
+/* Rows of a machine that ask for a flush, and rows that all flushes of one transaction may write
+ * together, but for the last of them. Rows of random keys dirty a page each. */
+#define REPLICA_FLUSH_ROWS      4096u
+#define REPLICA_FLUSH_ROWS_TURN 16384u
 /* Deletions of one replica in one transaction. */
 #define REPLICA_DELETE_MAX 512u
 
@@ -84,7 +90,9 @@ void replica_ask_flush(struct replica *r);
 
 /* True when there is something for a transaction. */
 bool replica_wants_write(const struct replica *r, int64_t now_us);
-MUST_CHECK enum ferry_err replica_write(struct replica *r, int64_t now_us);
+/* `rows_left` is what flushes of this transaction may still write; a flush that is due waits for
+ * the next transaction when it is 0. */
+MUST_CHECK enum ferry_err replica_write(struct replica *r, int64_t now_us, uint32_t *rows_left);
 /* True between replica_write and replica_stored: the transaction holds something of it. */
 bool replica_has_written(const struct replica *r);
 /* After the commit. Applies what is committed now. */

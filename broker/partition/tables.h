@@ -127,8 +127,9 @@ MUST_CHECK enum ferry_err subscriptions_load(struct subscriptions *t, struct sto
 
 /* ---- Message ids: in the store; what the store does not have yet, in memory. ---- */
 
-/* Ids in memory after which the rows are written with the next transaction. */
-#define IDS_FLUSH_COUNT 16384u
+/* Ids that are not in the store yet, above which a partition takes no more batches with ids until
+ * they are (THROTTLED). */
+#define IDS_PENDING_MAX 16384u
 /* Expired rows deleted in one transaction. */
 #define IDS_EXPIRE_MAX 2048u
 

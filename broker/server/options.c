@@ -40,7 +40,7 @@ static const struct option_row rows[] = {
      "Key, headers and payload of one message together. Larger ones are refused with TOO_LARGE."},
     {"limit.fetch_max_bytes", OPTION_BYTES, AT(fetch_max_bytes), 64 * KIB, 16 * MIB, "8M", NULL,
      "The most that one fetch answers with, whatever the client asks for."},
-    {"limit.turn_bytes", OPTION_BYTES, AT(turn_bytes), 256 * KIB, 16 * MIB, "4M", NULL,
+    {"limit.turn_bytes", OPTION_BYTES, AT(turn_bytes), 256 * KIB, 8 * MIB, "4M", NULL,
      "What a shard takes in before it writes and answers. More a turn is more a fsync and more "
      "memory."},
     {"store.max_bytes", OPTION_BYTES, AT(store_max_bytes), 64 * MIB, 64 * 1024 * GIB, "1024G", NULL,
@@ -113,5 +113,9 @@ void broker_options_check(const struct broker_options *o, struct config_problems
     }
 }
 
+/* A turn ends with the frame that crosses its budget; entries' headers, rows and a flush come on
+ * top. */
+_Static_assert(8 * MIB + 8 * MIB + 4 * MIB <= STORE_TURN_MAX_BYTES,
+               "a turn fits into one transaction");
 _Static_assert(BATCH_MAX_BYTES + FRAME_BODY_MAX_BYTES + FRAME_HEADER_BYTES <= FRAME_MAX_BYTES,
                "a frame holds the largest batch");

@@ -10,7 +10,9 @@
 #define WATCH_US          100000
 #define MESSAGES_TURN_MAX 8192u
 #define HANDSHAKE_MS      5000
-#define QUEUE_MAX         64 /* Frames a connection may have waiting in each direction. */
+#define QUEUE_MAX         64          /* Requests of a connection that wait to be received. */
+#define REPLIES_SLACK     16          /* Replies to what was no request. */
+#define UNREAD_MAX_BYTES  (64u << 20) /* Replies that a connection has not read. */
 
 /* ---- Seats ---- */
 
@@ -160,9 +162,10 @@ static enum ferry_err write_transaction(struct shard *s)
     if (err != FERRY_OK) {
         return err;
     }
+    uint32_t rows_left = REPLICA_FLUSH_ROWS_TURN;
     for (struct list *n = s->touched.next; n != &s->touched && err == FERRY_OK; n = n->next) {
         if (replica_wants_write(seat_of(n)->replica, s->now_us)) {
-            err = replica_write(seat_of(n)->replica, s->now_us);
+            err = replica_write(seat_of(n)->replica, s->now_us, &rows_left);
         }
     }
     if (err == FERRY_OK) {
@@ -332,6 +335,8 @@ static enum ferry_err open_server(struct shard *s, struct err_text *e)
                                            FRAME_BODY_MAX_BYTES + FRAME_HEADER_BYTES,
                                        .connections_max = (int)o->connections_max,
                                        .queue_max = QUEUE_MAX,
+                                       .replies_max = (int)o->inflight_max + REPLIES_SLACK,
+                                       .unread_max_bytes = UNREAD_MAX_BYTES,
                                        .handshake_ms = HANDSHAKE_MS};
     char address[sizeof(o->endpoint) + 16];
     enum ferry_err err = shard_address(&s->config, o->endpoint, address, sizeof(address), e);

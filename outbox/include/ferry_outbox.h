@@ -24,7 +24,8 @@ struct ferry_db; /* An adapter over a connection that the caller owns. */
 /* Wraps an open connection, which must outlive the handle. Errors: DB (not usable), NO_MEMORY. */
 enum ferry_err ferry_db_sqlite(struct ferry_db **db, struct sqlite3 *connection);
 void ferry_db_free(struct ferry_db **db);
-/* The last error's words, of the database where it was the database's. Lives until the next call. */
+/* The last error's words, of the database where it was the database's. Lives until the next call.
+ */
 const char *ferry_db_detail(const struct ferry_db *db);
 
 /* Makes or upgrades Ferry's tables; no effect when they are up to date. Must be called outside a
@@ -78,9 +79,10 @@ enum ferry_err ferry_inbox_skip_to(struct ferry_db *db, const char *group,
 
 /* The loop that all of this is for: fetch, BEGIN IMMEDIATE, enter, handler for each fresh record,
  * leave, COMMIT, commit the position. The handler runs inside the transaction on the caller's
- * connection; returning an error rolls the batch back. Runs until `stop` returns true (asked between
- * batches; may be NULL), or `idle_exit_ms` passed with nothing new at the end (0: never), or a fatal
- * error, which is returned. Errors of the handler come back unchanged after `retries_max` attempts. */
+ * connection; returning an error rolls the batch back. Runs until `stop` returns true (asked
+ * between batches; may be NULL), or `idle_exit_ms` passed with nothing new at the end (0: never),
+ * or a fatal error, which is returned. Errors of the handler come back unchanged after
+ * `retries_max` attempts. */
 typedef enum ferry_err ferry_handler(const struct ferry_record *record, struct ferry_db *db,
                                      void *arg);
 struct ferry_consume_options {

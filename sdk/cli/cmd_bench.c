@@ -290,6 +290,8 @@ static enum cli_exit measure_e2e(struct bench *b)
                                             .topic = &b->topic,
                                             .latency = &r.latency});
     }
+    b->load.stamp = NULL; /* It points to this function's variables. */
+    b->load.stamp_arg = NULL;
     ferry_consumer_close(&r.consumer);
     histogram_fini(&r.latency);
     return err != FERRY_OK ? cli_fail(b->cli, err, b->topic.name, NULL) : CLI_EXIT_OK;

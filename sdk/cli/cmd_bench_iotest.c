@@ -100,7 +100,8 @@ static void report_text(const struct iotest *t, const struct io_result *results)
     struct output_table table;
     char text[FORMAT_TEXT_BYTES];
     output_table_init(&table, ">piece|>writes/s|>MB/s|>p50|>p90|>p99|>p99.9|>max");
-    for (size_t i = 0; i < PIECES; i++) {
+    for (size_t i = 0; i < PIECES && results[i].writes > 0;
+         i++) { /* An interrupt leaves some out. */
         const struct io_result *r = &results[i];
         format_size(r->piece_bytes, text);
         output_table_cell(&table, "%s", text);
@@ -120,7 +121,7 @@ static void report_json(const struct iotest *t, const struct io_result *results)
 {
     json_t *object = output_object();
     json_t *array = json_array();
-    for (size_t i = 0; i < PIECES; i++) {
+    for (size_t i = 0; i < PIECES && results[i].writes > 0; i++) {
         json_t *piece = output_object();
         output_set_int(piece, "piece_bytes", results[i].piece_bytes);
         output_set_int(piece, "writes", results[i].writes);

@@ -313,9 +313,8 @@ static enum cli_exit conclude(const struct producing *p, int64_t elapsed_us)
     }
     for (size_t i = 0; i < p->reason_count; i++) {
         char detail[ERR_TEXT_MAX];
-        bool named = ferry_err_class(p->reasons[i].err) == FERRY_CLASS_USAGE;
-        snprintf(detail, sizeof(detail), "%lld not stored: %s", (long long)p->reasons[i].count,
-                 named ? "the lines are named above" : ferry_err_text(p->reasons[i].err));
+        snprintf(detail, sizeof(detail), "%lld lines: %s", (long long)p->reasons[i].count,
+                 ferry_err_text(p->reasons[i].err));
         cli_warn(p->cli, p->reasons[i].err, p->topic, detail);
     }
     if (p->output_failed) {

@@ -99,14 +99,15 @@ static const struct command_spec commands[COMMAND_COUNT] = {
     [COMMAND_TOPIC_DELETE] = {"topic delete", "NAME", 1, 0, "deletes a topic and its records",
                               "The records are gone when the command returns; disk space comes "
                               "back over time. There is no way back."},
-    [COMMAND_PRODUCE] = {"produce", "TOPIC", 1, B(KEY) | B(KEY_JSON) | B(HEADER),
-                         "stores standard input, one record a line",
-                         "Lines are taken as bytes, without the newline; an empty line is an empty "
-                         "record. Ends when every record has its outcome; the summary goes to "
-                         "standard error. With --json one report a line, in order of completion: "
-                         "partition, offset, duplicate, outcome (stored, not_stored, unknown), the "
-                         "number of the input line, and the error if there is one. An interrupt "
-                         "stops reading and waits for the outcomes; a second one ends at once."},
+    [COMMAND_PRODUCE] =
+        {"produce", "TOPIC", 1, B(KEY) | B(KEY_JSON) | B(HEADER),
+         "stores standard input, one record a line",
+         "Lines are taken as bytes, without the newline; an empty line is an empty "
+         "record. Ends when every record has its outcome; the summary goes to "
+         "standard error. With --json one report a line, in order of completion: "
+         "partition, offset, duplicate, outcome (stored, not_stored, unknown), the "
+         "number of the input line, and the error if there is one. An interrupt "
+         "stops reading and waits for the outcomes; one more than a second later ends at once."},
     [COMMAND_CONSUME] = {"consume", "TOPIC", 1,
                          B(SUBSCRIPTION) | B(MODE) | B(FROM) | B(COUNT) | B(IDLE_EXIT),
                          "prints records, a line each",

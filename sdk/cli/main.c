@@ -1,24 +1,38 @@
-/* main: parses, dispatches, ends. The only file with a mutable global: the flag of the signal. */
+/* main: parses, dispatches, ends. The only file with mutable globals: those of the signal. */
 #include <signal.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "cli/cli.h"
 #include "cli/output.h"
 
 static volatile sig_atomic_t interrupted;
+static struct timespec interrupted_at;
 
+#define SECOND_SIGNAL_AFTER_S 1
+
+/* The first interrupt finishes the report; one that comes later ends the process. What comes at the
+ * same moment is the first again: a terminal and a wrapper such as timeout(1) each send one. */
 static void on_signal(int number)
 {
-    (void)number;
-    interrupted = 1;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (interrupted == 0) {
+        interrupted_at = now;
+        interrupted = 1;
+    } else if (now.tv_sec - interrupted_at.tv_sec > SECOND_SIGNAL_AFTER_S) {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
 }
 
-/* The first interrupt finishes the report; SA_RESETHAND makes the second one end the process. No
- * SA_RESTART: a wait must end. A closed pipe is an error of write(2), not a death. */
+/* No SA_RESTART: a wait must end. A closed pipe is an error of write(2), not a death. */
 static void install_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
+    sigaddset(&action.sa_mask, SIGINT);
+    sigaddset(&action.sa_mask, SIGTERM);
     must(sigaction(SIGINT, &action, NULL) == 0);
     must(sigaction(SIGTERM, &action, NULL) == 0);
     action = (struct sigaction){.sa_handler = SIG_IGN};

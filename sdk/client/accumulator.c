@@ -32,8 +32,7 @@ static int32_t choose_partition(struct topic *t, const struct accepted *m, int64
         return m->partition;
     }
     if (m->record->has_key) {
-        return ferry_partition_of_key(m->record->key.data, m->record->key.size,
-                                      t->partition_count);
+        return ferry_partition_of_key(m->record->key.data, m->record->key.size, t->partition_count);
     }
     return sticky_partition(t, parcel_record_cost(m->record), now_us);
 }
@@ -117,8 +116,8 @@ static enum ferry_err add_to_stream(struct partition *partition, const struct ac
 enum ferry_err accumulator_add(struct topic *t, const struct accepted *m, bool *wake)
 {
     /* The clock is read only where it is needed: without a key, or where a parcel is opened. */
-    int64_t now_us = t->known && (m->partition >= 0 || m->record->has_key) ? 0
-                                                                          : clock_monotonic_us();
+    int64_t now_us =
+        t->known && (m->partition >= 0 || m->record->has_key) ? 0 : clock_monotonic_us();
     int32_t index = choose_partition(t, m, now_us);
     if (index == FERRY_PARTITION_ANY) {
         return stage(t, m, now_us != 0 ? now_us : clock_monotonic_us(), wake);
@@ -212,6 +211,7 @@ void accumulator_unstage(struct topic *t)
     struct list *node;
     list_init(&left);
     pthread_mutex_lock(&c->lock);
+    t->known = true; /* Here, so that no later message gets ahead of the staged ones. */
     while ((node = list_pop_front(&t->staged)) != NULL) {
         struct parcel *from = list_entry(node, struct parcel, node);
         enum ferry_err err = move_records(from);

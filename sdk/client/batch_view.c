@@ -216,8 +216,8 @@ void ferry_batch_record(struct ferry_batch *batch, size_t i, struct ferry_record
     struct batch_record r;
     must(i < batch->count);
     if (!is_in_entry(batch, batch->at_entry, i)) {
-        bool next = batch->at_entry < batch->entry_count &&
-                    is_in_entry(batch, batch->at_entry + 1, i);
+        bool next =
+            batch->at_entry < batch->entry_count && is_in_entry(batch, batch->at_entry + 1, i);
         go_to_entry(batch, next ? batch->at_entry + 1 : find_entry(batch, i));
     }
     const struct view_entry *v = &batch->entries[batch->at_entry];

@@ -25,13 +25,13 @@ struct holder {
 
 struct view_entry {
     struct fetch_entry entry; /* Into the holder's message. */
-    uint32_t cut;     /* Kept records before the offset asked for. */
-    uint32_t visible; /* Records seen of this entry. */
-    size_t first;     /* Place of its first visible record in the view. */
+    uint32_t cut;             /* Kept records before the offset asked for. */
+    uint32_t visible;         /* Records seen of this entry. */
+    size_t first;             /* Place of its first visible record in the view. */
 };
 
 struct ferry_batch {
-    struct list node; /* In the consumer's ready list. */
+    struct list node;      /* In the consumer's ready list. */
     struct holder *holder; /* NULL in an event. */
     enum ferry_err event;  /* Not a batch but something to tell: the error. */
     int32_t partition;
@@ -44,8 +44,8 @@ struct ferry_batch {
     size_t entry_capacity;
     /* Where the last ferry_batch_record stood. */
     size_t at_entry;
-    uint32_t at_kept;  /* Kept records read of that entry. */
-    uint32_t at_skip;  /* Skips passed of that entry. */
+    uint32_t at_kept; /* Kept records read of that entry. */
+    uint32_t at_skip; /* Skips passed of that entry. */
     struct batch_reader reader;
 };
 

@@ -5,7 +5,8 @@
  * repeated; what a repeat means is the caller's to know (`doubtful`).
  *
  * States: idle → queued (work_calls) → on its way (a request is out, or the timer or the topic's
- * metadata is awaited) → done, told once through `done` on the io thread, or to call_run's caller. */
+ * metadata is awaited) → done, told once through `done` on the io thread, or to call_run's caller.
+ */
 #ifndef FERRY_CLIENT_CALL_H
 #define FERRY_CLIENT_CALL_H
 
@@ -43,17 +44,17 @@ struct call {
     bool finished; /* Locked. */
     /* Io. */
     struct ferry_client *client;
-    struct list node; /* In work_calls, then in topic->calls while metadata is awaited. */
+    struct list node;         /* In work_calls, then in topic->calls while metadata is awaited. */
     struct list started_node; /* In the client's calls. */
     struct request wire;
     struct timer timer;
     unsigned attempts;
     bool looked_again; /* The place was said to be unknown once. */
-    bool unreachable; /* No try ever got to a broker that speaks. */
+    bool unreachable;  /* No try ever got to a broker that speaks. */
 };
 
-void call_init(struct call *call, enum command command, enum call_route route,
-               call_encode *encode, const void *request, int timeout_ms);
+void call_init(struct call *call, enum command command, enum call_route route, call_encode *encode,
+               const void *request, int timeout_ms);
 void call_to_partition(struct call *call, struct topic *topic, int32_t partition);
 void call_fini(struct call *call);
 
@@ -67,7 +68,7 @@ static inline enum ferry_err call_run_one(struct ferry_client *c, struct call *c
 
 /* The io thread. */
 void call_start(struct ferry_client *c, struct call *call);
-void call_resume(struct call *call); /* Metadata has come, or has failed with topic->err. */
+void call_resume(struct call *call);     /* Metadata has come, or has failed with topic->err. */
 void calls_fail(struct ferry_client *c); /* At close: ends all with CLOSED. */
 /* Ends the call now; it may be gone when this returns. */
 void call_finish(struct call *call, enum ferry_err err, const char *detail);

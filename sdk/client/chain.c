@@ -284,8 +284,8 @@ static void on_refused(struct append *a, const struct reply *reply)
     enum ferry_err before = a->last_err;
     bool oldest = chain->appends.next == &a->node;
     a->last_err = reply->err;
-    bool misplaced = reply->err == FERRY_ERR_UNKNOWN_TOPIC ||
-                     reply->err == FERRY_ERR_UNKNOWN_PARTITION;
+    bool misplaced =
+        reply->err == FERRY_ERR_UNKNOWN_TOPIC || reply->err == FERRY_ERR_UNKNOWN_PARTITION;
     bool broken = reply->err == FERRY_ERR_STORE_FAILED || reply->err == FERRY_ERR_IO;
     if (!take_refusal(a, reply)) {
         chain->client->bad_replies++;

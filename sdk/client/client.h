@@ -75,9 +75,9 @@ struct ferry_client {
     bool asleep;  /* The io thread sleeps or is about to. */
     bool closing; /* ferry_close began: nothing new is accepted. */
     bool stopping;
-    unsigned flushing; /* Callers inside ferry_flush: nothing lingers. */
-    struct list work_streams;   /* Streams with something to send. */
-    struct list work_topics;    /* Topics to be looked up. */
+    unsigned flushing;        /* Callers inside ferry_flush: nothing lingers. */
+    struct list work_streams; /* Streams with something to send. */
+    struct list work_topics;  /* Topics to be looked up. */
     struct list work_calls;
     struct list work_appends;
     struct list work_consumers; /* Consumers with room again. */
@@ -105,7 +105,8 @@ struct ferry_client {
     struct bytes servers[CLIENT_SERVERS_MAX]; /* Into options.servers. */
     size_t server_count;
     size_t next_server;
-    struct connection *controller; /* Takes commands on topics, producers, sources; NULL: unknown. */
+    struct connection
+        *controller; /* Takes commands on topics, producers, sources; NULL: unknown. */
     struct producer producer;
     struct list consumers;
     struct list chains; /* Of sources. */

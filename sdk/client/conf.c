@@ -16,7 +16,8 @@ static const struct option_row rows[] = {
     {"client.name", OPTION_TEXT, AT(client_name), 1, CONF_NAME_BYTES_MAX, "ferry", NULL,
      "What the broker calls this client when it speaks to people."},
     {"producer.name", OPTION_TEXT, AT(producer_name), 0, CONF_NAME_BYTES_MAX, "", NULL,
-     "A name makes the producer one of a kind: opening a second of the same name fences the first."},
+     "A name makes the producer one of a kind: opening a second of the same name fences the "
+     "first."},
     {"producer.linger_ms", OPTION_MS, AT(linger_ms), 0, 60 * SECOND_MS, "0", NULL,
      "How long a message may wait for company before its batch goes out."},
     {"producer.batch_bytes", OPTION_BYTES, AT(batch_bytes), 1024, BATCH_MAX_BYTES / 2, "256K", NULL,

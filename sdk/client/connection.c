@@ -96,8 +96,7 @@ static void finish(struct request *r, const struct reply *reply)
 
 static void fail(struct request *r, enum ferry_err err, const char *detail)
 {
-    struct reply reply = {
-        .err = err, .written = r->written, .detail = bytes_of_string(detail)};
+    struct reply reply = {.err = err, .written = r->written, .detail = bytes_of_string(detail)};
     finish(r, &reply);
 }
 
@@ -161,9 +160,8 @@ static void start_again(struct connection *k)
 static bool ensure_link(struct connection *k)
 {
     struct err_text e;
-    return k->link != NULL ||
-           net_link_open(k->client->context, k->endpoint, FRAME_MAX_BYTES, &k->link, &e) ==
-               FERRY_OK;
+    return k->link != NULL || net_link_open(k->client->context, k->endpoint, FRAME_MAX_BYTES,
+                                            &k->link, &e) == FERRY_OK;
 }
 
 /* ---- Requests. */
@@ -305,6 +303,16 @@ static void refused(const struct frame *f, struct reply *reply)
     }
 }
 
+/* A broker with a slow disk is not a lost one: silence is measured by how long answers take here.
+ */
+static void learn_pace(struct connection *k, const struct request *r)
+{
+    int64_t took_us = k->received_us - r->written_us - r->patience_us;
+    k->pace_us += ((took_us > 0 ? took_us : 0) - k->pace_us) / 8;
+    int64_t silence_us = k->pace_us * PROBE_PACES;
+    k->probe_after_us = silence_us > PROBE_FIRST_US ? silence_us : PROBE_FIRST_US;
+}
+
 static void dispatch(struct connection *k, struct net_message *m)
 {
     struct err_text e;
@@ -318,7 +326,7 @@ static void dispatch(struct connection *k, struct net_message *m)
         return; /* A late reply to a request that was given up. */
     }
     if (r != &k->hello) {
-        k->probe_after_us = PROBE_FIRST_US;
+        learn_pace(k, r);
     }
     struct reply reply = {.answered = true, .written = true, .frame = f, .message = m};
     if (f.status != 0) {
@@ -350,6 +358,8 @@ bool connection_receive(struct connection *k, int messages_max)
 static void give_up_unanswered(struct connection *k, int64_t probed_us)
 {
     int64_t now_us = clock_monotonic_us();
+    int64_t silence_us = k->pace_us * PROBE_PACES;
+    silence_us = silence_us > PROBE_FIRST_US ? silence_us : PROBE_FIRST_US;
     uint32_t looked_at = k->in_flight_count;
     struct list *n = k->in_flight.next;
     struct list lost;
@@ -357,7 +367,7 @@ static void give_up_unanswered(struct connection *k, int64_t probed_us)
     for (; looked_at > 0 && n != &k->in_flight; looked_at--) {
         struct request *r = list_entry(n, struct request, node);
         n = n->next;
-        if (r->written_us < probed_us && now_us - r->written_us > r->patience_us + PROBE_FIRST_US) {
+        if (r->written_us < probed_us && now_us - r->written_us > r->patience_us + silence_us) {
             list_remove(&r->node);
             list_push_back(&lost, &r->node);
         }
@@ -384,7 +394,7 @@ static void on_hello(struct request *r, const struct reply *reply)
         (hello_reply_decode(reply->frame.body, &h) != FERRY_OK || !limits_are_sane(&h))) {
         k->client->bad_replies++;
         k->state = CONNECTION_NEW;
-        fail_all(k, &k->waiting, FERRY_ERR_BAD_FRAME, "the broker's greeting is malformed");
+        fail_all(k, &k->waiting, FERRY_OK, ""); /* Not an answer: whoever asked tries again. */
         return;
     }
     if (!reply->answered) {

@@ -33,8 +33,9 @@
 #define CONNECTION_REQUESTS_MAX 4096u /* Submitted and not done; a power of two. */
 #define CONNECTION_INFLIGHT_MIN 1u
 #define CONNECTIONS_MAX         512u /* Of one client: bootstrap servers and what metadata names. */
-#define PROBE_FIRST_US          INT64_C(500000)
+#define PROBE_FIRST_US          INT64_C(250000)
 #define PROBE_LAST_US           INT64_C(8000000)
+#define PROBE_PACES             8 /* So many times the usual answer is silence. */
 
 struct ferry_client;
 struct connection;
@@ -42,12 +43,12 @@ struct request;
 
 /* How a request ended. Lives during `done`; the message may be moved out of it. */
 struct reply {
-    enum ferry_err err;      /* FERRY_OK: `frame` has the answer. */
-    bool answered;           /* The broker said so. False: nobody answered (TIMEOUT, UNREACHABLE). */
-    bool written;            /* The request had left for the broker. */
-    uint32_t retry_after_ms; /* With THROTTLED. */
-    struct bytes detail;     /* The broker's words, or ours. */
-    struct frame frame;      /* When answered. */
+    enum ferry_err err; /* FERRY_OK: `frame` has the answer. */
+    bool answered;      /* The broker said so. False: nobody answered (TIMEOUT, UNREACHABLE). */
+    bool written;       /* The request had left for the broker. */
+    uint32_t retry_after_ms;     /* With THROTTLED. */
+    struct bytes detail;         /* The broker's words, or ours. */
+    struct frame frame;          /* When answered. */
     struct net_message *message; /* When answered: what `frame` points into. */
 };
 
@@ -55,7 +56,7 @@ typedef void request_done(struct request *r, const struct reply *reply);
 
 /* Embedded by callers; fields private. */
 struct request {
-    struct list node; /* In waiting or in_flight of its connection. */
+    struct list node;              /* In waiting or in_flight of its connection. */
     struct connection *connection; /* NULL: idle. */
     uint64_t id;
     uint16_t command;
@@ -78,13 +79,14 @@ struct connection {
     struct hello_reply limits; /* Valid once READY was reached (greeted). Text is not kept. */
     bool greeted;              /* A broker has answered here at least once. */
     struct request hello;
-    bool probing;              /* The hello that is out asks whether anybody is there. */
-    int64_t probe_after_us;    /* Silence before the next probe. */
-    int64_t received_us;       /* When anything last came. */
-    struct list waiting;       /* Submitted, not written. */
-    struct list in_flight;     /* Written, in order. */
+    bool probing;           /* The hello that is out asks whether anybody is there. */
+    int64_t probe_after_us; /* Silence before the next probe. */
+    int64_t received_us;    /* When anything last came. */
+    int64_t pace_us;        /* How long answers take, smoothed. */
+    struct list waiting;    /* Submitted, not written. */
+    struct list in_flight;  /* Written, in order. */
     uint32_t in_flight_count;
-    uint32_t request_count;    /* Slots in use. */
+    uint32_t request_count; /* Slots in use. */
     uint64_t next_id;
     struct timer timer;
     struct request *slots[CONNECTION_REQUESTS_MAX]; /* By id; holes are NULL. */

@@ -114,8 +114,7 @@ static enum ferry_err ask_positions(struct ferry_consumer *s, enum command comma
     for (size_t i = 0; i < count; i++) {
         struct reader *r = &s->readers[calls[i].partition];
         enum ferry_err one = take(&calls[i], &r->position);
-        bool missing =
-            command == COMMAND_SUBSCRIPTION_GET && one == FERRY_ERR_UNKNOWN_SUBSCRIPTION;
+        bool missing = command == COMMAND_SUBSCRIPTION_GET && one == FERRY_ERR_UNKNOWN_SUBSCRIPTION;
         if (one == FERRY_OK && r->position < 0) {
             one = FERRY_ERR_BAD_FRAME;
         }
@@ -137,13 +136,12 @@ static int left_ms(int64_t deadline_us)
 
 static enum ferry_err find_positions(struct ferry_consumer *s, int64_t from, int64_t deadline_us)
 {
-    struct offset_find_request find = {.kind = from == FERRY_FROM_START ? OFFSET_START
-                                                                        : OFFSET_END};
+    struct offset_find_request find = {.kind =
+                                           from == FERRY_FROM_START ? OFFSET_START : OFFSET_END};
     struct create_ask create = {.subscription = s->subscription, .from = from};
     if (s->subscription[0] != '\0') {
-        enum ferry_err err =
-            ask_positions(s, COMMAND_SUBSCRIPTION_GET, encode_subscription_get, s,
-                          left_ms(deadline_us), take_subscription);
+        enum ferry_err err = ask_positions(s, COMMAND_SUBSCRIPTION_GET, encode_subscription_get, s,
+                                           left_ms(deadline_us), take_subscription);
         return err != FERRY_OK
                    ? err
                    : ask_positions(s, COMMAND_SUBSCRIPTION_CREATE, encode_subscription_create,
@@ -426,8 +424,8 @@ enum ferry_err ferry_consumer_seek(struct ferry_consumer *consumer, int32_t part
         move_to(consumer, partition, offset);
         return FERRY_OK;
     }
-    struct offset_find_request find = {.kind = offset == FERRY_FROM_START ? OFFSET_START
-                                                                          : OFFSET_END};
+    struct offset_find_request find = {.kind =
+                                           offset == FERRY_FROM_START ? OFFSET_START : OFFSET_END};
     return find_and_move(consumer, partition, &find,
                          (int)consumer->client->options.request_timeout_ms);
 }
@@ -454,8 +452,8 @@ enum ferry_err ferry_consumer_commit(struct ferry_consumer *consumer, int32_t pa
         return FERRY_ERR_UNKNOWN_PARTITION;
     }
     struct call call;
-    struct subscription_commit_request request = {
-        .name = bytes_of_string(consumer->subscription), .position = offset};
+    struct subscription_commit_request request = {.name = bytes_of_string(consumer->subscription),
+                                                  .position = offset};
     call_init(&call, COMMAND_SUBSCRIPTION_COMMIT, ROUTE_PARTITION, encode_commit, &request,
               timeout_ms);
     call_to_partition(&call, consumer->topic, partition);

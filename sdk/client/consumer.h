@@ -39,6 +39,7 @@ struct ferry_consumer {
     struct ferry_id topic_id;
     char subscription[NAME_MAX_BYTES + 1]; /* "": none. */
     int32_t partition_count;
+    int32_t first_asked; /* Where the next fetch begins to name partitions. */
     struct reader *readers;
     pthread_cond_t changed;
     /* Locked. */

@@ -116,7 +116,11 @@ static void cancel_outdated(struct ferry_consumer *s)
 /* With the lock: puts every partition that may be fetched on its endpoint's list. */
 static void collect(struct ferry_consumer *s, int64_t now_us, int64_t *next_us)
 {
-    for (int32_t i = 0; i < s->partition_count; i++) {
+    /* Each time from another partition on: a reply that is full before its last items starves none.
+     */
+    s->first_asked = s->partition_count > 0 ? (s->first_asked + 1) % s->partition_count : 0;
+    for (int32_t n = 0; n < s->partition_count; n++) {
+        int32_t i = (s->first_asked + n) % s->partition_count;
         struct reader *r = &s->readers[i];
         struct connection *k = s->topic->partitions[i]->leader;
         if (r->asked || k == NULL) {
@@ -338,8 +342,7 @@ static void take_data(struct ferry_consumer *s, const struct fetch_ask *ask,
     struct ferry_batch *b = NULL;
     int64_t next_offset;
     pthread_mutex_unlock(&s->client->lock); /* Checksums take their time. */
-    enum ferry_err err =
-        batch_view_new(h, ask->partition, data, ask->offset, &b, &next_offset);
+    enum ferry_err err = batch_view_new(h, ask->partition, data, ask->offset, &b, &next_offset);
     pthread_mutex_lock(&s->client->lock);
     if (r->generation != ask->generation) {
         ferry_batch_free(&b);

@@ -252,7 +252,6 @@ static enum ferry_err grow_partitions(struct topic *t, const struct metadata_rep
 static void publish(struct topic *t, const struct metadata_reply *m)
 {
     pthread_mutex_lock(&t->client->lock);
-    t->known = true;
     t->id = m->topic_id;
     t->replicas = m->replicas;
     t->retention_ms = m->retention_ms;
@@ -322,6 +321,11 @@ static enum ferry_err take_answer(struct topic *t, const struct reply *reply)
 /* Everyone who waited goes on; each asks again where the answer was none. */
 static void tell_all(struct topic *t)
 {
+    if (t->err == FERRY_OK) {
+        accumulator_unstage(t);
+    } else {
+        accumulator_fail_staged(t, t->err);
+    }
     struct list calls;
     list_init(&calls);
     struct list *node;
@@ -330,11 +334,6 @@ static void tell_all(struct topic *t)
     }
     while ((node = list_pop_front(&calls)) != NULL) {
         call_resume(list_entry(node, struct call, node));
-    }
-    if (t->err == FERRY_OK) {
-        accumulator_unstage(t);
-    } else {
-        accumulator_fail_staged(t, t->err);
     }
     for (int32_t i = 0; i < t->partition_count; i++) {
         stream_pump(t->partitions[i]);
@@ -390,8 +389,10 @@ enum ferry_err topic_await(struct topic *t, bool fresh, int timeout_ms)
     if (fresh) {
         client_run_task(t->client, forget_metadata, t);
     }
-    /* A question to partition 0 is answered once the topic is known; any leader's answer will do. */
-    call_init(&call, COMMAND_PARTITION_INFO, ROUTE_PARTITION, encode_partition_info, NULL, timeout_ms);
+    /* A question to partition 0 is answered once the topic is known; any leader's answer will do.
+     */
+    call_init(&call, COMMAND_PARTITION_INFO, ROUTE_PARTITION, encode_partition_info, NULL,
+              timeout_ms);
     call_to_partition(&call, t, 0);
     enum ferry_err err = call_run_one(t->client, &call);
     call_fini(&call);

@@ -59,8 +59,8 @@ void parcel_free(struct parcel *p)
     mem_free(p);
 }
 
-struct parcel *parcel_take(struct ferry_client *c, struct topic *topic,
-                           struct partition *partition, int64_t now_us)
+struct parcel *parcel_take(struct ferry_client *c, struct topic *topic, struct partition *partition,
+                           int64_t now_us)
 {
     struct list *node = list_pop_front(&c->pool);
     struct parcel *p = NULL;
@@ -125,8 +125,8 @@ bool parcel_has_room(const struct parcel *p, const struct batch_record *r)
     limit = limit < p->client->batch_max_bytes ? limit : p->client->batch_max_bytes;
     size_t need = r->key.size + r->headers.size + r->payload.size + BATCH_RECORD_OVERHEAD_BYTES +
                   sizeof(struct ferry_id);
-    return p->writer.count < BATCH_RECORDS_MAX &&
-           batch_writer_bytes(&p->writer) + need <= limit && batch_writer_fits(&p->writer, r);
+    return p->writer.count < BATCH_RECORDS_MAX && batch_writer_bytes(&p->writer) + need <= limit &&
+           batch_writer_fits(&p->writer, r);
 }
 
 static bool grow_sides(struct parcel *p, bool hinted)

@@ -49,7 +49,7 @@ struct parcel {
     int64_t deadline_us;
     /* Io. */
     enum parcel_state state;
-    uint64_t ordinal; /* Place among the parcels of its stream, for ever. */
+    uint64_t ordinal;   /* Place among the parcels of its stream, for ever. */
     struct bytes bytes; /* The finished batch; in the writer. */
     uint64_t first_sequence;
     bool doubtful; /* Some try may have been stored though its answer is not known. */
@@ -65,8 +65,8 @@ struct parcel {
 };
 
 /* With the lock: one from the pool, or a new one; NULL: no memory. */
-struct parcel *parcel_take(struct ferry_client *c, struct topic *topic,
-                           struct partition *partition, int64_t now_us);
+struct parcel *parcel_take(struct ferry_client *c, struct topic *topic, struct partition *partition,
+                           int64_t now_us);
 void parcel_give_back(struct parcel *p); /* With the lock. */
 void parcel_free(struct parcel *p);
 void parcel_pool_free(struct ferry_client *c);

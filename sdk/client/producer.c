@@ -1,8 +1,6 @@
 #include "client/producer.h"
 
 #include "base/clock.h"
-#include "base/mem.h"
-#include "client/call.h"
 #include "client/metadata.h"
 
 static void on_timer(struct timer *timer);
@@ -138,8 +136,7 @@ static void take_closed(struct stream *s, bool open)
     }
 }
 
-/* Ends what is not on the wire; what is waits for its answers. */
-static void end_unsent(struct partition *p, enum ferry_err err)
+void stream_end_unsent(struct partition *p, enum ferry_err err)
 {
     struct stream *s = &p->stream;
     struct list *node;
@@ -166,7 +163,7 @@ void stream_fail(struct partition *p, enum ferry_err err)
     for (struct list *n = s->sent.next; n != &s->sent; n = n->next) {
         stop_waiting_for_answer(s, list_entry(n, struct parcel, node));
     }
-    end_unsent(p, err);
+    stream_end_unsent(p, err);
     list_remove(&s->identity_node);
 }
 
@@ -185,111 +182,6 @@ void stream_regroup(struct partition *p)
 }
 
 /* ---- Identity. */
-
-static void on_identity(struct ferry_client *c, struct call *call);
-
-static void encode_init(struct buf *b, const struct call *call, uint64_t group)
-{
-    (void)group;
-    producer_init_request_encode(b, call->request);
-}
-
-struct asking {
-    struct call call;
-    struct producer_init_request request;
-};
-
-static void ask_identity(struct ferry_client *c)
-{
-    struct asking *a = (struct asking *)c->producer.asking;
-    must(c->producer.state == PRODUCER_NONE);
-    c->producer.state = PRODUCER_ASKING;
-    a->request.name = bytes_of_string(c->options.producer_name);
-    call_init(&a->call, COMMAND_PRODUCER_INIT, ROUTE_CONTROLLER, encode_init, &a->request,
-              (int)c->options.request_timeout_ms);
-    a->call.done = on_identity;
-    call_start(c, &a->call);
-}
-
-static void on_ask_again(struct timer *timer)
-{
-    struct producer *producer = list_entry(timer, struct producer, timer);
-    struct ferry_client *c = list_entry(producer, struct ferry_client, producer);
-    if (producer->state == PRODUCER_NONE && !list_is_empty(&producer->waiting)) {
-        ask_identity(c);
-    }
-}
-
-bool producer_init(struct ferry_client *c)
-{
-    struct asking *a = mem_zalloc(1, sizeof(*a));
-    if (a == NULL) {
-        return false;
-    }
-    c->producer.asking = &a->call;
-    list_init(&c->producer.waiting);
-    net_message_init(&a->call.message);
-    if (!timer_add(&c->timers, &c->producer.timer, on_ask_again)) {
-        mem_free(a);
-        c->producer.asking = NULL;
-        return false;
-    }
-    return true;
-}
-
-void producer_fini(struct ferry_client *c)
-{
-    timer_drop(&c->timers, &c->producer.timer);
-    if (c->producer.asking != NULL) {
-        mem_free(c->producer.asking);
-        c->producer.asking = NULL;
-    }
-}
-
-static void take_identity(struct producer *producer, struct call *call)
-{
-    struct producer_init_reply reply;
-    if (call->err == FERRY_OK && producer_init_reply_decode(call->frame.body, &reply) != FERRY_OK) {
-        call->err = FERRY_ERR_NOT_READY; /* Not an answer: asked again. */
-    }
-    if (call->err == FERRY_OK) {
-        producer->id = reply.producer_id;
-        producer->epoch = reply.epoch;
-        producer->state = PRODUCER_READY;
-        producer->attempts = 0;
-    }
-}
-
-static void on_identity(struct ferry_client *c, struct call *call)
-{
-    struct producer *producer = &c->producer;
-    producer->state = PRODUCER_NONE;
-    take_identity(producer, call);
-    enum ferry_err err = call->err;
-    call_fini(call);
-    if (err == FERRY_ERR_CLOSED) {
-        return;
-    }
-    if (err != FERRY_OK && ferry_err_is_retriable(err)) {
-        producer->attempts++;
-        timer_set(&c->timers, &producer->timer,
-                  clock_monotonic_us() + client_backoff_us(c, producer->attempts));
-        return;
-    }
-    struct list waiting;
-    struct list *node;
-    list_init(&waiting);
-    while ((node = list_pop_front(&producer->waiting)) != NULL) {
-        list_push_back(&waiting, node);
-    }
-    while ((node = list_pop_front(&waiting)) != NULL) {
-        struct partition *p = list_entry(node, struct partition, stream.identity_node);
-        if (err != FERRY_OK) {
-            end_unsent(p, err);
-        }
-        stream_pump(p);
-    }
-}
 
 static bool has_present_identity(const struct partition *p)
 {
@@ -327,7 +219,7 @@ static bool ensure_identity(struct partition *p)
         list_push_back(&producer->waiting, &s->identity_node);
     }
     if (producer->state == PRODUCER_NONE && producer->timer.node.at == HEAP_NOT_QUEUED) {
-        ask_identity(client_of(p));
+        producer_ask(client_of(p));
     }
     return false;
 }
@@ -408,11 +300,19 @@ static bool send_numbered(struct partition *p)
     return true;
 }
 
+/* The broker remembers so many batches back that it knows every one of the window again: counted
+ * from the oldest without an answer, not by how many are out (answers may come out of order). */
+static bool is_in_window(const struct partition *p, const struct parcel *parcel)
+{
+    const struct parcel *oldest = first_of(&p->stream.sent);
+    uint64_t window = (uint64_t)client_of(p)->options.producer_inflight;
+    return oldest == NULL || parcel->ordinal - oldest->ordinal < window;
+}
+
 static void send_pending(struct partition *p)
 {
     struct stream *s = &p->stream;
-    unsigned inflight_max = (unsigned)client_of(p)->options.producer_inflight;
-    while (s->in_flight < inflight_max && !list_is_empty(&s->pending)) {
+    while (!list_is_empty(&s->pending) && is_in_window(p, first_of(&s->pending))) {
         struct parcel *parcel = first_of(&s->pending);
         if (!number(p, parcel) || !put_on_wire(p, parcel)) {
             return;
@@ -503,9 +403,9 @@ void stream_pump(struct partition *p)
     struct ferry_client *c = client_of(p);
     int64_t now_us = clock_monotonic_us();
     if (c->producer.state == PRODUCER_FAILED) {
-        end_unsent(p, c->producer.err);
+        stream_end_unsent(p, c->producer.err);
     } else if (!p->topic->known && p->topic->err != FERRY_OK) {
-        end_unsent(p, p->topic->err);
+        stream_end_unsent(p, p->topic->err);
     }
     expire(p, now_us);
     if (!has_work(p)) {

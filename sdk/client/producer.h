@@ -46,17 +46,21 @@ struct stream {
     uint32_t producer_epoch;
     uint64_t next_sequence;
     bool broken;
-    int64_t retry_at_us;   /* Nothing is sent before. */
-    unsigned attempts;     /* Failures in a row. */
+    int64_t retry_at_us;       /* Nothing is sent before. */
+    unsigned attempts;         /* Failures in a row. */
     struct list identity_node; /* In producer.waiting. */
     struct timer timer;
 };
 
 MUST_CHECK bool stream_init(struct partition *p);
 void stream_fini(struct partition *p);
-void stream_pump(struct partition *p);   /* Sends what can be sent. */
-void stream_regroup(struct partition *p); /* The partition is another one now: its topic was made anew. */
+void stream_pump(struct partition *p); /* Sends what can be sent. */
+void stream_regroup(
+    struct partition *p); /* The partition is another one now: its topic was made anew. */
 void stream_fail(struct partition *p, enum ferry_err err); /* At close: ends everything. */
+/* Ends what is not on the wire; what is waits for its answers. */
+void stream_end_unsent(struct partition *p, enum ferry_err err);
+void producer_ask(struct ferry_client *c); /* For an identity; state NONE. */
 MUST_CHECK bool producer_init(struct ferry_client *c);
 void producer_fini(struct ferry_client *c);
 
@@ -71,7 +75,8 @@ struct accepted {
     int64_t deadline_us; /* 0: from now. */
 };
 MUST_CHECK enum ferry_err accumulator_add(struct topic *t, const struct accepted *m, bool *wake);
-/* The io thread, metadata has come: staged messages go to their partitions. */
+/* The io thread, metadata has come: the topic is known from now on, and staged messages go to
+ * their partitions. */
 void accumulator_unstage(struct topic *t);
 /* Ends all that is staged. */
 void accumulator_fail_staged(struct topic *t, enum ferry_err err);

@@ -7,8 +7,8 @@
 static bool is_well_formed(const struct ferry_message *m)
 {
     return m->topic != NULL && m->partition >= FERRY_PARTITION_ANY &&
-           (m->payload != NULL || m->payload_bytes == 0) &&
-           (m->key != NULL || m->key_bytes == 0) && (m->headers != NULL || m->header_count == 0);
+           (m->payload != NULL || m->payload_bytes == 0) && (m->key != NULL || m->key_bytes == 0) &&
+           (m->headers != NULL || m->header_count == 0);
 }
 
 /* With the lock. The last topic is most often the next one too. */

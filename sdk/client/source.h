@@ -24,7 +24,7 @@ struct ferry_source {
     struct ferry_id id;
     uint32_t lane;
     char holder[NAME_MAX_BYTES + 1];
-    uint64_t epoch; /* Of the last election won; 0: none. */
+    uint64_t epoch;        /* Of the last election won; 0: none. */
     struct buf checkpoint; /* What the last grant pointed to. */
 };
 
@@ -32,7 +32,8 @@ struct append {
     struct list node; /* In work_appends, then in its chain. */
     struct due due;
     struct ferry_client *client;
-    const struct ferry_source *source; /* Identity of the chain; not looked into by the io thread. */
+    const struct ferry_source
+        *source; /* Identity of the chain; not looked into by the io thread. */
     struct ferry_id source_id;
     uint32_t lane;
     uint64_t epoch;

@@ -18,15 +18,16 @@ struct timers {
     size_t added;
 };
 
-
 void timers_init(struct timers *ts);
 void timers_fini(struct timers *ts);
 MUST_CHECK bool timer_add(struct timers *ts, struct timer *t, void (*fire)(struct timer *timer));
 void timer_drop(struct timers *ts, struct timer *t); /* Undoes timer_add; accepts one not added. */
 void timer_set(struct timers *ts, struct timer *t, int64_t due_us);
-void timer_set_sooner(struct timers *ts, struct timer *t, int64_t due_us); /* Never moves it back. */
+void timer_set_sooner(struct timers *ts, struct timer *t,
+                      int64_t due_us); /* Never moves it back. */
 void timer_stop(struct timers *ts, struct timer *t);
 void timers_run(struct timers *ts, int64_t now_us); /* Fires all that is due, in order. */
-int timers_wait_ms(const struct timers *ts, int64_t now_us); /* Until the next; -1: there is none. */
+int timers_wait_ms(const struct timers *ts,
+                   int64_t now_us); /* Until the next; -1: there is none. */
 
 #endif

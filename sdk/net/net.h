@@ -35,7 +35,7 @@ struct net_link;
 
 /* Errors: NO_MEMORY, IO. */
 MUST_CHECK enum ferry_err net_context_new(int io_threads, struct ferry_context **context);
-const char *net_library_version(void); /* "4.3.4"; static text. */
+const char *net_library_version(void);                 /* "4.3.4"; static text. */
 void net_context_free(struct ferry_context **context); /* Every socket must be closed before. */
 
 /* A received message; may be moved by assignment of ownership only through net_message_move. */
@@ -52,8 +52,11 @@ typedef uint32_t net_peer;
 
 struct net_server_config {
     size_t message_max_bytes;
-    int connections_max;     /* Above it new connections are closed at once. */
-    int queue_max;           /* Messages in each direction of a connection (high-water marks). */
+    int connections_max; /* Above it new connections are closed at once. */
+    int queue_max;       /* Messages of a connection that wait for net_server_receive. */
+    int replies_max;     /* Messages that wait for a peer to read. More: it is cut off. So this is
+                            at least the requests that a peer may have without an answer. */
+    size_t unread_max_bytes; /* Bytes that wait for a peer to read. More: it is cut off. */
     int handshake_ms;        /* For the greeting; a peer that takes nothing for so long is cut. */
 };
 

@@ -41,7 +41,7 @@ static void set_options(struct net_server *server)
     int64_t largest = (int64_t)config->message_max_bytes;
     must(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, sizeof(largest)) == 0);
     net_set_int(socket, ZMQ_LINGER, 0);
-    net_set_int(socket, ZMQ_SNDHWM, config->queue_max);
+    net_set_int(socket, ZMQ_SNDHWM, config->replies_max);
     net_set_int(socket, ZMQ_RCVHWM, config->queue_max);
     net_set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
     net_set_int(socket, ZMQ_HANDSHAKE_IVL, config->handshake_ms);
@@ -166,6 +166,7 @@ enum ferry_err net_server_open(struct ferry_context *context, const char *endpoi
                                struct err_text *e)
 {
     must(config->connections_max > 0 && config->queue_max > 0 && config->handshake_ms > 0);
+    must(config->replies_max > 0 && config->unread_max_bytes >= config->message_max_bytes);
     struct net_endpoint parsed;
     enum ferry_err err = net_endpoint_parse(endpoint, true, &parsed, e);
     if (err != FERRY_OK) {
@@ -364,6 +365,11 @@ enum ferry_err net_server_send(struct net_server *server, net_peer peer, struct 
     if (server->transport != NET_INPROC && (conn == NULL || conn->cut)) {
         buf_clear(frame); /* Taken whatever happens. */
         return FERRY_ERR_UNREACHABLE;
+    }
+    if (conn != NULL && net_watch_is_flooded(server, conn, fd)) {
+        buf_clear(frame);
+        net_watch_cut(server, fd, NET_CUT_NOT_READING);
+        return FERRY_ERR_THROTTLED;
     }
     size_t bytes = frame->size;
     zmq_msg_t message;

@@ -35,6 +35,8 @@ struct net_server {
 MUST_CHECK enum ferry_err net_watch_start(struct net_server *server, struct ferry_context *context,
                                           struct err_text *e);
 void net_watch_stop(struct net_server *server);
+/* True when more than unread_max_bytes wait for the peer to read. */
+bool net_watch_is_flooded(const struct net_server *server, const struct net_conn *conn, int fd);
 void net_watch_cut(struct net_server *server, int fd, enum net_cut why);
 
 #endif

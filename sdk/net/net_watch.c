@@ -298,6 +298,19 @@ static bool is_not_reading(const struct net_server *server, struct net_conn *con
     return now_us - conn->acked_us > (int64_t)server->config.handshake_ms * 1000;
 }
 
+/* What was acknowledged is asked only when what was last known does not do: at most once for each
+ * unread_max_bytes that are sent. */
+bool net_watch_is_flooded(const struct net_server *server, const struct net_conn *conn, int fd)
+{
+    int64_t unread_max = (int64_t)server->config.unread_max_bytes;
+    struct tcp_info info;
+    if (conn->sent - conn->acked <= unread_max || server->transport != NET_TCP ||
+        !read_tcp_info(fd, &info)) {
+        return false;
+    }
+    return conn->sent - (int64_t)info.tcpi_bytes_acked > unread_max;
+}
+
 /* Who connects and says nothing holds a place and a descriptor, and an id that it may have chosen
  * itself. */
 static bool is_silent(const struct net_server *server, const struct net_conn *conn, int64_t now_us)

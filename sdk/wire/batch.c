@@ -44,10 +44,12 @@ static enum ferry_err check_header(struct bytes batch, const struct batch_header
             "upgrade the older side",
             h->flags);
     }
-    if (h->count == 0 || h->count > BATCH_RECORDS_MAX) {
+    bool with_ids = (h->flags & BATCH_HAS_IDS) != 0;
+    uint32_t count_max = with_ids ? BATCH_IDS_MAX : BATCH_RECORDS_MAX;
+    if (h->count == 0 || h->count > count_max) {
         return err_set(e, FERRY_ERR_BAD_BATCH,
-                       "a batch of %" PRIu32 " records: 1 to %u are allowed", h->count,
-                       BATCH_RECORDS_MAX);
+                       "a batch of %" PRIu32 " records%s: 1 to %u are allowed", h->count,
+                       with_ids ? " with ids" : "", count_max);
     }
     if ((uint64_t)BATCH_HEADER_BYTES + h->records_bytes + ids_bytes(h) != batch.size) {
         return err_set(e, FERRY_ERR_BAD_BATCH,

@@ -52,7 +52,8 @@ bool batch_writer_fits(const struct batch_writer *w, const struct batch_record *
     size_t ids_after =
         ids_before > 0 || has_id(r) ? ((size_t)w->count + 1) * sizeof(struct ferry_id) : 0;
     size_t need = batch_writer_bytes(w) + record_bound(r) + (ids_after - ids_before);
-    return w->count < BATCH_RECORDS_MAX && need <= w->limit_bytes;
+    uint32_t count_max = ids_after > 0 ? BATCH_IDS_MAX : BATCH_RECORDS_MAX;
+    return w->count < count_max && need <= w->limit_bytes;
 }
 
 /* Room within the limit that batch_writer_fits has granted, so only memory can be short; then the

@@ -26,10 +26,11 @@
 #include "base/prng.h"
 #include "net/net.h"
 
-#define PATIENCE_MS  10000
-#define HANDSHAKE_MS 300
-#define MESSAGE_MAX  65536
-#define QUEUE_MAX    64
+#define PATIENCE_MS      10000
+#define HANDSHAKE_MS     300
+#define MESSAGE_MAX      65536
+#define QUEUE_MAX        64
+#define UNREAD_MAX_BYTES ((size_t)64 << 20)
 
 struct fixture {
     struct ferry_context *context;
@@ -43,6 +44,8 @@ static void open_server(struct fixture *f, int connections_max, int queue_max)
     struct net_server_config config = {.message_max_bytes = MESSAGE_MAX,
                                        .connections_max = connections_max,
                                        .queue_max = queue_max,
+                                       .replies_max = queue_max,
+                                       .unread_max_bytes = UNREAD_MAX_BYTES,
                                        .handshake_ms = HANDSHAKE_MS};
     struct err_text e = {0};
     assert_int_equal(net_server_open(f->context, "tcp://127.0.0.1:*", &config, &f->server, &e),
@@ -377,6 +380,42 @@ static void bad_z03_many_bytes_for_a_peer_that_does_not_read_are_dropped_with_it
     }
     TURN_UNTIL(f, stats_of(f).cut_not_reading == 1);
     TURN_UNTIL(f, raw_is_closed(fd));
+    (void)close(fd);
+    others_go_on(f);
+}
+
+/* A peer that asks for more than it reads, without standing still for long enough to be noticed by
+ * the watch: its bytes are bounded as they are sent. */
+static void bad_z03_the_bytes_that_wait_for_a_peer_are_bounded(void **state)
+{
+    struct fixture *f = *state;
+    net_link_close(&f->link);
+    net_server_close(&f->server);
+    open_server(f, 100, 100000);
+    open_link(f);
+    int fd = raw_peer(f);
+    raw_send(fd, "\0\1x", 3);
+    struct net_message m;
+    net_message_init(&m);
+    net_peer peer = 0;
+    while (!net_server_receive(f->server, &peer, &m)) {
+        net_server_watch(f->server);
+    }
+    net_message_close(&m);
+    enum ferry_err err = FERRY_OK;
+    size_t sent = 0;
+    while (err == FERRY_OK && sent < 4 * UNREAD_MAX_BYTES) {
+        struct buf b;
+        buf_init(&b, 1 << 20);
+        assert_non_null(buf_extend(&b, 60000));
+        memset(b.data, 7, b.size);
+        sent += b.size;
+        err = net_server_send(f->server, peer, &b);
+    }
+    assert_int_equal(err, FERRY_ERR_THROTTLED);
+    /* What the two kernels hold is acknowledged, or is not in the library any more. */
+    assert_in_range(sent, UNREAD_MAX_BYTES, 2 * UNREAD_MAX_BYTES);
+    assert_int_equal(stats_of(f).cut_not_reading, 1);
     (void)close(fd);
     others_go_on(f);
 }
@@ -888,6 +927,7 @@ int main(void)
         TEST(bad_z02_an_oversized_message_is_dropped_with_its_peer),
         TEST(bad_z03_a_peer_that_does_not_read_is_cut),
         TEST(bad_z03_many_bytes_for_a_peer_that_does_not_read_are_dropped_with_it),
+        TEST(bad_z03_the_bytes_that_wait_for_a_peer_are_bounded),
         TEST(bad_z04_endless_multipart_is_cut),
         TEST(bad_z04_endless_multipart_is_cut_while_others_are_busy),
         TEST(bad_z05_a_message_of_many_parts_is_cut),

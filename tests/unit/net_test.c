@@ -52,8 +52,12 @@ static int tear_down(void **state)
     return 0;
 }
 
-static const struct net_server_config small = {
-    .message_max_bytes = 4 << 20, .connections_max = 100, .queue_max = 1000, .handshake_ms = 2000};
+static const struct net_server_config small = {.message_max_bytes = 4 << 20,
+                                               .connections_max = 100,
+                                               .queue_max = 1000,
+                                               .replies_max = 1000,
+                                               .unread_max_bytes = 64 << 20,
+                                               .handshake_ms = 2000};
 
 static void open_pair(struct fixture *f, const char *endpoint)
 {

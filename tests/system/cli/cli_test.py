@@ -260,6 +260,19 @@ class CliTest(unittest.TestCase):
         process.stderr.close()
         process.stdin.close()
 
+    def test_an_interrupted_bench_tells_what_it_measured_and_deletes_its_topic(self):
+        before = self.run_ok("topic", "list")
+        for what in ("produce", "e2e"):
+            process = start("bench", what, "--seconds", "600", "--rate", "200", "--json")
+            while self.run_ok("topic", "list") == before:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)  # As a terminal and a wrapper do: still the first.
+            out, err = process.communicate(timeout=PATIENCE)
+            self.assertEqual(process.returncode, OK, err)
+            self.assertEqual(json.loads(out)["bench"], what)
+        self.assertEqual(self.run_ok("topic", "list"), before)
+
     # ---- Outbox, verify, bench
 
     def test_an_outbox_is_made_and_shown(self):

@@ -1,0 +1,68 @@
+/* fake_broker: a broker in memory that does as it is told, to test the client against.
+ *
+ * One topic "t", deliberately simple and honest: it keeps batches byte for byte, checks sequences,
+ * cursors and subscriptions by the protocol's rules. Rules make it misbehave: each is met by the
+ * requests of one command, in order, and says what happens to them.
+ *
+ * Runs on a thread of its own; every function here may be called from the test's thread. */
+#ifndef TESTS_FAKE_BROKER_H
+#define TESTS_FAKE_BROKER_H
+
+#include "client/conf.h"
+#include "net/net.h"
+#include "wire/batch.h"
+#include "wire/command.h"
+
+#define FAKE_TOPIC          "t"
+#define FAKE_PARTITIONS_MAX 16
+#define FAKE_GROUP          100u /* Of partition 0; the others follow. */
+
+enum fake_action {
+    FAKE_DROP_REQUEST, /* As if it had been lost on the way. */
+    FAKE_DROP_REPLY,   /* Carried out, but nobody hears of it. */
+    FAKE_DELAY,        /* Carried out; answered `value` ms later. */
+    FAKE_REFUSE,       /* Not carried out; answered with error `value`. */
+    FAKE_DUPLICATE,    /* Answered twice. */
+    FAKE_HOLD,         /* Carried out; answered after the next reply of the same command. */
+    FAKE_GARBAGE,      /* Answered with `value` random bytes. */
+    FAKE_GARBLE,       /* Answered with a well-formed frame around a random body. */
+    FAKE_FLIP          /* Answered with one bit of the attachment flipped. */
+};
+
+struct fake_broker;
+
+struct fake_broker *fake_broker_start(int partitions, struct ferry_context *context,
+                                      const char *endpoint);
+void fake_broker_stop(struct fake_broker **broker);
+const char *fake_broker_endpoint(const struct fake_broker *broker);
+/* The socket goes away (connections break) and comes back at the same place; the logs stay. */
+void fake_broker_kill(struct fake_broker *broker);
+void fake_broker_revive(struct fake_broker *broker);
+
+/* From the `skip`-th such request from now on, the next `count` get the action. Rules of one
+ * command are used in the order they were given. */
+void fake_rule(struct fake_broker *broker, enum command command, int skip, int count,
+               enum fake_action action, int value);
+void fake_rules_clear(struct fake_broker *broker);
+void fake_forget_producers(struct fake_broker *broker);
+void fake_drop_topic(struct fake_broker *broker); /* METADATA answers UNKNOWN_TOPIC. */
+void fake_trim(struct fake_broker *broker,
+               int64_t records); /* Of every partition: the log start. */
+
+int fake_requests(struct fake_broker *broker, enum command command); /* Received so far. */
+int fake_retries_that_differ(
+    struct fake_broker *broker); /* Same sequence, other bytes: must be 0. */
+int64_t fake_end(struct fake_broker *broker, int partition); /* End offset. */
+/* Visits every stored record in order. */
+void fake_each_record(struct fake_broker *broker, int partition,
+                      void (*visit)(const struct batch_record *record, int64_t offset, void *arg),
+                      void *arg);
+/* Stores a batch as if a producer had sent it. */
+void fake_store(struct fake_broker *broker, int partition, struct bytes batch);
+int64_t fake_committed(struct fake_broker *broker, int partition);
+
+/* A configuration that points at it, with short time-outs. */
+struct ferry_conf *fake_conf(struct fake_broker *broker);
+void fake_set(struct ferry_conf *conf, const char *name, const char *value);
+
+#endif

@@ -1,0 +1,593 @@
+/* The relay between a SQLite outbox and a broker that fails: every row in the log once, in order.
+ */
+#include "relay_fixture.h"
+
+#include "base/mem.h"
+#include "base/prng.h"
+#include "outbox/outbox_admin.h"
+
+static void a_backlog_is_published_once_and_in_order(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 4);
+    rig_put(g, "orders", 1, 1000, 9);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 1000, 0);
+}
+
+static void rows_without_a_key_are_spread_over_the_partitions(void **state)
+{
+    struct rig *g = *state;
+    struct fake_topic *t = fake_create(&g->fake, "orders", 4);
+    rig_put(g, "orders", 1, 400, 0);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 400, 0);
+    for (int p = 0; p < 4; p++) {
+        assert_int_equal(t->partition[p].count, 100);
+    }
+}
+
+static void json_and_map_headers_arrive(void **state)
+{
+    struct rig *g = *state;
+    struct fake_topic *t = fake_create(&g->fake, "orders", 1);
+    fixture_exec(g->f, "INSERT INTO ferry_outbox (topic, headers, payload) VALUES "
+                       "('orders', '{\"a\":\"1\",\"b\":\"2\"}', 'row 1')");
+    struct ferry_header headers[] = {{"x", "1", 1}, {"y", "", 0}, {"z", "3", 1}};
+    struct ferry_message m = {.topic = "orders",
+                              .payload = "row 2",
+                              .payload_bytes = 5,
+                              .headers = headers,
+                              .header_count = 3};
+    fixture_exec(g->f, "BEGIN");
+    assert_int_equal(ferry_outbox_put(g->f->db, &m, NULL), FERRY_OK);
+    fixture_exec(g->f, "COMMIT");
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 2, 0);
+    assert_int_equal(t->partition[0].records[0].headers, 2);
+    assert_int_equal(t->partition[0].records[1].headers, 3);
+}
+
+static void published_rows_are_deleted_when_it_is_quiet(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 2);
+    rig_put(g, "orders", 1, 100, 3);
+    rig_drain(g);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox"), 100);
+    rig_run(g, g->options.delete_idle_ms + 100);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox"), 0);
+}
+
+/* What is in flight is not settled: it is neither deleted nor behind the checkpoint. */
+static void nothing_is_deleted_before_it_is_acknowledged(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 2);
+    g->options.delete_backlog_rows = 1;
+    rig_put(g, "orders", 1, 50, 3);
+    for (int i = 0; i < 1500; i++) {
+        rig_step(g);
+    }
+    assert_true(g->link.pending_count > 0);
+    assert_int_equal(rig_status(g).settled, 0);
+    assert_int_equal(g->fake.checkpoint_bytes, 0);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox"), 50);
+}
+
+/* kill -9 at every count of steps; what was in flight arrives or not. */
+static void a_relay_killed_at_any_step_leaves_no_loss_and_no_double(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 3);
+    rig_put(g, "orders", 1, 600, 7);
+    int last = 600;
+    for (int steps = 1; steps < 40; steps++) {
+        for (int i = 0; i < steps; i++) {
+            rig_step(g);
+            if (i % 3 == 2) {
+                fake_answer(&g->link);
+            }
+        }
+        rig_kill_relay(g, steps % 2 == 0);
+        g->fake.now_us = g->fake.lease_until_us + 1;
+        rig_put(g, "orders", last + 1, last + 10, 7);
+        last += 10;
+        rig_start_relay(g, 10 + steps);
+    }
+    rig_drain(g);
+    rig_expect(g, "orders", 1, last, 0);
+}
+
+/* The append was stored, its reply lost, the row not deleted: the next relay finds it covered. */
+static void a_crash_after_append_and_before_delete_doubles_nothing(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 10, 3);
+    rig_step(g);
+    assert_int_equal(g->link.pending_count, 1);
+    rig_kill_relay(g, true);
+    g->fake.now_us = g->fake.lease_until_us + 1;
+    rig_start_relay(g, 2);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 10, 0);
+    assert_int_equal(rig_status(g).stats.covered_rows, 10);
+}
+
+static void lost_replies_double_nothing(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 2);
+    rig_put(g, "orders", 1, 500, 5);
+    g->fake.lose_replies = 5;
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 500, 0);
+}
+
+static void an_outage_ends_and_no_row_becomes_poison(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 2);
+    rig_put(g, "orders", 1, 300, 5);
+    rig_step(g);
+    g->fake.down = true;
+    rig_run(g, 60000);
+    assert_int_equal(rig_status(g).state, RELAY_OUTAGE);
+    g->fake.down = false;
+    rig_run(g, 20000);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 300, 0);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox_dead"), 0);
+}
+
+static void the_pause_between_attempts_grows_in_an_outage(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 5, 1);
+    g->fake.down = true;
+    int64_t due_us = 0;
+    int attempts = 0;
+    int64_t until_us = g->fake.now_us + 60 * 1000 * 1000;
+    while (g->fake.now_us < until_us) {
+        int64_t before_us = g->fake.now_us;
+        due_us = relay_step(g->relay, g->fake.now_us);
+        attempts++;
+        assert_true(due_us > before_us);
+        g->fake.now_us = due_us;
+    }
+    assert_true(attempts < 200); /* One a second of them is the beat. */
+}
+
+static void a_poison_row_is_set_aside_and_the_rest_goes_on(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 2);
+    g->fake.refused = "row 137";
+    rig_put(g, "orders", 1, 300, 5);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 300, 137);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox_dead WHERE payload = "
+                                          "CAST('row 137' AS BLOB) AND reason LIKE 'BAD_BATCH: the "
+                                          "record is bad%'"),
+                     1);
+    assert_int_equal(rig_status(g).stats.dead_rows, 1);
+}
+
+static void a_named_poison_row_is_found_at_once(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    g->fake.refused = "row 10";
+    g->fake.name_refused = true;
+    rig_put(g, "orders", 1, 16, 1);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 16, 10);
+    assert_int_equal(g->fake.appends, 4); /* All, those before it, it alone, those after it. */
+}
+
+static void with_poison_block_the_relay_halts_and_says_which_row(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    g->options.poison = RELAY_POISON_BLOCK;
+    g->fake.refused = "row 3";
+    rig_put(g, "orders", 1, 10, 1);
+    rig_run(g, 2000);
+    struct relay_status status = rig_status(g);
+    assert_int_equal(status.state, RELAY_HALTED);
+    assert_non_null(strstr(status.error.text, "row 3 "));
+    assert_int_equal(g->fake.topics[0].partition[0].count, 2);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox"), 10);
+}
+
+static void a_row_whose_headers_are_no_strings_is_set_aside(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 1, 1);
+    fixture_exec(g->f, "INSERT INTO ferry_outbox (topic, headers, payload) VALUES "
+                       "('orders', '{\"a\":1}', 'row 2'), ('orders', x'ff', 'row 3')");
+    rig_put(g, "orders", 4, 5, 1);
+    rig_drain(g);
+    assert_int_equal(g->fake.topics[0].partition[0].count, 3);
+    assert_int_equal(
+        fixture_number(g->f, "SELECT count(*) FROM ferry_outbox_dead WHERE reason LIKE 'headers%'"),
+        2);
+}
+
+static void batches_the_client_finds_too_large_are_split(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    g->fake.batch_rows_max = 3;
+    rig_put(g, "orders", 1, 100, 4);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 100, 0);
+}
+
+static void rows_of_an_unknown_topic_wait_and_others_go_on(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 2);
+    rig_put(g, "orders", 1, 50, 5);
+    rig_put(g, "audit", 1, 50, 5);
+    rig_put(g, "orders", 51, 100, 5);
+    rig_run(g, 3000);
+    rig_expect(g, "orders", 1, 100, 0);
+    struct relay_status status = rig_status(g);
+    assert_int_equal(status.blocked_topics, 1);
+    assert_int_equal(status.settled, 50); /* Nothing after the first that waits is deleted. */
+    assert_non_null(strstr(status.error.text, "ferry topic create audit"));
+    fake_create(&g->fake, "audit", 3);
+    rig_run(g, g->options.topic_retry_ms);
+    rig_drain(g);
+    rig_expect(g, "audit", 1, 50, 0);
+    rig_expect(g, "orders", 1, 100, 0);
+}
+
+static void with_unknown_topic_dead_its_rows_are_set_aside(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 2);
+    g->options.unknown_topic = RELAY_UNKNOWN_TOPIC_DEAD;
+    rig_put(g, "audit", 1, 5, 5);
+    rig_put(g, "orders", 1, 5, 5);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 5, 0);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox_dead"), 5);
+}
+
+/* The topic goes away with batches in flight, and comes back with other partitions. */
+static void a_topic_made_anew_gets_the_rows_that_were_not_acknowledged(void **state)
+{
+    struct rig *g = *state;
+    struct fake_topic *t = fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 20, 5);
+    rig_drain(g);
+    t->partitions = 0;
+    free(t->partition[0].records);
+    memset(t, 0, sizeof(*t));
+    rig_put(g, "orders", 21, 60, 5);
+    rig_run(g, 500);
+    assert_int_equal(rig_status(g).blocked_topics, 1);
+    fake_create(&g->fake, "orders", 3);
+    rig_run(g, g->options.topic_retry_ms);
+    rig_drain(g);
+    rig_expect(g, "orders", 21, 60, 0);
+}
+
+static void a_standby_takes_over_when_the_lease_ends(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 2);
+    g->fake.holder = 99;
+    g->fake.epoch = 5;
+    g->fake.lease_until_us = g->fake.now_us + 2000 * 1000;
+    rig_put(g, "orders", 1, 20, 2);
+    rig_run(g, 1900);
+    assert_int_equal(rig_status(g).state, RELAY_STANDBY);
+    assert_int_equal(g->fake.appends, 0);
+    rig_run(g, 200);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 20, 0);
+}
+
+/* It slept past its lease with a batch in its hands, and another relay went on. */
+static void a_fenced_zombie_writes_nothing_and_steps_back(void **state)
+{
+    struct rig *g = *state;
+    struct fake_topic *t = fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 10, 1);
+    rig_step(g);
+    assert_int_equal(g->link.pending_count, 1);
+    g->fake.epoch++;
+    g->fake.holder = 99;
+    g->fake.lease_until_us = g->fake.now_us + 60 * 1000 * 1000;
+    fake_answer(&g->link);
+    assert_int_equal(t->partition[0].count, 0);
+    assert_int_equal(rig_status(g).stats.fenced, 1);
+    rig_run(g, 100);
+    assert_int_equal(rig_status(g).state, RELAY_STANDBY);
+    assert_int_equal(t->partition[0].count, 0);
+    g->fake.holder = 0;
+    rig_run(g, 3000);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 10, 0);
+}
+
+/* A rival moved the cursor: the relay continues from where it is. */
+static void a_conflict_continues_from_the_new_cursor(void **state)
+{
+    struct rig *g = *state;
+    struct fake_topic *t = fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 5, 1);
+    rig_drain(g);
+    t->partition[0].cursor.version += 7;
+    rig_put(g, "orders", 6, 10, 1);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 10, 0);
+    assert_int_equal(rig_status(g).stats.conflicts, 1);
+}
+
+/* ids go on from a backup's and meet the cursor: same id, another message. */
+static void a_database_set_back_in_time_halts_the_relay(void **state)
+{
+    struct rig *g = *state;
+    struct fake_topic *t = fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 10, 1);
+    rig_drain(g);
+    rig_kill_relay(g, false);
+    fixture_exec(g->f, "DELETE FROM ferry_outbox WHERE id > 5; UPDATE sqlite_sequence SET seq = 5 "
+                       "WHERE name = 'ferry_outbox'");
+    g->fake.now_us = g->fake.lease_until_us + 1;
+    rig_start_relay(g, 2);
+    rig_run(g, 100);
+    assert_int_equal(rig_status(g).state, RELAY_HALTED);
+    assert_non_null(strstr(rig_status(g).error.text, "set back in time"));
+    rig_kill_relay(g, false);
+    rig_put(g, "orders", 11, 30, 1); /* Now its ids are past the cursor again. */
+    g->fake.now_us = g->fake.lease_until_us + 1;
+    rig_start_relay(g, 3);
+    rig_run(g, 100);
+    assert_int_equal(rig_status(g).state, RELAY_HALTED);
+    assert_non_null(strstr(rig_status(g).error.text, "another message"));
+    assert_int_equal(t->partition[0].count, 10);
+}
+
+static void a_database_set_back_under_a_running_relay_halts_it(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 10, 1);
+    rig_drain(g);
+    fixture_exec(g->f, "DELETE FROM ferry_outbox WHERE id > 5; UPDATE sqlite_sequence SET seq = 5 "
+                       "WHERE name = 'ferry_outbox'");
+    rig_run(g, 1500);
+    assert_int_equal(rig_status(g).state, RELAY_HALTED);
+}
+
+static void a_file_put_in_the_place_of_the_database_halts_the_relay(void **state)
+{
+    struct rig *g = *state;
+    char other[128];
+    fake_create(&g->fake, "orders", 1);
+    rig_run(g, 10);
+    snprintf(other, sizeof(other), "%s/other", g->f->folder);
+    FILE *file = fopen(other, "we");
+    assert_non_null(file);
+    fclose(file);
+    assert_int_equal(rename(other, g->f->path), 0);
+    rig_run(g, 1500);
+    assert_int_equal(rig_status(g).state, RELAY_HALTED);
+    assert_non_null(strstr(rig_status(g).error.text, "replaced"));
+}
+
+static void a_second_relay_on_the_same_file_is_refused(void **state)
+{
+    struct rig *g = *state;
+    struct source second = {0};
+    struct err_text e = {{0}};
+    assert_int_equal(source_open_sqlite(&second, g->f->path, true, &e), FERRY_ERR_LOCKED);
+    assert_non_null(strstr(e.text, "another ferry-outbox"));
+}
+
+static void a_stopped_relay_settles_checkpoints_and_resigns(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 2);
+    rig_put(g, "orders", 1, 40, 2);
+    rig_step(g);
+    relay_stop(g->relay);
+    rig_step(g);
+    assert_int_equal(rig_status(g).state, RELAY_ACTIVE); /* Batches are in flight. */
+    fake_answer(&g->link);
+    rig_run(g, 10);
+    assert_int_equal(rig_status(g).state, RELAY_STOPPED);
+    assert_int_equal(g->fake.holder, 0);
+    assert_true(g->fake.checkpoint_bytes > 0);
+    rig_expect(g, "orders", 1, 40, 0);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox"), 0);
+}
+
+static void a_commit_wakes_the_relay(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_drain(g);
+    rig_put(g, "orders", 1, 1, 1);
+    ferry_outbox_committed(g->f->db);
+    relay_wake(g->relay);
+    rig_step(g);
+    assert_int_equal(g->link.pending_count, 1);
+    fake_answer(&g->link);
+    rig_expect(g, "orders", 1, 1, 0);
+}
+
+/* A plain INSERT from another program sends no datagram. */
+static void without_a_wake_the_poll_finds_it_within_its_longest_pause(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_run(g, 3000);
+    uint64_t polls = rig_status(g).stats.polls;
+    rig_run(g, 1000);
+    assert_in_range(rig_status(g).stats.polls - polls, 10, 40); /* 50 ms each when idle. */
+    rig_put(g, "orders", 1, 1, 1);
+    rig_run(g, g->options.poll_max_ms + 2);
+    rig_expect(g, "orders", 1, 1, 0);
+}
+
+static void status_tells_backlog_and_the_word_of_the_relay(void **state)
+{
+    struct rig *g = *state;
+    struct outbox_status status;
+    struct err_text e = {{0}};
+    char url[128];
+    snprintf(url, sizeof(url), "sqlite:%s", g->f->path);
+    fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 10, 1);
+    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
+    assert_int_equal(status.pending_rows, 10);
+    assert_true(status.oldest_known);
+    assert_true(status.relay_known && status.relay_running);
+    assert_false(status.beat_known); /* It has not said a word yet. */
+    rig_drain(g);
+    rig_run(g, 1500);
+    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
+    assert_true(status.beat_known);
+    assert_string_equal(status.relay_state, "active");
+    assert_int_equal(status.published_id, 10);
+    assert_int_equal(status.pending_rows, 0);
+    assert_false(status.oldest_known);
+    assert_int_equal(status.last_id, 10);
+    rig_kill_relay(g, false);
+    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
+    assert_true(status.relay_known);
+    assert_false(status.relay_running);
+}
+
+/* Each allocation of a start and of a run fails once: told as an error, or waited out. */
+static void out_of_memory_at_any_point_loses_nothing(void **state)
+{
+    struct rig *g = *state;
+    int last = 0;
+    fake_create(&g->fake, "orders", 2);
+    for (long n = 1; n <= 60; n++) {
+        struct err_text e = {{0}};
+        rig_put(g, "orders", last + 1, last + 20, 3);
+        last += 20;
+        rig_kill_relay(g, true);
+        g->fake.holder = 0;
+        mem_test_fail_after(n);
+        enum ferry_err err = source_open_sqlite(&g->source, g->f->path, true, &e);
+        if (err == FERRY_OK) {
+            err = relay_new(&g->relay, &g->options, &g->source, &g->broker, 7);
+            source_close(&g->source);
+            relay_free(&g->relay);
+        }
+        assert_true(err == FERRY_OK || err == FERRY_ERR_NO_MEMORY);
+        mem_test_fail_after(0);
+        rig_start_relay(g, 1);
+        mem_test_fail_after(n);
+        for (int i = 0; i < 20; i++) {
+            rig_step(g);
+            fake_answer(&g->link);
+        }
+        mem_test_fail_after(0);
+    }
+    rig_run(g, 2000);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, last, 0);
+}
+
+/* Everything at once, from one seed. */
+static void a_storm_of_faults_loses_and_doubles_nothing(void **state)
+{
+    struct rig *g = *state;
+    struct prng prng;
+    const uint64_t seed = 20250107;
+    print_message("seed %llu\n", (unsigned long long)seed);
+    prng_init(&prng, seed);
+    fake_create(&g->fake, "orders", 3);
+    int last = 0;
+    for (int round = 0; round < 600; round++) {
+        if (last < 6000) {
+            int more = 1 + (int)prng_below(&prng, 40);
+            rig_put(g, "orders", last + 1, last + more, 8);
+            last += more;
+        }
+        for (uint64_t steps = prng_below(&prng, 6); steps > 0; steps--) {
+            rig_step(g);
+            if (prng_below(&prng, 3) > 0) {
+                fake_answer(&g->link);
+            }
+        }
+        switch (prng_below(&prng, 12)) {
+        case 0:
+            g->fake.down = !g->fake.down;
+            break;
+        case 1:
+            g->fake.lose_replies = 1 + (int)prng_below(&prng, 3);
+            break;
+        case 2:
+            rig_kill_relay(g, prng_below(&prng, 2) == 0);
+            rig_start_relay(g, round + 2);
+            break;
+        case 3:
+            g->fake.now_us += (int64_t)prng_below(&prng, 5000000);
+            break;
+        case 4:
+            g->fake.epoch++; /* A rival was elected and is gone. */
+            g->fake.holder = 0;
+            break;
+        default:
+            break;
+        }
+    }
+    g->fake.down = false;
+    g->fake.lose_replies = 0;
+    rig_run(g, 30000); /* The longest pauses. */
+    rig_drain(g);
+    rig_expect(g, "orders", 1, last, 0);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox_dead"), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RIG_TEST(a_backlog_is_published_once_and_in_order),
+        RIG_TEST(rows_without_a_key_are_spread_over_the_partitions),
+        RIG_TEST(json_and_map_headers_arrive),
+        RIG_TEST(published_rows_are_deleted_when_it_is_quiet),
+        RIG_TEST(nothing_is_deleted_before_it_is_acknowledged),
+        RIG_TEST(a_relay_killed_at_any_step_leaves_no_loss_and_no_double),
+        RIG_TEST(a_crash_after_append_and_before_delete_doubles_nothing),
+        RIG_TEST(lost_replies_double_nothing),
+        RIG_TEST(an_outage_ends_and_no_row_becomes_poison),
+        RIG_TEST(the_pause_between_attempts_grows_in_an_outage),
+        RIG_TEST(a_poison_row_is_set_aside_and_the_rest_goes_on),
+        RIG_TEST(a_named_poison_row_is_found_at_once),
+        RIG_TEST(with_poison_block_the_relay_halts_and_says_which_row),
+        RIG_TEST(a_row_whose_headers_are_no_strings_is_set_aside),
+        RIG_TEST(batches_the_client_finds_too_large_are_split),
+        RIG_TEST(rows_of_an_unknown_topic_wait_and_others_go_on),
+        RIG_TEST(with_unknown_topic_dead_its_rows_are_set_aside),
+        RIG_TEST(a_topic_made_anew_gets_the_rows_that_were_not_acknowledged),
+        RIG_TEST(a_standby_takes_over_when_the_lease_ends),
+        RIG_TEST(a_fenced_zombie_writes_nothing_and_steps_back),
+        RIG_TEST(a_conflict_continues_from_the_new_cursor),
+        RIG_TEST(a_database_set_back_in_time_halts_the_relay),
+        RIG_TEST(a_database_set_back_under_a_running_relay_halts_it),
+        RIG_TEST(a_file_put_in_the_place_of_the_database_halts_the_relay),
+        RIG_TEST(a_second_relay_on_the_same_file_is_refused),
+        RIG_TEST(a_stopped_relay_settles_checkpoints_and_resigns),
+        RIG_TEST(a_commit_wakes_the_relay),
+        RIG_TEST(without_a_wake_the_poll_finds_it_within_its_longest_pause),
+        RIG_TEST(status_tells_backlog_and_the_word_of_the_relay),
+        RIG_TEST(out_of_memory_at_any_point_loses_nothing),
+        RIG_TEST(a_storm_of_faults_loses_and_doubles_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
