@@ -39,6 +39,7 @@ struct partition {
     uint64_t readable_bytes;
     int64_t retention_due_us;    /* RAFT_NEVER: there is nothing to drop. */
     int64_t retention_looked_us; /* When it was looked at last. */
+    bool retention_timed;        /* That look found when the first entry gets too old. */
     struct read_hint hints[READ_HINTS];
     uint32_t next_hint;
 };
