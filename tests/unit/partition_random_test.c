@@ -313,7 +313,7 @@ static void crash(struct twin *t)
 static void pass_time(struct twin *t)
 {
     t->f->now_ms += (int64_t)below(t, 8000);
-    t->f->now_us += (int64_t)below(t, 1500000);
+    t->f->now_us += (int64_t)below(t, 600000);
 }
 
 static void operate(struct twin *t)
