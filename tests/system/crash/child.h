@@ -11,8 +11,8 @@
 struct child {
     const char *name;
     const char *args[CHILD_ARGS_MAX]; /* Borrowed; the last is NULL. */
-    char log[64]; /* Its output, in the current folder. */
-    pid_t pid; /* 0: it does not run. */
+    char log[64];                     /* Its output, in the current folder. */
+    pid_t pid;                        /* 0: it does not run. */
     int kills;
 };
 
