@@ -185,7 +185,9 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
         break;
     }
     if (err == FERRY_OK) {
-        m->last_time_ms = entry->append_time_ms;
+        /* What is proposed behind this entry may be later already. */
+        m->last_time_ms =
+            entry->append_time_ms > m->last_time_ms ? entry->append_time_ms : m->last_time_ms;
         ticket_queue_applied(&m->tickets, index);
     }
     return err;
@@ -198,6 +200,7 @@ static void forget_proposed(struct meta *m)
     size_t at = 0;
     for (struct meta_producer *p; (p = map_next(&m->producers, &at)) != NULL;) {
         p->proposed_epoch = p->epoch;
+        p->id = p->epoch == 0 ? 0 : p->id; /* Never applied: the id goes to somebody else. */
     }
     at = 0;
     for (struct meta_source *s; (s = map_next(&m->sources, &at)) != NULL;) {
@@ -384,6 +387,10 @@ static enum ferry_err check_spec(const struct topic_create_request *spec, struct
     if (spec->replicas != 1) {
         return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
                        "replicas: this cluster has one node, so 1 is all there can be");
+    }
+    if (spec->retention_ms > META_TIME_MAX_MS || spec->dedupe_window_ms > META_TIME_MAX_MS) {
+        return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
+                       "a time is at most 36500 days, or -1 for no limit");
     }
     if (spec->retention_ms < -1 || spec->retention_bytes < -1 || spec->dedupe_window_ms < -1) {
         return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "a limit is a number, or -1 for none");

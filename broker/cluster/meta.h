@@ -23,7 +23,9 @@
 #define META_TOPICS_MAX    10000u
 #define META_PRODUCERS_MAX 100000u /* Named ones. */
 #define META_SOURCES_MAX   10000u
-#define META_LOG_KEEP      1000u /* Entries kept behind the rows on disk. */
+/* Of retention and dedupe windows: as ferryd's options, and small enough to be counted in us. */
+#define META_TIME_MAX_MS (36500LL * 24 * 60 * 60 * 1000)
+#define META_LOG_KEEP    1000u /* Entries kept behind the rows on disk. */
 
 struct meta;
 

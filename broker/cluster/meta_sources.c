@@ -199,7 +199,10 @@ enum ferry_err meta_source_elect(struct meta *m, const struct source_elect_reque
         return err;
     }
     int64_t until_us = now_us + (int64_t)r->ttl_ms * 1000;
-    if (r->epoch != 0 && r->epoch == s->proposed_epoch && is_holder(s, r->holder)) {
+    /* A longer lease than the log knows goes through the log, or a restart would not wait it out.
+     */
+    bool renews = r->epoch != 0 && r->epoch == s->proposed_epoch && is_holder(s, r->holder);
+    if (renews && r->ttl_ms <= s->ttl_ms) {
         s->lease_until_us = until_us;
         t->source_epoch = s->proposed_epoch;
         *granted = true;

@@ -468,10 +468,32 @@ enum ferry_err partition_propose_housekeeping(struct partition *p, const struct 
     return err;
 }
 
+/* Requests of one turn do not see each other; their answers do: what counts is what the
+ * subscription is now that the entry is applied. */
+static void settle_position(const struct partition *p, struct partition_ticket *t)
+{
+    struct control c;
+    if (t->base.err != FERRY_OK || t->position < 0 ||
+        control_decode(buf_bytes(&t->payload), &c) != FERRY_OK) {
+        return; /* Not the creation of a subscription, nor a commit. */
+    }
+    const struct subscription *s = subscriptions_find(&p->subscriptions, c.name);
+    if (s != NULL) {
+        t->position = s->position;
+    } else {
+        t->base.err = FERRY_ERR_UNKNOWN_SUBSCRIPTION;
+    }
+}
+
 struct partition_ticket *partition_next_done(struct partition *p)
 {
-    struct ticket *t = ticket_queue_next_done(&p->tickets);
-    return t != NULL ? list_entry(t, struct partition_ticket, base) : NULL;
+    struct ticket *done = ticket_queue_next_done(&p->tickets);
+    if (done == NULL) {
+        return NULL;
+    }
+    struct partition_ticket *t = list_entry(done, struct partition_ticket, base);
+    settle_position(p, t);
+    return t;
 }
 
 /* ---- Asking ---- */

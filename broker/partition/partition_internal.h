@@ -39,13 +39,18 @@ struct partition {
     uint64_t readable_bytes;
     int64_t retention_due_us;    /* RAFT_NEVER: there is nothing to drop. */
     int64_t retention_looked_us; /* When it was looked at last. */
+    bool retention_timed;        /* That look found when the first entry gets too old. */
     struct read_hint hints[READ_HINTS];
     uint32_t next_hint;
 };
 
-/* What an entry takes of the log, for retention by size. */
+/* What an entry takes of the log, for retention by size. No-ops do not count: a partition is not
+ * told of them, so it could not add what a trim subtracts. */
 static inline int64_t entry_size(const struct store_entry *entry)
 {
+    if (entry->type == STORE_ENTRY_NOOP) {
+        return 0;
+    }
     return 48 + (int64_t)entry->skip_count * 4 + (int64_t)entry->payload.size;
 }
 

@@ -242,8 +242,9 @@ static enum ferry_err judge_records(const struct partition *p, struct bytes batc
     struct batch_reader reader;
     struct batch_record record;
     enum ferry_err err = FERRY_OK;
+    int64_t i = 0;
     batch_reader_init(&reader, batch);
-    for (int64_t i = 0; batch_reader_next(&reader, &record, &err); i++) {
+    for (; batch_reader_next(&reader, &record, &err); i++) {
         size_t bytes = record.key.size + record.headers.size + record.payload.size;
         if (bytes > p->config.message_max_bytes) {
             refusal->refused_index = i;
@@ -257,6 +258,7 @@ static enum ferry_err judge_records(const struct partition *p, struct bytes batc
                            "bin");
         }
     }
+    refusal->refused_index = err != FERRY_OK ? i : -1;
     return err;
 }
 

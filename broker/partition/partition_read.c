@@ -156,8 +156,9 @@ static enum ferry_err read_entries(struct partition *p, struct store_cursor *cur
     int64_t next = offset;
     for (;;) {
         uint64_t index = 0;
+        uint64_t place = cursor->next_index;
         struct store_entry entry;
-        enum ferry_err err = cursor->next_index > applied
+        enum ferry_err err = place > applied
                                  ? FERRY_ERR_OFFSET_OUT_OF_RANGE
                                  : store_cursor_next(cursor, &index, &entry);
         if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE) {
@@ -178,7 +179,7 @@ static enum ferry_err read_entries(struct partition *p, struct store_cursor *cur
             return FERRY_OK;
         }
         if (step == READ_BAD) {
-            tell_corrupt(p, cursor->next_index);
+            tell_corrupt(p, place);
             return out->size > before ? FERRY_OK : FERRY_ERR_CORRUPT;
         }
     }

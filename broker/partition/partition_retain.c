@@ -88,14 +88,16 @@ static int64_t not_before_next_look(const struct partition *p, int64_t due_us)
     return due_us > next_look_us ? due_us : next_look_us;
 }
 
-/* Called for every append, so only a comparison: by time the next look is set already; by size it
- * is due when the partition has grown past its limit. */
+/* Called for every append, so only a comparison: by time the next look is set already, but for the
+ * first entry in an empty partition; by size it is due when it has grown past its limit. */
 void partition_retain_soon(struct partition *p)
 {
     const struct topic_settings *s = &p->config.settings;
     bool over = s->retention_bytes >= 0 && p->size_bytes > s->retention_bytes;
-    if (p->retention_due_us == RAFT_NEVER || over) {
-        p->retention_due_us = not_before_next_look(p, 0);
+    bool first = s->retention_ms >= 0 && !p->retention_timed;
+    if (p->retention_due_us == RAFT_NEVER || over || first) {
+        int64_t due_us = not_before_next_look(p, 0);
+        p->retention_due_us = due_us < p->retention_due_us ? due_us : p->retention_due_us;
     }
 }
 
@@ -107,6 +109,7 @@ static void schedule(struct partition *p, const struct trim *trim, int64_t now_m
         int64_t left_ms = trim->kept_time_ms + window_ms - now_ms + 1;
         int64_t due_us = not_before_next_look(p, now_us + left_ms * 1000);
         p->retention_due_us = due_us < p->retention_due_us ? due_us : p->retention_due_us;
+        p->retention_timed = true;
     }
 }
 
@@ -153,6 +156,7 @@ static void begin_look(struct partition *p, int64_t now_us)
     bool ids = p->ids.disk_has_rows || p->ids.count > 0;
     p->retention_looked_us = now_us;
     p->retention_due_us = RAFT_NEVER;
+    p->retention_timed = false;
     if (ids && window_ms > 0) {
         p->retention_due_us = not_before_next_look(p, now_us + window_ms * 1000 / EXPIRE_STEPS);
     }

@@ -126,7 +126,7 @@ void part_crash(struct part_fixture *f)
 
 /* ---- Turns ---- */
 
-static void write_once(struct part_fixture *f)
+void part_begin_write(struct part_fixture *f)
 {
     uint32_t rows_left = REPLICA_FLUSH_ROWS_TURN;
     assert_int_equal(store_begin(f->store), FERRY_OK);
@@ -153,7 +153,7 @@ void part_turn(struct part_fixture *f)
         if (!replica_wants_write(partition_replica(f->p), f->now_us)) {
             return;
         }
-        write_once(f);
+        part_begin_write(f);
         end_turn(f);
     }
     fail_msg("the partition writes for ever");
@@ -162,7 +162,7 @@ void part_turn(struct part_fixture *f)
 void part_crash_at(struct part_fixture *f, enum crash_point point)
 {
     if (point != CRASH_BEFORE_WRITE && replica_wants_write(partition_replica(f->p), f->now_us)) {
-        write_once(f);
+        part_begin_write(f);
         if (point == CRASH_BEFORE_COMMIT) {
             store_abort(f->store);
         } else {

@@ -50,6 +50,8 @@ void part_crash(struct part_fixture *f);
 void part_crash_at(struct part_fixture *f, enum crash_point point);
 /* Turns, with timers, until nothing is left to write. */
 void part_turn(struct part_fixture *f);
+/* The first half of a turn: what is proposed is in a transaction that is not committed. */
+void part_begin_write(struct part_fixture *f);
 /* A turn that flushes the rows too. */
 void part_flush(struct part_fixture *f);
 /* Moves both clocks on and turns. */

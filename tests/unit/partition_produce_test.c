@@ -45,9 +45,7 @@ static void a_batch_is_not_answered_before_the_commit(void **state)
     part_open(f);
     struct partition_ticket *t = part_send(f, &(struct batch_of){.content = 1});
     assert_null(partition_next_done(f->p));
-    assert_int_equal(store_begin(f->store), FERRY_OK);
-    uint32_t rows_left = REPLICA_FLUSH_ROWS_TURN;
-    assert_int_equal(replica_write(partition_replica(f->p), f->now_us, &rows_left), FERRY_OK);
+    part_begin_write(f);
     assert_null(partition_next_done(f->p));
     assert_int_equal(partition_end_offset(f->p), 0);
     assert_int_equal(store_commit(f->store), FERRY_OK);

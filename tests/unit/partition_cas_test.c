@@ -1,0 +1,249 @@
+/* append_cas: a source's records and its cursor in one entry (invariant 3 of partition.h). */
+#include "base/checksum.h"
+#include "lib/partition_fixture.h"
+
+#define ALL_MAX 1024
+
+static struct part_record records[ALL_MAX];
+static const struct ferry_id source = {{1, 2, 3}};
+
+struct outcome {
+    enum ferry_err err;
+    struct partition_ticket *ticket;
+    struct append_cas_refusal refusal;
+};
+
+static struct outcome send_bytes(struct part_fixture *f, uint64_t version, uint64_t epoch,
+                                 const char *cursor, struct bytes batch)
+{
+    struct outcome o = {.ticket = part_ticket(f)};
+    struct append_cas c = {.source = source,
+                           .lane = 1,
+                           .epoch = epoch,
+                           .expect_version = version,
+                           .cursor = bytes_of_string(cursor),
+                           .batch = batch};
+    o.err = partition_append_cas(f->p, &c, f->now_ms, f->now_us, o.ticket, &o.refusal, &f->detail);
+    return o;
+}
+
+static struct outcome send(struct part_fixture *f, uint64_t version, uint64_t epoch,
+                           const char *cursor)
+{
+    struct bytes batch = part_batch(f, &(struct batch_of){.count = 2, .content = version * 2});
+    return send_bytes(f, version, epoch, cursor, batch);
+}
+
+static void expect_cursor(struct part_fixture *f, uint64_t version, uint64_t epoch,
+                          const char *cursor)
+{
+    struct cursor_get_reply reply;
+    partition_cursor_get(f->p, &source, 1, &reply);
+    assert_int_equal(reply.version, version);
+    assert_int_equal(reply.epoch, epoch);
+    assert_true(bytes_equal(reply.cursor, bytes_of_string(cursor)));
+}
+
+static void the_cursor_moves_with_the_records(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    expect_cursor(f, 0, 0, "");
+    struct outcome o = send(f, 0, 3, "a");
+    assert_int_equal(o.err, FERRY_OK);
+    expect_cursor(f, 0, 0, ""); /* Not before it is on disk. */
+    part_turn(f);
+    assert_int_equal(o.ticket->version, 1);
+    assert_int_equal(o.ticket->base_offset, 0);
+    expect_cursor(f, 1, 3, "a");
+    assert_int_equal(part_read_all(f, 1 << 20, records, ALL_MAX), 2);
+    struct cursor_get_reply reply;
+    partition_cursor_get(f->p, &source, 2, &reply); /* Another lane is another cursor. */
+    assert_int_equal(reply.version, 0);
+}
+
+static void a_repeat_is_a_conflict_that_shows_the_cursor(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    (void)send(f, 0, 1, "a");
+    part_turn(f);
+    struct outcome o = send(f, 0, 1, "b");
+    assert_int_equal(o.err, FERRY_ERR_CURSOR_CONFLICT);
+    assert_int_equal(o.refusal.version, 1);
+    assert_int_equal(o.refusal.refused_index, -1);
+    assert_true(bytes_equal(o.refusal.cursor, bytes_of_string("a")));
+    o = send(f, 2, 1, "b"); /* Nor may one be left out. */
+    assert_int_equal(o.err, FERRY_ERR_CURSOR_CONFLICT);
+    assert_int_equal(partition_end_offset(f->p), 2);
+}
+
+static void an_older_epoch_is_fenced_a_newer_one_takes_over(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    (void)send(f, 0, 5, "a");
+    part_turn(f);
+    struct outcome o = send(f, 1, 4, "b");
+    assert_int_equal(o.err, FERRY_ERR_SOURCE_FENCED);
+    assert_int_equal(o.refusal.epoch, 5);
+    assert_int_equal(send(f, 1, 6, "c").err, FERRY_OK);
+    assert_int_equal(send(f, 2, 5, "d").err, FERRY_ERR_SOURCE_FENCED); /* Even on its way. */
+    part_turn(f);
+    expect_cursor(f, 2, 6, "c");
+    part_crash(f);
+    part_open(f);
+    assert_int_equal(send(f, 2, 5, "d").err, FERRY_ERR_SOURCE_FENCED);
+}
+
+static void a_chain_goes_in_one_turn(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    struct outcome o[3];
+    static const char *const cursors[] = {"a", "b", "c"};
+    for (uint64_t i = 0; i < 3; i++) {
+        o[i] = send(f, i, 1, cursors[i]);
+        assert_int_equal(o[i].err, FERRY_OK);
+    }
+    struct outcome late = send(f, 1, 1, "x");
+    assert_int_equal(late.err, FERRY_ERR_CURSOR_CONFLICT);
+    assert_int_equal(late.refusal.version, 3);
+    part_turn(f);
+    for (uint64_t i = 0; i < 3; i++) {
+        assert_int_equal(o[i].ticket->version, i + 1);
+        assert_int_equal(o[i].ticket->base_offset, 2 * i);
+    }
+    expect_cursor(f, 3, 1, "c");
+    assert_int_equal(part_read_all(f, 1, records, ALL_MAX), 6);
+    for (uint64_t i = 0; i < 6; i++) {
+        assert_int_equal(records[i].content, i);
+    }
+}
+
+/* Records and cursor are both there or both not, wherever the crash came. */
+static void a_crash_keeps_records_and_cursor_together(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    uint64_t version = 0;
+    for (int round = 0; round < 4 * CRASH_POINTS; round++) {
+        if (round % 4 >= 2) {
+            part_flush(f);
+        }
+        f->now_us += round % 2 == 0 ? 0 : REPLICA_FLUSH_MS * 1000;
+        assert_int_equal(send(f, version, 1, "one").err, FERRY_OK);
+        assert_int_equal(send(f, version + 1, 1, "two").err, FERRY_OK);
+        enum crash_point point = (enum crash_point)(round / 4);
+        part_crash_at(f, point);
+        part_open(f);
+        version += point == CRASH_BEFORE_STORED ? 2 : 0;
+        expect_cursor(f, version, version > 0 ? 1 : 0, version > 0 ? "two" : "");
+        assert_int_equal(partition_end_offset(f->p), version * 2);
+        assert_int_equal(part_read_all(f, 1 << 20, records, ALL_MAX), version * 2);
+    }
+}
+
+static struct bytes batch_of_records(struct part_fixture *f, const struct batch_record *items,
+                                     size_t count)
+{
+    struct batch_writer w;
+    struct bytes batch;
+    batch_writer_init(&w, BATCH_MAX_BYTES);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(batch_writer_add(&w, &items[i]), FERRY_OK);
+    }
+    assert_int_equal(batch_writer_finish(&w, 0, 0, 0, &batch), FERRY_OK);
+    batch = bytes_of(part_keep(f, batch.data, batch.size), batch.size);
+    batch_writer_fini(&w);
+    return batch;
+}
+
+static void a_refusal_names_the_first_bad_record(void **state)
+{
+    struct part_fixture *f = *state;
+    f->config.message_max_bytes = 1024;
+    part_open(f);
+    uint8_t large[1025] = {0};
+    struct batch_record items[] = {{.payload = bytes_of(large, 1024)},
+                                   {.payload = bytes_of(large, 10)},
+                                   {.payload = bytes_of(large, 1025)}};
+    struct outcome o = send_bytes(f, 0, 1, "a", batch_of_records(f, items, 3));
+    assert_int_equal(o.err, FERRY_ERR_TOO_LARGE);
+    assert_int_equal(o.refusal.refused_index, 2);
+    items[1].headers = bytes_of("\x81\x01", 2); /* A map whose name is a number. */
+    o = send_bytes(f, 0, 1, "a", batch_of_records(f, items, 3));
+    assert_int_equal(o.err, FERRY_ERR_BAD_BATCH);
+    assert_int_equal(o.refusal.refused_index, 1);
+    items[1].headers = bytes_of(NULL, 0);
+    assert_int_equal(send_bytes(f, 0, 1, "a", batch_of_records(f, items, 2)).err, FERRY_OK);
+    part_turn(f);
+    expect_cursor(f, 1, 1, "a");
+}
+
+/* The checksum holds, the records' sizes add up, and inside a record there is nonsense. */
+static void a_refusal_names_a_record_that_cannot_be_read(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    uint8_t ff[30];
+    memset(ff, 0xff, sizeof(ff));
+    struct batch_record items[] = {{.payload = bytes_of("good", 4)},
+                                   {.payload = bytes_of(ff, sizeof(ff))}};
+    struct bytes good = batch_of_records(f, items, 2);
+    uint8_t *bad = part_keep(f, good.data, good.size);
+    bad[good.size - sizeof(ff) - 2] = 0xff; /* The key's size runs on and on. */
+    struct batch_header h;
+    put_le64(bad + 8, checksum_of(bad + 16, good.size - 16));
+    assert_int_equal(batch_check(bytes_of(bad, good.size), &h, NULL), FERRY_OK);
+    struct outcome o = send_bytes(f, 0, 1, "a", bytes_of(bad, good.size));
+    assert_int_equal(o.err, FERRY_ERR_BAD_BATCH);
+    assert_int_equal(o.refusal.refused_index, 1);
+}
+
+static void a_batch_with_a_producer_is_no_source_s(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    struct bytes batch = part_batch(f, &(struct batch_of){.producer = 4});
+    assert_int_equal(send_bytes(f, 0, 1, "a", batch).err, FERRY_ERR_BAD_BATCH);
+    part_turn(f);
+    expect_cursor(f, 0, 0, "");
+}
+
+static void cursors_have_a_limit(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    for (uint32_t lane = 0; lane <= PARTITION_CURSORS_MAX; lane++) {
+        struct append_cas c = {.source = source,
+                               .lane = lane,
+                               .epoch = 1,
+                               .cursor = bytes_of_string("x"),
+                               .batch = part_batch(f, &(struct batch_of){.count = 1})};
+        struct append_cas_refusal refusal;
+        enum ferry_err err = partition_append_cas(f->p, &c, f->now_ms, f->now_us, part_ticket(f),
+                                                  &refusal, &f->detail);
+        assert_int_equal(err, lane < PARTITION_CURSORS_MAX ? FERRY_OK : FERRY_ERR_LIMIT_REACHED);
+    }
+    part_flush(f);
+    part_crash(f);
+    part_open(f);
+    expect_cursor(f, 1, 1, "x");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        part_test(the_cursor_moves_with_the_records),
+        part_test(a_repeat_is_a_conflict_that_shows_the_cursor),
+        part_test(an_older_epoch_is_fenced_a_newer_one_takes_over),
+        part_test(a_chain_goes_in_one_turn),
+        part_test(a_crash_keeps_records_and_cursor_together),
+        part_test(a_refusal_names_the_first_bad_record),
+        part_test(a_refusal_names_a_record_that_cannot_be_read),
+        part_test(a_batch_with_a_producer_is_no_source_s),
+        part_test(cursors_have_a_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
