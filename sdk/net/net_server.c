@@ -363,18 +363,18 @@ enum ferry_err net_server_send(struct net_server *server, net_peer peer, struct 
     int fd = net_conns_fd_of_peer(&server->conns, peer);
     struct net_conn *conn = net_conns_of_fd(&server->conns, fd);
     if (server->transport != NET_INPROC && (conn == NULL || conn->cut)) {
-        buf_clear(frame); /* Taken whatever happens. */
+        buf_fini(frame); /* Taken whatever happens. */
         return FERRY_ERR_UNREACHABLE;
     }
     if (conn != NULL && net_watch_is_flooded(server, conn, fd)) {
-        buf_clear(frame);
+        buf_fini(frame);
         net_watch_cut(server, fd, NET_CUT_NOT_READING);
         return FERRY_ERR_THROTTLED;
     }
     size_t bytes = frame->size;
     zmq_msg_t message;
     if (net_message_take(&message, frame) != FERRY_OK) {
-        buf_clear(frame);
+        buf_fini(frame);
         return FERRY_ERR_NO_MEMORY;
     }
     enum ferry_err err = send_parts(server, peer, &message);

@@ -30,7 +30,7 @@
 #define HANDSHAKE_MS     300
 #define MESSAGE_MAX      65536
 #define QUEUE_MAX        64
-#define UNREAD_MAX_BYTES ((size_t)64 << 20)
+#define UNREAD_MAX_BYTES ((size_t)8 << 20)
 
 struct fixture {
     struct ferry_context *context;
