@@ -502,6 +502,7 @@ void shard_free(struct shard **out)
         if (s->meta != NULL) {
             shard_answer_meta(s);
         }
+        shard_forget_rollouts(s); /* Answers may have begun some. */
     }
     shard_forget_requests(s);
     shard_forget_drops(s);
