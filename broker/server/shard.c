@@ -280,7 +280,8 @@ static void turn(struct shard *s)
 
 static int wait_ms(const struct shard *s)
 {
-    if (!list_is_empty(&s->touched) || shard_wants_drop(s)) {
+    bool drops = shard_wants_drop(s) && atomic_load(&s->failure) == FERRY_OK;
+    if (drops || !list_is_empty(&s->touched)) {
         return 0;
     }
     int64_t due = s->watch_due_us;
