@@ -371,6 +371,9 @@ static void handle_topic_delete(struct shard *s, struct request *r, const struct
         err = FERRY_ERR_NOT_READY; /* It is being made or deleted right now. */
     }
     if (err == FERRY_OK) {
+    if (err == FERRY_OK && !atomic_load(&s->ready)) {
+        err = FERRY_ERR_NOT_READY; /* The start counts partitions as they open: none may go. */
+    }
         r->meta_ticket.topic_id = topic != NULL ? topic->id : (struct ferry_id){{0}};
         err = meta_topic_delete(s->meta, q.name, s->now_ms, s->now_us, &r->meta_ticket);
     }
