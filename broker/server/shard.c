@@ -499,7 +499,6 @@ void shard_free(struct shard **out)
         flush_rows(s);
         fail_seats(s);
         shard_forget_fetches(s);
-        shard_forget_rollouts(s);
         if (s->meta != NULL) {
             shard_answer_meta(s);
         }

@@ -488,6 +488,9 @@ static void handle_partition_info(struct shard *s, struct request *r, const stru
     if (err == FERRY_OK) {
         err = find_partition(s, q.group, &seat);
     }
+    if (err == FERRY_OK && !replica_is_ready(seat->replica)) {
+        err = FERRY_ERR_NOT_READY;
+    }
     if (err != FERRY_OK) {
         shard_reply_error(s, r, err, "");
         return;
