@@ -2,7 +2,7 @@
  * the inbox. It brings its own broker along (see embedded.c) only so that it can be run by itself;
  * with a ferryd running, leave start_broker() out and open the client with NULL.
  *
- *   hello FOLDER      everything is kept there; run it twice: the effect happens once a message */
+ *   hello FOLDER      everything is kept there; run it twice: two messages, two effects */
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +111,16 @@ static enum ferry_err apply_payment(const struct ferry_record *record, struct fe
     return FERRY_OK;
 }
 
+static void print_effects(sqlite3 *sqlite)
+{
+    sqlite3_stmt *count = NULL;
+    if (sqlite3_prepare_v2(sqlite, "SELECT count(*) FROM payment", -1, &count, NULL) == SQLITE_OK &&
+        sqlite3_step(count) == SQLITE_ROW) {
+        printf("effects: %d\n", sqlite3_column_int(count, 0));
+    }
+    sqlite3_finalize(count);
+}
+
 static void apply_once(struct ferry_client *client, sqlite3 *sqlite, struct ferry_db *db)
 {
     struct ferry_consumer *consumer = NULL;
@@ -120,7 +130,7 @@ static void apply_once(struct ferry_client *client, sqlite3 *sqlite, struct ferr
         ferry_consume_tx(consumer, db, apply_payment, sqlite,
                          &(struct ferry_consume_options){.group = "billing", .idle_exit_ms = 200}),
         "consume", ferry_db_detail(db));
-    printf("effects: %d in all\n", sqlite3_total_changes(sqlite) > 0);
+    print_effects(sqlite);
     ferry_consumer_close(&consumer);
 }
 

@@ -26,6 +26,11 @@ struct seat *shard_find_seat(const struct shard *s, uint64_t group)
     return map_find(&s->seats, map_hash_u64(group), seat_has_group, &group);
 }
 
+enum ferry_err shard_unknown_group(const struct shard *s)
+{
+    return s->knows_catalog ? FERRY_ERR_UNKNOWN_PARTITION : FERRY_ERR_NOT_READY;
+}
+
 void shard_touch(struct shard *s, struct seat *seat)
 {
     if (list_is_empty(&seat->touched)) {

@@ -220,6 +220,7 @@ static void take(struct shard *s, const struct mail *mail)
         drop_partition(s, mail);
         return;
     case MAIL_SWEEP:
+        s->knows_catalog = true;
         if (shard_sweep(s) != FERRY_OK) {
             log_line(LOG_WARN, "shard",
                      "what deleted topics left behind was not found now; the "

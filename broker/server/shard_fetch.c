@@ -30,7 +30,7 @@ static enum ferry_err why_not_readable(const struct shard *s, uint64_t group)
 {
     const struct seat *seat = shard_find_seat(s, group);
     if (seat == NULL || group == META_GROUP) {
-        return FERRY_ERR_UNKNOWN_PARTITION;
+        return shard_unknown_group(s);
     }
     return seat->err != FERRY_OK ? seat->err : FERRY_ERR_UNKNOWN_TOPIC;
 }

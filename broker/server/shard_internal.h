@@ -88,6 +88,7 @@ struct shard {
     size_t pool_count;
     struct map loads; /* struct peer_load, by peer. */
     struct list drops;
+    bool knows_catalog; /* Every partition of this shard has its seat: what has none is unknown. */
     bool view_open;
     int64_t now_us, now_ms;
     int64_t watch_due_us;
@@ -110,6 +111,9 @@ struct shard {
 
 /* ---- shard.c ---- */
 struct seat *shard_find_seat(const struct shard *s, uint64_t group);
+/* What to say of a group that has no seat: just started, the shard may not have been told yet of
+ * all that it has. */
+enum ferry_err shard_unknown_group(const struct shard *s);
 void shard_touch(struct shard *s, struct seat *seat);
 /* A read view of the store, for this phase of the turn. */
 enum ferry_err shard_view(struct shard *s);

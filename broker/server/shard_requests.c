@@ -160,7 +160,7 @@ static enum ferry_err find_partition(struct shard *s, uint64_t group, struct sea
 {
     *seat = shard_find_seat(s, group);
     if (*seat == NULL || group == META_GROUP) {
-        return FERRY_ERR_UNKNOWN_PARTITION;
+        return shard_unknown_group(s);
     }
     if ((*seat)->err != FERRY_OK) {
         return (*seat)->err;

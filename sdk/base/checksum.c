@@ -2,8 +2,9 @@
 
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
-/* On x86 the library can choose the widest vectors of the machine it runs on: 14 GB/s with what every
- * x86-64 has, 38 GB/s with AVX2 (256 KiB at a time, measured on a Xeon). The value is the same. */
+/* On x86 the library can choose the widest vectors of the machine it runs on: 14 GB/s with what
+ * every x86-64 has, 38 GB/s with AVX2 (256 KiB at a time, measured on a Xeon). The value is the
+ * same. */
 #if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
 #include <xxh_x86dispatch.h>
 #endif

@@ -5,8 +5,8 @@
  * requests of one command, in order, and says what happens to them.
  *
  * Runs on a thread of its own; every function here may be called from the test's thread. */
-#ifndef TESTS_FAKE_BROKER_H
-#define TESTS_FAKE_BROKER_H
+#ifndef FERRY_TESTS_FAKE_BROKER_H
+#define FERRY_TESTS_FAKE_BROKER_H
 
 #include "client/conf.h"
 #include "net/net.h"

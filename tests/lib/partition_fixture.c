@@ -128,8 +128,8 @@ void part_crash(struct part_fixture *f)
 
 void part_begin_write(struct part_fixture *f)
 {
-    assert_int_equal(store_begin(f->store), FERRY_OK);
     uint32_t rows_left = REPLICA_FLUSH_ROWS_TURN;
+    assert_int_equal(store_begin(f->store), FERRY_OK);
     assert_int_equal(replica_write(partition_replica(f->p), f->now_us, &rows_left), FERRY_OK);
 }
 

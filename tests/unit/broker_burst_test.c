@@ -1,4 +1,5 @@
-/* Many requests in flight at once, and their answers in one burst: nobody is cut off for it. */
+/* Many requests in flight at once: their answers in one burst cut nobody off, and a restart in the
+ * middle of them is only a delay. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +15,7 @@
 
 #define PARTITIONS 300
 #define MESSAGES   200000
+#define RESTARTS   5
 
 static void count_stored(const struct ferry_report *report, void *arg)
 {
@@ -33,21 +35,20 @@ static struct ferry_client *connect_to(const struct ferry_broker *broker, long *
     return client;
 }
 
-static void send_all(struct ferry_client *client)
+static void send_some(struct ferry_client *client, int count)
 {
     char payload[100] = {0};
     struct ferry_message m = {.topic = "burst",
                               .partition = FERRY_PARTITION_ANY,
                               .payload = payload,
                               .payload_bytes = sizeof(payload)};
-    for (int i = 0; i < MESSAGES; i++) {
+    for (int i = 0; i < count; i++) {
         enum ferry_err err;
         while ((err = ferry_send(client, &m)) == FERRY_ERR_QUEUE_FULL) {
             (void)ferry_poll(client, 100);
         }
         assert_int_equal(err, FERRY_OK);
     }
-    assert_int_equal(ferry_flush(client, 60000), FERRY_OK);
 }
 
 /* A number in the broker's own account of itself. */
@@ -63,37 +64,82 @@ static long status_number(struct ferry_client *client, const char *name)
     return number;
 }
 
+struct fixture {
+    char folder[64];
+    struct ferry_broker *broker;
+    struct ferry_client *client;
+    long stored;
+};
+
+static void start_broker(struct fixture *f, const char *endpoint)
+{
+    char data[96], listen[320], detail[512] = "";
+    (void)snprintf(data, sizeof(data), "node.data=%s/data", f->folder);
+    (void)snprintf(listen, sizeof(listen), "listen.endpoint=%s", endpoint);
+    const char *options[] = {data, listen, "store.grow_bytes=16M"};
+    if (ferry_broker_start(&f->broker, options, 3, detail, sizeof(detail)) != FERRY_OK) {
+        fail_msg("%s", detail);
+    }
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    assert_non_null(f);
+    (void)snprintf(f->folder, sizeof(f->folder), "/tmp/ferry-burst-XXXXXX");
+    assert_non_null(mkdtemp(f->folder));
+    start_broker(f, "tcp://127.0.0.1:*");
+    f->client = connect_to(f->broker, &f->stored);
+    struct ferry_topic_spec spec = {.name = "burst", .partitions = PARTITIONS};
+    assert_int_equal(ferry_topic_create(f->client, &spec, 10000), FERRY_OK);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    char remove[96];
+    ferry_close(&f->client, 5000);
+    ferry_broker_stop(&f->broker);
+    (void)snprintf(remove, sizeof(remove), "rm -rf %s", f->folder);
+    assert_int_equal(system(remove), 0);
+    free(f);
+    return 0;
+}
+
 static void answers_that_come_in_one_burst_cut_nobody_off(void **state)
 {
-    (void)state;
-    char folder[] = "/tmp/ferry-burst-XXXXXX", data[64], remove[96];
-    assert_non_null(mkdtemp(folder));
-    (void)snprintf(data, sizeof(data), "node.data=%s/data", folder);
-    const char *options[] = {data, "listen.endpoint=tcp://127.0.0.1:*", "store.grow_bytes=16M"};
-    char detail[512] = "";
-    struct ferry_broker *broker = NULL;
-    assert_int_equal(ferry_broker_start(&broker, options, 3, detail, sizeof(detail)), FERRY_OK);
+    struct fixture *f = *state;
+    send_some(f->client, MESSAGES);
+    assert_int_equal(ferry_flush(f->client, 60000), FERRY_OK);
+    assert_int_equal(f->stored, MESSAGES);
+    assert_int_equal(status_number(f->client, "cut_not_reading"), 0);
+    assert_int_equal(status_number(f->client, "accepted"), 1);
+    assert_int_equal(status_number(f->client, "duplicates"), 0);
+}
 
-    long stored = 0;
-    struct ferry_client *client = connect_to(broker, &stored);
-    struct ferry_topic_spec spec = {.name = "burst", .partitions = PARTITIONS};
-    assert_int_equal(ferry_topic_create(client, &spec, 10000), FERRY_OK);
-    send_all(client);
-    assert_int_equal(stored, MESSAGES);
-    assert_int_equal(status_number(client, "cut_not_reading"), 0);
-    assert_int_equal(status_number(client, "accepted"), 1);
-    assert_int_equal(status_number(client, "duplicates"), 0);
-
-    ferry_close(&client, 5000);
-    ferry_broker_stop(&broker);
-    (void)snprintf(remove, sizeof(remove), "rm -rf %s", folder);
-    assert_int_equal(system(remove), 0);
+/* What comes before the broker has been told of all its partitions is not refused for good. */
+static void a_producer_goes_on_through_restarts(void **state)
+{
+    struct fixture *f = *state;
+    char endpoint[300];
+    (void)snprintf(endpoint, sizeof(endpoint), "%s", ferry_broker_endpoint(f->broker));
+    for (int i = 0; i < RESTARTS; i++) {
+        send_some(f->client, MESSAGES / RESTARTS);
+        ferry_broker_stop(&f->broker);
+        start_broker(f, endpoint);
+    }
+    assert_int_equal(ferry_flush(f->client, 60000), FERRY_OK);
+    assert_int_equal(f->stored, MESSAGES);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answers_that_come_in_one_burst_cut_nobody_off),
+        cmocka_unit_test_setup_teardown(answers_that_come_in_one_burst_cut_nobody_off, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_producer_goes_on_through_restarts, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

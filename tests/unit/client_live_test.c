@@ -54,7 +54,7 @@ static int setup(void **state)
     char detail[512] = "";
     char data[128];
     struct ferry_conf *conf;
-    strcpy(f->folder, "/tmp/ferry_client_XXXXXX");
+    (void)snprintf(f->folder, sizeof(f->folder), "/tmp/ferry_client_XXXXXX");
     assert_non_null(mkdtemp(f->folder));
     (void)snprintf(data, sizeof(data), "node.data=%s", f->folder);
     const char *options[] = {data, "listen.endpoint=tcp://127.0.0.1:*"};

@@ -1,0 +1,109 @@
+/* The fake broker's struct, for its own files: fake_broker.c (rules, misbehaviour, the thread),
+ * fake_answers.c (what an honest broker would say). */
+#ifndef FERRY_TESTS_FAKE_BROKER_INNER_H
+#define FERRY_TESTS_FAKE_BROKER_INNER_H
+
+#include <pthread.h>
+
+#include "base/list.h"
+#include "base/prng.h"
+#include "lib/fake_broker.h"
+#include "wire/frame.h"
+
+#define RULES_MAX     64
+#define COMMANDS_MAX  32
+#define REMEMBERED    16 /* Batches of a producer. */
+#define PRODUCERS_MAX 64
+#define SEEN_MAX      65536
+#define FRAME_LIMIT   FRAME_MAX_BYTES
+
+struct rule {
+    enum command command;
+    int skip, count;
+    enum fake_action action;
+    int value;
+};
+
+struct stored {
+    struct list node;
+    int64_t base_offset;
+    uint32_t count;
+    size_t size;
+    uint8_t data[];
+};
+
+struct producer_memory {
+    uint64_t id;
+    uint32_t epoch;
+    uint64_t next_sequence;
+    struct {
+        uint64_t sequence;
+        int64_t base_offset;
+        bool used;
+    } last[REMEMBERED];
+    size_t at;
+};
+
+struct fake_partition {
+    struct list log;
+    int64_t start, end;
+    struct producer_memory producers[PRODUCERS_MAX];
+    size_t producer_count;
+    int64_t committed; /* -1: no subscription. */
+    uint64_t cursor_version, cursor_epoch;
+    size_t cursor_bytes;
+    uint8_t cursor[CURSOR_MAX_BYTES];
+};
+
+/* A reply that waits: a delay, a hold, or a long poll. */
+struct pending {
+    struct list node;
+    net_peer peer;
+    uint16_t command;
+    uint64_t request_id;
+    int64_t due_us;
+    bool held;
+    struct buf frame; /* Empty for a fetch: made when it is answered. */
+    struct fetch_request fetch;
+};
+
+struct seen {
+    uint64_t group, producer_id, sequence, checksum;
+    uint32_t epoch;
+};
+
+struct fake_broker {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct net_wake wake;
+    struct ferry_context *context;
+    bool owns_context;
+    struct net_server *server;
+    char endpoint[ENDPOINT_MAX_BYTES + 1];
+    bool stopping, want_down, is_down;
+    int partition_count;
+    bool dropped;
+    struct fake_partition partitions[FAKE_PARTITIONS_MAX];
+    struct rule rules[RULES_MAX];
+    size_t rule_count;
+    int requests[COMMANDS_MAX];
+    uint64_t next_producer;
+    uint64_t elected_epoch;
+    struct buf checkpoint;
+    struct list pending;
+    struct seen *seen;
+    size_t seen_count;
+    int differing;
+    struct prng prng;
+};
+
+/* Appends the batch to the log; returns its base offset. */
+int64_t fake_store_batch(struct fake_partition *p, struct bytes batch, uint32_t count);
+void fake_begin(struct buf *frame, const struct frame *f, enum ferry_err err);
+void fake_refuse(struct buf *frame, const struct frame *f, enum ferry_err err, const char *why);
+bool fake_try_fetch(struct fake_broker *b, struct buf *frame, const struct frame *f,
+                    const struct fetch_request *request, bool anyway);
+void fake_answer(struct fake_broker *b, struct buf *frame, const struct frame *f);
+
+#endif

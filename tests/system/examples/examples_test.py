@@ -1,0 +1,60 @@
+"""Every program of examples/ does what it says."""
+import os
+import unittest
+from pathlib import Path
+
+from ferry_processes import BIN, folder, run
+
+DEMO = Path(os.environ["FERRY_SOURCE"]) / "examples/demo.sh"
+
+
+class ExamplesTest(unittest.TestCase):
+    def demo(self, *words):
+        home = folder(self)
+        result = run(DEMO, *words, env={**os.environ, "TMPDIR": str(home)}, patience=100)
+        return home, *result
+
+    def test_the_demo_ends_with_nothing_lost_doubled_or_unexpected(self):
+        home, code, out, err = self.demo()
+        text = out.decode()
+        self.assertEqual(code, 0, text + err)
+        for name in ("relay", "ledger", "broker"):
+            self.assertIn(f"kill -9 of the {name}", text)
+        for row in ("committed", "rolled back", "in the log", "effects at ledger", "effects at audit"):
+            self.assertRegex(text, rf"(?m)^{row} ")
+        self.assertEqual(list(home.iterdir()), [], "it cleans up after itself")
+
+    def test_the_demo_takes_any_file_and_keeps_what_it_made_when_asked(self):
+        lines = folder(self) / "lines"
+        lines.write_bytes(b"\n".join(b"k%d\tv\tsection\t%d" % (i % 7, i) for i in range(205)) +
+                          b"\n\n\xff\xfe raw\nlast, without a newline")
+        home, code, out, err = self.demo("--input", str(lines), "--keep")
+        text = out.decode()
+        self.assertEqual(code, 0, text + err)
+        self.assertRegex(text, r"(?m)^committed +188\b")
+        self.assertRegex(text, r"(?m)^rolled back +20\b")
+        kept = [path.name for path in next(home.iterdir()).iterdir()]
+        for name in ("shop.db", "ledger.db", "audit.db", "ferryd.log"):
+            self.assertIn(name, kept)
+
+    def test_the_demo_says_what_is_wrong_with_its_words(self):
+        self.assertEqual(self.demo("--input", "/no/such/file")[1], 2)
+        self.assertEqual(self.demo("--no-such-option")[1], 2)
+        self.assertEqual(self.demo("--help")[1], 0)
+
+    def test_hello_has_each_effect_once(self):
+        home = folder(self)
+        for effects in (1, 2):
+            code, out, err = run(BIN / "examples/hello", home)
+            self.assertEqual(code, 0, err)
+            self.assertIn(b"effects: %d\n" % effects, out)
+
+    def test_programs_say_how_they_are_used(self):
+        for name in ("shop", "ledger", "audit", "hello", "embedded"):
+            code, _, err = run(BIN / "examples" / name)
+            self.assertEqual(code, 2)
+            self.assertIn(f"usage: {name}", err)
+
+
+if __name__ == "__main__":
+    unittest.main()
