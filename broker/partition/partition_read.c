@@ -158,9 +158,8 @@ static enum ferry_err read_entries(struct partition *p, struct store_cursor *cur
         uint64_t index = 0;
         uint64_t place = cursor->next_index;
         struct store_entry entry;
-        enum ferry_err err = place > applied
-                                 ? FERRY_ERR_OFFSET_OUT_OF_RANGE
-                                 : store_cursor_next(cursor, &index, &entry);
+        enum ferry_err err = place > applied ? FERRY_ERR_OFFSET_OUT_OF_RANGE
+                                             : store_cursor_next(cursor, &index, &entry);
         if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE) {
             keep_hint(p, next, applied + 1);
             return FERRY_OK;
