@@ -285,7 +285,8 @@ static void turn(struct shard *s)
 
 static int wait_ms(const struct shard *s)
 {
-    if (!list_is_empty(&s->touched) || shard_wants_drop(s)) {
+    bool drops = shard_wants_drop(s) && atomic_load(&s->failure) == FERRY_OK;
+    if (drops || !list_is_empty(&s->touched)) {
         return 0;
     }
     int64_t due = s->watch_due_us;
@@ -503,10 +504,10 @@ void shard_free(struct shard **out)
         flush_rows(s);
         fail_seats(s);
         shard_forget_fetches(s);
-        shard_forget_rollouts(s);
         if (s->meta != NULL) {
             shard_answer_meta(s);
         }
+        shard_forget_rollouts(s); /* Answers may have begun some. */
     }
     shard_forget_requests(s);
     shard_forget_drops(s);

@@ -149,8 +149,12 @@ static void reply_opened(struct shard *s, const struct seat *seat, enum mail_kin
 
 void shard_announce_ready(struct shard *s, struct seat *seat)
 {
-    if (!seat->announced && replica_is_ready(seat->replica)) {
+    enum ferry_err err = replica_failure(seat->replica);
+    bool gave_up = err != FERRY_OK && atomic_load(&s->failure) == FERRY_OK;
+    if (!seat->announced && (gave_up || replica_is_ready(seat->replica))) {
+        /* One that cannot apply its log is told as such: nobody waits for it for ever. */
         seat->announced = true;
+        seat->err = err;
         seat->told_end_offset = partition_end_offset(seat->partition);
         reply_opened(s, seat, MAIL_OPENED);
     }
@@ -368,6 +372,9 @@ static void handle_topic_delete(struct shard *s, struct request *r, const struct
     struct topic_delete_request q;
     enum ferry_err err = topic_delete_request_decode(f->body, &q);
     const struct meta_topic *topic = err == FERRY_OK ? meta_topic_find(s->meta, q.name) : NULL;
+    if (err == FERRY_OK && !atomic_load(&s->ready)) {
+        err = FERRY_ERR_NOT_READY; /* The start counts partitions as they open: none may go. */
+    }
     if (topic != NULL && find_rollout(s, &topic->id) != NULL) {
         err = FERRY_ERR_NOT_READY; /* It is being made or deleted right now. */
     }
@@ -578,6 +585,10 @@ void shard_answer_meta(struct shard *s)
         } else {
             answer(s, r);
         }
+    }
+    enum ferry_err err = replica_failure(meta_replica(s->meta));
+    if (err != FERRY_OK && atomic_load(&s->failure) == FERRY_OK && !atomic_load(&s->stop)) {
+        shard_fail_store(s, err); /* Without its catalog the shard cannot serve anything. */
     }
     if (!s->catalog_sent && replica_is_ready(s->meta_seat->replica)) {
         shard_send_catalog(s);

@@ -78,6 +78,14 @@ static struct fetch_result read_items(struct shard *s, const struct fetch_item *
             uint32_t share = (max_bytes - (uint32_t)result.bytes) / left;
             left -= left > 1 && items[i].offset < item->end_offset ? 1 : 0;
             item->status = (uint16_t)partition_read(seat->partition, items[i].offset, share, out);
+            if (!buf_ok(out) && before > 0) {
+                /* Each gives a batch even if it is larger than its share; this one no frame holds
+                 * beside the others. It comes with the next fetch. */
+                out->size = before;
+                out->failed = false;
+                item->status = FERRY_OK;
+                max_bytes = 0;
+            }
         }
         item->data_bytes = (uint32_t)(out->size - before);
         result.bytes += item->data_bytes;

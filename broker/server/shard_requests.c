@@ -416,6 +416,9 @@ static void handle_subscription_list(struct shard *s, struct request *r, const s
     if (err == FERRY_OK) {
         err = find_partition(s, q.group, &seat);
     }
+    if (err == FERRY_OK && !replica_is_ready(seat->replica)) {
+        err = FERRY_ERR_NOT_READY; /* Its tables are not as its log says yet. */
+    }
     if (err != FERRY_OK) {
         shard_reply_error(s, r, err, "");
         return;
@@ -484,6 +487,9 @@ static void handle_partition_info(struct shard *s, struct request *r, const stru
     enum ferry_err err = partition_info_request_decode(f->body, &q);
     if (err == FERRY_OK) {
         err = find_partition(s, q.group, &seat);
+    }
+    if (err == FERRY_OK && !replica_is_ready(seat->replica)) {
+        err = FERRY_ERR_NOT_READY;
     }
     if (err != FERRY_OK) {
         shard_reply_error(s, r, err, "");
@@ -653,7 +659,8 @@ void shard_answer_partition(struct shard *s, struct seat *seat)
     for (struct partition_ticket *t; (t = partition_next_done(seat->partition)) != NULL;) {
         struct request *r = list_entry(t, struct request, ticket);
         if (t->base.err != FERRY_OK) {
-            shard_reply_error(s, r, t->base.err, outcome_unknown);
+            bool unknown = t->base.err == FERRY_ERR_NOT_LEADER;
+            shard_reply_error(s, r, t->base.err, unknown ? outcome_unknown : "");
         } else if (r->command == COMMAND_PRODUCE) {
             finish_produce(s, r);
         } else if (r->command == COMMAND_APPEND_CAS) {
