@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/checksum.h"
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/log.h"
@@ -288,9 +290,15 @@ static enum ferry_err open_client(struct program *p, struct err_text *e)
     return err;
 }
 
-/* For people who look who holds a source. Names have letters, digits, `.`, `_` and `-` only. */
-static void holder_name(char *name, size_t bytes)
+/* Who holds the source: this host and this file, not this process. The broker lets the same holder
+ * take over at once, and the lock beside the file lets one process be it; so a relay that was
+ * killed does not wait for its own lease to end. Names have letters, digits, `.`, `_` and `-` only.
+ */
+static void holder_name(const char *path, char *name, size_t bytes)
 {
+    struct stat st = {0};
+    (void)stat(path, &st); /* What cannot be opened is told when it is opened. */
+    unsigned long long file[2] = {(unsigned long long)st.st_dev, (unsigned long long)st.st_ino};
     char host[64] = "host";
     (void)gethostname(host, sizeof(host) - 1);
     for (char *c = host; *c != '\0'; c++) {
@@ -298,13 +306,14 @@ static void holder_name(char *name, size_t bytes)
                      (*c >= '0' && *c <= '9') || *c == '.' || *c == '-';
         *c = plain ? *c : '_';
     }
-    snprintf(name, bytes, "ferry-outbox.%s.%ld", host, (long)getpid());
+    (void)snprintf(name, bytes, "ferry-outbox.%s.%016llx", host,
+                   (unsigned long long)checksum_of(file, sizeof(file)));
 }
 
 static enum ferry_err open_served(struct program *p, struct served *s, struct err_text *e)
 {
     char holder[128];
-    holder_name(holder, sizeof(holder));
+    holder_name(s->url.path, holder, sizeof(holder));
     enum ferry_err err = source_open_sqlite(&s->source, s->url.path, p->options.barrier, e);
     if (err != FERRY_OK) {
         return err;

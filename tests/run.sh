@@ -64,8 +64,8 @@ else
         build_tree "$build/asan" -DFERRY_SANITIZE=address
     join_tree "$build/all" "$build/asan" asan. "(unit|system)[^ ]*"
     quietly "building the SDK's tests with ThreadSanitizer" \
-        build_tree "$build/tsan" -DFERRY_SANITIZE=thread -- $(programs_of "$FERRY_ROOT"/tests/unit/{net,client_*}_test.c)
-    join_tree "$build/all" "$build/tsan" tsan. "unit\.(net|client_[a-z_]*)\]"
+        build_tree "$build/tsan" -DFERRY_SANITIZE=thread -- $(programs_of "$FERRY_ROOT"/tests/unit/{net,net_hostile,client_*}_test.c)
+    join_tree "$build/all" "$build/tsan" tsan. "unit\.(net|net_hostile|client_[a-z_]*)\]"
     quietly "building the fuzz targets" \
         build_tree "$build/fuzz" -DCMAKE_C_COMPILER=clang -DFERRY_SANITIZE=address -DFERRY_FUZZ=ON \
         -- $(programs_of "$FERRY_ROOT"/tests/fuzz/*_fuzz.c)

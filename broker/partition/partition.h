@@ -11,10 +11,11 @@
  *  (2) A (producer id, epoch, sequence) is in the log at most once; a repeat of one of the last
  *      PRODUCER_BATCHES batches gets its first offset back.
  *  (3) A source's cursor version rises by one with each append_cas, in the same entry.
- *  (4) A message id that was stored within the dedupe window is not stored again.
- *  (5) A subscription's position never goes back by a commit, and is never past the end.
- *  (6) Nothing above the commit index is ever read by a consumer.
- *  (7) append_time_ms never decreases along the log.
+ *  (4) A message id that partition_produce stored within the dedupe window is not stored again by
+ *      it. Ids of append_cas are kept in the records but not looked up: the cursor keeps repeats
+ * out. (5) A subscription's position never goes back by a commit, and is never past the end. (6)
+ * Nothing above the commit index is ever read by a consumer. (7) append_time_ms never decreases
+ * along the log.
  *
  * A request that needs an entry fills a ticket, which waits until the entry is applied (then it is
  * in partition_next_done with its answer) or the replica loses its office (err NOT_LEADER: the

@@ -118,6 +118,11 @@ enum ferry_err broker_failure(const struct broker *b)
     return FERRY_OK;
 }
 
+uint32_t broker_unserved(const struct broker *b)
+{
+    return shard_unserved(b->shards[0]);
+}
+
 const char *broker_endpoint(const struct broker *b)
 {
     return shard_endpoint(b->shards[0]);

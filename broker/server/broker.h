@@ -15,6 +15,8 @@ MUST_CHECK enum ferry_err broker_start(const struct broker_options *options, str
                                        struct err_text *e);
 /* FERRY_OK while it works. */
 enum ferry_err broker_failure(const struct broker *b);
+/* Partitions that could not be opened at the start: damaged ones. The log says which and why. */
+uint32_t broker_unserved(const struct broker *b);
 const char *broker_endpoint(const struct broker *b);
 struct ferry_context *broker_context(const struct broker *b);
 void broker_stop(struct broker **b);

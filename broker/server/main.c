@@ -194,6 +194,13 @@ static int run(const struct broker_options *o)
     printf("ferryd: ready: %s, data %s, started in %.0f ms\n", broker_endpoint(b), o->data,
            (double)(clock_monotonic_us() - began_us) / 1000.0);
     (void)fflush(stdout);
+    if (broker_unserved(b) > 0) {
+        fprintf(
+            stderr,
+            "ferryd: %u partition(s) are damaged and not served; the lines above say which. The "
+            "others are. Restore the data folder from a backup, or delete their topics\n",
+            broker_unserved(b));
+    }
     int code = wait_for_end(b, &signals);
     broker_stop(&b);
     return code;

@@ -562,6 +562,11 @@ bool shard_is_ready(const struct shard *s)
     return atomic_load(&s->ready);
 }
 
+uint32_t shard_unserved(const struct shard *s)
+{
+    return atomic_load(&s->unserved);
+}
+
 enum ferry_err shard_failure(const struct shard *s)
 {
     return (enum ferry_err)atomic_load(&s->failure);

@@ -42,6 +42,8 @@ void shard_join(struct shard *s);
 
 /* Shard 0: every partition is open and led. */
 bool shard_is_ready(const struct shard *s);
+/* Shard 0: how many of them could not be opened; the log says why. */
+uint32_t shard_unserved(const struct shard *s);
 /* FERRY_OK while it works; then what ended it. */
 enum ferry_err shard_failure(const struct shard *s);
 struct ferry_id shard_cluster_id(const struct shard *s);

@@ -135,6 +135,9 @@ static void take_opened(struct shard *s, const struct mail *mail)
         }
         return;
     }
+    if (s->opening > 0 && mail->err != FERRY_OK) {
+        (void)atomic_fetch_add(&s->unserved, 1);
+    }
     if (s->opening > 0 && --s->opening == 0) {
         atomic_store(&s->ready, true);
     }
@@ -340,6 +343,9 @@ static void handle_metadata(struct shard *s, struct request *r, const struct fra
             return;
         }
         err = topic == NULL ? FERRY_ERR_UNKNOWN_TOPIC : FERRY_OK;
+        if (topic != NULL && find_rollout(s, &topic->id) != NULL) {
+            err = FERRY_ERR_NOT_READY; /* Its partitions are not all open yet. */
+        }
     }
     if (err != FERRY_OK) {
         shard_reply_error(s, r, err, "");

@@ -77,7 +77,8 @@ struct shard {
     bool started;
     atomic_bool stop;
     atomic_bool ready;
-    atomic_int failure; /* enum ferry_err */
+    atomic_uint unserved; /* Shard 0: partitions that could not be opened at the start. */
+    atomic_int failure;   /* enum ferry_err */
 
     struct map seats; /* struct seat, by group. */
     struct list touched;

@@ -30,7 +30,8 @@
 #define HANDSHAKE_MS     300
 #define MESSAGE_MAX      65536
 #define QUEUE_MAX        64
-#define UNREAD_MAX_BYTES ((size_t)8 << 20)
+#define UNREAD_MAX_BYTES ((size_t)8 << 20) /* What sanitizers can give back in time. */
+#define UNREAD_FREE      ((size_t)1 << 30) /* Never met here. */
 
 struct fixture {
     struct ferry_context *context;
@@ -39,13 +40,13 @@ struct fixture {
     int port;
 };
 
-static void open_server(struct fixture *f, int connections_max, int queue_max)
+static void open_server(struct fixture *f, int connections_max, int queue_max, size_t unread_max)
 {
     struct net_server_config config = {.message_max_bytes = MESSAGE_MAX,
                                        .connections_max = connections_max,
                                        .queue_max = queue_max,
                                        .replies_max = queue_max,
-                                       .unread_max_bytes = UNREAD_MAX_BYTES,
+                                       .unread_max_bytes = unread_max,
                                        .handshake_ms = HANDSHAKE_MS};
     struct err_text e = {0};
     assert_int_equal(net_server_open(f->context, "tcp://127.0.0.1:*", &config, &f->server, &e),
@@ -66,7 +67,7 @@ static int set_up(void **state)
     struct fixture *f = mem_zalloc(1, sizeof(*f));
     assert_non_null(f);
     assert_int_equal(net_context_new(1, &f->context), FERRY_OK);
-    open_server(f, 1000, QUEUE_MAX);
+    open_server(f, 1000, QUEUE_MAX, UNREAD_FREE);
     open_link(f);
     *state = f;
     return 0;
@@ -360,7 +361,7 @@ static void bad_z03_many_bytes_for_a_peer_that_does_not_read_are_dropped_with_it
     struct fixture *f = *state;
     net_link_close(&f->link);
     net_server_close(&f->server);
-    open_server(f, 100, 100000);
+    open_server(f, 100, 100000, UNREAD_FREE);
     open_link(f);
     int fd = raw_peer(f);
     raw_send(fd, "\0\1x", 3);
@@ -391,7 +392,7 @@ static void bad_z03_the_bytes_that_wait_for_a_peer_are_bounded(void **state)
     struct fixture *f = *state;
     net_link_close(&f->link);
     net_server_close(&f->server);
-    open_server(f, 100, 100000);
+    open_server(f, 100, 100000, UNREAD_MAX_BYTES);
     open_link(f);
     int fd = raw_peer(f);
     raw_send(fd, "\0\1x", 3);
@@ -688,7 +689,7 @@ static void bad_z14_connections_above_the_limit_are_closed_at_once(void **state)
     struct fixture *f = *state;
     net_link_close(&f->link);
     net_server_close(&f->server);
-    open_server(f, 3, QUEUE_MAX);
+    open_server(f, 3, QUEUE_MAX, UNREAD_FREE);
     open_link(f);
     others_go_on(f);
     int kept[2] = {raw_peer(f), raw_peer(f)};
@@ -752,7 +753,7 @@ static int without_descriptors(void)
     if (net_context_new(1, &f.context) != FERRY_OK) {
         return 1;
     }
-    open_server(&f, 1000, QUEUE_MAX);
+    open_server(&f, 1000, QUEUE_MAX, UNREAD_FREE);
     open_link(&f);
     others_go_on(&f);
     struct rlimit limit = {.rlim_cur = 64, .rlim_max = 64};
@@ -808,7 +809,7 @@ static int with_few_descriptors(void)
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || net_context_new(1, &f.context) != FERRY_OK) {
         return 1;
     }
-    open_server(&f, 1000, QUEUE_MAX);
+    open_server(&f, 1000, QUEUE_MAX, UNREAD_FREE);
     open_link(&f);
     others_go_on(&f);
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)f.port)};
@@ -857,7 +858,7 @@ static int without_standard_files(void)
     if (net_context_new(1, &f.context) != FERRY_OK) {
         return 1;
     }
-    open_server(&f, 10, QUEUE_MAX);
+    open_server(&f, 10, QUEUE_MAX, UNREAD_FREE);
     open_link(&f);
     others_go_on(&f);
     net_link_close(&f.link);
