@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "outbox/outbox_admin.h"
 #include "outbox/relay.h"
 #include "outbox/relay_report.h"
@@ -527,6 +528,7 @@ int main(int argc, char **argv)
 {
     static struct program p; /* Too large for a stack. */
     sigset_t unblocked;
+    mem_keep_frames();
     buf_init(&p.out, (size_t)DATABASES_MAX * RELAY_REPORT_MAX_BYTES);
     int code = configure(&p, argc, argv);
     if (code < 0 && p.check_only) {

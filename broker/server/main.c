@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/config.h"
+#include "base/mem.h"
 #include "server/broker.h"
 
 #define EXIT_USAGE      2
@@ -209,6 +210,7 @@ static int run(const struct broker_options *o)
 int main(int argc, char **argv)
 {
     struct arguments a = {0};
+    mem_keep_frames();
     int code = parse_arguments(argc, argv, &a);
     if (code >= 0) {
         return code;

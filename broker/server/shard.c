@@ -10,7 +10,7 @@
 #define WATCH_US          100000
 #define MESSAGES_TURN_MAX 8192u
 #define HANDSHAKE_MS      5000
-#define QUEUE_MAX         64          /* Requests of a connection that wait to be received. */
+#define QUEUE_MAX         32          /* Requests of a connection that wait to be received. */
 #define REPLIES_SLACK     16          /* Replies to what was no request. */
 #define UNREAD_MAX_BYTES  (64u << 20) /* Replies that a connection has not read. */
 

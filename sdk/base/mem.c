@@ -1,5 +1,6 @@
 #include "base/mem.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -86,4 +87,14 @@ bool mem_grow(void **items, size_t *capacity, size_t need, size_t bytes_each)
     *items = grown;
     *capacity = wanted;
     return true;
+}
+
+#define KEPT_ALLOCATION_BYTES (4 << 20)  /* Larger ones are mapped and unmapped. */
+#define KEPT_FREE_BYTES       (32 << 20) /* More at a heap's end goes back to the kernel. */
+
+void mem_keep_frames(void)
+{
+    /* Refused values leave the defaults, which only cost time. */
+    (void)mallopt(M_MMAP_THRESHOLD, KEPT_ALLOCATION_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_FREE_BYTES);
 }

@@ -22,6 +22,12 @@ void mem_free(void *p);
  * out. `*items` and `*capacity` belong together; elements are moved bytewise. */
 MUST_CHECK bool mem_grow(void **items, size_t *capacity, size_t need, size_t bytes_each);
 
+/* For the main of our own programs, never for a library: frames of some hundred KiB come and go all
+ * the time, and by default each goes back to the kernel and is faulted in anew, page by page. Kept
+ * in the heap, produce of 1 KiB records is 4 % faster by the broker's half of it and 10 % by both
+ * (medians of 7, alternating), and a broker under load is smaller by a third. */
+void mem_keep_frames(void);
+
 /* Tests only: the n-th allocation from now fails, once (1 is the next); 0 switches it off. */
 void mem_test_fail_after(long n);
 

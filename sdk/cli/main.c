@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/output.h"
 
@@ -82,6 +83,7 @@ int main(int argc, char **argv)
 {
     struct args args;
     struct err_text detail = {.text = ""};
+    mem_keep_frames();
     output_init();
     install_signals();
     enum ferry_err err = args_parse(&args, argc, argv, &detail);

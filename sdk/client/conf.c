@@ -22,7 +22,7 @@ static const struct option_row rows[] = {
      "How long a message may wait for company before its batch goes out."},
     {"producer.batch_bytes", OPTION_BYTES, AT(batch_bytes), 1024, BATCH_MAX_BYTES / 2, "256K", NULL,
      "A batch that has grown to this size goes out and a new one begins."},
-    {"producer.inflight", OPTION_INT, AT(producer_inflight), 1, 8, "5", NULL,
+    {"producer.inflight", OPTION_INT, AT(producer_inflight), 1, 8, "8", NULL,
      "Batches of one partition that may wait for their answers at the same time."},
     {"queue.bytes", OPTION_BYTES, AT(queue_bytes), 64 << 10, INT64_C(16) << 30, "32M", NULL,
      "Messages accepted and not yet reported; past it ferry_send answers QUEUE_FULL."},
