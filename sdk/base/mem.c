@@ -89,7 +89,7 @@ bool mem_grow(void **items, size_t *capacity, size_t need, size_t bytes_each)
     return true;
 }
 
-#define KEPT_ALLOCATION_BYTES (4 << 20)  /* Larger ones are mapped and unmapped. */
+#define KEPT_ALLOCATION_BYTES (16 << 20) /* Larger ones are mapped and unmapped. */
 #define KEPT_FREE_BYTES       (32 << 20) /* More at a heap's end goes back to the kernel. */
 
 void mem_keep_frames(void)
