@@ -130,10 +130,11 @@ static enum ferry_err check_batch(const struct partition *p, struct bytes batch,
                                   struct batch_header *h, struct err_text *e)
 {
     if (batch.size > p->config.batch_max_bytes) {
-        return err_set(e, FERRY_ERR_TOO_LARGE,
-                       "the batch has %zu bytes, message.max_bytes allows batches of %zu: send "
-                       "less, or raise it on the broker",
-                       batch.size, p->config.batch_max_bytes);
+        return err_set(
+            e, FERRY_ERR_TOO_LARGE,
+            "the batch has %zu bytes, limit.message_max_bytes allows batches of %zu: send "
+            "less, or raise it on the broker",
+            batch.size, p->config.batch_max_bytes);
     }
     return batch_check(batch, h, e);
 }
@@ -248,8 +249,9 @@ static enum ferry_err judge_records(const struct partition *p, struct bytes batc
         size_t bytes = record.key.size + record.headers.size + record.payload.size;
         if (bytes > p->config.message_max_bytes) {
             refusal->refused_index = i;
-            return err_set(e, FERRY_ERR_TOO_LARGE, "it has %zu bytes, message.max_bytes is %zu",
-                           bytes, p->config.message_max_bytes);
+            return err_set(e, FERRY_ERR_TOO_LARGE,
+                           "it has %zu bytes, limit.message_max_bytes is %zu", bytes,
+                           p->config.message_max_bytes);
         }
         if (record.headers.size > 0 && batch_check_headers(record.headers) != FERRY_OK) {
             refusal->refused_index = i;
