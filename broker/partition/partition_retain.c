@@ -48,10 +48,11 @@ static enum ferry_err measure_trim(struct partition *p, struct store_cursor *cur
         struct store_entry entry;
         uint64_t index = 0;
         enum ferry_err err = store_cursor_next(cursor, &index, &entry);
-        trim->start_offset = err == FERRY_OK ? entry.base_offset : p->start_offset;
-        trim->kept_time_ms =
-            entry.append_time_ms; /* It may be over too: then the next look is soon. */
-        return err;
+        if (err != FERRY_OK) {
+            return err;
+        }
+        trim->start_offset = entry.base_offset;
+        trim->kept_time_ms = entry.append_time_ms; /* If it is over too, the next look is soon. */
     }
     return FERRY_OK;
 }
