@@ -188,10 +188,11 @@ void shard_fail_store(struct shard *s, enum ferry_err err)
 {
     struct err_text text = {{0}};
     (void)store_failure(s->store, &text);
-    log_line(LOG_ERROR, "shard",
-             "shard %u stops: %s (%s): nothing unacknowledged is lost twice; restart ferryd when "
-             "the disk works",
-             s->config.index, ferry_err_text(err), text.text);
+    log_line(
+        LOG_ERROR, "shard",
+        "shard %u stops: %s (%s). What was acknowledged is on disk. Check the disk, then restart "
+        "ferryd",
+        s->config.index, ferry_err_text(err), text.text);
     atomic_store(&s->failure, (int)err);
     size_t at = 0;
     for (struct seat *seat; (seat = map_next(&s->seats, &at)) != NULL;) {
@@ -463,8 +464,8 @@ static void flush_rows(struct shard *s)
     /* Far enough ahead that every flush is due; no timer fires any more. */
     s->now_us += (int64_t)REPLICA_FLUSH_MS * 1000;
     write_and_apply(s);
-    for (struct list *n; (n = list_pop_front(&s->touched)) != NULL;) {
-        must(n != NULL);
+    while (list_pop_front(&s->touched) != NULL) {
+        /* No turn comes any more that would settle them. */
     }
 }
 

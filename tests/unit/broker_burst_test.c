@@ -119,7 +119,8 @@ static void answers_that_come_in_one_burst_cut_nobody_off(void **state)
     assert_int_equal(status_number(f->client, "duplicates"), 0);
 }
 
-/* What comes before the broker has been told of all its partitions is not refused for good. */
+/* Everything ends stored, once, through restarts with requests on their way. That a shard's first
+ * turn refuses nothing for good is broker_start_test's: here the moment is rarely met. */
 static void a_producer_goes_on_through_restarts(void **state)
 {
     struct fixture *f = *state;

@@ -319,20 +319,37 @@ static void bad_z02_an_oversized_message_is_dropped_with_its_peer(void **state)
 
 /* ---- Z03: what may wait ---------------------------------------------------------------------- */
 
-/* Small replies fill the queue of messages: the reply after that cuts the peer. */
-static void bad_z03_a_peer_that_does_not_read_is_cut(void **state)
+/* Room for many messages, so that only their bytes count. */
+static void reopen_server(struct fixture *f, size_t unread_max)
 {
-    struct fixture *f = *state;
+    net_link_close(&f->link);
+    net_server_close(&f->server);
+    open_server(f, 100, 100000, unread_max);
+    open_link(f);
+}
+
+/* A peer that has asked once and reads nothing. Returns its socket. */
+static int silent_reader(struct fixture *f, net_peer *peer)
+{
     int fd = raw_peer(f);
     raw_send(fd, "\0\1x", 3);
     struct net_message m;
     net_message_init(&m);
-    net_peer peer = 0;
     int64_t deadline = clock_monotonic_us() + PATIENCE_MS * 1000;
     do {
         assert_true(clock_monotonic_us() < deadline);
         net_server_watch(f->server);
-    } while (!net_server_receive(f->server, &peer, &m));
+    } while (!net_server_receive(f->server, peer, &m));
+    net_message_close(&m);
+    return fd;
+}
+
+/* Small replies fill the queue of messages: the reply after that cuts the peer. */
+static void bad_z03_a_peer_that_does_not_read_is_cut(void **state)
+{
+    struct fixture *f = *state;
+    net_peer peer = 0;
+    int fd = silent_reader(f, &peer);
     enum ferry_err err = FERRY_OK;
     for (int i = 0; err == FERRY_OK && i < 1000000; i++) {
         struct buf b;
@@ -350,7 +367,6 @@ static void bad_z03_a_peer_that_does_not_read_is_cut(void **state)
     buf_append(&b, "x", 1);
     assert_int_equal(net_server_send(f->server, peer, &b), FERRY_ERR_UNREACHABLE);
     buf_fini(&b);
-    net_message_close(&m);
     (void)close(fd);
     others_go_on(f);
 }
@@ -359,19 +375,9 @@ static void bad_z03_a_peer_that_does_not_read_is_cut(void **state)
 static void bad_z03_many_bytes_for_a_peer_that_does_not_read_are_dropped_with_it(void **state)
 {
     struct fixture *f = *state;
-    net_link_close(&f->link);
-    net_server_close(&f->server);
-    open_server(f, 100, 100000, UNREAD_FREE);
-    open_link(f);
-    int fd = raw_peer(f);
-    raw_send(fd, "\0\1x", 3);
-    struct net_message m;
-    net_message_init(&m);
+    reopen_server(f, UNREAD_FREE);
     net_peer peer = 0;
-    while (!net_server_receive(f->server, &peer, &m)) {
-        net_server_watch(f->server);
-    }
-    net_message_close(&m);
+    int fd = silent_reader(f, &peer);
     for (int i = 0; i < 400; i++) {
         struct buf b;
         buf_init(&b, 1 << 20);
@@ -390,19 +396,9 @@ static void bad_z03_many_bytes_for_a_peer_that_does_not_read_are_dropped_with_it
 static void bad_z03_the_bytes_that_wait_for_a_peer_are_bounded(void **state)
 {
     struct fixture *f = *state;
-    net_link_close(&f->link);
-    net_server_close(&f->server);
-    open_server(f, 100, 100000, UNREAD_MAX_BYTES);
-    open_link(f);
-    int fd = raw_peer(f);
-    raw_send(fd, "\0\1x", 3);
-    struct net_message m;
-    net_message_init(&m);
+    reopen_server(f, UNREAD_MAX_BYTES);
     net_peer peer = 0;
-    while (!net_server_receive(f->server, &peer, &m)) {
-        net_server_watch(f->server);
-    }
-    net_message_close(&m);
+    int fd = silent_reader(f, &peer);
     enum ferry_err err = FERRY_OK;
     size_t sent = 0;
     while (err == FERRY_OK && sent < 4 * UNREAD_MAX_BYTES) {
