@@ -37,7 +37,7 @@ void call_fini(struct call *call)
     request_fini(&call->wire);
 }
 
-void call_run(struct ferry_client *c, struct call *calls, size_t count)
+void call_begin(struct ferry_client *c, struct call *calls, size_t count)
 {
     bool wake = false;
     pthread_mutex_lock(&c->lock);
@@ -51,13 +51,35 @@ void call_run(struct ferry_client *c, struct call *calls, size_t count)
     }
     pthread_mutex_unlock(&c->lock);
     client_wake(c, wake);
+}
+
+bool call_all_finished(struct ferry_client *c, const struct call *calls, size_t count)
+{
+    bool all = true;
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < count && all; i++) {
+        all = calls[i].finished;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return all;
+}
+
+void call_wait(struct ferry_client *c, const struct call *calls, size_t count)
+{
     pthread_mutex_lock(&c->lock);
     for (size_t i = 0; i < count; i++) {
         while (!calls[i].finished) {
+            must(!c->stepped); /* Nobody would end the wait. */
             pthread_cond_wait(&c->task_changed, &c->lock);
         }
     }
     pthread_mutex_unlock(&c->lock);
+}
+
+void call_run(struct ferry_client *c, struct call *calls, size_t count)
+{
+    call_begin(c, calls, count);
+    call_wait(c, calls, count);
 }
 
 void calls_fail(struct ferry_client *c)

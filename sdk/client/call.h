@@ -58,7 +58,12 @@ void call_init(struct call *call, enum command command, enum call_route route, c
 void call_to_partition(struct call *call, struct topic *topic, int32_t partition);
 void call_fini(struct call *call);
 
-/* Any thread but the io thread: runs the calls at the same time and returns when all are done. */
+/* Any thread but the io thread: starts the calls at the same time; they stay where they are until
+ * all are finished. */
+void call_begin(struct ferry_client *c, struct call *calls, size_t count);
+bool call_all_finished(struct ferry_client *c, const struct call *calls, size_t count);
+void call_wait(struct ferry_client *c, const struct call *calls, size_t count); /* For all. */
+/* Begins and waits. */
 void call_run(struct ferry_client *c, struct call *calls, size_t count);
 static inline enum ferry_err call_run_one(struct ferry_client *c, struct call *call)
 {

@@ -383,11 +383,16 @@ static void forget_metadata(struct ferry_client *c, void *arg)
     }
 }
 
+void topic_forget_leader(struct topic *t)
+{
+    client_run_task(t->client, forget_metadata, t);
+}
+
 enum ferry_err topic_await(struct topic *t, bool fresh, int timeout_ms)
 {
     struct call call;
     if (fresh) {
-        client_run_task(t->client, forget_metadata, t);
+        topic_forget_leader(t);
     }
     /* A question to partition 0 is answered once the topic is known; any leader's answer will do.
      */

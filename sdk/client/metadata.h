@@ -56,7 +56,8 @@ MUST_CHECK enum ferry_err topic_get(struct ferry_client *c, const char *name, st
 /* Any thread but the io thread: waits until the topic was asked for. Errors: those of the answer;
  * UNREACHABLE, TIMEOUT. Fresh: asks even if it is known. */
 MUST_CHECK enum ferry_err topic_await(struct topic *topic, bool fresh, int timeout_ms);
-void topics_free(struct ferry_client *c); /* After the io thread has ended. */
+void topic_forget_leader(struct topic *topic); /* The next question asks for metadata first. */
+void topics_free(struct ferry_client *c);      /* After the io thread has ended. */
 
 /* ---- The io thread. */
 /* Wants the topic's metadata, newer than the present; at most one request is out, with back-off
