@@ -188,6 +188,8 @@ static bool receive_all(struct ferry_client *c)
     return more;
 }
 
+_Static_assert(CONNECTIONS_MAX + 1 <= NET_POLL_ITEMS_MAX, "all are polled");
+
 static void sleep_until_something(struct ferry_client *c, int timeout_ms)
 {
     size_t count = 0;

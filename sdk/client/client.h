@@ -22,6 +22,7 @@
 #include "base/id.h"
 #include "client/conf.h"
 #include "client/connection.h"
+#include "client/route.h"
 
 #define CLIENT_TOPIC_BUCKETS 1024u
 #define CLIENT_TOPICS_MAX    16384u /* Names that one client may have spoken of. */
@@ -106,6 +107,7 @@ struct ferry_client {
     struct bytes servers[CLIENT_SERVERS_MAX]; /* Into options.servers. */
     size_t server_count;
     size_t next_server;
+    struct book book;
     struct connection
         *controller; /* Takes commands on topics, producers, sources; NULL: unknown. */
     struct producer producer;

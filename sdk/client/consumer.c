@@ -195,6 +195,8 @@ static void move_to(struct ferry_consumer *s, int32_t partition, int64_t offset)
     r->position = offset;
     r->next_offset = offset;
     r->end_offset = -1;
+    r->reached = false;
+    r->above_since_us = 0;
     bool wake = client_add_work(c, &c->work_consumers, &s->work_node);
     pthread_mutex_unlock(&c->lock);
     client_wake(c, wake);

@@ -17,7 +17,8 @@
 #include "client/client.h"
 #include "client/metadata.h"
 
-#define CONSUMER_CORRUPT_TRIES 3u /* Fetches of a bad entry before CORRUPT is told. */
+#define CONSUMER_BEHIND_US     INT64_C(5000000) /* For a new leader to know what is committed. */
+#define CONSUMER_CORRUPT_TRIES 3u               /* Fetches of a bad entry before CORRUPT is told. */
 
 struct reader {
     /* Locked. */
@@ -31,7 +32,9 @@ struct reader {
     int64_t retry_at_us;
     unsigned attempts;
     unsigned corrupt_tries;
-    uint64_t group; /* At open: another one means another topic of that name. */
+    bool reached;           /* `next_offset` was reached by reading: it is in the log. */
+    int64_t above_since_us; /* It was said to be past the end, first then; 0: not said. */
+    uint64_t group;         /* At open: another one means another topic of that name. */
 };
 
 struct ferry_consumer {
@@ -85,6 +88,7 @@ MUST_CHECK enum ferry_err consumer_commit_begin(struct ferry_consumer *s, int32_
 /* ---- The io thread. */
 void consumer_pump(struct ferry_consumer *s); /* Sends what fetches can be sent. */
 void consumers_metadata_changed(struct topic *t);
+void consumers_suspect(struct ferry_client *c);
 MUST_CHECK enum ferry_err consumer_attach(struct ferry_consumer *s);
 void consumer_detach(struct ferry_consumer *s);
 
