@@ -258,15 +258,18 @@ static void watch_one(struct cluster *c, raft_id id, raft_id other)
     }
 }
 
-/* 6.2: a leader that no quorum can answer must notice. */
+/* 6.2: a leader that no quorum can answer must notice. Links flap: who could answer a while ago may
+ * have, so the time counts from when even that is no quorum. */
 static void check_lonely_leader(struct cluster *c, raft_id id)
 {
     struct node *n = &c->nodes[id];
     uint32_t reachable = UINT32_C(1) << id;
     for (raft_id other = 1; other <= c->node_count; other++) {
-        bool is_reachable =
-            is_up(c, other) && !cluster_is_cut(c, id, other) && !cluster_is_cut(c, other, id);
-        reachable |= is_reachable ? UINT32_C(1) << other : 0;
+        if (is_up(c, other) && !cluster_is_cut(c, id, other) && !cluster_is_cut(c, other, id)) {
+            n->reached_us[other] = c->now_us;
+        }
+        bool may_have_answered = c->now_us - n->reached_us[other] < ALONE_SLACK;
+        reachable |= may_have_answered ? UINT32_C(1) << other : 0;
     }
     bool alone = raft_role(n->r) == RAFT_LEADER &&
                  !raft_checker_is_quorum(image_members(c, &n->now), reachable);
