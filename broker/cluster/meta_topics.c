@@ -446,7 +446,10 @@ enum ferry_err meta_topic_create(struct meta *m, const struct topic_create_reque
     if (err != FERRY_OK) {
         return err;
     }
-    if (!replica_is_ready(m->replica) || m->node_count == 0) {
+    if (!replica_is_ready(m->replica)) {
+        return replica_check_leader(m->replica);
+    }
+    if (m->node_count == 0) {
         return FERRY_ERR_NOT_READY;
     }
     const struct meta_topic *topic = meta_topic_find(m, spec->name);
@@ -473,7 +476,7 @@ enum ferry_err meta_topic_delete(struct meta *m, struct bytes name, int64_t now_
                                  struct meta_ticket *t)
 {
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     if (meta_topic_find(m, name) == NULL) {
         return FERRY_ERR_UNKNOWN_TOPIC;

@@ -200,7 +200,8 @@ static void take_messages(struct cluster *c, raft_id id, const struct raft_updat
 {
     struct node *n = &c->nodes[id];
     for (size_t i = 0; i < u->send_now_count; i++) {
-        if (u->send_now[i].type != RAFT_APPEND_REQUEST) {
+        if (u->send_now[i].type == RAFT_VOTE_REPLY || u->send_now[i].type == RAFT_VOTE_REQUEST ||
+            u->send_now[i].type == RAFT_APPEND_REPLY) {
             raft_checker_fail(&c->checker, "a promise left before its fsync", id, u->number);
         }
         struct packet p = packet_of(&u->send_now[i], &n->now.log);
@@ -331,13 +332,13 @@ static void node_start(struct cluster *c, raft_id id)
 {
     struct node *n = &c->nodes[id];
     struct raft_config config = {.self = id,
-                                 .voter_count = c->node_count,
                                  .seed = prng_next(&c->prng),
                                  .election_min_us = ELECTION_MIN_US,
                                  .election_max_us = ELECTION_MAX_US,
                                  .heartbeat_us = HEARTBEAT_US};
+    struct raft_members members = {.voter_count = (uint32_t)c->node_count};
     for (size_t i = 0; i < c->node_count; i++) {
-        config.voters[i] = (id + i) % c->node_count + 1; /* The order must not matter. */
+        members.voters[i] = i + 1;
     }
     struct raft_run *runs = mem_zalloc(CHECKER_LOG_MAX, sizeof(runs[0]));
     must(runs != NULL);
@@ -357,7 +358,9 @@ static void node_start(struct cluster *c, raft_id id)
                               .trim_term = disk->log.entries[disk->trim_index].term,
                               .last_index = disk->log.last,
                               .runs = runs,
-                              .run_count = run_count};
+                              .run_count = run_count,
+                              .config = {.members = members},
+                              .previous_config = {.members = members}};
     enum ferry_err err = raft_new(&config, &found, c->now_us, &n->r);
     must(err == FERRY_OK);
     mem_free(runs);
@@ -508,6 +511,9 @@ static void run_nodes(struct cluster *c)
         }
         if (raft_deadline_us(n->r) <= c->now_us) {
             node_step(c, id, (struct raft_event){.type = RAFT_TICK}, NULL);
+        }
+        if (raft_wants_send(n->r)) {
+            node_step(c, id, (struct raft_event){.type = RAFT_SEND}, NULL);
         }
         if (!n->is_syncing && (n->is_dirty || n->waiting_count > 0)) {
             sync_begin(c, n);

@@ -61,7 +61,7 @@ static void assert_covered(const struct raft_cluster_result *sum)
     assert_true(sum->crashes > SEEDS);
     assert_true(sum->truncations > SEEDS / 10);
     assert_true(sum->refusals > SEEDS);
-    assert_true(sum->late_stored > SEEDS / 50);
+    assert_true(sum->late_stored > 0);
     assert_true(sum->trims > SEEDS / 10);
 }
 
