@@ -204,8 +204,10 @@ enum ferry_err install_receive(struct replica *r, const struct peer_item *item, 
     return r->failed;
 }
 
-/* Says that there is nothing here, so that the leader sends a snapshot. It promises nothing: no
- * later term has been heard of than the leader's. */
+/* Refuses, with a hint of no term: nothing is found in the leader's log for it but its trim, so it
+ * sends a snapshot. The hint's index is as high as a refusal's may be, for this member may have
+ * acknowledged entries in this term before it began to install. It promises nothing: no later term
+ * has been heard of than the leader's. */
 void install_hear(struct replica *r, const struct raft_message *m)
 {
     if (m->type != RAFT_APPEND_REQUEST || m->term < r->marks.term) {
@@ -220,6 +222,7 @@ void install_hear(struct replica *r, const struct raft_message *m)
                                      .from = r->config.self,
                                      .to = m->from,
                                      .term = m->term,
+                                     .match_index = m->prev_index,
                                      .sequence = m->sequence};
         replica_queue_message(r, &r->now, &reply);
     }
