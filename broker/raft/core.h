@@ -140,7 +140,7 @@ void raft_count_votes(struct raft *r, struct raft_update *u);
 /* The same for pre-votes (9.6): then it becomes candidate. */
 void raft_count_pre_votes(struct raft *r, struct raft_update *u);
 void raft_restart_election_timer(struct raft *r);
-/* A voter whose log can be read. */
+/* A voter, in force or until this one is committed, whose log can be read. */
 bool raft_may_campaign(const struct raft *r);
 
 /* ---- message.c ---- */

@@ -139,7 +139,8 @@ struct raft_disk {
 
 /* Errors: INVALID_ARGUMENT (members or times unsound, …), CORRUPT (runs do not cover the log, a
  * configuration past its end), NO_MEMORY. `now_us` starts the election timer. A group of one voter
- * campaigns at its first tick. A member that is no voter never campaigns; one that knows nobody
+ * campaigns at its first tick. A member that is no voter never campaigns, unless it was one until a
+ * configuration that it does not know to be committed (4.2.2). One that knows nobody
  * takes any leader that feeds it. */
 MUST_CHECK enum ferry_err raft_new(const struct raft_config *config, const struct raft_disk *disk,
                                    int64_t now_us, struct raft **r);

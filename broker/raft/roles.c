@@ -8,9 +8,13 @@ void raft_restart_election_timer(struct raft *r)
     r->timer_us = r->now_us + r->election_min_us + (int64_t)prng_below(&r->prng, spread);
 }
 
+/* 4.2.2: who is left out by a configuration that is not committed, as far as it knows, may be the
+ * only one who can bring it to the others; it does not count itself then. */
 bool raft_may_campaign(const struct raft *r)
 {
-    return raft_is_voter(r) && r->mute == 0;
+    bool is_still_needed =
+        r->config.index > r->commit && raft_members_has_voter(&r->previous_config.members, r->self);
+    return (raft_is_voter(r) || is_still_needed) && r->mute == 0;
 }
 
 static void leave_leadership(struct raft *r, struct raft_update *u)
