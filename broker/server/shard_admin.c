@@ -120,7 +120,8 @@ static void roll_out(struct shard *s, const struct meta_change *change)
     rollout->topic_id = change->topic.id;
     rollout->remaining = change->topic.partitions;
     list_push_back(&s->rollouts, &rollout->node);
-    post_partitions(s, &change->topic, change->created ? MAIL_OPEN : MAIL_DROP);
+    post_partitions(s, &change->topic,
+                    (change->kind == META_TOPIC_CREATED) ? MAIL_OPEN : MAIL_DROP);
 }
 
 /* ---- Mail from the shards ---- */
