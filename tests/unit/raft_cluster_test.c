@@ -13,7 +13,7 @@
 
 #include "lib/raft_cluster.h"
 
-#define SEEDS 300
+#define SEEDS 150
 
 static void add(struct raft_cluster_result *sum, const struct raft_cluster_result *one)
 {
