@@ -244,13 +244,50 @@ static uint32_t flush_rows(const void *machine)
     return 1; /* Few and small: time and entries decide. */
 }
 
+/* ---- Opening and closing ---- */
+
+static void free_items(struct map *map)
+{
+    size_t at = 0;
+    for (void *item; (item = map_next(map, &at)) != NULL;) {
+        mem_free(item);
+    }
+    map_fini(map);
+}
+
+static void free_tables(struct meta *m)
+{
+    while (m->topic_count > 0) {
+        remove_topic(m, m->topic_count - 1);
+    }
+    free_items(&m->producers);
+    free_items(&m->sources);
+    for (struct meta_change *c; (c = meta_next_change(m)) != NULL;) {
+        mem_free(c);
+    }
+    for (struct list *n; (n = list_pop_front(&m->dirty_topics)) != NULL;) {
+        mem_free(list_entry(n, struct topic_row_change, node));
+    }
+}
+
+static enum ferry_err load(void *machine, struct store *store, uint64_t *applied,
+                           int64_t *next_offset)
+{
+    struct meta *m = machine;
+    must(store == m->config.store);
+    free_tables(m);
+    m->next_group = META_GROUP + 1;
+    m->next_producer = 1;
+    *next_offset = 0; /* Its log holds no records. */
+    return meta_rows_load(m, applied);
+}
+
 static const struct machine_ops meta_ops = {.apply = apply,
                                             .role_changed = role_changed,
                                             .flush = flush,
                                             .flush_rows = flush_rows,
-                                            .next_offset = next_offset};
-
-/* ---- Opening and closing ---- */
+                                            .next_offset = next_offset,
+                                            .load = load};
 
 static struct meta *new_meta(const struct meta_config *config, int64_t now_us)
 {
@@ -278,12 +315,18 @@ enum ferry_err meta_open(const struct meta_config *config, int64_t now_us, struc
         return FERRY_ERR_NO_MEMORY;
     }
     uint64_t applied = 0;
-    enum ferry_err err = meta_rows_load(m, &applied);
+    int64_t next_record = 0;
+    enum ferry_err err = store_read_begin(config->store);
+    if (err == FERRY_OK) {
+        err = load(m, config->store, &applied, &next_record);
+        store_read_end(config->store);
+    }
     if (err != FERRY_OK) {
         (void)err_set(e, err, "the metadata tables cannot be read: %s", ferry_err_text(err));
     } else {
         struct replica_config r = {.group = META_GROUP,
-                                   .self = config->node_id,
+                                   .self = config->self,
+                                   .initial = config->initial,
                                    .seed = config->seed,
                                    .store = config->store,
                                    .ops = &meta_ops,
@@ -299,15 +342,6 @@ enum ferry_err meta_open(const struct meta_config *config, int64_t now_us, struc
     return FERRY_OK;
 }
 
-static void free_items(struct map *map)
-{
-    size_t at = 0;
-    for (void *item; (item = map_next(map, &at)) != NULL;) {
-        mem_free(item);
-    }
-    map_fini(map);
-}
-
 void meta_close(struct meta **mm)
 {
     struct meta *m = *mm;
@@ -316,18 +350,8 @@ void meta_close(struct meta **mm)
     }
     must(ticket_queue_is_empty(&m->tickets));
     replica_close(&m->replica);
-    while (m->topic_count > 0) {
-        remove_topic(m, m->topic_count - 1);
-    }
+    free_tables(m);
     mem_free(m->topics);
-    free_items(&m->producers);
-    free_items(&m->sources);
-    for (struct meta_change *c; (c = meta_next_change(m)) != NULL;) {
-        mem_free(c);
-    }
-    for (struct list *n; (n = list_pop_front(&m->dirty_topics)) != NULL;) {
-        mem_free(list_entry(n, struct topic_row_change, node));
-    }
     mem_free(m);
     *mm = NULL;
 }
@@ -422,7 +446,7 @@ enum ferry_err meta_topic_create(struct meta *m, const struct topic_create_reque
         return err;
     }
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     const struct meta_topic *topic = meta_topic_find(m, spec->name);
     if (topic != NULL) {
@@ -445,7 +469,7 @@ enum ferry_err meta_topic_delete(struct meta *m, struct bytes name, int64_t now_
                                  struct meta_ticket *t)
 {
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     if (meta_topic_find(m, name) == NULL) {
         return FERRY_ERR_UNKNOWN_TOPIC;

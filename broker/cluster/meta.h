@@ -39,7 +39,8 @@ struct meta_topic {
 
 struct meta_config {
     struct store *store;
-    uint32_t node_id;
+    raft_id self;
+    struct raft_members initial; /* As in replica_config. */
     uint64_t seed;
 };
 
@@ -61,7 +62,7 @@ void meta_ticket_fini(struct meta_ticket *t);
 struct meta_ticket *meta_next_done(struct meta *m);
 
 /* ---- Requests; as in partition.h: FERRY_OK means the ticket waits or is answered (index 0). All:
- * NOT_READY, STORE_FAILED, THROTTLED, NO_MEMORY. */
+ * NOT_LEADER (another member leads the group), NOT_READY, STORE_FAILED, THROTTLED, NO_MEMORY. */
 
 /* `spec` is complete (no zeroes that mean a default). One that exists with the same settings is
  * answered with its id. Errors: BAD_NAME, INVALID_ARGUMENT, TOPIC_EXISTS, LIMIT_REACHED. */

@@ -77,7 +77,7 @@ enum ferry_err meta_add_topic(struct meta *m, const struct meta_topic *topic);
 enum ferry_err meta_propose(struct meta *m, struct meta_ticket *t, int64_t now_ms, int64_t now_us);
 
 enum ferry_err meta_rows_flush(struct meta *m, struct store *store);
-/* Fills the tables; *applied is what they stand for. */
+/* Fills the empty tables, within a view; *applied is what they stand for. */
 enum ferry_err meta_rows_load(struct meta *m, uint64_t *applied);
 
 /* Application of producer and source entries (meta_sources.c). */

@@ -207,11 +207,7 @@ enum ferry_err meta_rows_load(struct meta *m, uint64_t *applied)
 {
     struct store *store = m->config.store;
     struct bytes start = bytes_of(NULL, 0);
-    enum ferry_err err = store_read_begin(store);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    err = load_base(m, applied);
+    enum ferry_err err = load_base(m, applied);
     if (err == FERRY_OK) {
         err = store_each_row(store, META_GROUP, META_TABLE_TOPICS, start, load_topic, m);
     }
@@ -221,6 +217,5 @@ enum ferry_err meta_rows_load(struct meta *m, uint64_t *applied)
     if (err == FERRY_OK) {
         err = store_each_row(store, META_GROUP, META_TABLE_SOURCES, start, load_source, m);
     }
-    store_read_end(store);
     return err;
 }

@@ -94,6 +94,9 @@ static enum ferry_err repeat_skips(struct partition *p, struct bytes batch,
     if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE) {
         return FERRY_OK; /* Retention dropped it: offsets of that age are of no use to anybody. */
     }
+    if (err == FERRY_ERR_CORRUPT) {
+        return partition_damaged(p, index);
+    }
     for (uint32_t i = 0; i < entry.skip_count && err == FERRY_OK; i++) {
         uint32_t record = get_le32(entry.skips + (size_t)i * 4);
         if (record >= h->count) {
@@ -186,7 +189,7 @@ static void let_idle_producer_go(struct partition *p, int64_t now_ms, int64_t no
 enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_t now_ms,
                                  int64_t now_us, struct partition_ticket *t, struct err_text *e)
 {
-    struct batch_header h;
+    struct batch_header h = {0};
     enum ferry_err err = partition_check_leader(p);
     if (err == FERRY_OK) {
         err = check_batch(p, batch, &h, e);
@@ -309,7 +312,7 @@ enum ferry_err partition_append_cas(struct partition *p, const struct append_cas
                                     int64_t now_us, struct partition_ticket *t,
                                     struct append_cas_refusal *refusal, struct err_text *e)
 {
-    struct batch_header h;
+    struct batch_header h = {0};
     *refusal = (struct append_cas_refusal){.refused_index = -1};
     enum ferry_err err = partition_check_leader(p);
     if (err == FERRY_OK) {

@@ -379,7 +379,9 @@ static enum ferry_err open_store(struct shard *s, struct err_text *e)
 static enum ferry_err open_meta(struct shard *s, struct err_text *e)
 {
     struct meta_config config = {
-        .store = s->store, .node_id = (uint32_t)s->config.options->node_id, .seed = s->config.seed};
+        .store = s->store, .self = (raft_id)s->config.options->node_id, .seed = s->config.seed};
+    config.initial.voter_count = 1;
+    config.initial.voters[0] = config.self;
     enum ferry_err err = shard_add_seat(s, META_GROUP, &s->meta_seat);
     if (err == FERRY_OK) {
         err = meta_open(&config, s->now_us, &s->meta, e);

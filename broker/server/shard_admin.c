@@ -175,16 +175,17 @@ static void open_partition(struct shard *s, const struct mail *mail)
         return;
     }
     const struct broker_options *o = s->config.options;
-    struct partition_config config = {.group = mail->group,
-                                      .topic_id = mail->topic_id,
-                                      .partition = mail->partition,
-                                      .node_id = (uint32_t)o->node_id,
-                                      .seed = s->config.seed ^ mail->group,
-                                      .store = s->store,
-                                      .settings = mail->settings,
-                                      .message_max_bytes = (size_t)o->message_max_bytes,
-                                      .batch_max_bytes =
-                                          (size_t)o->message_max_bytes + BATCH_ROOM_BYTES};
+    struct partition_config config = {
+        .group = mail->group,
+        .topic_id = mail->topic_id,
+        .partition = mail->partition,
+        .self = (raft_id)o->node_id,
+        .initial = {.voter_count = 1, .voters = {(raft_id)o->node_id}},
+        .seed = s->config.seed ^ mail->group,
+        .store = s->store,
+        .settings = mail->settings,
+        .message_max_bytes = (size_t)o->message_max_bytes,
+        .batch_max_bytes = (size_t)o->message_max_bytes + BATCH_ROOM_BYTES};
     struct err_text e = {{0}};
     seat->topic_id = mail->topic_id;
     seat->err = partition_open(&config, s->now_us, &seat->partition, &e);
