@@ -268,7 +268,7 @@ static void read_clocks(struct shard *s)
     s->now_ms = clock_wall_ms();
 }
 
-static void turn(struct shard *s)
+void shard_turn(struct shard *s)
 {
     read_clocks(s);
     s->counters.turns++;
@@ -284,7 +284,7 @@ static void turn(struct shard *s)
     }
 }
 
-static int wait_ms(const struct shard *s)
+int shard_wait_ms(const struct shard *s)
 {
     bool drops = shard_wants_drop(s) && atomic_load(&s->failure) == FERRY_OK;
     if (drops || !list_is_empty(&s->touched)) {
@@ -305,11 +305,11 @@ static void *run(void *arg)
     while (!atomic_load(&s->stop)) {
         struct net_poll_item items[] = {{.server = s->server, .fd = -1},
                                         {.fd = s->mailbox.wake.fd}};
-        (void)net_poll(items, 2, wait_ms(s));
+        (void)net_poll(items, 2, shard_wait_ms(s));
         if (items[1].readable) {
             net_wake_clear(&s->mailbox.wake);
         }
-        turn(s);
+        shard_turn(s);
     }
     return NULL;
 }
@@ -501,7 +501,7 @@ void shard_free(struct shard **out)
     if (s == NULL) {
         return;
     }
-    if (s->started) {
+    if (s->counters.turns > 0) {
         flush_rows(s);
         fail_seats(s);
         shard_forget_fetches(s);

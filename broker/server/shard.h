@@ -38,6 +38,10 @@ void shard_free(struct shard **s);
 void shard_connect(struct shard *s, struct shard *const *peers, uint32_t count);
 MUST_CHECK enum ferry_err shard_start(struct shard *s);
 void shard_stop(struct shard *s); /* Asks; shard_join waits. */
+/* What the thread does, for who has none (the simulator): one turn, and how long the next may wait
+ * when nothing arrives. Never together with shard_start. */
+void shard_turn(struct shard *s);
+int shard_wait_ms(const struct shard *s);
 void shard_join(struct shard *s);
 
 /* Shard 0: every partition is open and led. */
