@@ -107,7 +107,9 @@ void history_outcome(struct history *h, uint64_t number, enum ferry_outcome outc
     if (outcome == FERRY_STORED) {
         m->state = HISTORY_STORED;
         m->acked_us = world_now() < m->acked_us ? world_now() : m->acked_us;
-        place(h, number, m->topic, partition, offset);
+        if (offset >= 0) { /* Not told of a repeat whose first one has been dropped. */
+            place(h, number, m->topic, partition, offset);
+        }
     } else if (outcome == FERRY_NOT_STORED) {
         m->not_stored++;
         /* Only when no other attempt may have stored it. */
