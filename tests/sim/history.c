@@ -91,6 +91,10 @@ static void place(struct history *h, uint64_t number, uint32_t topic, int32_t pa
                  (long long)offset);
         return;
     }
+    if (m->offset < 0) {
+        sim_say("message %llu is at %s/%d/%lld", (unsigned long long)number, t->name, partition,
+                (long long)offset);
+    }
     log->at[at] = number;
     m->partition = partition;
     m->offset = offset;

@@ -35,7 +35,7 @@ static void draw_path(struct net_path *p, bool faults, bool peers)
         p->loss_permille = chance_permille(500) ? chance_between(1, 30) : chance_between(1, 300);
     }
     p->datagrams = some(peers ? 600 : 300, faults);
-    if (some(500, faults)) {
+    if (some(peers ? 500 : 0, faults)) { /* TCP doubles nothing, and clients rely on it. */
         p->double_permille = chance_between(1, 500);
     }
     if (some(peers ? 500 : 0, faults)) {
@@ -421,10 +421,22 @@ static void heal_disk(const struct sim_node *node)
     }
 }
 
-static void heal_disk_later(void *arg, uint64_t number)
+static void end_full(void *arg, uint64_t number)
 {
     struct nemesis *n = arg;
-    heal_disk(n->nodes[number]);
+    for (uint32_t i = 0; i < n->nodes[number]->shard_count; i++) {
+        faults_of(n->nodes[number], i)->full = false;
+    }
+}
+
+/* A shard waits for a commit that never ends. */
+static bool hangs(const struct sim_node *node)
+{
+    bool hung = false;
+    for (uint32_t i = 0; i < node->shard_count; i++) {
+        hung = hung || (node->up && node->tasks[i]->busy_us > sim->now_us + 3600 * SIM_SECOND);
+    }
+    return hung;
 }
 
 /* A process whose write hangs is killed in the end, by people if not by the kernel. */
@@ -432,8 +444,8 @@ static void end_stall(void *arg, uint64_t number)
 {
     struct nemesis *n = arg;
     struct sim_node *node = n->nodes[number];
-    if (faults_of(node, 0)->stalled) {
-        heal_disk(node);
+    heal_disk(node);
+    if (hangs(node)) {
         n->crashes++;
         mark(MARK_D14_STALL);
         sim_node_crash(node);
@@ -531,7 +543,7 @@ static void disk_fault(void *arg, uint64_t number)
     case 1:
         if (s->commit_stalls) {
             sim_say("the disk of %s stalls", n->nodes[i]->host->name);
-            faults_of(n->nodes[i], 0)->stalled = true;
+            f->stalled = true;
             world_at(sim->now_us + chance_between(1, 20) * SIM_SECOND, end_stall, n, i);
         }
         break;
@@ -544,7 +556,7 @@ static void disk_fault(void *arg, uint64_t number)
         if (f->full) {
             mark(MARK_D11_FULL);
         }
-        world_at(sim->now_us + chance_between(1, 10) * SIM_SECOND, heal_disk_later, n, i);
+        world_at(sim->now_us + chance_between(1, 10) * SIM_SECOND, end_full, n, i);
         break;
     default:
         if (n->victims > 0) {
@@ -590,12 +602,11 @@ void nemesis_heal(struct nemesis *n, uint32_t dead)
     heal_path(sim_net_path(false));
     for (uint32_t i = 0; i < n->node_count; i++) {
         struct sim_node *node = n->nodes[i];
-        bool stalled = faults_of(node, 0)->stalled;
         heal_disk(node);
         host_set_rate(node->host, 1000000);
         host_pause(node->host, false);
         node->doom = DOOM_NONE;
-        if (i + dead >= n->node_count || stalled) {
+        if (i + dead >= n->node_count || hangs(node)) {
             sim_node_crash(node);
         }
         if (i + dead < n->node_count && !node->up) {

@@ -36,6 +36,7 @@ static void on_report(const struct ferry_report *r, void *arg)
     uint64_t number = (uint64_t)(uintptr_t)r->opaque;
     s->outstanding--;
     s->p->done++;
+    sim_say("told %llu: %s/%d/%lld outcome %d duplicate %d", (unsigned long long)number, r->topic, r->partition, (long long)r->offset, (int)r->outcome, r->duplicate);
     if (r->err != FERRY_OK) {
         s->p->last_err = r->err;
         sim_say("message %llu of %s/%d: %s", (unsigned long long)number, r->topic, r->partition,
