@@ -161,6 +161,7 @@ static void check_twice(struct batch *b, int job)
 {
     struct run_options o = b->o->run;
     o.seed = b->seeds[job];
+    o.print = false;
     run_alone(&o, &b->again[job]);
     if (b->again[job].hash != b->slots[job].hash) {
         (void)printf("seed %llu: two runs differ: %016llx and %016llx\n",

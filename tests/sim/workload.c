@@ -36,7 +36,6 @@ static void on_report(const struct ferry_report *r, void *arg)
     uint64_t number = (uint64_t)(uintptr_t)r->opaque;
     s->outstanding--;
     s->p->done++;
-    sim_say("told %llu: %s/%d/%lld outcome %d duplicate %d", (unsigned long long)number, r->topic, r->partition, (long long)r->offset, (int)r->outcome, r->duplicate);
     if (r->err != FERRY_OK) {
         s->p->last_err = r->err;
         sim_say("message %llu of %s/%d: %s", (unsigned long long)number, r->topic, r->partition,
@@ -248,10 +247,11 @@ static void read_on(struct program *p, struct ferry_consumer *consumer, uint32_t
                          p->load->history.topics[topic].name);
             }
             begin_sessions(sessions, topic);
-        } else if (err == FERRY_ERR_UNKNOWN_TOPIC) {
-            return;
         } else {
             note_err(p, "fetch", err);
+            if (err != FERRY_ERR_TIMEOUT) {
+                return; /* As a program would: with another client. */
+            }
         }
     }
 }
