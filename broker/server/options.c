@@ -36,7 +36,7 @@ static const struct option_row rows[] = {
      "With a cluster that lives already, a node with an empty folder joins that."},
     {"node.join", OPTION_TEXT, AT(join), 0, SEEDS_MAX_BYTES, "", NULL,
      "Peer endpoints of nodes of a living cluster, with commas between: this node joins it."},
-    {"node.zone", OPTION_TEXT, AT(zone), 0, ZONE_TEXT_BYTES, "", NULL,
+    {"node.zone", OPTION_TEXT, AT(zone), 0, ZONE_MAX_BYTES, "", NULL,
      "What fails together: a rack, a room, a data centre. The replicas of a partition go to "
      "different zones where there are any."},
     {"node.weight", OPTION_INT, AT(weight), 1, 1000, "100", NULL,
@@ -136,7 +136,7 @@ static enum ferry_err read_seed(const char *name, bool with_id, const char *word
     if (with_id) {
         char *end = NULL;
         long id = strtol(word, &end, 10);
-        if (end == word || *end != '=' || id < 1 || id > NODE_ID_MAX) {
+        if (end == word || *end != '=' || id < 1 || id > (long)NODE_ID_MAX) {
             return err_set(e, FERRY_ERR_BAD_OPTION_VALUE,
                            "%s: %.*s: write ID=ENDPOINT, as 1=tcp://10.0.0.1:7500", name,
                            (int)length, word);

@@ -5,12 +5,11 @@
 
 #include "base/config.h"
 #include "base/option.h"
+#include "wire/command.h"
 
 #define PATH_MAX_BYTES  1024
 #define SEEDS_MAX       16 /* Peer endpoints that a node is told at its start. */
 #define SEEDS_MAX_BYTES 4095
-#define NODE_ID_MAX     65535
-#define ZONE_TEXT_BYTES 31
 
 struct broker_options {
     char data[PATH_MAX_BYTES + 1];
@@ -20,7 +19,7 @@ struct broker_options {
     char peer_advertise[256];
     char bootstrap[SEEDS_MAX_BYTES + 1];
     char join[SEEDS_MAX_BYTES + 1];
-    char zone[ZONE_TEXT_BYTES + 1];
+    char zone[ZONE_MAX_BYTES + 1];
     int64_t weight;
     char endpoint[256];
     char advertise[256];
