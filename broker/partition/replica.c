@@ -105,13 +105,14 @@ static enum ferry_err open_raft(struct replica *r, int64_t now_us)
     }
     if (err == FERRY_OK) {
         struct raft_config config = {.self = r->config.self,
-                                     .voters = {r->config.self},
-                                     .voter_count = 1,
                                      .seed = r->config.seed,
                                      .election_min_us = RAFT_ELECTION_MIN_US,
                                      .election_max_us = RAFT_ELECTION_MAX_US,
                                      .heartbeat_us = RAFT_HEARTBEAT_US};
-        struct raft_disk disk = {.term = r->marks.term,
+        struct raft_members alone = {.voters = {r->config.self}, .voter_count = 1};
+        struct raft_disk disk = {.config = {.members = alone},
+                                 .previous_config = {.members = alone},
+                                 .term = r->marks.term,
                                  .vote = r->marks.vote,
                                  .commit = r->marks.commit,
                                  .trim_index = r->marks.trim_index,
@@ -208,7 +209,7 @@ static void take_update(struct replica *r, const struct raft_update *update)
         r->marks.vote = update->vote;
         r->marks_dirty = true;
     }
-    if (update->append_is_noop) {
+    if (update->append_kind == RAFT_APPENDED_NOOP) {
         struct store_entry noop = {.term = update->append_term,
                                    .type = STORE_ENTRY_NOOP,
                                    .base_offset = r->next_offset,
@@ -273,7 +274,7 @@ enum ferry_err replica_propose(struct replica *r, struct store_entry *entry, int
     if (err != FERRY_OK) {
         return err;
     }
-    must(update.append_first == update.append_last && !update.append_is_noop);
+    must(update.append_kind == RAFT_APPENDED_PROPOSAL && update.append_first == update.append_last);
     entry->term = update.append_term;
     push_pending(r, update.append_first, entry);
     r->last_append_time_ms = entry->append_time_ms;
