@@ -57,7 +57,7 @@
 #define META_MOVES_MAX           PLAN_STEPS_MAX
 #define META_ACTIVE_MOVES_NODE   2u /* Active or reverting ones that fill or empty one node. */
 #define META_LEASES_MAX          10000u
-#define META_LEASE_WAITERS_MAX   10000u /* In all lines together. */
+#define META_LEASE_WAITERS_MAX   4096u /* In all lines together. */
 #define META_LEASE_MIN_MS        100u
 #define META_LEASE_MAX_MS        (60u * 60u * 1000u)
 #define META_LEASE_WAIT_MAX_MS   60000u /* Longer waits are cut to it. */
@@ -97,7 +97,7 @@ struct meta_ticket {
     uint64_t token;              /* meta_lease_acquire, _renew. */
     uint32_t worker_id;
     /* Private: a renewal that waits to be confirmed. */
-    struct bytes key;
+    uint32_t confirms;
     uint64_t read_number;
     int64_t asked_us;
     uint32_t ttl_ms;

@@ -57,7 +57,8 @@ static void open_meta(struct fixture *f)
     if (store_open(&sc, &f->store, &f->detail) != FERRY_OK) {
         fail_msg("%s", f->detail.text);
     }
-    struct meta_config config = {.store = f->store, .node_id = 1, .seed = 1};
+    struct meta_config config = {
+        .store = f->store, .self = 1, .initial = {.voter_count = 1, .voters = {1}}, .seed = 1};
     enum ferry_err err = meta_open(&config, f->now_us, &f->m, &f->detail);
     if (err != FERRY_OK) {
         fail_msg("%s: %s", ferry_err_name(err), f->detail.text);
