@@ -125,12 +125,21 @@ static enum ferry_err apply_batch_cas(struct partition *p, const struct store_en
     return err;
 }
 
-static void apply_trim(struct partition *p, const struct control *c)
+static enum ferry_err apply_trim(struct partition *p, const struct control *c)
 {
+    if (c->trim_index > replica_applied(p->replica)) {
+        return FERRY_ERR_CORRUPT; /* Nobody drops what is still to come. */
+    }
     p->housekeeping = false;
     p->start_offset = c->start_offset;
     p->size_bytes -= (int64_t)c->trim_bytes;
+#ifdef MUT_35 /* Only the leader drops what retention drops. */
+    if (!replica_is_ready(p->replica)) {
+        return FERRY_OK;
+    }
+#endif
     replica_trim(p->replica, c->trim_index);
+    return FERRY_OK;
 }
 
 static enum ferry_err apply_subscription(struct partition *p, const struct control *c)
@@ -165,8 +174,7 @@ static enum ferry_err apply_control(struct partition *p, const struct store_entr
     case CONTROL_SUBSCRIPTION_COMMIT:
         return apply_subscription(p, &c);
     case CONTROL_TRIM:
-        apply_trim(p, &c);
-        return FERRY_OK;
+        return apply_trim(p, &c);
     case CONTROL_EXPIRE_IDS:
         p->housekeeping = false;
         p->ids.expire_before_ms = c.before_ms;
@@ -200,7 +208,8 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
         err = apply_control(p, entry);
         break;
     case STORE_ENTRY_NOOP:
-        break;
+    case STORE_ENTRY_CONFIG:
+        break; /* The replica's own. */
     }
     if (err != FERRY_OK) {
         return err;
@@ -211,9 +220,10 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
         p->readable_bytes += entry->payload.size;
         partition_retain_soon(p);
     }
-    p->last_append_time_ms = entry->append_time_ms > p->last_append_time_ms
-                                 ? entry->append_time_ms
-                                 : p->last_append_time_ms;
+    p->applied_time_ms = entry->append_time_ms;
+    if (entry->append_time_ms > p->last_append_time_ms) {
+        p->last_append_time_ms = entry->append_time_ms;
+    }
     /* What the tickets asked for is the log's: only now is their answer final. */
     ticket_queue_applied(&p->tickets, index);
     return FERRY_OK;
@@ -227,9 +237,10 @@ static void role_changed(void *machine, bool ready)
     cursors_forget(&p->cursors);
     ids_forget(&p->ids, applied);
     p->proposed_next_offset = p->next_offset;
+    p->last_append_time_ms = p->applied_time_ms;
     p->housekeeping = false;
+    p->retention_due_us = ready ? 0 : RAFT_NEVER;
     if (ready) {
-        p->retention_due_us = 0;
         return;
     }
     ticket_queue_fail(&p->tickets, FERRY_ERR_NOT_LEADER);
@@ -246,7 +257,7 @@ static enum ferry_err flush_base(const struct partition *p, struct store *store)
     pack_int(&row, p->next_offset);
     pack_int(&row, p->start_offset);
     pack_int(&row, p->size_bytes);
-    pack_int(&row, p->last_append_time_ms);
+    pack_int(&row, p->applied_time_ms);
     pack_int(&row, p->ids.expire_before_ms);
     enum ferry_err err = FERRY_ERR_NO_MEMORY;
     if (buf_ok(&row)) {
@@ -284,12 +295,6 @@ static uint32_t flush_rows(const void *machine)
     return (uint32_t)((const struct partition *)machine)->ids.count * 2;
 }
 
-static const struct machine_ops partition_ops = {.apply = apply,
-                                                 .role_changed = role_changed,
-                                                 .flush = flush,
-                                                 .flush_rows = flush_rows,
-                                                 .next_offset = next_offset_after};
-
 static enum ferry_err load_base(struct partition *p, struct bytes row, uint64_t *applied)
 {
     struct unpack u;
@@ -298,24 +303,52 @@ static enum ferry_err load_base(struct partition *p, struct bytes row, uint64_t 
     p->next_offset = unpack_int(&u);
     p->start_offset = unpack_int(&u);
     p->size_bytes = unpack_int(&u);
-    p->last_append_time_ms = unpack_int(&u);
+    p->applied_time_ms = p->last_append_time_ms = unpack_int(&u);
     p->ids.expire_before_ms = unpack_int(&u);
     p->ids.expiring = true; /* It may have been interrupted. */
     return unpack_end(&u) == FERRY_OK ? FERRY_OK : FERRY_ERR_CORRUPT;
 }
 
-static enum ferry_err load(struct partition *p, uint64_t *applied)
+static void init_tables(struct partition *p)
 {
-    struct store *store = p->config.store;
+    producers_init(&p->producers);
+    cursors_init(&p->cursors);
+    subscriptions_init(&p->subscriptions);
+    ids_init(&p->ids);
+}
+
+static void fini_tables(struct partition *p)
+{
+    producers_fini(&p->producers);
+    cursors_fini(&p->cursors);
+    subscriptions_fini(&p->subscriptions);
+    ids_fini(&p->ids);
+}
+
+/* Whatever was in memory goes; what is waited for was answered when the office was lost. */
+static void forget_tables(struct partition *p)
+{
+    fini_tables(p);
+    p->next_offset = 0;
+    p->start_offset = 0;
+    p->size_bytes = 0;
+    p->applied_time_ms = 0;
+    p->last_append_time_ms = 0;
+    p->housekeeping = false;
+    memset(p->hints, 0, sizeof(p->hints));
+}
+
+/* Within a view. */
+static enum ferry_err load(void *machine, struct store *store, uint64_t *applied,
+                           int64_t *next_offset)
+{
+    struct partition *p = machine;
     uint64_t group = p->config.group;
     struct bytes row;
     bool found = false;
     *applied = 0;
-    enum ferry_err err = store_read_begin(store);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    err = store_get(store, group, TABLE_BASE, bytes_of(NULL, 0), &found, &row);
+    forget_tables(p);
+    enum ferry_err err = store_get(store, group, TABLE_BASE, bytes_of(NULL, 0), &found, &row);
     if (err == FERRY_OK && found) {
         err = load_base(p, row, applied);
     }
@@ -331,7 +364,28 @@ static enum ferry_err load(struct partition *p, uint64_t *applied)
     if (err == FERRY_OK) {
         err = ids_load(&p->ids, store, group);
     }
-    store_read_end(store);
+    p->proposed_next_offset = p->next_offset;
+    *next_offset = p->next_offset;
+    return err;
+}
+
+/* Ids by time before ids: between the two chunks of a snapshot a row may be written or expire, and
+ * the one by time is what finds the other when it is over. */
+static const struct machine_ops partition_ops = {.apply = apply,
+                                                 .role_changed = role_changed,
+                                                 .flush = flush,
+                                                 .flush_rows = flush_rows,
+                                                 .next_offset = next_offset_after,
+                                                 .load = load,
+                                                 .large_tables = {TABLE_ID_TIMES, TABLE_IDS}};
+
+static enum ferry_err load_first(struct partition *p, uint64_t *applied, int64_t *next_offset)
+{
+    enum ferry_err err = store_read_begin(p->config.store);
+    if (err == FERRY_OK) {
+        err = load(p, p->config.store, applied, next_offset);
+        store_read_end(p->config.store);
+    }
     return err;
 }
 
@@ -345,27 +399,26 @@ enum ferry_err partition_open(const struct partition_config *config, int64_t now
         return FERRY_ERR_NO_MEMORY;
     }
     p->config = *config;
-    producers_init(&p->producers);
-    cursors_init(&p->cursors);
-    subscriptions_init(&p->subscriptions);
-    ids_init(&p->ids);
+    init_tables(p);
     ticket_queue_init(&p->tickets);
     buf_init(&p->housekeeping_payload, HOUSEKEEPING_MAX_BYTES);
     p->retention_due_us = RAFT_NEVER;
     uint64_t applied = 0;
-    enum ferry_err err = load(p, &applied);
+    int64_t next_offset = 0;
+    enum ferry_err err = load_first(p, &applied, &next_offset);
     if (err != FERRY_OK) {
         (void)err_set(e, err, "group %llu: its tables cannot be read: %s",
                       (unsigned long long)config->group, ferry_err_text(err));
     } else {
         struct replica_config r = {.group = config->group,
-                                   .self = config->node_id,
+                                   .self = config->self,
+                                   .initial = config->initial,
                                    .seed = config->seed,
                                    .store = config->store,
                                    .ops = &partition_ops,
                                    .machine = p,
                                    .applied = applied,
-                                   .next_offset = p->next_offset};
+                                   .next_offset = next_offset};
         err = replica_open(&r, now_us, &p->replica, e);
     }
     if (err != FERRY_OK) {
@@ -384,10 +437,7 @@ void partition_close(struct partition **pp)
     }
     must(ticket_queue_is_empty(&p->tickets));
     replica_close(&p->replica);
-    producers_fini(&p->producers);
-    cursors_fini(&p->cursors);
-    subscriptions_fini(&p->subscriptions);
-    ids_fini(&p->ids);
+    fini_tables(p);
     buf_fini(&p->housekeeping_payload);
     mem_free(p);
     *pp = NULL;
@@ -408,11 +458,7 @@ void partition_configure(struct partition *p, const struct topic_settings *setti
 
 enum ferry_err partition_check_leader(const struct partition *p)
 {
-    if (replica_is_ready(p->replica)) {
-        return FERRY_OK;
-    }
-    enum ferry_err err = replica_failure(p->replica);
-    return err != FERRY_OK ? err : FERRY_ERR_NOT_READY;
+    return replica_check_leader(p->replica);
 }
 
 /* Invariant 7: the wall clock may step back, the log's time does not. */

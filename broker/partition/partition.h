@@ -21,7 +21,8 @@
  * in partition_next_done with its answer) or the replica loses its office (err NOT_LEADER: the
  * outcome is not known here; the client asks again and is recognised by its sequence).
  *
- * Threads: the shard's. What a request borrows must live until its ticket is done. */
+ * Threads: the shard's. What a request borrows must live until its ticket is done, and if that was
+ * within a turn (the replica lost its office), until the turn's replica_stored. */
 #ifndef FERRY_PARTITION_PARTITION_H
 #define FERRY_PARTITION_PARTITION_H
 
@@ -51,7 +52,8 @@ struct partition_config {
     uint64_t group;
     struct ferry_id topic_id;
     int32_t partition;
-    uint32_t node_id;
+    raft_id self;
+    struct raft_members initial; /* As in replica_config. */
     uint64_t seed;
     struct store *store;
     struct topic_settings settings;
@@ -82,7 +84,8 @@ struct replica *partition_replica(struct partition *p);
 void partition_configure(struct partition *p, const struct topic_settings *settings);
 
 /* ---- Requests. FERRY_OK: the ticket waits, or is answered (index 0). Errors are answers too and
- * leave the ticket unused. All: NOT_READY, STORE_FAILED, THROTTLED, NO_MEMORY. */
+ * leave the ticket unused. All: NOT_LEADER (the replica follows another), NOT_READY, STORE_FAILED,
+ * THROTTLED, NO_MEMORY. */
 
 /* `batch` is checked here. Errors: BAD_BATCH, BAD_CHECKSUM, TOO_LARGE, PRODUCER_FENCED,
  * SEQUENCE_GAP, SEQUENCE_STALE, LIMIT_REACHED. */
@@ -137,8 +140,9 @@ struct partition_ticket *partition_next_done(struct partition *p);
 
 /* Appends fetch entries from `offset` on: whole batches, up to max_bytes together, at least one if
  * there is one. Every batch's checksum is verified. Errors: OFFSET_OUT_OF_RANGE, CORRUPT (before
- * the first entry; otherwise the good ones come first and the error with the next call), NO_MEMORY,
- * NOT_READY. */
+ * the first entry; otherwise the good ones come first and the error with the next call; in a group
+ * with peers the replica gives up its office instead, NOT_READY, until it is repaired), NO_MEMORY,
+ * NOT_READY, NOT_LEADER. */
 MUST_CHECK enum ferry_err partition_read(struct partition *p, int64_t offset, uint32_t max_bytes,
                                          struct buf *out);
 /* Errors: CORRUPT. */

@@ -27,6 +27,7 @@ struct partition {
     struct cursors cursors;
     struct subscriptions subscriptions;
     struct ids ids;
+    int64_t applied_time_ms; /* Of the last entry applied. */
 
     /* Leader only: with proposals that are not applied yet. */
     int64_t proposed_next_offset;
@@ -45,10 +46,10 @@ struct partition {
 };
 
 /* What an entry takes of the log, for retention by size. No-ops do not count: a partition is not
- * told of them, so it could not add what a trim subtracts. */
+ * told of them nor of configurations, so it could not add what a trim subtracts. */
 static inline int64_t entry_size(const struct store_entry *entry)
 {
-    if (entry->type == STORE_ENTRY_NOOP) {
+    if (entry->type == STORE_ENTRY_NOOP || entry->type == STORE_ENTRY_CONFIG) {
         return 0;
     }
     return 48 + (int64_t)entry->skip_count * 4 + (int64_t)entry->payload.size;
@@ -71,5 +72,7 @@ void partition_retain_soon(struct partition *p);
 /* When the record at `offset` was appended. Needs a read view. */
 enum ferry_err partition_time_of(const struct partition *p, int64_t offset, int64_t *time_ms);
 enum ferry_err partition_check_leader(const struct partition *p);
+/* The entry there cannot be read. CORRUPT, or NOT_LEADER, NOT_READY while peers repair it. */
+enum ferry_err partition_damaged(const struct partition *p, uint64_t index);
 
 #endif

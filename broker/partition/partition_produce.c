@@ -115,6 +115,9 @@ static enum ferry_err repeat_skips(struct partition *p, struct bytes batch,
     if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE) {
         return repeat_without_entry(p, batch, h, t);
     }
+    if (err == FERRY_ERR_CORRUPT) {
+        return partition_damaged(p, index);
+    }
     for (uint32_t i = 0; i < entry.skip_count && err == FERRY_OK; i++) {
         uint32_t record = get_le32(entry.skips + (size_t)i * 4);
         if (record >= h->count) {

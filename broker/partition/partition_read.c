@@ -3,11 +3,19 @@
 #include "base/log.h"
 #include "partition/partition_internal.h"
 
+enum ferry_err partition_damaged(const struct partition *p, uint64_t index)
+{
+    replica_damaged(p->replica, index);
+    enum ferry_err err = partition_check_leader(p);
+    return err != FERRY_OK ? err : FERRY_ERR_CORRUPT;
+}
+
 static enum ferry_err get_entry(const struct partition *p, uint64_t index,
                                 struct store_entry *entry)
 {
     enum ferry_err err = store_get_entry(p->config.store, p->config.group, index, entry);
-    return err == FERRY_ERR_OFFSET_OUT_OF_RANGE ? FERRY_ERR_CORRUPT : err;
+    err = err == FERRY_ERR_OFFSET_OUT_OF_RANGE ? FERRY_ERR_CORRUPT : err;
+    return err == FERRY_ERR_CORRUPT ? partition_damaged(p, index) : err;
 }
 
 /* True when the entry is at or before the place that is looked for. */
@@ -116,8 +124,9 @@ static enum read_step add_entry(const struct store_entry *entry, int64_t offset,
     struct bytes batch;
     struct batch_header h;
     if (!partition_entry_batch(entry, &batch)) {
-        return entry->type == STORE_ENTRY_CONTROL || entry->type == STORE_ENTRY_NOOP ? READ_PASSED
-                                                                                     : READ_BAD;
+        bool batch_is_missing =
+            entry->type == STORE_ENTRY_BATCH || entry->type == STORE_ENTRY_BATCH_CAS;
+        return batch_is_missing ? READ_BAD : READ_PASSED;
     }
     if (batch_check_sum(batch, &h, NULL) != FERRY_OK || entry->skip_count > h.count) {
         return READ_BAD;
@@ -144,7 +153,7 @@ static void tell_corrupt(const struct partition *p, uint64_t index)
 {
     log_line(LOG_ERROR, "partition",
              "group %llu: the entry at index %llu does not match its checksum: it is not served; "
-             "check the disk and restore the folder from a backup",
+             "check the disk; without other replicas restore the folder from a backup",
              (unsigned long long)p->config.group, (unsigned long long)index);
 }
 
@@ -179,7 +188,8 @@ static enum ferry_err read_entries(struct partition *p, struct store_cursor *cur
         }
         if (step == READ_BAD) {
             tell_corrupt(p, place);
-            return out->size > before ? FERRY_OK : FERRY_ERR_CORRUPT;
+            err = partition_damaged(p, place);
+            return out->size > before ? FERRY_OK : err;
         }
     }
 }

@@ -31,6 +31,9 @@ static enum ferry_err measure_trim(struct partition *p, struct store_cursor *cur
         uint64_t index = 0;
         struct store_entry entry;
         enum ferry_err err = store_cursor_next(cursor, &index, &entry);
+        if (err == FERRY_ERR_CORRUPT) {
+            return partition_damaged(p, cursor->next_index);
+        }
         if (err != FERRY_OK) {
             return err == FERRY_ERR_OFFSET_OUT_OF_RANGE ? FERRY_OK : err;
         }
@@ -172,7 +175,11 @@ enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_u
     if (err != FERRY_OK || p->retention_due_us > now_us) {
         return err;
     }
-    if (!replica_is_ready(p->replica) || p->housekeeping) {
+    if (!replica_is_ready(p->replica)) {
+        p->retention_due_us = RAFT_NEVER; /* Who becomes leader looks at once. */
+        return FERRY_OK;
+    }
+    if (p->housekeeping) {
         p->retention_due_us = now_us + RETENTION_CHECK_US;
         return FERRY_OK;
     }
@@ -183,5 +190,7 @@ enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_u
     if (err == FERRY_OK && !p->housekeeping) {
         err = expire_ids(p, now_ms, now_us);
     }
-    return err == FERRY_ERR_CORRUPT || err == FERRY_ERR_THROTTLED ? FERRY_OK : err;
+    bool later = err == FERRY_ERR_CORRUPT || err == FERRY_ERR_THROTTLED ||
+                 err == FERRY_ERR_NOT_LEADER || err == FERRY_ERR_NOT_READY;
+    return later && replica_failure(p->replica) == FERRY_OK ? FERRY_OK : err;
 }

@@ -1,4 +1,4 @@
-/* Append requests: the follower's side of replication (3.5; paper 5.3). */
+/* Append requests: the follower's side of replication (3.5; paper 5.3; configurations 4.1). */
 #include "raft/core.h"
 
 enum append_verdict {
@@ -42,7 +42,9 @@ static struct append_plan plan_append(const struct raft *r, const struct raft_me
         return (struct append_plan){contradicts ? APPEND_CONTRADICTS : APPEND_REFUSED, 0};
     }
     raft_index first_new = first_difference(r, m);
-    bool contradicts = first_new != 0 && first_new <= r->commit;
+    /* The configuration before the one in force is committed too, known or not (4.1). */
+    bool contradicts =
+        first_new != 0 && (first_new <= r->commit || first_new <= r->previous_config.index);
     return (struct append_plan){contradicts ? APPEND_CONTRADICTS : APPEND_FITS, first_new};
 }
 
@@ -79,8 +81,12 @@ static void append_message_entries(struct raft *r, const struct raft_message *m,
 static void take_entries(struct raft *r, const struct raft_message *m, raft_index first_new,
                          struct raft_update *u)
 {
+#ifdef MUT_07 /* an append that ends inside the log cuts off what follows */
+    first_new = m->entry_count > 0 && m->prev_index >= r->commit ? m->prev_index + 1 : first_new;
+#endif
     if (first_new <= r->log.last_index) {
         must(first_new > r->commit);
+        raft_roll_back_config(r, first_new, u);
         runs_truncate(&r->log, first_new);
         if (r->stored >= first_new) {
             r->stored = first_new - 1;
@@ -89,8 +95,14 @@ static void take_entries(struct raft *r, const struct raft_message *m, raft_inde
         u->truncate_from = first_new;
     }
     append_message_entries(r, m, first_new);
+    u->append_kind = RAFT_APPENDED_RECEIVED;
     u->append_first = first_new;
     u->append_last = r->log.last_index;
+    for (size_t i = 0; i < m->config_count; i++) {
+        if (m->configs[i].index >= first_new) {
+            raft_adopt_config(r, &m->configs[i], u);
+        }
+    }
 }
 
 /* Fast back-up (paper 5.3): not the entry before, but the last one that can match: nothing of a
@@ -102,19 +114,52 @@ static raft_index back_up_hint(const struct raft *r, const struct raft_message *
     return hint > r->commit ? hint : r->commit;
 }
 
+/* What this message proved to be the leader's, not all we have: the rest may differ. And nothing at
+ * or past an entry that cannot be read. */
+static void acknowledge(struct raft *r, const struct raft_message *m, struct raft_message *reply)
+{
+    reply->match_index = m->prev_index + m->entry_count;
+    reply->match_term = m->run_count > 0 ? m->runs[m->run_count - 1].term : m->prev_term;
+#ifdef MUT_26 /* a reply acknowledges more than the message proved */
+    reply->match_index = r->log.last_index;
+#endif
+    if (r->mute != 0 && reply->match_index >= r->mute) {
+        reply->match_index = r->mute - 1;
+        reply->match_term = runs_term_at(&r->log, reply->match_index);
+    }
+}
+
 static void reply_to_append(struct raft *r, const struct raft_message *m, bool success)
 {
-    struct raft_message *reply =
-        raft_outbox_add(r, &r->send_after_sync, RAFT_APPEND_REPLY, m->from);
-    reply->sequence = m->sequence;
+    struct outbox *o = &r->send_after_sync;
+#ifdef MUT_03 /* an append reply leaves before the fsync */
+    o = &r->send_now;
+#endif
+    struct raft_message *reply = raft_outbox_add(r, o, RAFT_APPEND_REPLY, m->from);
     reply->success = success;
+    /* Sequences are a leader's own of one term: to one of an earlier term, who may lead again by
+     * now, or have restarted and counted anew, this must not look like an answer of now. */
+    reply->sequence = m->term == r->term ? m->sequence : 0;
     if (success) {
-        /* What this message proved to be the leader's, not all we have: the rest may differ. */
-        reply->match_index = m->prev_index + m->entry_count;
-        reply->match_term = m->run_count > 0 ? m->runs[m->run_count - 1].term : m->prev_term;
+        acknowledge(r, m, reply);
+        reply->quiet = r->is_quiet;
     } else if (m->term == r->term) {
         reply->match_index = back_up_hint(r, m);
         reply->match_term = runs_term_at(&r->log, reply->match_index);
+    }
+}
+
+/* Not beyond what this message proved: the leader's commit may name entries of which we still hold
+ * others (fig. 2, step 5). */
+static void follow_commit(struct raft *r, const struct raft_message *m)
+{
+    raft_index proved = m->prev_index + m->entry_count;
+#ifdef MUT_08 /* commit goes beyond what the message proved */
+    proved = r->log.last_index;
+#endif
+    raft_index commit = m->commit < proved ? m->commit : proved;
+    if (commit > r->commit) {
+        r->commit = commit;
     }
 }
 
@@ -126,6 +171,7 @@ void raft_receive_append_request(struct raft *r, const struct raft_message *m,
         return;
     }
     raft_become_follower(r, m->term, m->from, u);
+    r->heard_us = r->now_us;
     raft_restart_election_timer(r);
     struct append_plan plan = plan_append(r, m);
     must(plan.verdict != APPEND_CONTRADICTS);
@@ -136,12 +182,7 @@ void raft_receive_append_request(struct raft *r, const struct raft_message *m,
     if (plan.first_new != 0) {
         take_entries(r, m, plan.first_new, u);
     }
-    /* Not beyond what this message proved: the leader's commit may name entries of which we still
-     * hold others (fig. 2, step 5). */
-    raft_index proved = m->prev_index + m->entry_count;
-    raft_index commit = m->commit < proved ? m->commit : proved;
-    if (commit > r->commit) {
-        r->commit = commit;
-    }
+    follow_commit(r, m);
+    r->is_quiet = raft_agrees_to_quiet(r, m);
     reply_to_append(r, m, true);
 }

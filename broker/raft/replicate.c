@@ -2,28 +2,67 @@
  * (3.5, 3.6.2; pipelining 10.2.1). */
 #include "raft/core.h"
 
-static bool peer_is_behind_trim(const struct raft *r, const struct raft_peer *peer)
-{
-    return peer->next <= r->log.trim_index;
-}
-
-static void probe_from(struct raft *r, struct raft_peer *peer, raft_index next)
+void raft_probe_from(struct raft *r, struct raft_peer *peer, raft_index next)
 {
     peer->state = PEER_PROBE;
-    peer->next = next;
-    if (peer->next <= peer->match) {
-        peer->next = peer->match + 1;
-    }
-    if (peer_is_behind_trim(r, peer)) {
-        peer->next = r->log.trim_index + 1;
-    }
+    peer->next = next > peer->match ? next : peer->match + 1;
+    must(peer->next > r->log.trim_index);
     peer->probe_unanswered = false;
     peer->probe_sequence = r->sequence + 1;
 }
 
-/* The entries after `next - 1`, at most `count`; fewer when their terms change too often for one
+/* 3.5: next begins at the leader's end; the entry just appended (a no-op, or the configuration that
+ * brought the peer) is the first probe. */
+void raft_begin_feeding(struct raft *r, struct raft_peer *peer)
+{
+    must(r->role == RAFT_LEADER);
+    peer->agreed_quiet = false;
+    peer->sent_sequence = 0;
+    peer->heard_sequence = 0;
+    peer->match_sequence = 0;
+    peer->match = 0;
+    peer->told_commit = 0;
+    peer->heard_us = 0;
+    peer->alive_us = r->now_us;
+    raft_probe_from(r, peer, r->log.last_index);
+}
+
+/* The entry before `next` cannot be named any more. Told once; until the end of it, heartbeats. */
+void raft_begin_snapshot(struct raft *r, struct raft_peer *peer, struct raft_update *u)
+{
+    if (peer->state != PEER_SNAPSHOT) {
+        must(u->snapshot_to_count < RAFT_PEERS_MAX);
+        u->snapshot_to[u->snapshot_to_count] = peer->id;
+        u->snapshot_to_count++;
+    }
+    peer->state = PEER_SNAPSHOT;
+    peer->next = r->log.trim_index + 1;
+}
+
+void raft_end_snapshot(struct raft *r, raft_id id, raft_index index, struct raft_update *u)
+{
+    struct raft_peer *peer = raft_find_peer(r, id);
+    if (r->role != RAFT_LEADER || peer == NULL || peer->state != PEER_SNAPSHOT) {
+        return; /* Of another leadership, or the peer turned out not to need it. */
+    }
+    raft_index has = index < r->log.last_index ? index : r->log.last_index;
+    bool failed = index == 0;
+    if (!failed && has < r->log.trim_index) {
+        peer->state = PEER_PROBE; /* It took too long: the log was trimmed past it. */
+        raft_begin_snapshot(r, peer, u);
+        return;
+    }
+#ifdef MUT_29 /* after a snapshot the peer is fed from where it was before */
+    has = peer->match;
+#endif
+    raft_probe_from(r, peer, failed ? r->log.trim_index + 1 : has + 1);
+    /* If it failed, the next heartbeat is soon enough to find out again. */
+    peer->probe_unanswered = failed;
+}
+
+/* The entries after prev_index, at most `count`; fewer when their terms change too often for one
  * message. Returns how many. */
-static uint32_t send_append(struct raft *r, const struct raft_peer *peer, uint64_t count)
+static uint32_t send_append(struct raft *r, struct raft_peer *peer, uint64_t count)
 {
     must(peer->next > r->log.trim_index);
     must(count <= RAFT_APPEND_ENTRIES_MAX);
@@ -34,6 +73,9 @@ static uint32_t send_append(struct raft *r, const struct raft_peer *peer, uint64
     m->commit = r->commit;
     m->prev_index = peer->next - 1;
     m->prev_term = runs_term_at(&r->log, m->prev_index);
+    m->quiet = count == 0 && raft_offers_quiet(r);
+    peer->sent_sequence = r->sequence;
+    peer->told_commit = r->commit;
     if (count > 0) {
         raft_index covered = m->prev_index;
         m->run_count = runs_copy(&r->log, peer->next, m->prev_index + count, runs,
@@ -53,23 +95,40 @@ static uint64_t smaller(uint64_t a, uint64_t b)
 static uint64_t sendable_count(const struct raft *r, const struct raft_peer *peer)
 {
     uint64_t lacking = r->log.last_index + 1 - peer->next;
-    if (peer->state == PEER_PROBE) {
-        return peer->probe_unanswered ? 0 : smaller(lacking, RAFT_APPEND_ENTRIES_MAX);
-    }
     uint64_t unanswered = peer->next - 1 - peer->match;
-    uint64_t room = unanswered < RAFT_APPEND_WINDOW_MAX ? RAFT_APPEND_WINDOW_MAX - unanswered : 0;
+    uint64_t room = unanswered < r->window ? r->window - unanswered : 0;
+    switch (peer->state) {
+    case PEER_PROBE:
+        room = peer->probe_unanswered ? 0 : r->window;
+        break;
+    case PEER_REPLICATE:
+        break;
+    case PEER_SNAPSHOT:
+    case PEER_STOPPED:
+        room = 0;
+        break;
+    }
     return smaller(smaller(lacking, room), RAFT_APPEND_ENTRIES_MAX);
+}
+
+/* It has all entries but does not know that more of them are committed. */
+static bool lacks_commit(const struct raft *r, const struct raft_peer *peer)
+{
+    return peer->state == PEER_REPLICATE && peer->next > r->log.last_index &&
+           peer->told_commit < r->commit;
+}
+
+static bool lacks_something(const struct raft *r, const struct raft_peer *peer)
+{
+    return peer->state != PEER_STOPPED &&
+           (sendable_count(r, peer) > 0 || lacks_commit(r, peer) || raft_reads_want(r, peer));
 }
 
 static void replicate_to(struct raft *r, struct raft_peer *peer)
 {
-    for (int i = 0; i < RAFT_PEER_MESSAGES_MAX; i++) {
-        uint64_t count = sendable_count(r, peer);
-        if (count == 0) {
-            return;
-        }
-        uint32_t sent = send_append(r, peer, count);
-        if (peer->state == PEER_PROBE) {
+    for (int i = 0; i < RAFT_PEER_MESSAGES_MAX && lacks_something(r, peer); i++) {
+        uint32_t sent = send_append(r, peer, sendable_count(r, peer));
+        if (sent > 0 && peer->state == PEER_PROBE) {
             peer->probe_unanswered = true;
         } else {
             peer->next += sent;
@@ -85,103 +144,65 @@ void raft_replicate(struct raft *r)
     }
 }
 
+bool raft_wants_send(const struct raft *r)
+{
+    bool wants = false;
+    for (size_t i = 0; r->role == RAFT_LEADER && i < r->peer_count; i++) {
+        wants = wants || lacks_something(r, &r->peers[i]);
+    }
+    return wants;
+}
+
 /* An empty append where the peer is thought to be: it keeps the peer from campaigning, and its
  * refusal shows that messages were lost. */
 void raft_send_heartbeats(struct raft *r)
 {
     must(r->role == RAFT_LEADER);
     for (size_t i = 0; i < r->peer_count; i++) {
-        (void)send_append(r, &r->peers[i], 0);
-    }
-}
-
-/* 3.5: next begins at the leader's end; the no-op, just appended, is the first probe. */
-void raft_start_replication(struct raft *r)
-{
-    must(r->role == RAFT_LEADER);
-    for (size_t i = 0; i < r->peer_count; i++) {
-        r->peers[i].match = 0;
-        probe_from(r, &r->peers[i], r->log.last_index);
-    }
-    raft_replicate(r);
-}
-
-void raft_replicate_past_trim(struct raft *r)
-{
-    for (size_t i = 0; i < r->peer_count; i++) {
-        if (peer_is_behind_trim(r, &r->peers[i])) {
-            probe_from(r, &r->peers[i], r->log.trim_index + 1);
+        if (r->peers[i].state != PEER_STOPPED) {
+            (void)send_append(r, &r->peers[i], 0);
         }
     }
 }
 
-enum ferry_err raft_check_append_reply(const struct raft *r, const struct raft_message *m)
+void raft_replicate_past_trim(struct raft *r, struct raft_update *u)
 {
-    bool counts = r->role == RAFT_LEADER && m->term == r->term && m->success;
-    bool is_past_our_end = counts && m->match_index > r->log.last_index;
-    return is_past_our_end ? FERRY_ERR_INVALID_ARGUMENT : FERRY_OK;
-}
-
-static void take_success(struct raft *r, struct raft_peer *peer, const struct raft_message *m)
-{
-    if (m->match_index > peer->match) {
-        peer->match = m->match_index;
-    }
-    bool next_is_known = peer->match >= r->log.trim_index;
-    if (peer->state == PEER_PROBE && next_is_known) {
-        peer->state = PEER_REPLICATE;
-        peer->next = peer->match + 1;
-        peer->probe_sequence = r->sequence + 1;
-    } else if (peer->next <= peer->match) {
-        peer->next = peer->match + 1;
+    must(r->role == RAFT_LEADER);
+    for (size_t i = 0; i < r->peer_count; i++) {
+        struct raft_peer *peer = &r->peers[i];
+        if (peer->next > r->log.trim_index) {
+            continue;
+        }
+        if (peer->state == PEER_STOPPED) {
+            peer->next = r->log.trim_index + 1;
+        } else {
+            raft_begin_snapshot(r, peer, u);
+        }
     }
 }
 
-static void take_refusal(struct raft *r, struct raft_peer *peer, const struct raft_message *m)
+static uint64_t peer_match(const struct raft_peer *peer)
 {
-    if (m->sequence < peer->probe_sequence) {
-        return; /* It answers a message from before the present guess. */
-    }
-    raft_index guess = runs_find_term(&r->log, m->match_index, m->match_term) + 1;
-    raft_index last_guess = peer->next;
-    enum peer_state last_state = peer->state;
-    probe_from(r, peer, guess < last_guess ? guess : last_guess);
-    /* No better guess, for the peer is behind the trim: the next heartbeat is soon enough. */
-    peer->probe_unanswered = last_state == PEER_PROBE && peer->next == last_guess;
-}
-
-void raft_receive_append_reply(struct raft *r, const struct raft_message *m, struct raft_update *u)
-{
-    if (m->term > r->term) {
-        raft_become_follower(r, m->term, 0, u);
-        return;
-    }
-    if (m->term < r->term || r->role != RAFT_LEADER) {
-        return;
-    }
-    struct raft_peer *peer = raft_find_peer(r, m->from);
-    if (m->success) {
-        take_success(r, peer, m);
-        raft_advance_commit(r);
-    } else {
-        take_refusal(r, peer, m);
-    }
-    replicate_to(r, peer);
+    return peer->match;
 }
 
 /* 3.6.2 (fig. 8): an older term's entry that a majority holds can still be overwritten, so only an
  * entry of the own term is committed by counting; those before it come along. The leader's own copy
  * counts like any other: from its fsync on (10.2.1). */
-void raft_advance_commit(struct raft *r)
+void raft_advance_commit(struct raft *r, struct raft_update *u)
 {
     must(r->role == RAFT_LEADER);
-    raft_index matched[RAFT_VOTERS_MAX];
-    for (size_t i = 0; i < r->peer_count; i++) {
-        matched[i] = r->peers[i].match;
-    }
-    matched[r->peer_count] = r->stored;
-    raft_index index = quorum_index(matched, r->voter_count);
-    if (index > r->commit && runs_term_at(&r->log, index) == r->term) {
+    raft_index own = r->stored;
+#ifdef MUT_05 /* the leader counts its own copy before its fsync */
+    own = r->log.last_index;
+#endif
+    raft_index index = raft_quorum_value(r, own, peer_match);
+    bool is_own_term = runs_term_at(&r->log, index) == r->term;
+#ifdef MUT_04 /* an entry of an earlier term is committed by counting */
+    is_own_term = true;
+#endif
+    if (index > r->commit && is_own_term) {
         r->commit = index;
+        raft_after_commit(r, u);
     }
 }

@@ -19,24 +19,52 @@
 
 extern char **environ;
 
+/* The first ones are short forms of --set. */
+enum {
+    OPT_DATA,
+    OPT_LISTEN,
+    OPT_NODE,
+    OPT_PEER_LISTEN,
+    OPT_BOOTSTRAP,
+    OPT_JOIN,
+    OPT_ZONE,
+    OPT_SHORT_END,
+    OPT_CONFIG,
+    OPT_SET,
+    OPT_CHECK,
+    OPT_PRINT,
+    OPT_VERSION,
+    OPT_HELP
+};
+
+static const char *const short_names[OPT_SHORT_END] = {
+    "node.data",      "listen.endpoint", "node.id",  "node.peer_listen",
+    "node.bootstrap", "node.join",       "node.zone"};
+
 struct arguments {
     const char *config_file;
     const char *assignments[ASSIGNMENTS_MAX]; /* --set and its short forms, in order. */
     size_t assignment_count;
-    char data[PATH_MAX_BYTES + 32];
-    char listen[320];
+    /* The assignments that the short forms stand for. */
+    char shorts[OPT_SHORT_END][SEEDS_MAX_BYTES + 64];
     bool check;
     bool reference;
 };
 
 static const char *const usage_text =
-    "usage: ferryd --data DIR [--listen EP] [--config FILE] [--set section.key=value]... "
+    "usage: ferryd --data DIR [--listen EP] [--node ID --peer-listen EP (--bootstrap ID=EP,... | "
+    "--join EP)] [--config FILE] [--set section.key=value]... "
     "[--check]\n"
     "\n"
     "Runs a Ferry broker. Prints one line when it is ready to serve; stops on SIGINT or SIGTERM.\n"
     "\n"
     "  --data DIR       the data folder (node.data); made when missing\n"
     "  --listen EP      where clients connect (listen.endpoint), tcp://127.0.0.1:7400 by default\n"
+    "  --node ID        this node's number in its cluster (node.id)\n"
+    "  --peer-listen EP where the other nodes connect (node.peer_listen)\n"
+    "  --bootstrap LIST the nodes that found the cluster: ID=EP,ID=EP,... (node.bootstrap)\n"
+    "  --join EP        a peer endpoint of any node of a living cluster (node.join)\n"
+    "  --zone NAME      what fails together with this node (node.zone)\n"
     "  --config FILE    options from a file; see conf/ferryd.conf\n"
     "  --set K=V        one option; wins over the environment, which wins over the file\n"
     "  --check          reads the configuration, lists every problem, starts nothing\n"
@@ -55,28 +83,31 @@ static bool add_assignment(struct arguments *a, const char *assignment)
     return true;
 }
 
-enum { OPT_DATA = 1, OPT_LISTEN, OPT_CONFIG, OPT_SET, OPT_CHECK, OPT_PRINT, OPT_VERSION, OPT_HELP };
-
-static const struct option long_options[] = {{"data", required_argument, NULL, OPT_DATA},
-                                             {"listen", required_argument, NULL, OPT_LISTEN},
-                                             {"config", required_argument, NULL, OPT_CONFIG},
-                                             {"set", required_argument, NULL, OPT_SET},
-                                             {"check", no_argument, NULL, OPT_CHECK},
-                                             {"print-config", no_argument, NULL, OPT_PRINT},
-                                             {"version", no_argument, NULL, OPT_VERSION},
-                                             {"help", no_argument, NULL, OPT_HELP},
-                                             {0}};
+static const struct option long_options[] = {
+    {"data", required_argument, NULL, OPT_DATA},
+    {"listen", required_argument, NULL, OPT_LISTEN},
+    {"node", required_argument, NULL, OPT_NODE},
+    {"peer-listen", required_argument, NULL, OPT_PEER_LISTEN},
+    {"bootstrap", required_argument, NULL, OPT_BOOTSTRAP},
+    {"join", required_argument, NULL, OPT_JOIN},
+    {"zone", required_argument, NULL, OPT_ZONE},
+    {"config", required_argument, NULL, OPT_CONFIG},
+    {"set", required_argument, NULL, OPT_SET},
+    {"check", no_argument, NULL, OPT_CHECK},
+    {"print-config", no_argument, NULL, OPT_PRINT},
+    {"version", no_argument, NULL, OPT_VERSION},
+    {"help", no_argument, NULL, OPT_HELP},
+    {0}};
 
 /* -1: go on; otherwise the exit code. */
 static int take_option(struct arguments *a, int option)
 {
+    if (option >= 0 && option < OPT_SHORT_END) {
+        (void)snprintf(a->shorts[option], sizeof(a->shorts[option]), "%s=%s", short_names[option],
+                       optarg);
+        return add_assignment(a, a->shorts[option]) ? -1 : EXIT_USAGE;
+    }
     switch (option) {
-    case OPT_DATA:
-        (void)snprintf(a->data, sizeof(a->data), "node.data=%s", optarg);
-        return add_assignment(a, a->data) ? -1 : EXIT_USAGE;
-    case OPT_LISTEN:
-        (void)snprintf(a->listen, sizeof(a->listen), "listen.endpoint=%s", optarg);
-        return add_assignment(a, a->listen) ? -1 : EXIT_USAGE;
     case OPT_CONFIG:
         a->config_file = optarg;
         return -1;
@@ -209,7 +240,7 @@ static int run(const struct broker_options *o)
 
 int main(int argc, char **argv)
 {
-    struct arguments a = {0};
+    static struct arguments a;
     mem_keep_frames();
     int code = parse_arguments(argc, argv, &a);
     if (code >= 0) {

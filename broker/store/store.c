@@ -65,6 +65,11 @@ struct ferry_id store_cluster_id(const struct store *store)
     return store->identity.cluster_id;
 }
 
+uint32_t store_incarnation(const struct store *store)
+{
+    return store->identity.incarnation;
+}
+
 const char *store_library_version(void)
 {
     return mdb_version(NULL, NULL, NULL);
@@ -101,7 +106,8 @@ void store_check(const struct store *store)
 
 /* ---- Identity ---- */
 
-/* A cluster id is made once, by the first node, and must not repeat anywhere. */
+/* A cluster id is made once, by the first node, and must not repeat anywhere; an incarnation must
+ * not repeat among the lives of one node. */
 static enum ferry_err choose_identity(const struct store_config *c, struct store_identity *id,
                                       struct err_text *e)
 {
@@ -111,16 +117,23 @@ static enum ferry_err choose_identity(const struct store_config *c, struct store
         .node_id = c->node_id,
         .shard = c->shard,
         .shards = c->shards,
+        .incarnation = c->incarnation,
     };
-    if (!id_is_zero(&c->cluster_id)) {
+    bool needs_cluster = id_is_zero(&c->cluster_id) && !c->no_cluster;
+    if (!needs_cluster && c->incarnation != 0) {
         return FERRY_OK;
     }
     struct id_gen g;
     enum ferry_err err = id_gen_init(&g, 0);
     if (err != FERRY_OK) {
-        return err_set(e, err, "%s: the system gives no random bytes for a cluster id", c->path);
+        return err_set(e, err, "%s: the system gives no random bytes for a new folder", c->path);
     }
-    id->cluster_id = id_random(&g);
+    if (needs_cluster) {
+        id->cluster_id = id_random(&g);
+    }
+    if (id->incarnation == 0) {
+        id->incarnation = (uint32_t)(1 + prng_below(&g.prng, UINT32_MAX));
+    }
     return FERRY_OK;
 }
 
@@ -133,6 +146,12 @@ static enum ferry_err check_owner(const struct store_config *c, const struct sto
                        "use it: start the node with its own folder, id and number of shards",
                        c->path, id->node_id, id->shard, id->shards, c->node_id, c->shard,
                        c->shards);
+    }
+    if (c->incarnation != 0 && c->incarnation != id->incarnation) {
+        return err_set(e, FERRY_ERR_WRONG_NODE,
+                       "%s is of another life of node %u (%08x) than its other shards (%08x): "
+                       "restore the missing folders, or empty all of them and add the node again",
+                       c->path, id->node_id, id->incarnation, c->incarnation);
     }
     if (!id_is_zero(&c->cluster_id) && !id_equal(&id->cluster_id, &c->cluster_id)) {
         char has[ID_TEXT_BYTES];

@@ -14,7 +14,9 @@
  *      own; store_get_entry does not read payloads.
  *  (5) The file is preallocated in steps (grow_bytes) ahead of use, so that a commit does not meet
  *      a full disk; what is refused is refused before, by store_has_room.
- *  (6) A folder belongs to one cluster, node and shard, and a format version; another is refused.
+ *  (6) A folder belongs to one cluster, node, shard and incarnation, and a format version; another
+ *      is refused. A folder made anew is another incarnation: what its node once promised is gone
+ *      with the old one, so it must not come back under the old name.
  *
  * States: OPEN (store_open) -> WRITING (store_begin) -> OPEN (store_commit, store_abort);
  * any -> FAILED (a failed commit); FAILED ends by store_close.
@@ -32,9 +34,11 @@
  *      (its own checksum is among them), else the whole payload
  *   group row, little-endian, 64 bytes:
  *    0 u64 term  8 u64 vote  16 u64 commit  24 u64 trim_index  32 u64 trim_term
- *   40 u64 deleted_index    48 u64 0       56 u64 checksum: XXH3-64 over bytes 0..55 and the key
+ *   40 u64 deleted_index    48 u64 flags (bit 0: installing)
+ *   56 u64 checksum: XXH3-64 over bytes 0..55 and the key
  *   identity row, little-endian, 48 bytes:
- *    0 u32 "FRID"  4 u32 format  8 cluster id  24 u32 node  28 u32 shard  32 u32 shards  36 u32 0
+ *    0 u32 "FRID"  4 u32 format  8 cluster id  24 u32 node  28 u32 shard  32 u32 shards
+ *   36 u32 incarnation (0 in folders made before there were any)
  *   40 u64 checksum: XXH3-64 over bytes 0..39
  *
  * The folder: data.mdb, LMDB's lock.mdb, LOCK (held by flock while open), and data.new while a
@@ -59,8 +63,12 @@ struct store;
 struct store_config {
     const char *path;           /* A folder; made (0700) when missing, in a parent that exists. */
     struct ferry_id cluster_id; /* Zero: take what the folder has, or make a new one. */
+    /* A new folder belongs to no cluster yet (zero id), until store_set_cluster. */
+    bool no_cluster;
     uint32_t node_id;
     uint32_t shard, shards;
+    /* Of the node's life, the same for all its shards. 0: take what the folder has, or make one. */
+    uint32_t incarnation;
     int64_t max_bytes;     /* The file never grows past this. */
     int64_t grow_bytes;    /* Preallocation step. */
     int64_t reserve_bytes; /* Kept free for commits, acks and trims when produce is refused. */
@@ -72,7 +80,11 @@ struct store_config {
 MUST_CHECK enum ferry_err store_open(const struct store_config *config, struct store **store,
                                      struct err_text *e);
 void store_close(struct store **store);
-struct ferry_id store_cluster_id(const struct store *store);
+struct ferry_id store_cluster_id(const struct store *store); /* Zero: of none yet. */
+uint32_t store_incarnation(const struct store *store);       /* 0: a folder from before. */
+/* Writes into the open transaction that the folder, which is of no cluster yet (must), belongs to
+ * this one. store_cluster_id tells it at once: forget the store if the commit fails. */
+MUST_CHECK enum ferry_err store_set_cluster(struct store *store, const struct ferry_id *cluster_id);
 /* STORE_FAILED once a write has failed, with what failed; else FERRY_OK. */
 enum ferry_err store_failure(const struct store *store, struct err_text *e);
 
@@ -83,6 +95,7 @@ enum store_entry_type {
     STORE_ENTRY_BATCH = 2,     /* The payload is a record batch. */
     STORE_ENTRY_CONTROL = 3,   /* The payload is msgpack of the state machine. */
     STORE_ENTRY_BATCH_CAS = 4, /* {u32 control_bytes, control, batch}: records and a cursor. */
+    STORE_ENTRY_CONFIG = 5,    /* The group's members, laid out by the layer above. */
 };
 
 struct store_entry {
@@ -95,12 +108,23 @@ struct store_entry {
     struct bytes payload;
 };
 
+/* An entry as bytes, as it is on disk (header, skip list, payload): what one replica gives another.
+ * The checksum goes with it, so it is believed only when it decodes. */
+size_t store_entry_bytes(const struct store_entry *entry);
+void store_entry_encode(uint8_t *out,
+                        const struct store_entry *entry); /* store_entry_bytes long. */
+/* Errors: CORRUPT. The entry points into `value`. A batch's payload has its own checksum beside. */
+MUST_CHECK enum ferry_err store_entry_decode(struct bytes value, struct store_entry *entry);
+
 /* ---- Writing: between store_begin and store_commit. A failing put poisons nothing by itself: call
  * store_abort, or store_commit, which then fails. */
 MUST_CHECK enum ferry_err store_begin(struct store *store);
 /* Appends after the group's last index (must). Errors: IO, STORAGE_FULL (map full). */
 MUST_CHECK enum ferry_err store_append(struct store *store, uint64_t group, uint64_t index,
                                        const struct store_entry *entry);
+/* Overwrites an entry that is there (CORRUPT when it is not) with a good copy of the same one. */
+MUST_CHECK enum ferry_err store_replace_entry(struct store *store, uint64_t group, uint64_t index,
+                                              const struct store_entry *entry);
 /* Deletes entries `first`.. up to `last`, at most `max_count`, in index order; `deleted` of them,
  * `bytes` together. For trims, spread over transactions. */
 MUST_CHECK enum ferry_err store_delete_entries(struct store *store, uint64_t group, uint64_t first,
@@ -120,6 +144,7 @@ struct store_group {
     uint64_t commit;                /* Lower bound. */
     uint64_t trim_index, trim_term; /* Entries up to here are dropped, logically. */
     uint64_t deleted_index;         /* ... and physically up to here (<= trim_index). */
+    bool installing;                /* Half a snapshot: nothing but term and vote is to be used. */
 };
 MUST_CHECK enum ferry_err store_put_group(struct store *store, const struct store_group *g);
 /* Removes the group row, for a deleted topic, after its entries and tables are gone. */

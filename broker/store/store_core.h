@@ -33,17 +33,13 @@ struct store_identity {
     uint32_t format;
     struct ferry_id cluster_id;
     uint32_t node_id, shard, shards;
+    uint32_t incarnation;
 };
 
 void layout_log_key(uint8_t key[STORE_LOG_KEY_BYTES], uint64_t group, uint64_t index);
 /* Returns the key's size. */
 size_t layout_state_key(uint8_t out[STORE_STATE_PREFIX_BYTES + STORE_KEY_MAX_BYTES], uint64_t group,
                         uint8_t table, struct bytes key);
-/* The whole size of an entry's value. */
-size_t layout_entry_bytes(const struct store_entry *entry);
-void layout_entry_encode(uint8_t *out, const struct store_entry *entry);
-/* Errors: CORRUPT. The entry points into `value`. */
-MUST_CHECK enum ferry_err layout_entry_decode(struct bytes value, struct store_entry *entry);
 void layout_group_encode(uint8_t out[STORE_GROUP_BYTES], const struct store_group *g);
 /* Errors: CORRUPT (also when the row is another group's). */
 MUST_CHECK enum ferry_err layout_group_decode(struct bytes key, struct bytes value,

@@ -20,18 +20,20 @@ _Static_assert(ENTRY_CHECKSUM + 8 == STORE_ENTRY_HEADER_BYTES, "the checksum end
 _Static_assert(ENTRY_SKIPS == STORE_ENTRY_HEADER_BYTES, "skips follow the header");
 _Static_assert(STORE_STATE_PREFIX_BYTES + STORE_KEY_MAX_BYTES <= 511, "LMDB's longest key");
 
-/* Group row: u64 term, vote, commit, trim_index, trim_term, deleted_index, 0, checksum. */
-enum group_offset { GROUP_ZERO = 48, GROUP_CHECKSUM = 56 };
+/* Group row: u64 term, vote, commit, trim_index, trim_term, deleted_index, flags, checksum. */
+enum group_offset { GROUP_FLAGS = 48, GROUP_CHECKSUM = 56 };
+#define GROUP_INSTALLING 1u /* The only flag. */
 _Static_assert(GROUP_CHECKSUM + 8 == STORE_GROUP_BYTES, "the checksum ends the row");
 
-/* Identity row: u32 magic, format; 16 bytes cluster id; u32 node, shard, shards, 0; checksum. */
+/* Identity row: u32 magic, format; 16 bytes cluster id; u32 node, shard, shards,
+ * incarnation; checksum. */
 enum identity_offset {
     IDENTITY_FORMAT = 4,
     IDENTITY_CLUSTER = 8,
     IDENTITY_NODE = 24,
     IDENTITY_SHARD = 28,
     IDENTITY_SHARDS = 32,
-    IDENTITY_ZERO = 36,
+    IDENTITY_INCARNATION = 36,
     IDENTITY_CHECKSUM = 40,
 };
 _Static_assert(IDENTITY_CHECKSUM + 8 == STORE_IDENTITY_BYTES, "the checksum ends the row");
@@ -76,14 +78,14 @@ static uint64_t entry_checksum(const uint8_t *value, uint32_t skip_count, size_t
     return checksum_of_two(value, ENTRY_CHECKSUM, value + ENTRY_SKIPS, covered);
 }
 
-size_t layout_entry_bytes(const struct store_entry *entry)
+size_t store_entry_bytes(const struct store_entry *entry)
 {
     return STORE_ENTRY_HEADER_BYTES + skip_bytes(entry->skip_count) + entry->payload.size;
 }
 
-void layout_entry_encode(uint8_t *out, const struct store_entry *entry)
+void store_entry_encode(uint8_t *out, const struct store_entry *entry)
 {
-    must(entry->type >= STORE_ENTRY_NOOP && entry->type <= STORE_ENTRY_BATCH_CAS);
+    must(entry->type >= STORE_ENTRY_NOOP && entry->type <= STORE_ENTRY_CONFIG);
     must(entry->payload.size <= UINT32_MAX);
     put_le64(out + ENTRY_TERM, entry->term);
     put_le64(out + ENTRY_BASE_OFFSET, (uint64_t)entry->base_offset);
@@ -113,7 +115,7 @@ static bool entry_lengths_hold(struct bytes value)
     return STORE_ENTRY_HEADER_BYTES + skips * sizeof(uint32_t) + payload == value.size;
 }
 
-enum ferry_err layout_entry_decode(struct bytes value, struct store_entry *entry)
+enum ferry_err store_entry_decode(struct bytes value, struct store_entry *entry)
 {
     if (!entry_lengths_hold(value)) {
         return FERRY_ERR_CORRUPT;
@@ -122,7 +124,7 @@ enum ferry_err layout_entry_decode(struct bytes value, struct store_entry *entry
     uint32_t skip_count = get_le32(p + ENTRY_SKIP_COUNT);
     uint32_t payload_bytes = get_le32(p + ENTRY_PAYLOAD_BYTES);
     uint32_t type = get_le32(p + ENTRY_TYPE);
-    if (type < STORE_ENTRY_NOOP || type > STORE_ENTRY_BATCH_CAS || get_le32(p + ENTRY_ZERO) != 0 ||
+    if (type < STORE_ENTRY_NOOP || type > STORE_ENTRY_CONFIG || get_le32(p + ENTRY_ZERO) != 0 ||
         get_le64(p + ENTRY_CHECKSUM) != entry_checksum(p, skip_count, payload_bytes)) {
         return FERRY_ERR_CORRUPT;
     }
@@ -152,9 +154,9 @@ void layout_group_encode(uint8_t out[STORE_GROUP_BYTES], const struct store_grou
 {
     const uint64_t fields[] = {g->term,       g->vote,      g->commit,
                                g->trim_index, g->trim_term, g->deleted_index};
-    _Static_assert(sizeof(fields) == GROUP_ZERO, "six numbers");
+    _Static_assert(sizeof(fields) == GROUP_FLAGS, "six numbers");
     memcpy(out, fields, sizeof(fields));
-    put_le64(out + GROUP_ZERO, 0);
+    put_le64(out + GROUP_FLAGS, g->installing ? GROUP_INSTALLING : 0);
     put_le64(out + GROUP_CHECKSUM, group_checksum(out, g->group));
 }
 
@@ -165,7 +167,8 @@ enum ferry_err layout_group_decode(struct bytes key, struct bytes value, struct 
     }
     uint64_t group = get_be64(key.data);
     const uint8_t *p = value.data;
-    if (get_le64(p + GROUP_CHECKSUM) != group_checksum(p, group)) {
+    uint64_t flags = get_le64(p + GROUP_FLAGS);
+    if (get_le64(p + GROUP_CHECKSUM) != group_checksum(p, group) || flags > GROUP_INSTALLING) {
         return FERRY_ERR_CORRUPT;
     }
     *g = (struct store_group){
@@ -176,6 +179,7 @@ enum ferry_err layout_group_decode(struct bytes key, struct bytes value, struct 
         .trim_index = get_le64(p + 24),
         .trim_term = get_le64(p + 32),
         .deleted_index = get_le64(p + 40),
+        .installing = flags == GROUP_INSTALLING,
     };
     return FERRY_OK;
 }
@@ -190,7 +194,7 @@ void layout_identity_encode(uint8_t out[STORE_IDENTITY_BYTES], const struct stor
     put_le32(out + IDENTITY_NODE, id->node_id);
     put_le32(out + IDENTITY_SHARD, id->shard);
     put_le32(out + IDENTITY_SHARDS, id->shards);
-    put_le32(out + IDENTITY_ZERO, 0);
+    put_le32(out + IDENTITY_INCARNATION, id->incarnation);
     put_le64(out + IDENTITY_CHECKSUM, checksum_of(out, IDENTITY_CHECKSUM));
 }
 
@@ -213,5 +217,6 @@ enum ferry_err layout_identity_decode(struct bytes value, struct store_identity 
     id->node_id = get_le32(p + IDENTITY_NODE);
     id->shard = get_le32(p + IDENTITY_SHARD);
     id->shards = get_le32(p + IDENTITY_SHARDS);
+    id->incarnation = get_le32(p + IDENTITY_INCARNATION);
     return FERRY_OK;
 }

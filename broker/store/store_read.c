@@ -163,7 +163,7 @@ enum ferry_err store_each_group(struct store *store, store_group_cb *callback, v
 static enum ferry_err decode_entry(struct store *s, uint64_t group, uint64_t index,
                                    const MDB_val *value, struct store_entry *entry)
 {
-    if (!value_in_file(s, value) || layout_entry_decode(bytes_of_val(value), entry) != FERRY_OK) {
+    if (!value_in_file(s, value) || store_entry_decode(bytes_of_val(value), entry) != FERRY_OK) {
         return corrupt(s, "the entry", group, index);
     }
     return FERRY_OK;

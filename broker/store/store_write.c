@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/id.h"
 #include "store/store_core.h"
 
 /* What a turn may need at the file's end, with pages filled to four fifths. */
@@ -170,14 +171,40 @@ enum ferry_err store_append(struct store *store, uint64_t group, uint64_t index,
     uint8_t at[STORE_LOG_KEY_BYTES];
     layout_log_key(at, group, index);
     MDB_val key = store_val(at, sizeof(at));
-    MDB_val value = store_val(NULL, layout_entry_bytes(entry));
+    MDB_val value = store_val(NULL, store_entry_bytes(entry));
     count_bytes(s, value.mv_size);
     int rc = put_entry(s, group, &key, &value);
     if (rc != 0) {
         return write_error(s, rc, "appending an entry");
     }
-    layout_entry_encode(value.mv_data, entry);
+    store_entry_encode(value.mv_data, entry);
     tail->last_index = index;
+    return FERRY_OK;
+}
+
+enum ferry_err store_replace_entry(struct store *store, uint64_t group, uint64_t index,
+                                   const struct store_entry *entry)
+{
+    struct store *s = store;
+    must(s->write != NULL);
+    if (s->failed) {
+        return FERRY_ERR_STORE_FAILED;
+    }
+    uint8_t at[STORE_LOG_KEY_BYTES];
+    layout_log_key(at, group, index);
+    MDB_val key = store_val(at, sizeof(at));
+    MDB_val value;
+    int rc = mdb_cursor_get(s->write_log, &key, &value, MDB_SET_KEY);
+    if (rc == 0) {
+        key = store_val(at, sizeof(at));
+        value = store_val(NULL, store_entry_bytes(entry));
+        count_bytes(s, value.mv_size);
+        rc = mdb_cursor_put(s->write_log, &key, &value, MDB_RESERVE);
+    }
+    if (rc != 0) {
+        return write_error(s, rc, "repairing an entry");
+    }
+    store_entry_encode(value.mv_data, entry);
     return FERRY_OK;
 }
 
@@ -300,8 +327,6 @@ static enum ferry_err delete_row(struct store *s, MDB_dbi table, MDB_val key, co
         return FERRY_ERR_STORE_FAILED;
     }
     int rc = mdb_del(s->write, table, &key, NULL);
-    if (rc == 0) {
-    }
     return rc == 0 || rc == MDB_NOTFOUND ? FERRY_OK : write_error(s, rc, what);
 }
 
@@ -321,6 +346,22 @@ enum ferry_err store_delete_group(struct store *store, uint64_t group)
     uint8_t key[STORE_GROUP_KEY_BYTES];
     put_be64(key, group);
     return delete_row(store, store->group, store_val(key, sizeof(key)), "deleting a group");
+}
+
+enum ferry_err store_set_cluster(struct store *store, const struct ferry_id *cluster_id)
+{
+    struct store *s = store;
+    uint8_t row[STORE_IDENTITY_BYTES];
+    must(id_is_zero(&s->identity.cluster_id) && !id_is_zero(cluster_id));
+    struct store_identity id = s->identity;
+    id.cluster_id = *cluster_id;
+    layout_identity_encode(row, &id);
+    enum ferry_err err = put_row(s, s->meta, store_val("identity", strlen("identity")),
+                                 bytes_of(row, sizeof(row)), "writing the identity");
+    if (err == FERRY_OK) {
+        s->identity = id;
+    }
+    return err;
 }
 
 enum ferry_err store_put(struct store *store, uint64_t group, uint8_t table, struct bytes key,

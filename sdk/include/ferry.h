@@ -75,11 +75,26 @@ extern "C" {
     X(UNKNOWN_SUBSCRIPTION, 44, NOT_FOUND, "no such subscription on this topic")                   \
     X(SUBSCRIPTION_EXISTS, 45, USAGE, "the subscription exists with another mode")                 \
     X(LIMIT_REACHED, 46, USAGE, "a limit is reached: the detail names it")                         \
+    X(UNKNOWN_NODE, 47, NOT_FOUND, "no such node in the cluster: see `ferry node list`")           \
+    X(NODE_REPLACED, 48, FATAL,                                                                    \
+      "this data folder is no longer a member of the cluster: its node was removed, or lives on "  \
+      "in another folder; to join anew, move it away and start with an empty one")                 \
+    X(OLD_FOLDER, 49, FATAL,                                                                       \
+      "the data folder is older than what this node has acknowledged (a restored copy?): move it " \
+      "away and start with an empty one, the node is filled again by its peers")                   \
     X(PRODUCER_FENCED, 50, FATAL, "a newer producer of the same name took over: stop this one")    \
     X(SEQUENCE_GAP, 51, RETRIABLE, "an earlier batch of this producer is missing")                 \
     X(SEQUENCE_STALE, 52, FATAL, "the batch was stored long ago; its offset is no longer known")   \
     X(CURSOR_CONFLICT, 53, RETRIABLE, "the source's cursor has moved: continue from the new one")  \
     X(SOURCE_FENCED, 54, FATAL, "another relay took over this source: stop this one")              \
+    X(LEASE_HELD, 55, THROTTLED,                                                                   \
+      "somebody else holds the lease: wait, or ask with a longer --wait")                          \
+    X(LEASE_LOST, 56, FATAL,                                                                       \
+      "the lease is no longer yours: stop what it protected, then acquire it anew")                \
+    X(PLAN_CHANGED, 57, RETRIABLE,                                                                 \
+      "the cluster has changed since the plan was shown: look at the new plan")                    \
+    X(MOVES_RUNNING, 58, USAGE, "moves are under way: wait, or `ferry cluster abort`")             \
+    X(NODE_NOT_EMPTY, 59, USAGE, "the node still holds partitions: `ferry node drain` it first")   \
     X(DENIED, 60, DENIED, "not allowed: ask for the permission")                                   \
     X(DB_RETRY, 70, RETRIABLE, "the database asks to repeat the transaction: roll back and retry") \
     X(DB_SCHEMA, 71, USAGE,                                                                        \

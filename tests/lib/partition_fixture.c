@@ -55,7 +55,8 @@ int part_setup(void **state)
                                             .reserve_bytes = 1 << 20};
     f->config = (struct partition_config){
         .group = PART_GROUP,
-        .node_id = 1,
+        .self = 1,
+        .initial = {.voter_count = 1, .voters = {1}},
         .seed = 1,
         .settings = {.retention_ms = -1, .retention_bytes = -1, .dedupe_window_ms = -1},
         .message_max_bytes = 1 << 20,
@@ -402,7 +403,7 @@ int64_t part_count_size(struct part_fixture *f)
     assert_int_equal(store_cursor_open(f->store, PART_GROUP, replica_first_index(r), &cursor),
                      FERRY_OK);
     while (store_cursor_next(&cursor, &index, &entry) == FERRY_OK) {
-        if (entry.type != STORE_ENTRY_NOOP) {
+        if (entry.type != STORE_ENTRY_NOOP && entry.type != STORE_ENTRY_CONFIG) {
             size += 48 + (int64_t)entry.skip_count * 4 + (int64_t)entry.payload.size;
         }
     }

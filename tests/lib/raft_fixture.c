@@ -2,14 +2,25 @@
 
 #include "base/mem.h"
 
-struct raft *fixture_new(size_t voter_count, raft_term term, const raft_term *terms, size_t count)
+struct raft_members fixture_members(size_t voter_count, size_t learner_count)
 {
-    struct raft_config config = {.self = FIXTURE_SELF, .voter_count = voter_count, .seed = 42};
+    struct raft_members m = {.voter_count = (uint32_t)voter_count,
+                             .learner_count = (uint32_t)learner_count};
     for (size_t i = 0; i < voter_count; i++) {
-        config.voters[i] = i + 1;
+        m.voters[i] = i + 1;
     }
+    for (size_t i = 0; i < learner_count; i++) {
+        m.learners[i] = voter_count + i + 1;
+    }
+    return m;
+}
+
+struct raft *fixture_new_with(const struct raft_members *members, raft_term term,
+                              const raft_term *terms, size_t count)
+{
+    struct raft_config config = {.self = FIXTURE_SELF, .seed = 42};
     struct raft_run *runs = mem_zalloc(count, sizeof(runs[0]));
-    must(runs != NULL);
+    must(runs != NULL || count == 0);
     size_t run_count = 0;
     for (size_t i = 0; i < count; i++) {
         if (i == 0 || terms[i] != terms[i - 1]) {
@@ -17,13 +28,23 @@ struct raft *fixture_new(size_t voter_count, raft_term term, const raft_term *te
             run_count++;
         }
     }
-    struct raft_disk disk = {
-        .term = term, .last_index = count, .runs = runs, .run_count = run_count};
+    struct raft_disk disk = {.term = term,
+                             .last_index = count,
+                             .runs = runs,
+                             .run_count = run_count,
+                             .config = {.members = *members},
+                             .previous_config = {.members = *members}};
     struct raft *r = NULL;
     enum ferry_err err = raft_new(&config, &disk, 0, &r);
     must(err == FERRY_OK);
     mem_free(runs);
     return r;
+}
+
+struct raft *fixture_new(size_t voter_count, raft_term term, const raft_term *terms, size_t count)
+{
+    struct raft_members members = fixture_members(voter_count, 0);
+    return fixture_new_with(&members, term, terms, count);
 }
 
 struct raft_update fixture_step(struct raft *r, struct raft_event event)
@@ -68,15 +89,75 @@ enum ferry_err fixture_refused(struct raft *r, struct raft_message m)
     return err;
 }
 
+struct raft_update fixture_send(struct raft *r)
+{
+    return fixture_step(r, (struct raft_event){.type = RAFT_SEND});
+}
+
+struct raft_update fixture_campaign(struct raft *r, size_t voter_count)
+{
+    struct raft_update u = fixture_tick(r);
+    uint64_t attempt = u.send_now_count > 0 ? u.send_now[0].sequence : 0;
+    for (raft_id voter = 2; voter <= voter_count / 2 + 1; voter++) {
+        u = fixture_receive(r, fixture_pre_vote_reply(voter, raft_current_term(r), true, attempt));
+    }
+    must(raft_role(r) == RAFT_CANDIDATE);
+    return u;
+}
+
 void fixture_lead(struct raft *r, size_t voter_count)
 {
-    (void)fixture_tick(r);
+    (void)fixture_campaign(r, voter_count);
     (void)fixture_stored(r);
     for (raft_id voter = 2; voter <= voter_count / 2 + 1; voter++) {
         (void)fixture_receive(r, fixture_vote_reply(voter, raft_current_term(r), true));
     }
+    (void)fixture_send(r);
     (void)fixture_stored(r);
     must(raft_role(r) == RAFT_LEADER);
+}
+
+struct raft_update fixture_acknowledge(struct raft *r, raft_id from)
+{
+    raft_index last = raft_last_index(r);
+    return fixture_receive(
+        r, fixture_append_reply(from, raft_current_term(r), true, last, raft_term_at(r, last), 0));
+}
+
+struct raft *fixture_new_leader(size_t voter_count, size_t learner_count)
+{
+    struct raft_members members = fixture_members(voter_count, learner_count);
+    struct raft *r = fixture_new_with(&members, 0, NULL, 0);
+    fixture_lead(r, voter_count);
+    for (raft_id peer = 2; peer <= voter_count + learner_count; peer++) {
+        (void)fixture_acknowledge(r, peer);
+    }
+    (void)fixture_send(r);
+    must(raft_is_ready(r));
+    return r;
+}
+
+struct raft_message fixture_pre_vote_request(raft_id from, raft_term term, raft_index last_index,
+                                             raft_term last_term)
+{
+    return (struct raft_message){.type = RAFT_PRE_VOTE_REQUEST,
+                                 .from = from,
+                                 .to = FIXTURE_SELF,
+                                 .term = term,
+                                 .prev_index = last_index,
+                                 .prev_term = last_term,
+                                 .sequence = 5};
+}
+
+struct raft_message fixture_pre_vote_reply(raft_id from, raft_term term, bool granted,
+                                           uint64_t attempt)
+{
+    return (struct raft_message){.type = RAFT_PRE_VOTE_REPLY,
+                                 .from = from,
+                                 .to = FIXTURE_SELF,
+                                 .term = term,
+                                 .success = granted,
+                                 .sequence = attempt};
 }
 
 struct raft_message fixture_vote_request(raft_id from, raft_term term, raft_index last_index,

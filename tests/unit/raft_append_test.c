@@ -128,7 +128,9 @@ static void an_append_that_contradicts_a_committed_entry_is_corrupt(void **state
     assert_int_equal(raft_current_term(r), 1);
     assert_int_equal(raft_last_index(r), 3);
     /* Of a deposed leader the same bytes are just late. */
-    (void)fixture_receive(r, fixture_vote_request(3, 4, 3, 1));
+    struct raft_message vote = fixture_vote_request(3, 4, 3, 1);
+    vote.transfer = true;
+    (void)fixture_receive(r, vote);
     struct raft_update u = fixture_receive(r, fixture_append(2, 2, 2, 2, 0, NULL, 0, 0));
     assert_false(reply_of(&u)->success);
     raft_free(&r);

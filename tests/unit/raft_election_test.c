@@ -38,7 +38,7 @@ static void a_timeout_makes_a_candidate_that_asks_after_sync(void **state)
     (void)state;
     const raft_term terms[] = {1, 2, 2};
     struct raft *r = fixture_new(5, 2, terms, 3);
-    struct raft_update u = fixture_tick(r);
+    struct raft_update u = fixture_campaign(r, 5);
     assert_int_equal(u.term, 3);
     assert_int_equal(u.vote, FIXTURE_SELF);
     assert_true(u.hard_state_changed);
@@ -59,7 +59,7 @@ static void a_majority_makes_a_leader_and_less_does_not(void **state)
 {
     (void)state;
     struct raft *r = fixture_new(5, 0, NULL, 0);
-    (void)fixture_tick(r);
+    (void)fixture_campaign(r, 5);
     (void)fixture_stored(r);
     (void)fixture_receive(r, fixture_vote_reply(2, 1, true));
     (void)fixture_receive(r, fixture_vote_reply(2, 1, true)); /* Doubled by the network. */
@@ -67,7 +67,9 @@ static void a_majority_makes_a_leader_and_less_does_not(void **state)
     assert_int_equal(raft_role(r), RAFT_CANDIDATE);
     struct raft_update u = fixture_receive(r, fixture_vote_reply(4, 1, true));
     assert_true(u.became_leader);
-    assert_true(u.append_is_noop);
+    assert_int_equal(u.append_kind, RAFT_APPENDED_NOOP);
+    assert_int_equal(u.send_now_count, 0);
+    u = fixture_send(r);
     assert_int_equal(u.send_now_count, 4);
     assert_int_equal(u.send_now[0].entry_count, 1);
     raft_free(&r);
@@ -78,7 +80,7 @@ static void a_candidate_does_not_lead_before_its_own_vote_is_stored(void **state
 {
     (void)state;
     struct raft *r = fixture_new(5, 0, NULL, 0);
-    (void)fixture_tick(r);
+    (void)fixture_campaign(r, 5);
     for (raft_id voter = 2; voter <= 4; voter++) {
         (void)fixture_receive(r, fixture_vote_reply(voter, 1, true));
     }
@@ -92,9 +94,9 @@ static void votes_of_an_earlier_term_do_not_count(void **state)
 {
     (void)state;
     struct raft *r = fixture_new(3, 0, NULL, 0);
-    (void)fixture_tick(r);
+    (void)fixture_campaign(r, 3);
     (void)fixture_stored(r);
-    (void)fixture_tick(r);
+    (void)fixture_campaign(r, 3);
     (void)fixture_stored(r);
     assert_int_equal(raft_current_term(r), 2);
     (void)fixture_receive(r, fixture_vote_reply(2, 1, true));
@@ -128,12 +130,14 @@ static void a_candidate_that_meets_the_leader_of_its_term_keeps_its_vote(void **
 {
     (void)state;
     struct raft *r = fixture_new(3, 0, NULL, 0);
-    (void)fixture_tick(r);
+    (void)fixture_campaign(r, 3);
     struct raft_update u = fixture_receive(r, fixture_append(2, 1, 0, 0, 0, NULL, 0, 0));
     assert_int_equal(raft_role(r), RAFT_FOLLOWER);
     assert_int_equal(raft_leader(r), 2);
     assert_int_equal(u.vote, FIXTURE_SELF);
-    u = fixture_receive(r, fixture_vote_request(3, 1, 0, 0));
+    struct raft_message m = fixture_vote_request(3, 1, 0, 0);
+    m.transfer = true;
+    u = fixture_receive(r, m);
     assert_vote(&u, false);
     raft_free(&r);
 }
@@ -198,12 +202,14 @@ static void requests_of_an_earlier_term_are_refused_with_the_present_one(void **
 static void a_leader_steps_down_for_any_message_of_a_later_term(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < 5; kind++) {
         struct raft *r = fixture_new(3, 0, NULL, 0);
         fixture_lead(r, 3);
         struct raft_message messages[] = {
             fixture_vote_request(2, 9, 0, 0), fixture_vote_reply(2, 9, false),
-            fixture_append(2, 9, 0, 0, 0, NULL, 0, 0), fixture_append_reply(2, 9, false, 0, 0, 1)};
+            fixture_append(2, 9, 0, 0, 0, NULL, 0, 0), fixture_append_reply(2, 9, false, 0, 0, 1),
+            fixture_pre_vote_reply(2, 9, false, 1)};
+        messages[0].transfer = true; /* Else the leader's lease refuses it. */
         struct raft_update u = fixture_receive(r, messages[kind]);
         assert_true(u.lost_leadership);
         assert_true(u.hard_state_changed);
@@ -233,7 +239,6 @@ static void messages_no_correct_peer_sends_are_refused(void **state)
     struct raft_message bad[] = {
         elsewhere,
         unknown,
-        fixture_vote_reply(9, 1, true),
         fixture_vote_reply(FIXTURE_SELF, 1, true),
         fixture_vote_reply(2, 0, true),
         fixture_vote_reply(2, RAFT_TERM_MAX + 1, true),

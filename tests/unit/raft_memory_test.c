@@ -67,8 +67,10 @@ static void a_core_that_cannot_be_made_leaves_nothing(void **state)
 {
     (void)state;
     struct raft_run runs[] = {{.first = 1, .term = 1}};
-    struct raft_config config = {.self = 1, .voters = {1, 2, 3}, .voter_count = 3};
-    struct raft_disk disk = {.term = 1, .last_index = 4, .runs = runs, .run_count = 1};
+    struct raft_config config = {.self = 1};
+    struct raft_members members = fixture_members(3, 1);
+    struct raft_disk disk = {
+        .term = 1, .last_index = 4, .runs = runs, .run_count = 1, .config = {.members = members}};
     struct raft *r = NULL;
     long n = 1;
     for (; r == NULL && n < ALLOCATIONS_MAX; n++) {
@@ -131,8 +133,10 @@ static void the_steady_path_does_not_allocate(void **state)
     for (int i = 0; i < 1000; i++) {
         mem_test_fail_after(1);
         raft_index last = fixture_propose(r, 50).append_last;
+        (void)fixture_send(r);
         (void)fixture_stored(r);
         (void)fixture_receive(r, fixture_append_reply(2, 1, true, last, 1, 0));
+        (void)fixture_receive(r, fixture_append_reply(3, 1, true, last, 1, 0));
         assert_int_equal(raft_commit_index(r), last);
         (void)fixture_tick(r);
         (void)fixture_step(r, (struct raft_event){.type = RAFT_TRIM, .index = last - 10});

@@ -8,11 +8,15 @@
 
 #include "raft/raft.h"
 
-static const struct raft_disk empty_disk;
+#define ALONE                                                                                      \
+    .config.members = {.voters = {7}, .voter_count = 1},                                           \
+    .previous_config.members = {.voters = {7}, .voter_count = 1}
+
+static const struct raft_disk empty_disk = {ALONE};
 
 static struct raft *new_single(const struct raft_disk *disk)
 {
-    struct raft_config config = {.self = 7, .voters = {7}, .voter_count = 1, .seed = 1};
+    struct raft_config config = {.self = 7, .seed = 1};
     struct raft *r = NULL;
     assert_int_equal(raft_new(&config, disk, 1000, &r), FERRY_OK);
     return r;
@@ -69,7 +73,7 @@ static void a_group_of_one_leads_only_after_its_vote_is_stored(void **state)
     assert_int_equal(raft_deadline_us(r), RAFT_NEVER);
     u = stored_all(r);
     assert_true(u.became_leader);
-    assert_true(u.append_is_noop);
+    assert_int_equal(u.append_kind, RAFT_APPENDED_NOOP);
     assert_int_equal(u.append_first, 1);
     assert_int_equal(u.append_last, 1);
     assert_int_equal(u.append_term, 1);
@@ -142,14 +146,9 @@ static void a_restart_commits_the_old_log_with_a_new_no_op(void **state)
 {
     (void)state;
     struct raft_run runs[] = {{.first = 5, .term = 2}, {.first = 8, .term = 3}};
-    struct raft_disk disk = {.term = 3,
-                             .vote = 7,
-                             .commit = 5,
-                             .trim_index = 4,
-                             .trim_term = 1,
-                             .last_index = 9,
-                             .runs = runs,
-                             .run_count = 2};
+    struct raft_disk disk = {ALONE,           .term = 3,       .vote = 7,
+                             .commit = 5,     .trim_index = 4, .trim_term = 1,
+                             .last_index = 9, .runs = runs,    .run_count = 2};
     struct raft *r = new_single(&disk);
     assert_int_equal(raft_commit_index(r), 5);
     assert_int_equal(raft_term_at(r, 4), 1);
@@ -223,26 +222,24 @@ static void a_bad_configuration_or_disk_is_refused(void **state)
 {
     (void)state;
     struct raft *r = NULL;
-    struct raft_config stranger = {.self = 7, .voters = {8}, .voter_count = 1};
-    assert_int_equal(raft_new(&stranger, &empty_disk, 0, &r), FERRY_ERR_INVALID_ARGUMENT);
-    struct raft_config twice = {.self = 7, .voters = {7, 7}, .voter_count = 2};
-    assert_int_equal(raft_new(&twice, &empty_disk, 0, &r), FERRY_ERR_INVALID_ARGUMENT);
-    struct raft_config slow = {.self = 7,
-                               .voters = {7},
-                               .voter_count = 1,
-                               .election_min_us = 10,
-                               .election_max_us = 20,
-                               .heartbeat_us = 10};
+    struct raft_config good = {.self = 7};
+    struct raft_disk twice = {.config.members = {.voters = {7, 7}, .voter_count = 2}};
+    assert_int_equal(raft_new(&good, &twice, 0, &r), FERRY_ERR_INVALID_ARGUMENT);
+    struct raft_disk late_config = {.config = {.index = 1}};
+    assert_int_equal(raft_new(&good, &late_config, 0, &r), FERRY_ERR_CORRUPT);
+    struct raft_config nobody = {.self = 0};
+    assert_int_equal(raft_new(&nobody, &empty_disk, 0, &r), FERRY_ERR_INVALID_ARGUMENT);
+    struct raft_config slow = {
+        .self = 7, .election_min_us = 10, .election_max_us = 20, .heartbeat_us = 10};
     assert_int_equal(raft_new(&slow, &empty_disk, 0, &r), FERRY_ERR_INVALID_ARGUMENT);
-    struct raft_config good = {.self = 7, .voters = {7}, .voter_count = 1};
     struct raft_run gap[] = {{.first = 2, .term = 1}};
-    struct raft_disk hole = {.term = 1, .last_index = 3, .runs = gap, .run_count = 1};
+    struct raft_disk hole = {ALONE, .term = 1, .last_index = 3, .runs = gap, .run_count = 1};
     assert_int_equal(raft_new(&good, &hole, 0, &r), FERRY_ERR_CORRUPT);
     struct raft_run late[] = {{.first = 1, .term = 5}};
-    struct raft_disk old_term = {.term = 4, .last_index = 3, .runs = late, .run_count = 1};
+    struct raft_disk old_term = {ALONE, .term = 4, .last_index = 3, .runs = late, .run_count = 1};
     assert_int_equal(raft_new(&good, &old_term, 0, &r), FERRY_ERR_CORRUPT);
-    struct raft_disk beyond = {
-        .term = 5, .last_index = 3, .commit = 4, .runs = late, .run_count = 1};
+    struct raft_disk beyond = {ALONE,       .term = 5,    .last_index = 3,
+                               .commit = 4, .runs = late, .run_count = 1};
     assert_int_equal(raft_new(&good, &beyond, 0, &r), FERRY_ERR_CORRUPT);
     assert_null(r);
 }
