@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "sim/run.h"
+#include "sim/sim_disk.h"
 
 #define JOBS_MAX      64
 #define NOT_COVERED   13
@@ -84,7 +85,9 @@ static pid_t spawn(const struct run_options *o, struct run_result *result)
 static void run_alone(const struct run_options *o, struct run_result *result)
 {
     int status;
-    must(waitpid(spawn(o, result), &status, 0) > 0);
+    pid_t pid = spawn(o, result);
+    must(waitpid(pid, &status, 0) == pid);
+    sim_disks_remove(pid);
 }
 
 static int run_one(const struct options *o)
@@ -230,6 +233,7 @@ static int run_many(const struct options *o)
         }
         for (int i = 0; i < o->jobs; i++) {
             if (b.pids[i] == pid) {
+                sim_disks_remove(pid);
                 count(&b, i);
                 if (o->twice) {
                     check_twice(&b, i);

@@ -3,6 +3,7 @@
 #include "base/checksum.h"
 #include "base/mem.h"
 #include "sim/coverage.h"
+#include "sim/sim_disk.h"
 
 #define SHADOWS_MAX 128
 
@@ -282,6 +283,10 @@ enum ferry_err __real_store_append(struct store *store, uint64_t group, uint64_t
                                    const struct store_entry *entry);
 enum ferry_err __wrap_store_append(struct store *store, uint64_t group, uint64_t index,
                                    const struct store_entry *entry);
+enum ferry_err __real_store_replace_entry(struct store *store, uint64_t group, uint64_t index,
+                                          const struct store_entry *entry);
+enum ferry_err __wrap_store_replace_entry(struct store *store, uint64_t group, uint64_t index,
+                                          const struct store_entry *entry);
 enum ferry_err __real_store_delete_entries(struct store *store, uint64_t group, uint64_t first,
                                            uint64_t last, uint32_t max_count, uint32_t *deleted,
                                            uint64_t *bytes);
@@ -367,6 +372,18 @@ enum ferry_err __wrap_store_append(struct store *store, uint64_t group, uint64_t
     return err;
 }
 
+enum ferry_err __wrap_store_replace_entry(struct store *store, uint64_t group, uint64_t index,
+                                          const struct store_entry *entry)
+{
+    enum ferry_err err = __real_store_replace_entry(store, group, index, entry);
+    if (err == FERRY_OK) {
+        struct shadow_entry e = {
+            .term = entry->term, .hash = hash_entry(entry), .type = entry->type};
+        add_op(store, (struct shadow_op){OP_REPLACE, group, index, 1, e, {0}});
+    }
+    return err;
+}
+
 enum ferry_err __wrap_store_delete_entries(struct store *store, uint64_t group, uint64_t first,
                                            uint64_t last, uint32_t max_count, uint32_t *deleted,
                                            uint64_t *bytes)
@@ -439,7 +456,15 @@ enum ferry_err __wrap_store_commit(struct store *store)
         }
         return die(n, store);
     }
-    enum ferry_err err = __real_store_commit(store);
+    enum ferry_err err = d != NULL ? sim_disk_before_commit(d->path) : FERRY_OK;
+    if (err == FERRY_OK) {
+        err = __real_store_commit(store);
+    } else {
+        __real_store_abort(store);
+    }
+    if (d != NULL && err == FERRY_OK) {
+        sim_disk_after_commit(d->path);
+    }
     if (d != NULL && err == FERRY_OK) {
         committed(d);
     } else if (d != NULL) {

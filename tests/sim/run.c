@@ -1,5 +1,6 @@
 #include "sim/run.h"
 
+#include "sim/checkers.h"
 #include "sim/coverage.h"
 #include "sim/fiber.h"
 #include "sim/nemesis.h"
@@ -47,11 +48,19 @@ static bool run_until(struct run *r, bool (*holds)(const struct run *), int64_t 
 
 static void make_nodes(struct run *r)
 {
-    char servers[400];
+    char servers[400] = "";
+    char founders[400] = "";
     size_t used = 0;
     r->node_count = r->swarm.nodes;
+    for (uint32_t i = 0; i < r->node_count && r->node_count > 1; i++) {
+        char one[64];
+        sim_node_founder(i + 1, one, sizeof(one));
+        used += (size_t)snprintf(founders + used, sizeof(founders) - used, "%s%s", i > 0 ? "," : "",
+                                 one);
+    }
+    used = 0;
     for (uint32_t i = 0; i < r->node_count; i++) {
-        r->nodes[i] = sim_node_new(i + 1, 1 + (uint32_t)chance_below(r->swarm.shards_max));
+        r->nodes[i] = sim_node_new(i + 1, 1 + (uint32_t)chance_below(r->swarm.shards_max), founders);
         used += (size_t)snprintf(servers + used, sizeof(servers) - used, "%s%s", i > 0 ? "," : "",
                                  sim_node_endpoint(r->nodes[i]));
     }
@@ -157,6 +166,7 @@ void run_seed(const struct run_options *options, struct run_result *result)
         r->swarm.seconds = options->seconds;
     }
     make_nodes(r);
+    checkers_init(r->nodes, r->node_count);
     run_world(r);
     mark_what_was(r);
     *result = (struct run_result){.end = r->world.end,

@@ -26,6 +26,16 @@ struct sim_disk_faults {
 
 void sim_disks_init(void);
 void sim_disks_fini(void);
+/* Where nodes' folders are, and whatever must be there before shards open theirs. */
+const char *sim_disks_root(void);
+void sim_disks_make_folder(const char *path);
+/* Removes what a process of that number left behind. */
+void sim_disks_remove(long pid);
+/* Around each commit, for a store that knows no faults of its own. An error: it fails. */
+MUST_CHECK enum ferry_err sim_disk_before_commit(const char *path);
+void sim_disk_after_commit(const char *path);
+/* How long a commit takes now. */
+int64_t sim_disk_commit_time(const struct sim_disk_faults *f);
 /* NULL: no such folder. */
 struct sim_disk *sim_disk_find(const char *path);
 struct sim_disk_faults *sim_disk_faults(const char *path); /* Kept for the path, disk or not. */

@@ -13,18 +13,32 @@ struct sim_node *sim_node_current(void)
     return sim != NULL && sim->current != NULL ? nodes[sim->current->host->number] : NULL;
 }
 
-static void set_options(struct sim_node *n)
+void sim_node_founder(uint32_t id, char *text, size_t bytes)
+{
+    (void)snprintf(text, bytes, "%u=tcp://10.0.0.%u:7500", id, id);
+}
+
+static void set_options(struct sim_node *n, const char *founders)
 {
     option_defaults(broker_option_table(), &n->options);
     n->options.node_id = n->id;
     n->options.shards = n->shard_count;
     n->options.insecure = true;
     n->options.topic_retention_ms = 0;
-    (void)snprintf(n->options.data, sizeof(n->options.data), "/sim/%u", n->id);
+    (void)snprintf(n->options.data, sizeof(n->options.data), "%s/%u", sim_disks_root(), n->id);
+    sim_disks_make_folder(n->options.data);
+    n->options.store_grow_bytes = 1 << 20;
+    n->options.store_reserve_bytes = 1 << 20;
     (void)snprintf(n->options.endpoint, sizeof(n->options.endpoint), "tcp://10.0.0.%u:7400", n->id);
+    if (founders[0] != '\0') {
+        (void)snprintf(n->options.peer_listen, sizeof(n->options.peer_listen),
+                       "tcp://10.0.0.%u:7500", n->id);
+        (void)snprintf(n->options.bootstrap, sizeof(n->options.bootstrap), "%s", founders);
+        (void)snprintf(n->options.zone, sizeof(n->options.zone), "z%u", n->id % 3);
+    }
 }
 
-struct sim_node *sim_node_new(uint32_t id, uint32_t shards)
+struct sim_node *sim_node_new(uint32_t id, uint32_t shards, const char *founders)
 {
     must(shards <= SIM_SHARDS_MAX);
     struct sim_node *n = mem_zalloc(1, sizeof(*n));
@@ -36,7 +50,7 @@ struct sim_node *sim_node_new(uint32_t id, uint32_t shards)
     n->host = world_host(name, true);
     n->host->dead = true;
     nodes[n->host->number] = n;
-    set_options(n);
+    set_options(n, founders);
     return n;
 }
 
@@ -69,7 +83,8 @@ static void turn(struct task *t)
     }
     check_turn(n, i);
     if (shard_failure(s) != FERRY_OK) {
-        sim_say("its store has failed: the process ends");
+        n->ended = shard_failure(s);
+        sim_say("the process ends: %s", ferry_err_name(n->ended));
         n->host->dead = true;
         bury(n, world_now());
         return;
@@ -82,18 +97,20 @@ static void turn(struct task *t)
 
 static bool make_shards(struct sim_node *n, struct err_text *e)
 {
-    struct shard_config config = {.options = &n->options, .context = n->context};
+    struct shard_config config = {.options = &n->options,
+                                  .context = n->context,
+                                  .seed = 1 + chance_below(UINT64_MAX - 1)};
     for (uint32_t i = 0; i < n->shard_count; i++) {
         char name[24];
         (void)snprintf(name, sizeof(name), "%s.%u", n->host->name, i);
         n->tasks[i] = task_new(n->host, name, turn, n);
         sim->current = n->tasks[i];
         config.index = i;
-        config.seed = chance_below(UINT64_MAX);
         if (shard_new(&config, &n->shards[i], e) != FERRY_OK) {
             return false;
         }
         config.cluster_id = shard_cluster_id(n->shards[0]);
+        config.incarnation = shard_incarnation(n->shards[0]);
     }
     return true;
 }
@@ -119,6 +136,10 @@ bool sim_node_start(struct sim_node *n)
 {
     must(!n->up);
     struct err_text e = {{0}};
+    if (n->ended == FERRY_ERR_OLD_FOLDER || n->ended == FERRY_ERR_NODE_REPLACED) {
+        sim_say("%s gets an empty folder, as its last words asked for", n->host->name);
+        sim_node_wipe(n);
+    }
     n->host->dead = false;
     n->host->paused = false;
     n->starts++;
@@ -139,6 +160,9 @@ bool sim_node_start(struct sim_node *n)
         shard_connect(n->shards[i], n->shards, n->shard_count);
         task_wake(n->tasks[i]);
     }
+    n->member = (raft_id)shard_incarnation(n->shards[0]) << 32 | n->id;
+    n->ended = FERRY_OK;
+    check_started(n);
     trace(n->id, n->starts);
     sim_say("%s starts", n->host->name);
     return true;
@@ -171,6 +195,21 @@ void sim_node_crash(struct sim_node *n)
     if (n->up) {
         n->keeps = chance_permille(500);
         bury(n, sim->now_us);
+    }
+}
+
+void sim_node_wipe(struct sim_node *n)
+{
+    must(!n->up);
+    n->ended = FERRY_OK;
+    for (uint32_t i = 0; i < n->shard_count; i++) {
+        char path[PATH_MAX_BYTES + 32];
+        sim_node_path(n, i, path, sizeof(path));
+        struct shadow *d = observe_disk(path);
+        sim_disk_wipe(path);
+        if (d != NULL) {
+            d->changed_below = true;
+        }
     }
 }
 

@@ -16,7 +16,6 @@
 
 #define DISKS_MAX   128
 #define PATH_MAX_   1100
-#define RESERVE_MIN 4096
 
 struct value {
     uint8_t *data; /* Owned. NULL: none. */
@@ -40,7 +39,8 @@ struct sim_group {
     size_t row_count, row_capacity;
 };
 
-enum undo_kind { UNDO_APPEND, UNDO_FRONT, UNDO_BACK, UNDO_REPLACE, UNDO_MARKS, UNDO_ROW };
+enum undo_kind { UNDO_APPEND, UNDO_FRONT, UNDO_BACK, UNDO_REPLACE, UNDO_MARKS, UNDO_ROW,
+                 UNDO_CLUSTER };
 
 struct undo {
     enum undo_kind kind;
@@ -70,14 +70,8 @@ struct store {
     uint64_t commits, written_bytes;
 };
 
-struct faults_of {
-    char path[PATH_MAX_];
-    struct sim_disk_faults faults;
-};
-
 static struct {
     struct sim_disk *disks[DISKS_MAX];
-    struct faults_of *faults[DISKS_MAX];
 } all;
 
 /* ---- Values and groups ---- */
@@ -266,7 +260,7 @@ static void forget_undo(struct sim_disk *d)
 
 static void undo_one(struct sim_disk *d, struct undo *u)
 {
-    struct sim_group *g = need_group(d, u->group);
+    struct sim_group *g = u->kind != UNDO_CLUSTER ? need_group(d, u->group) : NULL;
     switch (u->kind) {
     case UNDO_APPEND:
         mem_free(pop_back(g).data);
@@ -287,6 +281,9 @@ static void undo_one(struct sim_disk *d, struct undo *u)
             memcpy(g->marks, u->value.data, sizeof(g->marks));
         }
         mem_free(u->value.data);
+        break;
+    case UNDO_CLUSTER:
+        memset(&d->identity.cluster_id, 0, sizeof(d->identity.cluster_id));
         break;
     case UNDO_ROW:
         mem_free(set_row(g, u->key, u->key_bytes, u->value).data);
@@ -329,11 +326,36 @@ void sim_disks_init(void)
     memset(&all, 0, sizeof(all));
 }
 
+const char *sim_disks_root(void)
+{
+    return "/sim";
+}
+
+void sim_disks_make_folder(const char *path)
+{
+    (void)path;
+}
+
+void sim_disks_remove(long pid)
+{
+    (void)pid;
+}
+
+enum ferry_err sim_disk_before_commit(const char *path)
+{
+    (void)path; /* This store has its faults inside. */
+    return FERRY_OK;
+}
+
+void sim_disk_after_commit(const char *path)
+{
+    (void)path;
+}
+
 void sim_disks_fini(void)
 {
     for (size_t i = 0; i < DISKS_MAX; i++) {
         sim_disk_free(&all.disks[i]);
-        mem_free(all.faults[i]);
     }
 }
 
@@ -341,22 +363,6 @@ struct sim_disk *sim_disk_find(const char *path)
 {
     struct sim_disk **slot = slot_of_path(path);
     return slot != NULL ? *slot : NULL;
-}
-
-struct sim_disk_faults *sim_disk_faults(const char *path)
-{
-    size_t i = 0;
-    while (all.faults[i] != NULL && strcmp(all.faults[i]->path, path) != 0) {
-        must(++i < DISKS_MAX);
-    }
-    if (all.faults[i] == NULL) {
-        all.faults[i] = mem_zalloc(1, sizeof(*all.faults[i]));
-        must(all.faults[i] != NULL);
-        (void)snprintf(all.faults[i]->path, sizeof(all.faults[i]->path), "%s", path);
-        all.faults[i]->faults =
-            (struct sim_disk_faults){.commit_min_us = 200, .commit_max_us = 800};
-    }
-    return &all.faults[i]->faults;
 }
 
 bool sim_disk_crash(const char *path, int64_t when_us, bool keeps)
@@ -469,6 +475,7 @@ static enum ferry_err check_owner(const struct store_config *c, const struct sto
                                   struct err_text *e)
 {
     bool other = id->node_id != c->node_id || id->shard != c->shard || id->shards != c->shards ||
+                 (c->incarnation != 0 && c->incarnation != id->incarnation) ||
                  (!id_is_zero(&c->cluster_id) && !id_equal(&id->cluster_id, &c->cluster_id));
     return other ? err_set(e, FERRY_ERR_WRONG_NODE, "%s is another's", c->path) : FERRY_OK;
 }
@@ -482,10 +489,13 @@ static struct sim_disk *make_disk(const struct store_config *c)
     (void)snprintf(d->path, sizeof(d->path), "%s", c->path);
     d->identity = (struct store_identity){
         .format = STORE_FORMAT,
-        .cluster_id = id_is_zero(&c->cluster_id) ? id_random(&ids) : c->cluster_id,
+        .cluster_id =
+            id_is_zero(&c->cluster_id) && !c->no_cluster ? id_random(&ids) : c->cluster_id,
         .node_id = c->node_id,
         .shard = c->shard,
         .shards = c->shards,
+        .incarnation = c->incarnation != 0 ? c->incarnation
+                                           : 1 + (uint32_t)prng_below(&ids.prng, UINT32_MAX),
     };
     add_disk(d);
     return d;
@@ -533,6 +543,11 @@ struct ferry_id store_cluster_id(const struct store *store)
     return store->disk->identity.cluster_id;
 }
 
+uint32_t store_incarnation(const struct store *store)
+{
+    return store->disk->identity.incarnation;
+}
+
 enum ferry_err store_failure(const struct store *store, struct err_text *e)
 {
     return store->failed ? err_set(e, FERRY_ERR_STORE_FAILED, "%s", store->failure.text) : FERRY_OK;
@@ -552,15 +567,6 @@ enum ferry_err store_begin(struct store *store)
     return FERRY_OK;
 }
 
-static int64_t commit_time(const struct sim_disk_faults *f)
-{
-    if (f->stalled) {
-        return SIM_NEVER / 4;
-    }
-    int64_t us = chance_between(f->commit_min_us, f->commit_max_us);
-    return chance_permille((uint64_t)f->slow_permille) ? us + chance_between(0, f->slow_us) : us;
-}
-
 enum ferry_err store_commit(struct store *store)
 {
     struct store *s = store;
@@ -571,7 +577,7 @@ enum ferry_err store_commit(struct store *store)
     }
     s->writing = false;
     if (sim != NULL) {
-        task_spend(commit_time(s->faults));
+        task_spend(sim_disk_commit_time(s->faults));
         s->disk->durable_us = world_now();
     }
     if (s->faults->fail_next) {
@@ -616,14 +622,46 @@ enum ferry_err store_append(struct store *store, uint64_t group, uint64_t index,
     }
     struct sim_group *g = need_group(store->disk, group);
     must(index > 0 && index < UINT64_MAX && (g->count == 0 || index == last_index(g) + 1));
-    struct value v = {.size = layout_entry_bytes(entry)};
+    struct value v = {.size = store_entry_bytes(entry)};
     v.data = mem_alloc(v.size);
     must(v.data != NULL);
-    layout_entry_encode(v.data, entry);
+    store_entry_encode(v.data, entry);
     count_bytes(store, v.size);
     push_back(g, index, v);
     (void)note(store->disk, UNDO_APPEND, group, index);
     return FERRY_OK;
+}
+
+enum ferry_err store_replace_entry(struct store *store, uint64_t group, uint64_t index,
+                                   const struct store_entry *entry)
+{
+    enum ferry_err err = check_writing(store);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    struct value *v = entry_at(find_group(store->disk, group), index);
+    if (v == NULL) {
+        return FERRY_ERR_CORRUPT;
+    }
+    struct undo *u = note(store->disk, UNDO_REPLACE, group, index);
+    u->value = *v;
+    v->size = store_entry_bytes(entry);
+    v->data = mem_alloc(v->size);
+    must(v->data != NULL);
+    store_entry_encode(v->data, entry);
+    count_bytes(store, v->size);
+    return FERRY_OK;
+}
+
+enum ferry_err store_set_cluster(struct store *store, const struct ferry_id *cluster_id)
+{
+    enum ferry_err err = check_writing(store);
+    if (err == FERRY_OK) {
+        must(id_is_zero(&store->disk->identity.cluster_id) && !id_is_zero(cluster_id));
+        (void)note(store->disk, UNDO_CLUSTER, 0, 0);
+        store->disk->identity.cluster_id = *cluster_id;
+    }
+    return err;
 }
 
 enum ferry_err store_delete_entries(struct store *store, uint64_t group, uint64_t first,
@@ -817,7 +855,7 @@ enum ferry_err store_get_entry(struct store *store, uint64_t group, uint64_t ind
     }
     must(!store->writing);
     const struct value *v = entry_at(find_group(store->disk, group), index);
-    return v != NULL ? layout_entry_decode(bytes_of(v->data, v->size), entry)
+    return v != NULL ? store_entry_decode(bytes_of(v->data, v->size), entry)
                      : FERRY_ERR_OFFSET_OUT_OF_RANGE;
 }
 
