@@ -157,6 +157,7 @@ struct meta_node {
     uint32_t weight;  /* 0..RING_WEIGHT_MAX; of a known node meta_node_change's counts. */
     bool draining;    /* meta_node_register does not look at it. */
     uint32_t shards;
+    uint64_t member_index; /* The entry by which this member came; set by applying it. */
     char zone[RING_ZONE_BYTES];
     const char *client_endpoints; /* Of its shards, shard 0 first, joined by ' '. */
     const char *peer_endpoints;
@@ -212,6 +213,9 @@ struct meta_topic {
     uint32_t partitions, replicas;
     struct topic_settings settings;
     uint64_t first_group; /* Partition p is group first_group + p. */
+    /* The entry that made it; 0: not known, from before there were nodes. A node whose member came
+     * later is no founder of its groups. */
+    uint64_t created_index;
     /* Partition p is on placement[p * replicas ..]: node ids, preferred leader first. In force: a
      * move changes it when it is done. Owned, and behind the struct. Never NULL. A topic from
      * before there were nodes is on the first that registered. */

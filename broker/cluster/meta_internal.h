@@ -14,11 +14,11 @@ enum meta_table {
     META_TABLE_BASE = 1,      /* "" -> [applied, next group, next producer, last time, last token,
                                *        moves done] */
     META_TABLE_TOPICS = 2,    /* name -> [id, partitions, replicas, settings ×3, first group,
-                               *          [node id, ...]] */
+                               *          [node id, ...], created index] */
     META_TABLE_PRODUCERS = 3, /* name -> [producer id, epoch] */
     META_TABLE_SOURCES = 4,   /* source id, u32 lane -> [epoch, holder, ttl, checkpoint] */
     META_TABLE_NODES = 5,   /* u32 id -> [member, boot, boot id, weight, draining, emptying, shards,
-                             *            zone, client endpoints, peer endpoints] */
+                             *            zone, client endpoints, peer endpoints, member index] */
     META_TABLE_GONE = 6,    /* u64 member -> [] */
     META_TABLE_MOVES = 7,   /* u64 group -> [state, [node id, ...]] */
     META_TABLE_LEASES = 8,  /* name -> [holder, token, ttl] */

@@ -23,6 +23,7 @@ static void load_placement(struct unpack *u, struct topic_row *row)
     uint32_t nodes = row->topic.partitions * row->topic.replicas;
     if (unpack_has_more(u)) {
         u->failed = load_nodes(u, row->nodes, nodes) != nodes || u->failed;
+        row->topic.created_index = unpack_uint(u, UINT64_MAX);
     }
 }
 
@@ -120,6 +121,7 @@ static enum ferry_err load_node(struct bytes key, struct bytes value, bool *stop
     meta_take_text(n.zone, unpack_str(&u, RING_ZONE_BYTES - 1));
     meta_take_text(texts.client, unpack_str(&u, META_ENDPOINTS_MAX_BYTES));
     meta_take_text(texts.peer, unpack_str(&u, META_ENDPOINTS_MAX_BYTES));
+    n.member_index = unpack_uint(&u, UINT64_MAX);
     if (checked(&u) != FERRY_OK || key.size != 4 || m->node_count >= META_NODES_MAX) {
         return FERRY_ERR_CORRUPT;
     }

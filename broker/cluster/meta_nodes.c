@@ -371,6 +371,8 @@ static enum ferry_err take_in(struct meta *m, const struct meta_node *node)
     if (row == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
+    bool same = known != NULL && known->node.member == node->member;
+    row->node.member_index = same ? known->node.member_index : m->applying;
     enum ferry_err err = FERRY_OK;
     if (known != NULL) {
         err = replace_row(m, known, row);

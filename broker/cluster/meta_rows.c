@@ -64,7 +64,7 @@ static enum ferry_err write_topic(const struct meta_topic *t, struct store *stor
     struct buf row;
     bool is_placed = t->placement[0] != 0;
     buf_init(&row, ROW_MAX_BYTES);
-    pack_array(&row, is_placed ? 8 : 7);
+    pack_array(&row, is_placed ? 9 : 7);
     pack_id(&row, &t->id);
     pack_uint(&row, t->partitions);
     pack_uint(&row, t->replicas);
@@ -74,6 +74,7 @@ static enum ferry_err write_topic(const struct meta_topic *t, struct store *stor
     pack_uint(&row, t->first_group);
     if (is_placed) {
         pack_nodes(&row, t->placement, t->partitions * t->replicas);
+        pack_uint(&row, t->created_index);
     }
     return put_row(store, META_TABLE_TOPICS, bytes_of_string(t->name), &row);
 }
@@ -141,7 +142,7 @@ static enum ferry_err write_node(const struct node_row *n, struct store *store)
 {
     struct buf row;
     buf_init(&row, ROW_MAX_BYTES);
-    pack_array(&row, 10);
+    pack_array(&row, 11);
     pack_uint(&row, n->node.member);
     pack_uint(&row, n->node.boot);
     pack_uint(&row, n->node.boot_id);
@@ -152,6 +153,7 @@ static enum ferry_err write_node(const struct node_row *n, struct store *store)
     pack_str(&row, bytes_of_string(n->node.zone));
     pack_str(&row, bytes_of_string(n->node.client_endpoints));
     pack_str(&row, bytes_of_string(n->node.peer_endpoints));
+    pack_uint(&row, n->node.member_index);
     return put_numbered(store, META_TABLE_NODES, n->node.id, 4, &row);
 }
 

@@ -280,6 +280,7 @@ static enum ferry_err add_created(struct meta *m, struct topic_row **row)
         return err;
     }
     added->dirty = true;
+    added->topic.created_index = added->nodes[0] != 0 ? m->applying : 0;
     return meta_push_change(m, META_TOPIC_CREATED, &added->topic, added->topic.first_group, 0);
 }
 

@@ -53,7 +53,8 @@ struct partition_config {
     struct ferry_id topic_id;
     int32_t partition;
     raft_id self;
-    struct raft_members initial; /* As in replica_config. */
+    struct raft_members initial; /* As in replica_config, like these times. */
+    int64_t election_min_us, election_max_us, heartbeat_us;
     uint64_t seed;
     struct store *store;
     struct topic_settings settings;

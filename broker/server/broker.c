@@ -36,8 +36,7 @@ static enum ferry_err make_data_folder(const char *path, struct err_text *e)
 
 static enum ferry_err make_shards(struct broker *b, struct err_text *e)
 {
-    struct shard_config config = {
-        .options = &b->options, .context = b->context, .seed = (uint64_t)clock_monotonic_us()};
+    struct shard_config config = {.options = &b->options, .context = b->context};
     for (uint32_t i = 0; i < (uint32_t)b->options.shards; i++) {
         config.index = i;
         enum ferry_err err = shard_new(&config, &b->shards[i], e);
@@ -46,6 +45,7 @@ static enum ferry_err make_shards(struct broker *b, struct err_text *e)
         }
         b->count++;
         config.cluster_id = shard_cluster_id(b->shards[0]);
+        config.incarnation = shard_incarnation(b->shards[0]);
     }
     return FERRY_OK;
 }

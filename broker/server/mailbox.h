@@ -13,25 +13,26 @@
 
 enum mail_kind {
     /* To the shard of a group. */
-    MAIL_OPEN, /* Serve this partition, or go on with what the mail says of it; MAIL_OPENED. */
-    MAIL_DROP, /* No longer here: stop serving, delete the data; answered by MAIL_DROPPED. */
-    MAIL_KEEP, /* All partitions of this generation were told: the others are closed and, when
-                  `sweep`, their data is deleted. */
+    MAIL_OPEN,    /* Serve this partition, or go on with what the mail says of it; MAIL_OPENED. */
+    MAIL_DROP,    /* No longer here: stop serving, delete the data; answered by MAIL_DROPPED. */
+    MAIL_KEEP,    /* All partitions of this generation were told: the others are closed and, when
+                     `sweep`, their data is deleted. */
     MAIL_CLUSTER, /* The cluster that the node belongs to now. */
     MAIL_NODE,    /* A node is known, or has changed: `text` holds its record. */
     MAIL_NODE_GONE,
     /* To shard 0. */
     MAIL_OPENED,
     MAIL_DROPPED,
-    MAIL_LED,        /* A replica here leads its group and is ready. */
-    MAIL_MOVED,      /* The group's members are what they should be. */
+    MAIL_LED,   /* A replica here leads its group and is ready. */
+    MAIL_MOVED, /* The group's members are what they should be. */
 };
 
 struct mail {
     struct list node;
     enum mail_kind kind;
     uint64_t group;
-    struct ferry_id topic_id; /* Or cluster id. */
+    struct ferry_id topic_id;       /* Or cluster id. */
+    char topic[NAME_MAX_BYTES + 1]; /* OPEN. */
     int32_t partition;
     uint32_t generation;
     struct topic_settings settings;

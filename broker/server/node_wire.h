@@ -44,8 +44,8 @@ enum node_kind {
 /* A node as it tells of itself. */
 struct node_record {
     raft_id member;
-    uint64_t
-        boot; /* Starts of the folder in the upper half, a random number of this start below. */
+    uint64_t boot;    /* Starts of its folder, counted in it. */
+    uint64_t boot_id; /* Random, new with each start. */
     uint32_t weight, shards;
     struct bytes zone;
     struct bytes client, peer; /* Endpoints of its shards, shard 0 first, joined by ' '. */

@@ -254,7 +254,6 @@ void shard_turn(struct shard *s)
     s->counters.turns++;
     s->received_bytes = 0;
     s->send_bytes_left = SEND_TURN_BYTES;
-    shard_refill_copies(s);
     shard_receive_peers(s);
     receive_clients(s);
     shard_take_mail(s);

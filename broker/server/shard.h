@@ -52,7 +52,7 @@ void shard_connect(struct shard *s, struct shard *const *peers, uint32_t count);
 MUST_CHECK enum ferry_err shard_start(struct shard *s);
 void shard_stop(struct shard *s); /* Asks; shard_join waits. */
 void shard_join(struct shard *s);
-/* Asks it to hand its leaderships over; shard_led_count tells how many are left. */
+/* Asks it to hand its leaderships over; shard_has_left tells when it has. */
 void shard_leave(struct shard *s);
 
 /* One turn, and how long it may wait for the next when nothing arrives. For who steps a shard
@@ -65,7 +65,8 @@ int shard_wait_ms(const struct shard *s);
 /* Shard 0: the node serves clients. Alone: every partition is open and led; in a cluster: it knows
  * its cluster and has opened what is placed on it, led by whomever. */
 bool shard_is_ready(const struct shard *s);
-uint32_t shard_led_count(const struct shard *s); /* Groups with other members that it leads. */
+bool shard_has_left(
+    const struct shard *s); /* After shard_leave: others lead now, where others can. */
 /* Shard 0: how many of them could not be opened; the log says why. */
 uint32_t shard_unserved(const struct shard *s);
 /* FERRY_OK while it works; then what ended it. */
@@ -75,7 +76,7 @@ enum ferry_err shard_failure(const struct shard *s);
 
 struct ferry_id shard_cluster_id(const struct shard *s); /* Zero: of none yet. */
 uint32_t shard_incarnation(const struct shard *s);
-const char *shard_endpoint(const struct shard *s); /* As clients are told. */
+const char *shard_endpoint(const struct shard *s);      /* As clients are told. */
 const char *shard_peer_endpoint(const struct shard *s); /* As nodes are told; "" for none. */
 
 #endif

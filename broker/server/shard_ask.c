@@ -37,9 +37,8 @@ void shard_answer_reads(struct shard *s, struct seat *seat)
     while (!list_is_empty(&seat->reads)) {
         struct request *r = list_entry(seat->reads.next, struct request, parked);
         enum ferry_err err = replica_failure(seat->replica);
-        enum replica_read_state state = err == FERRY_OK
-                                            ? replica_read_done(seat->replica, r->read_number)
-                                            : REPLICA_READ_LOST;
+        enum replica_read_state state =
+            err == FERRY_OK ? replica_read_done(seat->replica, r->read_number) : REPLICA_READ_LOST;
         if (state == REPLICA_READ_WAITING && !seat->dropping) {
             return;
         }

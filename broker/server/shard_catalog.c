@@ -161,6 +161,7 @@ static bool post_partition(struct shard *s, const struct meta_topic *topic, uint
                         .partition = (int32_t)partition,
                         .generation = s->generation,
                         .settings = topic->settings};
+    memcpy(mail.topic, topic->name, sizeof(mail.topic));
     fill_founders(s, topic, partition, &mail);
     fill_target(s, &mail);
     mail.campaign = just_made && mail.target_count > 0 && mail.target[0] == self;
@@ -269,14 +270,7 @@ static void take_node(struct shard *s, uint32_t id)
     if (n == NULL) {
         shard_unlearn_node(s, id);
     } else {
-        struct node_record r = {.member = n->member,
-                                .boot = n->boot,
-                                .boot_id = n->boot_id,
-                                .weight = n->weight,
-                                .shards = n->shards,
-                                .zone = bytes_of_string(n->zone),
-                                .client = bytes_of_string(n->client_endpoints),
-                                .peer = bytes_of_string(n->peer_endpoints)};
+        struct node_record r = shard_record_of(n);
         shard_learn_node(s, &r);
     }
     if (s->meta_seat != NULL && s->meta_leads) {
@@ -293,7 +287,8 @@ static void take_all(struct shard *s)
     for (size_t i = s->node_count; i > 0; i--) {
         uint32_t id = s->nodes[i - 1]->id;
         if (meta_node_find(s->meta, id) == NULL && meta_node_count(s->meta) > 0 &&
-            id != node_of_member(s->self) && meta_member_is_gone(s->meta, s->nodes[i - 1]->member)) {
+            id != node_of_member(s->self) &&
+            meta_member_is_gone(s->meta, s->nodes[i - 1]->member)) {
             shard_unlearn_node(s, id);
         }
     }

@@ -1,5 +1,5 @@
-/* Deleting the data of partitions that are gone from here: a little with each transaction. What is left when the
- * process ends is found again by the sweep at the next start. */
+/* Deleting the data of partitions that are gone from here: a little with each transaction. What is
+ * left when the process ends is found again by the sweep at the next start. */
 #include "base/mem.h"
 #include "server/shard_internal.h"
 

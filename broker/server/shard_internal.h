@@ -43,7 +43,8 @@ struct seat {
     struct partition *partition; /* NULL for the metadata group. */
     enum ferry_err err;
     struct ferry_id topic_id;
-    int32_t index;       /* Partition of the topic. */
+    char topic[NAME_MAX_BYTES + 1]; /* Its name, and which partition of it this is. */
+    int32_t index;
     uint32_t generation; /* Of the catalog that named it last. */
     bool announced;      /* Shard 0 knows that it is open. */
     bool dropping;
@@ -66,7 +67,6 @@ struct seat {
     int64_t transfer_due_us;       /* Not before. */
     int64_t fenced_us;             /* When a member that went back was told so. */
     struct request *transfer;      /* PARTITION_TRANSFER under way. */
-    uint32_t transfer_to;
     int64_t transfer_until_us;
 };
 
@@ -115,9 +115,9 @@ struct rollout {
 /* A shard of another node, as this shard sees it. */
 struct far_shard {
     struct net_link *link;
-    int64_t retry_us;      /* No new link before. */
+    int64_t retry_us;       /* No new link before. */
     uint64_t unheard_bytes; /* Sent since it was last heard. */
-    uint64_t boot;         /* Of its process; 0: never heard. */
+    uint64_t boot;          /* Of its process; 0: never heard. */
     int64_t heard_us;
     bool silent;
 };
@@ -127,7 +127,7 @@ struct node {
     raft_id member;
     uint64_t boot, boot_id;
     uint32_t shards;
-    char *client, *peer; /* Endpoints of its shards, joined by ' '. */
+    char *client, *peer;   /* Endpoints of its shards, joined by ' '. */
     struct far_shard *far; /* `shards` of them; not used for this node itself. */
 };
 
@@ -174,9 +174,9 @@ struct shard_counters {
     uint64_t requests, errors, records_in, bytes_in, batches_in, fetch_bytes_out, turns;
     uint64_t duplicates, throttled, unsendable;
     uint64_t peer_frames_in, peer_bytes_in, peer_frames_out, peer_bytes_out;
-    uint64_t peer_refused;   /* Malformed, or of another cluster or life. */
-    uint64_t peer_dropped;   /* Not sent: no endpoint, or the link is full. */
-    uint64_t peer_no_room;   /* Entries not taken because the disk is full. */
+    uint64_t peer_refused; /* Malformed, or of another cluster or life. */
+    uint64_t peer_dropped; /* Not sent: no endpoint, or the link is full. */
+    uint64_t peer_no_room; /* Entries not taken because the disk is full. */
 };
 
 struct shard {
@@ -196,7 +196,7 @@ struct shard {
     atomic_bool ready;
     atomic_uint unserved; /* Shard 0: partitions that could not be opened at the start. */
     atomic_int failure;   /* enum ferry_err */
-    atomic_uint led_count; /* Groups with other members that are led here. */
+    atomic_bool left;     /* While leaving: no leadership is here that another could have. */
 
     struct map seats; /* struct seat, by group. */
     struct list touched;
@@ -213,11 +213,9 @@ struct shard {
     bool view_open;
     int64_t now_us, now_ms;
     int64_t watch_due_us;
-    size_t received_bytes; /* This turn. */
+    size_t received_bytes;  /* This turn. */
     size_t send_bytes_left; /* This turn. */
-    int64_t copy_bytes_left; /* Of snapshots, refilled with time; may be negative. */
-    int64_t copy_refilled_us;
-    uint32_t filling; /* Seats that count among the active moves. */
+    uint32_t filling;       /* Seats that count among the active moves. */
     struct shard_counters counters;
     int64_t started_us;
 
@@ -227,7 +225,7 @@ struct shard {
     struct net_server *peer_server; /* NULL: a node of its own. */
     char peer_endpoint[ENDPOINT_MAX_BYTES + 1];
     struct peer_outbox *outbox;
-    uint64_t boot; /* Of this shard's frames: random. */
+    uint64_t boot;       /* Of this shard's frames: random. */
     struct node **nodes; /* Sorted by id. */
     size_t node_count, node_capacity;
     struct net_message *frames; /* Held until the turn's commit. */
@@ -247,7 +245,7 @@ struct shard {
     struct map leaders; /* struct leader, by group. */
     struct list rollouts;
     struct list unknown_topics; /* Requests: METADATA of a topic that may only be new. */
-    uint32_t opening; /* Partitions not yet open at start-up. */
+    uint32_t opening;           /* Partitions not yet open at start-up. */
     uint32_t generation;
     bool catalog_sent; /* At least once. */
     bool swept;        /* The catalog was complete when it was sent. */
@@ -357,6 +355,8 @@ void shard_forget_nodes(struct shard *s);
  * than the one known is ignored. */
 void shard_learn_node(struct shard *s, const struct node_record *r);
 void shard_unlearn_node(struct shard *s, uint32_t id);
+/* Borrows the node's texts. */
+struct node_record shard_record_of(const struct meta_node *n);
 /* This node, as it tells of itself; the texts live in `client` and `peer`. Shard 0. */
 enum ferry_err shard_own_record(const struct shard *s, struct buf *client, struct buf *peer,
                                 struct node_record *r);
@@ -378,7 +378,6 @@ void shard_look_at_members(struct shard *s, struct seat *seat); /* Soon. */
 void shard_drive_moves(struct shard *s);
 void shard_stop_driving(struct shard *s, struct seat *seat); /* It leads no more. */
 void shard_hand_over(struct shard *s); /* While leaving: leaderships go to others. */
-void shard_refill_copies(struct shard *s);
 
 /* ---- shard_join.c ---- */
 enum ferry_err shard_begin_join(struct shard *s, struct err_text *e);

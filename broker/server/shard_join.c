@@ -16,8 +16,8 @@
  * may be old: partitions are opened by it (their own logs are right), but nothing is deleted.
  * DONE.
  *
- * A node alone (no node.peer_listen, or neither bootstrap nor join) is a cluster of its own from the
- * start, and registers with itself. */
+ * A node alone (no node.peer_listen, or neither bootstrap nor join) is a cluster of its own from
+ * the start, and registers with itself. */
 #include <stdio.h>
 
 #include "base/log.h"
@@ -152,14 +152,7 @@ static void learn_from_meta(struct shard *s)
 {
     const struct meta_node *n;
     for (size_t i = 0; (n = meta_node_at(s->meta, i)) != NULL; i++) {
-        struct node_record r = {.member = n->member,
-                                .boot = n->boot,
-                                .boot_id = n->boot_id,
-                                .weight = n->weight,
-                                .shards = n->shards,
-                                .zone = bytes_of_string(n->zone),
-                                .client = bytes_of_string(n->client_endpoints),
-                                .peer = bytes_of_string(n->peer_endpoints)};
+        struct node_record r = shard_record_of(n);
         shard_learn_node(s, &r);
     }
 }
@@ -276,8 +269,7 @@ static void send_to(struct shard *s, struct contact *c, enum node_kind kind, str
 {
     struct buf frame;
     struct err_text e;
-    if (c->link != NULL && c->asked_us > c->answered_us &&
-        s->now_us - c->asked_us > PATIENCE_US) {
+    if (c->link != NULL && c->asked_us > c->answered_us && s->now_us - c->asked_us > PATIENCE_US) {
         net_link_close(&c->link); /* With what it has queued: only the last question counts. */
     }
     if (c->link == NULL && net_link_open(s->config.context, c->endpoint, PEER_FRAME_MAX_BYTES,

@@ -99,10 +99,9 @@ static void tell_page(struct shard *s, const struct node_led *led, uint32_t coun
 {
     for (size_t i = 0; i < s->node_count; i++) {
         const struct node *n = s->nodes[i];
-        struct buf *b = n->member == s->self
-                            ? NULL
-                            : peer_outbox_begin_to(s->outbox, n->member, 0, META_GROUP,
-                                                   NODE_LEADERS);
+        struct buf *b = n->member == s->self ? NULL
+                                             : peer_outbox_begin_to(s->outbox, n->member, 0,
+                                                                    META_GROUP, NODE_LEADERS);
         if (b != NULL) {
             node_leaders_encode(b, led, count);
             peer_outbox_end(s->outbox);

@@ -43,8 +43,7 @@ static enum ferry_err open_listener(const struct shard *s, const char *option,
                                     struct err_text *e)
 {
     char address[ENDPOINT_MAX_BYTES + 16];
-    enum ferry_err err =
-        shard_address(&s->config, option, listen_at, address, sizeof(address), e);
+    enum ferry_err err = shard_address(&s->config, option, listen_at, address, sizeof(address), e);
     if (err == FERRY_OK) {
         err = net_server_open(s->config.context, address, config, server, e);
     }
@@ -129,8 +128,7 @@ static enum ferry_err open_store(struct shard *s, struct err_text *e)
     char path[PATH_MAX_BYTES + 32];
     (void)snprintf(path, sizeof(path), "%s/shard-%u", o->data, s->config.index);
     struct store_config config = {.path = path,
-                                  .no_cluster =
-                                      begins_without_cluster(o) || !shard_is_first(s),
+                                  .no_cluster = begins_without_cluster(o) || !shard_is_first(s),
                                   .incarnation = s->config.incarnation,
                                   .node_id = (uint32_t)o->node_id,
                                   .shard = s->config.index,
@@ -198,10 +196,8 @@ static enum ferry_err open_outbox(struct shard *s)
     if (!shard_is_clustered(s)) {
         return FERRY_OK;
     }
-    struct peer_outbox_config config = {.cluster_id = s->cluster_id,
-                                        .self = s->self,
-                                        .shard = s->config.index,
-                                        .boot = s->boot};
+    struct peer_outbox_config config = {
+        .cluster_id = s->cluster_id, .self = s->self, .shard = s->config.index, .boot = s->boot};
     return peer_outbox_new(&config, &s->outbox);
 }
 
@@ -261,7 +257,6 @@ enum ferry_err shard_new(const struct shard_config *config, struct shard **out, 
     init_parts(s);
     shard_read_clocks(s);
     s->started_us = s->now_us;
-    s->copy_refilled_us = s->now_us;
     enum ferry_err err = open_parts(s, e);
     if (err != FERRY_OK) {
         shard_free(&s);
@@ -361,8 +356,8 @@ static void *run(void *arg)
 {
     struct shard *s = arg;
     while (!atomic_load(&s->stop)) {
-        struct net_poll_item items[POLL_ITEMS + CONTACTS_MAX] = {
-            {.server = s->server, .fd = -1}, {.fd = s->mailbox.wake.fd}};
+        struct net_poll_item items[POLL_ITEMS + CONTACTS_MAX] = {{.server = s->server, .fd = -1},
+                                                                 {.fd = s->mailbox.wake.fd}};
         size_t count = 2;
         if (s->peer_server != NULL) {
             items[count++] = (struct net_poll_item){.server = s->peer_server, .fd = -1};
@@ -413,9 +408,9 @@ bool shard_is_ready(const struct shard *s)
     return atomic_load(&s->ready);
 }
 
-uint32_t shard_led_count(const struct shard *s)
+bool shard_has_left(const struct shard *s)
 {
-    return atomic_load(&s->led_count);
+    return atomic_load(&s->left);
 }
 
 uint32_t shard_unserved(const struct shard *s)

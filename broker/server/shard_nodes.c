@@ -187,6 +187,18 @@ void shard_forget_nodes(struct shard *s)
 
 /* ---- Shard 0: for all shards of the node ---- */
 
+struct node_record shard_record_of(const struct meta_node *n)
+{
+    return (struct node_record){.member = n->member,
+                                .boot = n->boot,
+                                .boot_id = n->boot_id,
+                                .weight = n->weight,
+                                .shards = n->shards,
+                                .zone = bytes_of_string(n->zone),
+                                .client = bytes_of_string(n->client_endpoints),
+                                .peer = bytes_of_string(n->peer_endpoints)};
+}
+
 static void post_node(struct shard *s, const struct node_record *r)
 {
     for (uint32_t i = 1; i < s->peer_count; i++) {
@@ -200,8 +212,7 @@ static void post_node(struct shard *s, const struct node_record *r)
 void shard_learn_node(struct shard *s, const struct node_record *r)
 {
     const struct node *n = shard_find_node(s, node_of_member(r->member));
-    bool older = n != NULL && n->member == r->member &&
-                 (r->boot < n->boot || is_same(n, r));
+    bool older = n != NULL && n->member == r->member && (r->boot < n->boot || is_same(n, r));
     if (older) {
         return;
     }

@@ -59,8 +59,7 @@ static void announce_open(struct shard *s, struct seat *seat)
 {
     enum ferry_err err = replica_failure(seat->replica);
     bool gave_up = err != FERRY_OK && atomic_load(&s->failure) == FERRY_OK;
-    if (seat->announced ||
-        !(gave_up || replica_is_ready(seat->replica) || !is_alone(s, seat))) {
+    if (seat->announced || !(gave_up || replica_is_ready(seat->replica) || !is_alone(s, seat))) {
         return;
     }
     seat->announced = true;
@@ -189,11 +188,12 @@ static void open_partition(struct shard *s, const struct mail *mail)
     struct err_text e = {{0}};
     seat->topic_id = mail->topic_id;
     seat->index = mail->partition;
+    memcpy(seat->topic, mail->topic, sizeof(seat->topic));
     set_target(s, seat, mail);
     /* It was moved away and comes back before all of it is deleted: the old data must be gone
      * first, so it is opened by the next catalog or the next start. */
-    seat->err = shard_is_dropped(s, mail->group) ? FERRY_ERR_NOT_READY
-                                                 : open_replica(s, seat, mail, &e);
+    seat->err =
+        shard_is_dropped(s, mail->group) ? FERRY_ERR_NOT_READY : open_replica(s, seat, mail, &e);
     if (seat->err != FERRY_OK) {
         log_line(LOG_ERROR, "shard", "partition %d (group %llu) is not served: %s", mail->partition,
                  (unsigned long long)mail->group,

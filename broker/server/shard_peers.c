@@ -1,8 +1,9 @@
 /* Frames to and from the shards of other nodes: who may say what, who is heard, who is silent.
  *
- * Liveness is by node and shard, not by group: each heartbeat every shard that this one knows gets a
- * frame, an empty one if need be. Who is silent for longer than the shortest election, or comes with
- * another boot id, wakes the quiet groups that it is in. Only then are groups looked through. */
+ * Liveness is by node and shard, not by group: each heartbeat every shard that this one knows gets
+ * a frame, an empty one if need be. Who is silent for longer than the shortest election, or comes
+ * with another boot id, wakes the quiet groups that it is in. Only then are groups looked through.
+ */
 #include <inttypes.h>
 
 #include "base/log.h"
@@ -102,7 +103,8 @@ static void tell_gone(struct shard *s, net_peer peer, raft_id member)
 static bool is_for_us(struct shard *s, net_peer peer, const struct peer_header *h, bool *joining)
 {
     if (h->to != 0 && h->to != s->self) {
-        refuse(s, h, "it is for another life of this node: the sender has not heard of the new one");
+        refuse(s, h,
+               "it is for another life of this node: the sender has not heard of the new one");
         return false;
     }
     *joining = h->to == 0 || id_is_zero(&h->cluster_id) || id_is_zero(&s->cluster_id);
@@ -190,8 +192,8 @@ static void take_node_item(struct shard *s, net_peer peer, const struct peer_hea
 static bool take_items(struct shard *s, net_peer peer, const struct peer_header *h,
                        struct bytes frame, bool joining)
 {
-    bool has_room = frame.size <= SMALL_ITEM_BYTES ||
-                    store_has_room(s->store, s->received_bytes + frame.size);
+    bool has_room =
+        frame.size <= SMALL_ITEM_BYTES || store_has_room(s->store, s->received_bytes + frame.size);
     bool held = false;
     size_t at = 0;
     struct peer_item item;
@@ -271,7 +273,8 @@ void shard_receive_peers(struct shard *s)
     if (s->peer_server == NULL) {
         return;
     }
-    /* All that a turn may hold: growing would move the messages, and small ones hold their bytes. */
+    /* All that a turn may hold: growing would move the messages, and small ones hold their bytes.
+     */
     if (s->frame_capacity < FRAMES_TURN_MAX &&
         !mem_grow((void **)&s->frames, &s->frame_capacity, FRAMES_TURN_MAX, sizeof(*s->frames))) {
         return;
@@ -319,14 +322,13 @@ static bool open_link(struct shard *s, const struct node *n, uint32_t shard, str
     if (far->link != NULL) {
         return true;
     }
-    if (s->now_us < far->retry_us ||
-        !node_endpoint(bytes_of_string(n->peer), shard, endpoint)) {
+    if (s->now_us < far->retry_us || !node_endpoint(bytes_of_string(n->peer), shard, endpoint)) {
         return false;
     }
     far->unheard_bytes = 0;
     far->retry_us = s->now_us + RETRY_US;
-    enum ferry_err err = net_link_open(s->config.context, endpoint, PEER_FRAME_MAX_BYTES,
-                                       &far->link, &e);
+    enum ferry_err err =
+        net_link_open(s->config.context, endpoint, PEER_FRAME_MAX_BYTES, &far->link, &e);
     if (err != FERRY_OK) {
         log_line(LOG_WARN, "peers", "node %u at %s: %s", n->id, endpoint, e.text);
     }
@@ -400,8 +402,9 @@ void shard_take_link_frame(struct shard *s, struct bytes frame, bool asked)
     bool same = id_is_zero(&s->cluster_id) || id_is_zero(&h.cluster_id) ||
                 id_equal(&s->cluster_id, &h.cluster_id);
     if (h.to != s->self || !same) {
-        refuse(s, &h, same ? "an answer to another life of this node"
-                           : "it is of another cluster: check node.bootstrap and node.join");
+        refuse(s, &h,
+               same ? "an answer to another life of this node"
+                    : "it is of another cluster: check node.bootstrap and node.join");
         return;
     }
     while (peer_frame_next(frame, &h, &at, &item)) {

@@ -85,8 +85,8 @@ static void refuse_append_cas(struct shard *s, struct request *r, enum ferry_err
 {
     struct buf b;
     s->counters.errors++;
-    refusal->error =
-        (struct error_reply){.detail = bytes_of_string(detail), .retry_after_ms = shard_retry_after(err)};
+    refusal->error = (struct error_reply){.detail = bytes_of_string(detail),
+                                          .retry_after_ms = shard_retry_after(err)};
     shard_begin_reply(r, &b, err);
     append_cas_refusal_encode(&b, refusal);
     shard_send_reply(s, r, &b);
@@ -119,7 +119,8 @@ static void handle_append_cas(struct shard *s, struct request *r, const struct f
     if (err != FERRY_OK) {
         char hint[ENDPOINT_MAX_BYTES + 1] = "";
         bool elsewhere = err == FERRY_ERR_NOT_LEADER && seat != NULL;
-        refuse_append_cas(s, r, err, &refusal, elsewhere ? shard_leader_hint(s, seat, hint) : e.text);
+        refuse_append_cas(s, r, err, &refusal,
+                          elsewhere ? shard_leader_hint(s, seat, hint) : e.text);
         return;
     }
     s->counters.batches_in++;

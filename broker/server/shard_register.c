@@ -80,14 +80,7 @@ static void answer_register(struct shard *s, net_peer peer, raft_id to,
     node_register_reply_encode(&body, r);
     for (uint32_t i = 0; i < r->record_count; i++) {
         const struct meta_node *n = meta_node_at(s->meta, i);
-        struct node_record record = {.member = n->member,
-                                     .boot = n->boot,
-                                     .boot_id = n->boot_id,
-                                     .weight = n->weight,
-                                     .shards = n->shards,
-                                     .zone = bytes_of_string(n->zone),
-                                     .client = bytes_of_string(n->client_endpoints),
-                                     .peer = bytes_of_string(n->peer_endpoints)};
+        struct node_record record = shard_record_of(n);
         node_record_encode(&body, &record);
     }
     if (buf_ok(&body)) {
@@ -125,8 +118,7 @@ static enum ferry_err log_registration(struct shard *s, struct request *r,
 {
     char client[NODE_ENDPOINTS_BYTES + 1], peer[NODE_ENDPOINTS_BYTES + 1];
     struct meta_node n = node_of_record(record, client, peer);
-    enum ferry_err err =
-        meta_node_register(s->meta, &n, s->now_ms, s->now_us, &r->meta_ticket, e);
+    enum ferry_err err = meta_node_register(s->meta, &n, s->now_ms, s->now_us, &r->meta_ticket, e);
     shard_touch(s, s->meta_seat);
     return err;
 }
