@@ -403,6 +403,43 @@ static void on_frame(const struct host *from, const struct host *to, struct byte
     }
 }
 
+static void show_replica(const struct sim_node *n, const struct replica *r)
+{
+    static const char *const states[] = {"following", "leading", "ready",
+                                         "installing", "damaged", "failed"};
+    const struct raft_members *m = replica_members(r);
+    (void)fprintf(stderr,
+                  "  node%u group %llu: %s, term %llu, first %llu, applied %llu, commit %llu, last "
+                  "%llu, leader node%u, quiet %d, voters",
+                  n->id, ULL(replica_group(r)), states[replica_state(r)], ULL(replica_term(r)),
+                  ULL(replica_first_index(r)), ULL(replica_applied(r)), ULL(replica_commit(r)),
+                  ULL(replica_last_index(r)), (uint32_t)replica_leader(r), replica_is_quiet(r));
+    for (uint32_t i = 0; i < m->voter_count; i++) {
+        (void)fprintf(stderr, " %x.%u", (uint32_t)(m->voters[i] >> 32), (uint32_t)m->voters[i]);
+    }
+    (void)fprintf(stderr, ", old voters %u, learners %u\n", m->old_voter_count, m->learner_count);
+}
+
+void check_show(void)
+{
+    for (uint32_t i = 0; i < all.node_count; i++) {
+        const struct sim_node *n = all.nodes[i];
+        (void)fprintf(stderr, "node%u is %x.%u, %s%s\n", n->id, (uint32_t)(n->member >> 32), n->id,
+                      n->up ? "up" : "down", n->host->paused ? ", paused" : "");
+        for (uint32_t k = 0; k < n->shard_count && n->up; k++) {
+            size_t at = 0;
+            for (const struct seat *seat; (seat = map_next(&n->shards[k]->seats, &at)) != NULL;) {
+                if (seat->replica != NULL) {
+                    show_replica(n, seat->replica);
+                } else {
+                    (void)fprintf(stderr, "  node%u group %llu: not open: %s\n", n->id,
+                                  ULL(seat->group), ferry_err_name(seat->err));
+                }
+            }
+        }
+    }
+}
+
 void checkers_init(struct sim_node **nodes, uint32_t node_count)
 {
     memset(&all, 0, sizeof(all));

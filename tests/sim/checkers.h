@@ -21,6 +21,8 @@ void check_started(const struct sim_node *n);
 /* After the healed phase: replicas that have applied the same hold the same. */
 void check_same_state(void);
 
+void check_show(void); /* What every replica says of itself, for people. */
+
 struct check_counters {
     uint64_t elections, commits, truncations, snapshots, repairs, transfers, joint, pre_votes, quiet,
         votes, damaged, learners;

@@ -71,6 +71,9 @@ static void make_nodes(struct run *r)
         uint32_t t = history_add_topic(&r->load.history, name, 1 + (uint32_t)chance_below(3));
         r->load.history.topics[t].retained = i == 2;
     }
+    r->load.relay_topic =
+        history_add_topic(&r->load.history, "relayed", 1 + (uint32_t)chance_below(2));
+    r->load.history.topics[history_add_topic(&r->load.history, "temp", 1)].loose = true;
 }
 
 static void start_programs(struct run *r)
@@ -82,6 +85,12 @@ static void start_programs(struct run *r)
         workload_start(&r->load, PROGRAM_READER);
     }
     workload_start(&r->load, PROGRAM_SUBSCRIBER);
+    for (uint64_t i = chance_below(3); i-- > 0;) {
+        workload_start(&r->load, PROGRAM_RELAY);
+    }
+    if (chance_permille(500)) {
+        workload_start(&r->load, PROGRAM_ADMIN);
+    }
 }
 
 static void run_world(struct run *r)
@@ -169,6 +178,9 @@ void run_seed(const struct run_options *options, struct run_result *result)
     checkers_init(r->nodes, r->node_count);
     run_world(r);
     mark_what_was(r);
+    if (r->world.ended && options->print) {
+        check_show();
+    }
     *result = (struct run_result){.end = r->world.end,
                                   .hash = r->world.hash,
                                   .events = r->world.events,

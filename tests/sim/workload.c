@@ -24,12 +24,6 @@ void workload_fini(struct workload *w)
 
 /* ---- A session's client ---- */
 
-struct session {
-    struct program *p;
-    struct ferry_client *client;
-    uint64_t outstanding;
-};
-
 static void on_report(const struct ferry_report *r, void *arg)
 {
     struct session *s = arg;
@@ -61,7 +55,7 @@ static void set_number(struct ferry_conf *conf, const char *name, int64_t number
     set(conf, name, text);
 }
 
-static bool session_open(struct session *s, struct program *p, const char *producer_name)
+bool session_open(struct session *s, struct program *p, const char *producer_name)
 {
     struct ferry_conf *conf;
     char detail[300];
@@ -88,7 +82,7 @@ static bool session_open(struct session *s, struct program *p, const char *produ
     return true;
 }
 
-static bool may_go_on(const struct program *p, int64_t until_us)
+bool session_may_go_on(const struct program *p, int64_t until_us)
 {
     return !p->load->stop && !sim->ended && world_now() < until_us;
 }
@@ -161,9 +155,11 @@ static void burst(struct session *s, uint32_t topic)
     }
 }
 
+/* Not the relays': its messages come from a table. */
 static uint32_t some_topic(const struct workload *w)
 {
-    return (uint32_t)chance_below(w->history.topic_count);
+    uint32_t t = (uint32_t)chance_below(w->history.topic_count - 1);
+    return t >= w->relay_topic ? t + 1 : t;
 }
 
 static void produce_session(struct program *p)
@@ -176,7 +172,7 @@ static void produce_session(struct program *p)
         return;
     }
     uint32_t topic = some_topic(p->load);
-    while (may_go_on(p, until)) {
+    while (session_may_go_on(p, until)) {
         burst(&s, topic);
         (void)ferry_poll(s.client, (int)chance_between(0, p->load->pause_us / SIM_MS));
         if (chance_permille(100)) {
@@ -208,7 +204,7 @@ static void begin_sessions(struct history_session sessions[HISTORY_PARTITIONS_MA
     }
 }
 
-static void note_err(struct program *p, const char *what, enum ferry_err err)
+void program_note(struct program *p, const char *what, enum ferry_err err)
 {
     if (err != FERRY_OK && err != FERRY_ERR_TIMEOUT) {
         sim_say("%s: %s", what, ferry_err_name(err));
@@ -222,7 +218,7 @@ static void read_on(struct program *p, struct ferry_consumer *consumer, uint32_t
 {
     struct history_session sessions[HISTORY_PARTITIONS_MAX];
     begin_sessions(sessions, topic);
-    while (may_go_on(p, until)) {
+    while (session_may_go_on(p, until)) {
         struct ferry_batch *batch;
         enum ferry_err err = ferry_consumer_fetch(consumer, (int)chance_between(1, 1000), &batch);
         if (err == FERRY_OK) {
@@ -237,7 +233,7 @@ static void read_on(struct program *p, struct ferry_consumer *consumer, uint32_t
                 if (err == FERRY_OK && next > state->acked) {
                     state->acked = next;
                 }
-                note_err(p, "commit", err);
+                program_note(p, "commit", err);
             }
             p->done++;
         } else if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE) {
@@ -248,7 +244,7 @@ static void read_on(struct program *p, struct ferry_consumer *consumer, uint32_t
             }
             begin_sessions(sessions, topic);
         } else {
-            note_err(p, "fetch", err);
+            program_note(p, "fetch", err);
             if (err != FERRY_ERR_TIMEOUT) {
                 return; /* As a program would: with another client. */
             }
@@ -296,7 +292,7 @@ static void read_session(struct program *p, bool subscribed)
         read_on(p, consumer, topic, until, subscribed);
         ferry_consumer_close(&consumer);
     } else {
-        note_err(p, "open", err);
+        program_note(p, "open", err);
         fiber_sleep(chance_between(0, SIM_SECOND));
     }
     ferry_close(&s.client, 0);
@@ -320,8 +316,11 @@ static void run_program(void *arg)
             read_session(p, true);
             break;
         case PROGRAM_RELAY:
+            relay_session(p);
+            break;
         case PROGRAM_ADMIN:
-            return;
+            admin_session(p);
+            break;
         }
         fiber_sleep(chance_between(0, SIM_SECOND));
     }
@@ -366,6 +365,9 @@ static void make_topics(void *arg)
     must(session_open(&s, p, NULL));
     for (uint32_t i = 0; i < w->history.topic_count; i++) {
         const struct history_topic *t = &w->history.topics[i];
+        if (t->loose) {
+            continue; /* The administrator's. */
+        }
         struct ferry_topic_spec spec = {.name = t->name,
                                         .partitions = t->partitions,
                                         .replicas = w->replicas,
@@ -373,7 +375,7 @@ static void make_topics(void *arg)
                                         .retention_bytes = t->retained ? 40000 : -1};
         enum ferry_err err;
         while ((err = ferry_topic_create(s.client, &spec, 5000)) != FERRY_OK && !sim->ended) {
-            note_err(p, "topic create", err);
+            program_note(p, "topic create", err);
             fiber_sleep(200 * SIM_MS);
         }
     }
@@ -393,7 +395,7 @@ static void write_everywhere(struct session *s)
 {
     struct history *h = &s->p->load->history;
     for (uint32_t t = 0; t < h->topic_count; t++) {
-        for (uint32_t i = 0; i < h->topics[t].partitions; i++) {
+        for (uint32_t i = 0; i < h->topics[t].partitions && !h->topics[t].loose; i++) {
             uint64_t number;
             do {
                 number = history_new(h, t, s->p->producer);
@@ -413,7 +415,7 @@ static void read_out(struct session *s, uint32_t topic)
     enum ferry_err err;
     while ((err = ferry_consumer_open(&consumer, s->client, h->topics[topic].name, NULL,
                                       FERRY_FROM_START, OPEN_MS)) != FERRY_OK) {
-        note_err(s->p, "open", err);
+        program_note(s->p, "open", err);
         fiber_sleep(200 * SIM_MS);
     }
     struct history_session sessions[HISTORY_PARTITIONS_MAX];
@@ -434,7 +436,7 @@ static void read_out(struct session *s, uint32_t topic)
             begin_sessions(sessions, topic);
             memset(first, 0xff, sizeof(first));
         } else {
-            note_err(s->p, "fetch", err);
+            program_note(s->p, "fetch", err);
         }
         if (ferry_consumer_at_end(consumer)) {
             break;
@@ -456,8 +458,11 @@ static void verify(void *arg)
     write_everywhere(&s);
     for (uint32_t t = 0; t < p->load->history.topic_count && !sim->ended; t++) {
         sim_say("reads %s out", p->load->history.topics[t].name);
-        read_out(&s, t);
+        if (!p->load->history.topics[t].loose) {
+            read_out(&s, t);
+        }
     }
+    relay_verify(&s);
     ferry_close(&s.client, 0);
     p->load->verified = true;
 }

@@ -30,8 +30,13 @@ struct subscription_state {
     int64_t acked, attempted;
 };
 
-struct relay_state {
-    uint64_t appended; /* Messages this source has made. */
+#define RELAY_ROWS_MAX 4000
+
+/* A table that relays read in order: row i of a partition is message rows[i]. The cursor in the
+ * partition counts the rows that are there. */
+struct relay_table {
+    uint64_t rows[RELAY_ROWS_MAX + 1]; /* From 1; 0: not made yet. */
+    uint64_t cursor;                   /* The greatest that was read from the broker. */
 };
 
 struct workload {
@@ -46,7 +51,25 @@ struct workload {
     uint32_t replicas;
     struct subscription_state subscriptions[HISTORY_TOPICS_MAX][HISTORY_PARTITIONS_MAX];
     int64_t pause_us; /* A producer's, between bursts: the greatest. */
+    uint32_t relay_topic;
+    struct relay_table relay[HISTORY_PARTITIONS_MAX];
 };
+
+/* ---- For the programs (workload.c, relay.c, admin.c) ---- */
+
+struct session {
+    struct program *p;
+    struct ferry_client *client;
+    uint64_t outstanding;
+};
+/* In the program's fiber. False: no client, which is said. */
+bool session_open(struct session *s, struct program *p, const char *producer_name);
+bool session_may_go_on(const struct program *p, int64_t until_us);
+void program_note(struct program *p, const char *what, enum ferry_err err); /* For people. */
+void relay_session(struct program *p);
+/* After everything has been read out: the cursors and the logs say the same. */
+void relay_verify(struct session *s);
+void admin_session(struct program *p);
 
 void workload_init(struct workload *w, const char *servers, uint32_t replicas);
 void workload_fini(struct workload *w);
