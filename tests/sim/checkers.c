@@ -48,6 +48,7 @@ static struct {
     struct claim **claims; /* Each owned. */
     size_t claim_count, claim_capacity;
     struct check_counters counters;
+    bool frames; /* Shown. */
 } all;
 
 #define ULL(x) ((unsigned long long)(x))
@@ -308,6 +309,14 @@ static void check_marks(const struct shadow *d, struct claim *c, const struct sh
     c->has_marks = true;
 }
 
+/* The node serves the group: it is not deleting it. */
+static bool serves(const struct sim_node *n, uint64_t group)
+{
+    const struct shard *s = n->shards[group % n->shard_count];
+    const struct seat *seat = s != NULL ? shard_find_seat(s, group) : NULL;
+    return seat != NULL && seat->replica != NULL && !seat->dropping;
+}
+
 static void on_commit(struct shadow *d)
 {
     const struct sim_node *n = sim_node_current();
@@ -319,7 +328,7 @@ static void on_commit(struct shadow *d)
         struct claim *c = claim_of(n->member, g->id);
         check_marks(d, c, g);
         uint64_t end = g->count > 0 ? shadow_last(g) : g->marks.trim_index;
-        if (!g->marks.installing && c->state != REPLICA_INSTALLING && c->checked > end) {
+        if (serves(n, g->id) && !g->marks.installing && c->state != REPLICA_INSTALLING && c->checked > end) {
             sim_fail(SIM_INVARIANT,
                      "INV-R11: %s, group %llu: committed entries up to %llu, now the log ends at "
                      "%llu",
@@ -381,12 +390,36 @@ static void check_message(const struct sim_node *n, const struct raft_message *m
     }
 }
 
+static void show_message(const struct raft_message *m, uint64_t group)
+{
+    static const char *const names[] = {"vote?", "vote", "append", "ack", "pre?", "pre", "now!"};
+    sim_say("group %llu to node%u: %s%s%s term %llu prev %llu.%llu +%u commit %llu match %llu seq "
+            "%llu",
+            ULL(group), (uint32_t)m->to, names[m->type], m->success ? " yes" : "",
+            m->quiet ? " quiet" : "", ULL(m->term), ULL(m->prev_index), ULL(m->prev_term),
+            m->entry_count, ULL(m->commit), ULL(m->match_index), ULL(m->sequence));
+}
+
+static void show_client_frame(const struct host *to, struct bytes frame)
+{
+    struct frame f;
+    struct err_text e;
+    if (frame_parse(frame, &f, &e) == FERRY_OK) {
+        sim_say("%s %s %llu to %s: %s, %zu+%zu bytes", command_name(f.command),
+                f.kind == FRAME_REQUEST ? "request" : "reply", ULL(f.request_id), to->name,
+                ferry_err_name((enum ferry_err)f.status), f.body.size, f.attachment.size);
+    }
+}
+
 static void on_frame(const struct host *from, const struct host *to, struct bytes frame, bool up)
 {
     (void)up;
     struct sim_node *n = sim_node_current();
     struct peer_header h;
     struct err_text e;
+    if (all.frames && (!from->is_node || !to->is_node)) {
+        show_client_frame(to, frame);
+    }
     if (!from->is_node || !to->is_node || n == NULL || n->host != from ||
         peer_frame_parse(frame, &h, &e) != FERRY_OK) {
         return;
@@ -399,6 +432,9 @@ static void on_frame(const struct host *from, const struct host *to, struct byte
         all.counters.snapshots += item.kind == PEER_SNAPSHOT_END;
         if (item.kind == PEER_RAFT && peer_take_raft(&item, h.to, &m) == FERRY_OK) {
             check_message(n, &m.message, item.group);
+            if (all.frames) {
+                show_message(&m.message, item.group);
+            }
         }
     }
 }
@@ -440,9 +476,10 @@ void check_show(void)
     }
 }
 
-void checkers_init(struct sim_node **nodes, uint32_t node_count)
+void checkers_init(struct sim_node **nodes, uint32_t node_count, bool frames)
 {
     memset(&all, 0, sizeof(all));
+    all.frames = frames;
     all.nodes = nodes;
     all.node_count = node_count;
     observe_on(on_commit, NULL);

@@ -13,7 +13,8 @@
 
 #include "sim/sim_node.h"
 
-void checkers_init(struct sim_node **nodes, uint32_t node_count);
+/* `frames`: what nodes say to each other is shown (when verbose). */
+void checkers_init(struct sim_node **nodes, uint32_t node_count, bool frames);
 void checkers_fini(void);
 void check_turn(struct sim_node *n, uint32_t shard);
 /* The node has started anew: what it knew only in memory may be less. `wiped`: on disk as well. */

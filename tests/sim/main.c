@@ -1,6 +1,6 @@
 /* sim: runs seeds.
  *
- *   sim --seed N [--verbose] [--nodes N] [--seconds N] [--no-faults] [--twice]
+ *   sim --seed N [--verbose [--frames]] [--nodes N] [--seconds N] [--no-faults] [--twice]
  *   sim --seeds FROM..TO [--jobs N] [--cover] [--ledger FILE] [--stop-after FAILURES]
  *
  * One seed is one process. The exit code of one seed is its end (world.h); of many it is the first
@@ -270,6 +270,7 @@ static bool take_flag(const char *name, struct options *o)
         const char *name;
         bool *flag;
     } flags[] = {{"--verbose", &o->run.verbose},
+                 {"--frames", &o->run.frames},
                  {"--no-faults", &o->run.no_faults},
                  {"--cover", &o->cover},
                  {"--twice", &o->twice}};

@@ -175,7 +175,7 @@ void run_seed(const struct run_options *options, struct run_result *result)
         r->swarm.seconds = options->seconds;
     }
     make_nodes(r);
-    checkers_init(r->nodes, r->node_count);
+    checkers_init(r->nodes, r->node_count, options->frames);
     run_world(r);
     mark_what_was(r);
     if (r->world.ended && options->print) {

@@ -7,7 +7,7 @@
 
 struct run_options {
     uint64_t seed;
-    bool verbose;
+    bool verbose, frames;
     uint32_t nodes;  /* 0: the seed says. */
     int64_t seconds; /* Of faults; 0: the seed says. */
     bool no_faults;

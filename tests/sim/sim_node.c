@@ -27,6 +27,7 @@ static void set_options(struct sim_node *n, const char *founders)
     n->options.topic_retention_ms = 0;
     (void)snprintf(n->options.data, sizeof(n->options.data), "%s/%u", sim_disks_root(), n->id);
     sim_disks_make_folder(n->options.data);
+    n->options.weight = 1;
     n->options.store_grow_bytes = 1 << 20;
     n->options.store_reserve_bytes = 1 << 20;
     (void)snprintf(n->options.endpoint, sizeof(n->options.endpoint), "tcp://10.0.0.%u:7400", n->id);

@@ -130,7 +130,7 @@ static void repeat(struct session *s)
     for (uint64_t n = h->count; n-- > 1 && h->count - n < REPEAT_OF;) {
         const struct history_message *m = &h->messages[n];
         if (n % 4 == 0 && m->attempts > 0 && m->state != HISTORY_NOT_STORED &&
-            !h->topics[m->topic].loose) {
+            m->topic != s->p->load->relay_topic && !h->topics[m->topic].loose) {
             send(s, n, FERRY_PARTITION_ANY, true);
             return;
         }
@@ -206,7 +206,7 @@ static void begin_sessions(struct history_session sessions[HISTORY_PARTITIONS_MA
 
 void program_note(struct program *p, const char *what, enum ferry_err err)
 {
-    if (err != FERRY_OK && err != FERRY_ERR_TIMEOUT) {
+    if (err != FERRY_OK) {
         sim_say("%s: %s", what, ferry_err_name(err));
     }
     p->last_err = err;
@@ -431,6 +431,8 @@ static void read_out(struct session *s, uint32_t topic)
                 first[partition] = ferry_batch_first_offset(batch);
             }
             take_batch(s->p, batch, sessions);
+            sim_say("read %s/%d up to %lld", h->topics[topic].name, partition,
+                    (long long)ferry_batch_next_offset(batch));
             ferry_batch_free(&batch);
         } else if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE) {
             begin_sessions(sessions, topic);
