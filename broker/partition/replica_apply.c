@@ -146,7 +146,8 @@ bool replica_wants_stored(const struct replica *r)
         return false;
     }
     bool applies = r->applied < raft_commit_index(r->raft) && !repair_is_damaged(r);
-    return applies || r->after_sync.count > 0 || r->repair.remute;
+    bool confirms = r->read_confirmed > r->read_done && r->applied >= r->read_index;
+    return applies || confirms || r->after_sync.count > 0 || r->repair.remute;
 }
 
 static void settle_reads(struct replica *r)
