@@ -307,14 +307,6 @@ static uint32_t flush_rows(const void *machine)
     return 1; /* Few and small: time and entries decide. */
 }
 
-static const struct machine_ops meta_ops = {.apply = apply,
-                                            .role_changed = role_changed,
-                                            .flush = flush,
-                                            .flush_rows = flush_rows,
-                                            .next_offset = next_offset};
-
-/* ---- Opening and closing ---- */
-
 /* Everything that rows say, as before the first entry. */
 static void init_tables(struct meta *m)
 {
@@ -351,6 +343,26 @@ static void free_tables(struct meta *m)
         mem_free(list_entry(n, struct dead_row, node));
     }
 }
+
+/* A snapshot was installed. Nobody waits: this is no leader. */
+static enum ferry_err load(void *machine, struct store *store, uint64_t *applied, int64_t *offset)
+{
+    struct meta *m = machine;
+    free_tables(m);
+    init_tables(m);
+    *offset = 0; /* Its log holds no records. */
+    enum ferry_err err = meta_rows_load(m, store, applied);
+    return err != FERRY_OK ? err : meta_push_change(m, META_ALL_CHANGED, NULL, 0, 0);
+}
+
+static const struct machine_ops meta_ops = {.apply = apply,
+                                            .role_changed = role_changed,
+                                            .flush = flush,
+                                            .flush_rows = flush_rows,
+                                            .next_offset = next_offset,
+                                            .load = load};
+
+/* ---- Opening and closing ---- */
 
 static struct meta *new_meta(const struct meta_config *config)
 {
@@ -394,7 +406,11 @@ enum ferry_err meta_open(const struct meta_config *config, int64_t now_us, struc
     enum ferry_err err = load_first(m, &applied, e);
     if (err == FERRY_OK) {
         struct replica_config r = {.group = META_GROUP,
-                                   .self = (uint32_t)config->self,
+                                   .self = config->self,
+                                   .initial = config->initial,
+                                   .election_min_us = config->election_min_us,
+                                   .election_max_us = config->election_max_us,
+                                   .heartbeat_us = config->heartbeat_us,
                                    .seed = config->seed,
                                    .store = config->store,
                                    .ops = &meta_ops,

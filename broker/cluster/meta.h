@@ -113,7 +113,7 @@ void meta_tick(struct meta *m, int64_t now_ms, int64_t now_us);
 int64_t meta_deadline_us(const struct meta *m); /* RAFT_NEVER: none. */
 
 /* ---- Requests; as in partition.h: FERRY_OK means the ticket waits (t->waits) or is answered. All:
- * NOT_READY, STORE_FAILED, THROTTLED, NO_MEMORY; and as the ticket's answer NOT_LEADER. Text and
+ * NOT_LEADER (also as the ticket's answer), NOT_READY, STORE_FAILED, THROTTLED, NO_MEMORY. Text and
  * bytes are borrowed for the call. */
 
 /* `spec` is complete (no zeroes that mean a default), but for replicas: 0 is 3, or as many as there

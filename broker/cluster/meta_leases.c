@@ -284,7 +284,7 @@ enum ferry_err meta_lease_acquire(struct meta *m, struct bytes name, struct byte
         return FERRY_ERR_INVALID_ARGUMENT;
     }
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     meta_wait_out(m, now_us);
     if (m->lease_count >= META_LEASES_MAX && meta_lease_row(m, name) == NULL) {
@@ -318,7 +318,7 @@ enum ferry_err meta_lease_renew(struct meta *m, struct bytes name, struct bytes 
         return FERRY_ERR_INVALID_ARGUMENT;
     }
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     meta_wait_out(m, now_us);
     struct lease *l = meta_lease_row(m, name);
@@ -359,7 +359,7 @@ enum ferry_err meta_lease_release(struct meta *m, struct bytes name, struct byte
                                   struct meta_ticket *t)
 {
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     meta_wait_out(m, now_us);
     struct lease *l = meta_lease_row(m, name);

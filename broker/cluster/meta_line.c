@@ -127,6 +127,10 @@ enum ferry_err meta_confirm_ask(struct meta *m, struct meta_ticket *t, enum meta
     if (!buf_ok(&t->payload)) {
         return FERRY_ERR_NO_MEMORY;
     }
+    enum ferry_err err = replica_read(m->replica, now_us, &t->read_number);
+    if (err != FERRY_OK) {
+        return err;
+    }
     t->confirms = what;
     t->ttl_ms = ttl_ms;
     t->asked_us = now_us;
@@ -158,12 +162,28 @@ static enum ferry_err renew_worker(struct meta *m, const struct meta_ticket *t)
     return FERRY_OK;
 }
 
+static enum ferry_err renew(struct meta *m, const struct meta_ticket *t)
+{
+    return t->confirms == META_CONFIRM_LEASE ? renew_lease(m, t) : renew_worker(m, t);
+}
+
+static enum replica_read_state ask_state(const struct meta *m, const struct meta_ticket *t)
+{
+#ifdef MUT_56 /* a renewal is answered without asking the others */
+    return REPLICA_READ_DONE;
+#endif
+    return replica_read_done(m->replica, t->read_number);
+}
+
 void meta_confirm_tick(struct meta *m)
 {
     while (!list_is_empty(&m->confirming)) {
         struct meta_ticket *t = list_entry(m->confirming.next, struct meta_ticket, base.node);
+        enum replica_read_state state = ask_state(m, t);
+        if (state == REPLICA_READ_WAITING) {
+            return; /* Those behind it were asked later. */
+        }
         list_remove(&t->base.node);
-        meta_answer(m, t,
-                    t->confirms == META_CONFIRM_LEASE ? renew_lease(m, t) : renew_worker(m, t));
+        meta_answer(m, t, state == REPLICA_READ_DONE ? renew(m, t) : FERRY_ERR_NOT_LEADER);
     }
 }

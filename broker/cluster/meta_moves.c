@@ -237,7 +237,7 @@ enum ferry_err meta_apply_plan(struct meta *m, uint64_t plan_id, int64_t now_ms,
                                struct meta_ticket *t)
 {
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     if (m->move_count > 0) {
         return FERRY_ERR_MOVES_RUNNING;
@@ -563,7 +563,7 @@ enum ferry_err meta_abort_moves(struct meta *m, int64_t now_ms, int64_t now_us,
                                 struct meta_ticket *t)
 {
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     if (m->move_count == 0 && !is_emptying(m)) {
         return FERRY_OK;
@@ -613,7 +613,7 @@ enum ferry_err meta_move_done(struct meta *m, uint64_t group, const uint32_t *no
                               int64_t now_ms, int64_t now_us, struct meta_ticket *t)
 {
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     const struct meta_move *move = meta_move_of(m, group);
     if (move == NULL || !is_reached(move, nodes, count)) {

@@ -306,7 +306,7 @@ enum ferry_err meta_node_register(struct meta *m, const struct meta_node *node, 
         return err;
     }
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     err = check_life(m, node);
     if (err == FERRY_ERR_LIMIT_REACHED) {
@@ -439,7 +439,7 @@ enum ferry_err meta_node_change(struct meta *m, uint32_t id, enum meta_node_chan
         return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "no such change of a node");
     }
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     enum ferry_err err = check_change(m, id, kind, weight, e);
     if (err != FERRY_OK) {

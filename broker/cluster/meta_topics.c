@@ -113,6 +113,14 @@ static void remove_at(struct topic_row **rows, size_t count, size_t at)
     memmove(rows + at, rows + at + 1, (count - at - 1) * sizeof(*rows));
 }
 
+static void take_groups(struct meta *m, const struct meta_topic *topic)
+{
+    uint64_t after = topic->first_group + topic->partitions;
+    m->next_group = after > m->next_group ? after : m->next_group;
+    m->proposed_next_group =
+        m->next_group > m->proposed_next_group ? m->next_group : m->proposed_next_group;
+}
+
 enum ferry_err meta_topic_add(struct meta *m, struct topic_row **row)
 {
     const struct meta_topic *topic = &(*row)->topic;
@@ -125,8 +133,7 @@ enum ferry_err meta_topic_add(struct meta *m, struct topic_row **row)
     insert(m->topics, m->topic_count, lower_bound(m, bytes_of_string(topic->name)), *row);
     insert(m->groups, m->topic_count, group_bound(m, topic->first_group), *row);
     m->topic_count++;
-    uint64_t after = topic->first_group + topic->partitions;
-    m->next_group = after > m->next_group ? after : m->next_group;
+    take_groups(m, topic);
     *row = NULL;
     return FERRY_OK;
 }
@@ -304,8 +311,7 @@ enum ferry_err meta_apply_create(struct meta *m, struct unpack *u)
         mem_free(row);
         return err;
     }
-    uint64_t after = row->topic.first_group + row->topic.partitions;
-    m->next_group = after > m->next_group ? after : m->next_group;
+    take_groups(m, &row->topic); /* Also when nothing comes of it: never again. */
     const struct meta_topic *found = meta_topic_find(m, bytes_of_string(row->topic.name));
     if (found != NULL) {
         err = answer_found(m, found, &row->topic);
@@ -441,7 +447,10 @@ enum ferry_err meta_topic_create(struct meta *m, const struct topic_create_reque
     if (err != FERRY_OK) {
         return err;
     }
-    if (!replica_is_ready(m->replica) || m->node_count == 0) {
+    if (!replica_is_ready(m->replica)) {
+        return replica_check_leader(m->replica);
+    }
+    if (m->node_count == 0) {
         return FERRY_ERR_NOT_READY;
     }
     const struct meta_topic *topic = meta_topic_find(m, spec->name);
@@ -468,7 +477,7 @@ enum ferry_err meta_topic_delete(struct meta *m, struct bytes name, int64_t now_
                                  struct meta_ticket *t)
 {
     if (!replica_is_ready(m->replica)) {
-        return FERRY_ERR_NOT_READY;
+        return replica_check_leader(m->replica);
     }
     if (meta_topic_find(m, name) == NULL) {
         return FERRY_ERR_UNKNOWN_TOPIC;

@@ -95,7 +95,10 @@ enum ferry_err meta_worker_id(struct meta *m, struct bytes holder, uint32_t ttl_
     if (!meta_ttl_is_valid(ttl_ms)) {
         return FERRY_ERR_INVALID_ARGUMENT;
     }
-    if (!replica_is_ready(m->replica) || is_on_the_way(m, checksum_of(holder.data, holder.size))) {
+    if (!replica_is_ready(m->replica)) {
+        return replica_check_leader(m->replica);
+    }
+    if (is_on_the_way(m, checksum_of(holder.data, holder.size))) {
         return FERRY_ERR_NOT_READY;
     }
     meta_wait_out(m, now_us);

@@ -82,11 +82,18 @@ void cursor_apply(struct source_cursor *c, uint64_t version, uint64_t epoch, str
 
 void cursors_forget(struct cursors *t)
 {
+    size_t kept = 0;
     for (size_t i = 0; i < t->count; i++) {
         struct source_cursor *c = t->items[i];
+        if (c->applied_version == 0) {
+            mem_free(c); /* Only ever proposed: it must not take the place of one that is. */
+            continue;
+        }
+        t->items[kept++] = c;
         cursor_note(c, c->applied_version, c->applied_epoch,
                     bytes_of(c->applied_blob, c->applied_blob_bytes));
     }
+    t->count = kept;
 }
 
 /* ---- Rows: [version, epoch, blob] ---- */

@@ -15,6 +15,9 @@ struct recent_id {
     int64_t time_ms;
     uint64_t index;
     struct list node;
+    /* The same id of an earlier, or later, entry that is still here: the window of the earlier had
+     * passed. The map has the latest. */
+    struct recent_id *older, *newer;
 };
 
 void ids_init(struct ids *t)
@@ -75,7 +78,18 @@ enum ferry_err ids_find(const struct ids *t, struct store *store, uint64_t group
 
 static void drop(struct ids *t, struct recent_id *r)
 {
-    map_remove(&t->recent, hash_of(&r->id), r);
+    if (r->newer != NULL) {
+        r->newer->older = r->older;
+    } else {
+        map_remove(&t->recent, hash_of(&r->id), r);
+    }
+    if (r->older != NULL) {
+        r->older->newer = r->newer;
+    }
+    if (r->newer == NULL && r->older != NULL) {
+        /* It takes the place that was just given free. */
+        must(map_add(&t->recent, hash_of(&r->id), r->older));
+    }
     list_remove(&r->node);
     mem_free(r);
     t->count--;
@@ -85,11 +99,10 @@ enum ferry_err ids_note(struct ids *t, const struct ferry_id *id, int64_t offset
                         uint64_t index)
 {
     struct recent_id *old = map_find(&t->recent, hash_of(id), has_id, id);
-    if (old != NULL) {
-        if (old->index == index) {
+    for (const struct recent_id *same = old; same != NULL; same = same->older) {
+        if (same->index == index) {
             return FERRY_OK;
         }
-        drop(t, old); /* Its window has passed: the id counts from now on as new. */
     }
     struct recent_id *r = mem_zalloc(1, sizeof(*r));
     if (r == NULL) {
@@ -97,7 +110,13 @@ enum ferry_err ids_note(struct ids *t, const struct ferry_id *id, int64_t offset
     }
     *r = (struct recent_id){.id = *id, .offset = offset, .time_ms = time_ms, .index = index};
     list_init(&r->node);
-    if (!map_add(&t->recent, hash_of(id), r)) {
+    if (old != NULL) {
+        /* Its window has passed: the id counts from now on as new. */
+        map_remove(&t->recent, hash_of(id), old);
+        r->older = old;
+        old->newer = r;
+        must(map_add(&t->recent, hash_of(id), r));
+    } else if (!map_add(&t->recent, hash_of(id), r)) {
         mem_free(r);
         return FERRY_ERR_NO_MEMORY;
     }
@@ -209,7 +228,10 @@ enum ferry_err ids_flush(struct ids *t, struct store *store, uint64_t group, uin
         if (r->index > applied) {
             break;
         }
-        err = write_rows(r, store, group);
+        /* One that is over already: another replica may have written and deleted it by now. */
+        if (r->time_ms >= t->expire_before_ms) {
+            err = write_rows(r, store, group);
+        }
         drop(t, r);
         t->disk_has_rows = true;
     }

@@ -76,7 +76,11 @@ static enum ferry_err apply_ids(struct partition *p, uint64_t index,
         }
         struct ferry_id id = batch_id(batch, h, i);
         if (!id_is_zero(&id)) {
-            enum ferry_err err = ids_note(&p->ids, &id, offset, entry->append_time_ms, index);
+            int64_t time_ms = entry->append_time_ms;
+#ifdef MUT_34 /* How long an id counts is told by each replica's own clock. */
+            time_ms += (int64_t)p->config.self;
+#endif
+            enum ferry_err err = ids_note(&p->ids, &id, offset, time_ms, index);
             if (err != FERRY_OK) {
                 return err;
             }
@@ -92,16 +96,13 @@ static enum ferry_err apply_batch(struct partition *p, uint64_t index,
     struct batch_header h;
     batch_header_read(entry->payload, &h);
     if (h.producer_id != 0) {
-        if (!producers_has_noted(&p->producers, h.producer_id, index)) {
-            enum ferry_err err = producers_reserve(&p->producers, h.producer_id);
-            if (err != FERRY_OK) {
-                return err;
-            }
-            /* What the proposer noted, and answered: no offset when nothing was kept. */
-            int64_t base_offset = entry->skip_count == h.count ? -1 : entry->base_offset;
-            producers_note(&p->producers, &h, index, base_offset, entry->append_time_ms);
+        enum ferry_err err = producers_reserve(&p->producers, h.producer_id);
+        if (err != FERRY_OK) {
+            return err;
         }
-        producers_apply(&p->producers, &h, index);
+        /* What the proposer answered: no offset when nothing was kept. */
+        int64_t base_offset = entry->skip_count == h.count ? -1 : entry->base_offset;
+        producers_apply(&p->producers, &h, index, base_offset, entry->append_time_ms);
     }
     return apply_ids(p, index, entry, entry->payload, &h);
 }
@@ -233,7 +234,7 @@ static void role_changed(void *machine, bool ready)
 {
     struct partition *p = machine;
     uint64_t applied = p->replica != NULL ? replica_applied(p->replica) : 0;
-    producers_forget(&p->producers, applied);
+    producers_forget(&p->producers);
     cursors_forget(&p->cursors);
     ids_forget(&p->ids, applied);
     p->proposed_next_offset = p->next_offset;
@@ -273,7 +274,7 @@ static enum ferry_err flush(void *machine, struct store *store)
     uint64_t applied = replica_applied(p->replica);
     enum ferry_err err = flush_base(p, store);
     if (err == FERRY_OK) {
-        err = producers_flush(&p->producers, store, p->config.group, applied);
+        err = producers_flush(&p->producers, store, p->config.group);
     }
     if (err == FERRY_OK) {
         err = cursors_flush(&p->cursors, store, p->config.group);

@@ -11,17 +11,26 @@ struct producer_batch {
     uint64_t index;
 };
 
+/* Oldest first; the newest ones. */
+struct batch_list {
+    uint32_t count;
+    struct producer_batch items[PRODUCER_BATCHES];
+};
+
+/* What is applied is made of applied entries alone, so it is the same on every replica; what a
+ * leader has proposed stands beside it. */
 struct producer {
     uint64_t id;
-    uint32_t epoch;         /* Proposed ones included. */
-    uint64_t next_sequence; /* Proposed ones included. */
     uint32_t applied_epoch;
     uint64_t applied_next_sequence;
+    int64_t applied_time_ms;
+    struct batch_list applied; /* Of applied_epoch. */
+    /* With what is proposed. */
+    uint32_t epoch;
+    uint64_t next_sequence;
     int64_t last_time_ms;
-    uint32_t batch_count; /* In use, oldest first. */
-    struct producer_batch batches[PRODUCER_BATCHES];
-    bool removed;
-    struct list node; /* In dirty or removed; alone when clean. */
+    struct batch_list proposed; /* Of `epoch`. */
+    struct list node;           /* In dirty or removed; alone when clean. */
 };
 
 #define PRODUCER_ROW_MAX_BYTES 1024u
@@ -56,16 +65,35 @@ static struct producer *find(const struct producers *t, uint64_t id)
     return map_find(&t->by_id, map_hash_u64(id), has_id, &id);
 }
 
+static void push_batch(struct batch_list *l, const struct producer_batch *b)
+{
+    if (l->count == PRODUCER_BATCHES) {
+        memmove(l->items, l->items + 1, (PRODUCER_BATCHES - 1) * sizeof(l->items[0]));
+        l->count--;
+    }
+    l->items[l->count++] = *b;
+}
+
+static const struct producer_batch *find_in(const struct batch_list *l, uint64_t first,
+                                            uint32_t count)
+{
+    for (uint32_t i = 0; i < l->count; i++) {
+        if (l->items[i].first_sequence == first && l->items[i].count == count) {
+            return &l->items[i];
+        }
+    }
+    return NULL;
+}
+
 /* The batch that holds exactly these sequences; a repeat is a repeat of the same bytes. */
 static const struct producer_batch *find_batch(const struct producer *p, uint64_t first,
                                                uint32_t count)
 {
-    for (uint32_t i = 0; i < p->batch_count; i++) {
-        if (p->batches[i].first_sequence == first && p->batches[i].count == count) {
-            return &p->batches[i];
-        }
+    const struct producer_batch *b = find_in(&p->proposed, first, count);
+    if (b == NULL && p->applied_epoch == p->epoch) {
+        b = find_in(&p->applied, first, count);
     }
-    return NULL;
+    return b;
 }
 
 struct producer_answer producers_judge(const struct producers *t, const struct batch_header *h)
@@ -115,6 +143,15 @@ enum ferry_err producers_reserve(struct producers *t, uint64_t producer_id)
     return FERRY_OK;
 }
 
+static struct producer_batch batch_of(const struct batch_header *h, uint64_t index,
+                                      int64_t base_offset)
+{
+    return (struct producer_batch){.first_sequence = h->first_sequence,
+                                   .count = h->count,
+                                   .base_offset = base_offset,
+                                   .index = index};
+}
+
 void producers_note(struct producers *t, const struct batch_header *h, uint64_t index,
                     int64_t base_offset, int64_t time_ms)
 {
@@ -122,48 +159,50 @@ void producers_note(struct producers *t, const struct batch_header *h, uint64_t 
     must(p != NULL);
     if (h->producer_epoch > p->epoch) {
         p->epoch = h->producer_epoch;
-        p->batch_count = 0; /* A repeat of the old epoch is refused anyway. */
+        p->proposed.count = 0; /* A repeat of the old epoch is refused anyway. */
     }
-    if (p->batch_count == PRODUCER_BATCHES) {
-        memmove(p->batches, p->batches + 1, (PRODUCER_BATCHES - 1) * sizeof(p->batches[0]));
-        p->batch_count--;
-    }
-    p->batches[p->batch_count++] = (struct producer_batch){.first_sequence = h->first_sequence,
-                                                           .count = h->count,
-                                                           .base_offset = base_offset,
-                                                           .index = index};
+    struct producer_batch b = batch_of(h, index, base_offset);
+    push_batch(&p->proposed, &b);
     p->next_sequence = h->first_sequence + h->count;
     p->last_time_ms = time_ms;
 }
 
-/* Batches are noted in the order of the log, and the newest one always stays. */
-bool producers_has_noted(const struct producers *t, uint64_t producer_id, uint64_t index)
+/* Nothing is proposed beyond what is applied. */
+static void forget_proposed(struct producer *p)
 {
-    const struct producer *p = find(t, producer_id);
-    return p != NULL && p->batch_count > 0 && p->batches[p->batch_count - 1].index >= index;
+    p->proposed.count = 0;
+    p->epoch = p->applied_epoch;
+    p->next_sequence = p->applied_next_sequence;
+    p->last_time_ms = p->applied_time_ms;
 }
 
-void producers_apply(struct producers *t, const struct batch_header *h, uint64_t index)
+void producers_apply(struct producers *t, const struct batch_header *h, uint64_t index,
+                     int64_t base_offset, int64_t time_ms)
 {
     struct producer *p = find(t, h->producer_id);
-    must(p != NULL && p->batch_count > 0);
-    must(p->batches[p->batch_count - 1].index >= index);
-    p->applied_epoch = h->producer_epoch;
+    must(p != NULL);
+    if (h->producer_epoch > p->applied_epoch) {
+        p->applied_epoch = h->producer_epoch;
+        p->applied.count = 0;
+    }
+    struct producer_batch b = batch_of(h, index, base_offset);
+    push_batch(&p->applied, &b);
     p->applied_next_sequence = h->first_sequence + h->count;
+    p->applied_time_ms = time_ms;
+    struct batch_list *l = &p->proposed;
+    if (l->count == 0 || l->items[l->count - 1].index <= index) {
+        forget_proposed(p);
+    }
     if (list_is_empty(&p->node)) {
         list_push_back(&t->dirty, &p->node);
     }
 }
 
-void producers_forget(struct producers *t, uint64_t applied)
+void producers_forget(struct producers *t)
 {
     size_t at = 0;
     for (struct producer *p; (p = map_next(&t->by_id, &at)) != NULL;) {
-        while (p->batch_count > 0 && p->batches[p->batch_count - 1].index > applied) {
-            p->batch_count--;
-        }
-        p->epoch = p->applied_epoch;
-        p->next_sequence = p->applied_next_sequence;
+        forget_proposed(p);
     }
 }
 
@@ -200,25 +239,20 @@ static struct bytes row_key(uint64_t id, uint8_t key[8])
     return bytes_of(key, 8);
 }
 
-static enum ferry_err write_row(const struct producer *p, struct store *store, uint64_t group,
-                                uint64_t applied)
+static enum ferry_err write_row(const struct producer *p, struct store *store, uint64_t group)
 {
     struct buf row;
     buf_init(&row, PRODUCER_ROW_MAX_BYTES);
-    uint32_t count = 0;
-    while (count < p->batch_count && p->batches[count].index <= applied) {
-        count++;
-    }
-    pack_array(&row, 3 + count);
+    pack_array(&row, 3 + p->applied.count);
     pack_uint(&row, p->applied_epoch);
     pack_uint(&row, p->applied_next_sequence);
-    pack_int(&row, p->last_time_ms);
-    for (uint32_t i = 0; i < count; i++) {
+    pack_int(&row, p->applied_time_ms);
+    for (uint32_t i = 0; i < p->applied.count; i++) {
         pack_array(&row, 4);
-        pack_uint(&row, p->batches[i].first_sequence);
-        pack_uint(&row, p->batches[i].count);
-        pack_int(&row, p->batches[i].base_offset);
-        pack_uint(&row, p->batches[i].index);
+        pack_uint(&row, p->applied.items[i].first_sequence);
+        pack_uint(&row, p->applied.items[i].count);
+        pack_int(&row, p->applied.items[i].base_offset);
+        pack_uint(&row, p->applied.items[i].index);
     }
     uint8_t key[8];
     enum ferry_err err = FERRY_ERR_NO_MEMORY;
@@ -235,8 +269,7 @@ static enum ferry_err delete_row(const struct producer *p, struct store *store, 
     return store_delete(store, group, TABLE_PRODUCERS, row_key(p->id, key));
 }
 
-enum ferry_err producers_flush(struct producers *t, struct store *store, uint64_t group,
-                               uint64_t applied)
+enum ferry_err producers_flush(struct producers *t, struct store *store, uint64_t group)
 {
     enum ferry_err err = FERRY_OK;
     for (struct list *n; err == FERRY_OK && (n = list_pop_front(&t->removed)) != NULL;) {
@@ -245,7 +278,7 @@ enum ferry_err producers_flush(struct producers *t, struct store *store, uint64_
         mem_free(p);
     }
     for (struct list *n; err == FERRY_OK && (n = list_pop_front(&t->dirty)) != NULL;) {
-        err = write_row(list_entry(n, struct producer, node), store, group, applied);
+        err = write_row(list_entry(n, struct producer, node), store, group);
     }
     return err;
 }
@@ -267,10 +300,10 @@ static enum ferry_err load_row(struct bytes key, struct bytes value, bool *stop,
     unpack_begin(&u, value);
     p->epoch = p->applied_epoch = (uint32_t)unpack_uint(&u, UINT32_MAX);
     p->next_sequence = p->applied_next_sequence = unpack_uint(&u, UINT64_MAX);
-    p->last_time_ms = unpack_int(&u);
-    p->batch_count = 0;
-    while (unpack_has_more(&u) && p->batch_count < PRODUCER_BATCHES) {
-        struct producer_batch *b = &p->batches[p->batch_count++];
+    p->last_time_ms = p->applied_time_ms = unpack_int(&u);
+    p->applied.count = 0;
+    while (unpack_has_more(&u) && p->applied.count < PRODUCER_BATCHES) {
+        struct producer_batch *b = &p->applied.items[p->applied.count++];
         (void)unpack_array(&u, 16);
         b->first_sequence = unpack_uint(&u, UINT64_MAX);
         b->count = (uint32_t)unpack_uint(&u, UINT32_MAX);

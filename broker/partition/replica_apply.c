@@ -146,14 +146,8 @@ bool replica_wants_stored(const struct replica *r)
         return false;
     }
     bool applies = r->applied < raft_commit_index(r->raft) && !repair_is_damaged(r);
-    return applies || r->after_sync.count > 0 || r->repair.remute;
-}
-
-static void settle_reads(struct replica *r)
-{
-    if (r->read_confirmed > r->read_done && r->applied >= r->read_index) {
-        r->read_done = r->read_confirmed;
-    }
+    bool confirms = r->read_confirmed > r->read_done && r->applied >= r->read_index;
+    return applies || confirms || r->after_sync.count > 0 || r->repair.remute;
 }
 
 static enum ferry_err stored_with_core(struct replica *r, int64_t now_us)
@@ -178,7 +172,7 @@ static enum ferry_err stored_with_core(struct replica *r, int64_t now_us)
     memmove(r->pending, r->pending + written, rest * sizeof(*r->pending));
     r->pending_count = rest;
     r->written = 0;
-    settle_reads(r);
+    replica_settle_reads(r);
     tell_ready(r);
     return FERRY_OK;
 }

@@ -192,6 +192,8 @@ bool replica_is_leader(const struct replica *r);
 /* The group has other members. */
 bool replica_has_peers(const struct replica *r);
 void replica_lose_office(struct replica *r);
+/* Reads that are confirmed and whose index is applied are done. */
+void replica_settle_reads(struct replica *r);
 /* Drops pending entries from `index` on. */
 void replica_drop_pending(struct replica *r, size_t keep);
 const struct store_entry *replica_pending_entry(const struct replica *r, raft_index index);

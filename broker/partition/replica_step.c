@@ -172,6 +172,13 @@ static void push_received(struct replica *r, const struct raft_update *u, raft_i
     }
 }
 
+void replica_settle_reads(struct replica *r)
+{
+    if (r->read_confirmed > r->read_done && r->applied >= r->read_index) {
+        r->read_done = r->read_confirmed;
+    }
+}
+
 static void take_marks(struct replica *r, const struct raft_update *u)
 {
     if (u->hard_state_changed) {
@@ -187,6 +194,7 @@ static void take_marks(struct replica *r, const struct raft_update *u)
     if (u->read_number != 0) {
         r->read_confirmed = u->read_number;
         r->read_index = u->read_index;
+        replica_settle_reads(r);
     }
     if (u->reads_failed) {
         r->read_lost = r->read_asked;
@@ -382,9 +390,6 @@ enum ferry_err replica_read(struct replica *r, int64_t now_us, uint64_t *number)
     err = replica_step(r, &event);
     if (err == FERRY_OK) {
         *number = event.number;
-        if (r->read_confirmed >= event.number && r->applied >= r->read_index) {
-            r->read_done = r->read_confirmed;
-        }
     }
     return err;
 }

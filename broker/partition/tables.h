@@ -2,8 +2,10 @@
  *
  * Each is small and in memory, but for message ids, which live in the store. Each holds the applied
  * state (what the log says) and, on a leader, what is proposed and not yet applied; *_forget drops
- * the latter. Rows are written by *_flush for what changed since the last, and read back by *_load.
- * Row values are msgpack arrays (wire/pack.h); to change one, add elements at its end. */
+ * the latter. Rows are made of applied state alone and are the same bytes on every replica that has
+ * applied, and flushed, the same entries. Rows are written by *_flush for what changed since the
+ * last, and read back by *_load. Row values are msgpack arrays (wire/pack.h); to change one, add
+ * elements at its end. */
 #ifndef FERRY_PARTITION_TABLES_H
 #define FERRY_PARTITION_TABLES_H
 
@@ -49,19 +51,17 @@ void producers_fini(struct producers *t);
 struct producer_answer producers_judge(const struct producers *t, const struct batch_header *h);
 /* Makes room for the batch's producer, so that note cannot fail. */
 MUST_CHECK enum ferry_err producers_reserve(struct producers *t, uint64_t producer_id);
-/* A batch was proposed, or is applied without having been proposed here. */
+/* A batch was proposed. */
 void producers_note(struct producers *t, const struct batch_header *h, uint64_t index,
                     int64_t base_offset, int64_t time_ms);
-/* True when the producer's batch at `index`, or a later one, has been noted. */
-bool producers_has_noted(const struct producers *t, uint64_t producer_id, uint64_t index);
-/* The batch at `index`, noted before, is applied. */
-void producers_apply(struct producers *t, const struct batch_header *h, uint64_t index);
-void producers_forget(struct producers *t, uint64_t applied);
+/* The batch at `index` is applied, proposed here or not; room was made for its producer. */
+void producers_apply(struct producers *t, const struct batch_header *h, uint64_t index,
+                     int64_t base_offset, int64_t time_ms);
+void producers_forget(struct producers *t);
 /* The one longest silent, if silent since `before_ms`: 0 when there is none. */
 uint64_t producers_idle(const struct producers *t, int64_t before_ms);
 void producers_remove(struct producers *t, uint64_t producer_id);
-MUST_CHECK enum ferry_err producers_flush(struct producers *t, struct store *store, uint64_t group,
-                                          uint64_t applied);
+MUST_CHECK enum ferry_err producers_flush(struct producers *t, struct store *store, uint64_t group);
 MUST_CHECK enum ferry_err producers_load(struct producers *t, struct store *store, uint64_t group);
 
 /* ---- Source cursors ---- */

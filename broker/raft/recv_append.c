@@ -140,6 +140,9 @@ static void reply_to_append(struct raft *r, const struct raft_message *m, bool s
     /* Sequences are a leader's own of one term: to one of an earlier term, who may lead again by
      * now, or have restarted and counted anew, this must not look like an answer of now. */
     reply->sequence = m->term == r->term ? m->sequence : 0;
+#ifdef MUT_10 /* a refusal of an earlier term's append looks like an answer of now */
+    reply->sequence = m->sequence;
+#endif
     if (success) {
         acknowledge(r, m, reply);
         reply->quiet = r->is_quiet;

@@ -46,6 +46,9 @@ void raft_receive_pre_vote_request(struct raft *r, const struct raft_message *m)
     bool granted =
         m->term > r->term && is_good_enough && r->mute == 0 && !raft_has_live_leader(r, m->from);
     raft_wake_for(r, m);
+#ifdef MUT_21 /* a pre-vote takes the candidate's term */
+    r->term = r->role == RAFT_FOLLOWER && granted ? m->term : r->term;
+#endif
     struct raft_message *reply = raft_outbox_add(r, &r->send_now, RAFT_PRE_VOTE_REPLY, m->from);
     reply->success = granted;
     reply->sequence = m->sequence;

@@ -16,6 +16,7 @@
 #define EXIT_USAGE      2
 #define ASSIGNMENTS_MAX 64
 #define WATCH_MS        100
+#define READY_MS        1
 
 extern char **environ;
 
@@ -186,13 +187,35 @@ static int print_reference(void)
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+static bool is_asked_to_stop(const sigset_t *signals, long wait_ms)
+{
+    struct timespec pause = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000L};
+    int signal = sigtimedwait(signals, NULL, &pause);
+    return signal == SIGINT || signal == SIGTERM;
+}
+
+/* Until it is ready, a signal asks to stop, or the broker fails by itself; the exit code, or -1
+ * when it is ready. */
+static int wait_ready(const struct broker *b, const sigset_t *signals)
+{
+    while (!broker_is_ready(b)) {
+        enum ferry_err err = broker_failure(b);
+        if (err != FERRY_OK) {
+            fprintf(stderr, "ferryd: %s: %s\n", ferry_err_name(err), ferry_err_text(err));
+            return EXIT_FAILURE;
+        }
+        if (is_asked_to_stop(signals, READY_MS)) {
+            return EXIT_SUCCESS;
+        }
+    }
+    return -1;
+}
+
 /* Until a signal asks to stop, or the broker fails by itself. */
 static int wait_for_end(const struct broker *b, const sigset_t *signals)
 {
-    struct timespec pause = {.tv_nsec = WATCH_MS * 1000000L};
     for (;;) {
-        int signal = sigtimedwait(signals, NULL, &pause);
-        if (signal == SIGINT || signal == SIGTERM) {
+        if (is_asked_to_stop(signals, WATCH_MS)) {
             return EXIT_SUCCESS;
         }
         enum ferry_err err = broker_failure(b);
@@ -200,6 +223,25 @@ static int wait_for_end(const struct broker *b, const sigset_t *signals)
             fprintf(stderr, "ferryd: %s: %s\n", ferry_err_name(err), ferry_err_text(err));
             return EXIT_FAILURE;
         }
+    }
+}
+
+static void say_ready(const struct broker *b, const struct broker_options *o, int64_t began_us)
+{
+    char node[ENDPOINT_MAX_BYTES + 64] = "";
+    if (broker_options_clustered(o)) {
+        (void)snprintf(node, sizeof(node), "node %lld, peers %s, ", (long long)o->node_id,
+                       broker_peer_endpoint(b));
+    }
+    printf("ferryd: ready: %s, %sdata %s, started in %.0f ms\n", broker_endpoint(b), node, o->data,
+           (double)(clock_monotonic_us() - began_us) / 1000.0);
+    (void)fflush(stdout);
+    if (broker_unserved(b) > 0) {
+        fprintf(
+            stderr,
+            "ferryd: %u partition(s) are damaged and not served; the lines above say which. The "
+            "others are. Restore the data folder from a backup, or delete their topics\n",
+            broker_unserved(b));
     }
 }
 
@@ -217,23 +259,17 @@ static int run(const struct broker_options *o)
     int64_t began_us = clock_monotonic_us();
     struct broker *b = NULL;
     struct err_text e = {{0}};
-    enum ferry_err err = broker_start(o, &b, &e);
+    enum ferry_err err = broker_open(o, &b, &e);
     if (err != FERRY_OK) {
         fprintf(stderr, "ferryd: %s: %s\n", ferry_err_name(err),
                 e.text[0] != '\0' ? e.text : ferry_err_text(err));
         return EXIT_FAILURE;
     }
-    printf("ferryd: ready: %s, data %s, started in %.0f ms\n", broker_endpoint(b), o->data,
-           (double)(clock_monotonic_us() - began_us) / 1000.0);
-    (void)fflush(stdout);
-    if (broker_unserved(b) > 0) {
-        fprintf(
-            stderr,
-            "ferryd: %u partition(s) are damaged and not served; the lines above say which. The "
-            "others are. Restore the data folder from a backup, or delete their topics\n",
-            broker_unserved(b));
+    int code = wait_ready(b, &signals);
+    if (code < 0) {
+        say_ready(b, o, began_us);
+        code = wait_for_end(b, &signals);
     }
-    int code = wait_for_end(b, &signals);
     broker_stop(&b);
     return code;
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "raft/raft.h"
+#include "ring/ring.h"
 #include "store/store.h"
 #include "wire/batch.h"
 #include "wire/frame.h"
@@ -39,7 +40,7 @@ static const struct option_row rows[] = {
     {"node.zone", OPTION_TEXT, AT(zone), 0, ZONE_MAX_BYTES, "", NULL,
      "What fails together: a rack, a room, a data centre. The replicas of a partition go to "
      "different zones where there are any."},
-    {"node.weight", OPTION_INT, AT(weight), 1, 1000, "100", NULL,
+    {"node.weight", OPTION_INT, AT(weight), 1, RING_WEIGHT_MAX, "1", NULL,
      "This node's share of the partitions, against the weights of the others."},
     {"listen.endpoint", OPTION_TEXT, AT(endpoint), 1, 255, "tcp://127.0.0.1:7400", NULL,
      "Where clients connect: tcp://HOST:PORT, ipc://PATH or inproc://NAME. Shard n listens on the "

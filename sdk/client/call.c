@@ -78,6 +78,32 @@ void call_wait(struct ferry_client *c, const struct call *calls, size_t count)
     pthread_mutex_unlock(&c->lock);
 }
 
+/* With the lock. */
+static bool any_finished(const struct call *calls, const bool *begun, size_t count, bool *any_begun)
+{
+    *any_begun = false;
+    for (size_t i = 0; i < count; i++) {
+        *any_begun = *any_begun || begun[i];
+        if (begun[i] && calls[i].finished) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool call_wait_any(struct ferry_client *c, const struct call *calls, const bool *begun,
+                   size_t count)
+{
+    bool any_begun;
+    pthread_mutex_lock(&c->lock);
+    while (!any_finished(calls, begun, count, &any_begun) && any_begun) {
+        must(!c->stepped); /* Nobody would end the wait. */
+        pthread_cond_wait(&c->task_changed, &c->lock);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return any_begun;
+}
+
 void call_run(struct ferry_client *c, struct call *calls, size_t count)
 {
     call_begin(c, calls, count);
@@ -335,6 +361,9 @@ static void try_again(struct call *call, const struct reply *reply)
     bool busy = reply->answered && is_busy(reply->err);
     if (!busy) {
         forget_way(call);
+    }
+    if (!busy && (call->route == ROUTE_ANY || call->route == ROUTE_CONTROLLER)) {
+        route_refresh(c);
     }
     call->hops = 0;
     int64_t pause_us =

@@ -70,6 +70,9 @@ void call_fini(struct call *call);
 void call_begin(struct ferry_client *c, struct call *calls, size_t count);
 bool call_all_finished(struct ferry_client *c, const struct call *calls, size_t count);
 void call_wait(struct ferry_client *c, const struct call *calls, size_t count); /* For all. */
+/* For one at least of those with `begun` set; false when there is none. */
+bool call_wait_any(struct ferry_client *c, const struct call *calls, const bool *begun,
+                   size_t count);
 /* Begins and waits. */
 void call_run(struct ferry_client *c, struct call *calls, size_t count);
 static inline enum ferry_err call_run_one(struct ferry_client *c, struct call *call)

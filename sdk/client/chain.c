@@ -55,6 +55,7 @@ static void end(struct append *a, enum ferry_err err)
 {
     struct ferry_client *c = a->client;
     if (a->out) {
+        must(a->chain != NULL);
         a->out = false;
         a->chain->in_flight--;
     }

@@ -9,6 +9,7 @@
 #include "client/consumer.h"
 #include "client/metadata.h"
 #include "client/source.h"
+#include "client/worker.h"
 
 #define MESSAGES_A_TURN_MAX 256   /* Taken from one link before the others have their turn. */
 #define ROUNDS_A_TURN_MAX   10000 /* Of a stepped client: more is a client that spins. */
@@ -341,6 +342,7 @@ static enum ferry_err open_connections(struct ferry_client *c, struct err_text *
 static void free_connections(struct ferry_client *c)
 {
     c->controller = NULL;
+    route_fini(c);
     while (!list_is_empty(&c->connections)) {
         connection_free(list_entry(c->connections.next, struct connection, node));
     }
@@ -366,12 +368,15 @@ static struct ferry_client *client_new(const struct ferry_conf *conf)
     buf_init(&c->headers, c->message_max_bytes);
     timers_init(&c->timers);
     init_lists(c);
+    route_init(c);
     return c;
 }
 
 static enum ferry_err seed_ids(struct ferry_client *c, const uint64_t *seed)
 {
-    uint32_t worker_id = (uint32_t)c->options.snowflake_worker_id;
+    bool given = c->options.snowflake_worker_id >= 0; /* Else the cluster gives it (worker.h). */
+    uint32_t worker_id = given ? (uint32_t)c->options.snowflake_worker_id : 0;
+    c->worker_until_us = given ? INT64_MAX : 0;
     enum ferry_err err = FERRY_OK;
     if (seed != NULL) {
         id_gen_init_seeded(&c->ids, *seed);
@@ -420,12 +425,16 @@ static enum ferry_err client_start(struct ferry_client *c, const uint64_t *seed,
     if (!producer_init(c)) {
         goto no_connections;
     }
+    if (c->options.snowflake_worker_id < 0 && !worker_start(c)) {
+        goto no_thread;
+    }
     if (!c->stepped && pthread_create(&c->thread, NULL, io_run, c) != 0) {
         goto no_thread;
     }
     return FERRY_OK;
 
 no_thread:
+    worker_fini(c);
     producer_fini(c);
 no_connections:
     free_connections(c);
@@ -442,6 +451,7 @@ no_wake:
 
 static void client_free(struct ferry_client *c)
 {
+    route_fini(c); /* Once more, for a client that was never started. */
     timers_fini(&c->timers);
     buf_fini(&c->headers);
     mem_free(c->items);
@@ -530,6 +540,7 @@ void ferry_close(struct ferry_client **client, int timeout_ms)
     fail_topics(c);
     (void)due_run(c, 0);
     must(c->queued_messages == 0);
+    worker_fini(c);
     producer_fini(c);
     topics_free(c);
     parcel_pool_free(c);

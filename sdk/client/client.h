@@ -91,6 +91,7 @@ struct ferry_client {
     size_t pool_count;
     struct buf headers; /* Scratch. */
     struct id_gen ids;
+    int64_t worker_until_us; /* The worker id is ours until then; INT64_MAX: configured. */
     size_t queued_messages;
     size_t queued_bytes;
     size_t message_max_bytes; /* The smaller of ours and the brokers'. */
@@ -108,12 +109,14 @@ struct ferry_client {
     size_t server_count;
     size_t next_server;
     struct book book;
+    struct request refresh; /* Of the book. */
     struct connection
         *controller; /* Takes commands on topics, producers, sources; NULL: unknown. */
     struct producer producer;
     struct list consumers;
-    struct list chains; /* Of sources. */
-    struct list calls;  /* Started and not finished. */
+    struct list chains;    /* Of sources. */
+    struct worker *worker; /* Takes a worker id from the cluster; NULL: it is configured. */
+    struct list calls;     /* Started and not finished. */
     struct prng prng;
     uint64_t bad_replies; /* Replies that did not parse. */
     struct net_poll_item *items;

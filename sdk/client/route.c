@@ -1,5 +1,6 @@
 #include "client/route.h"
 
+#include "base/mem.h"
 #include "client/call.h"
 #include "client/consumer.h"
 #include "client/metadata.h"
@@ -30,6 +31,48 @@ static struct bytes entry_endpoint(const struct book_entry *entry)
 {
     return bytes_of(entry->endpoint, entry->endpoint_bytes);
 }
+
+/* ---- Asking for the book alone: who has no topic to ask about. */
+
+#define REFRESH_TRY_MS 1000
+
+static void on_refresh(struct request *r, const struct reply *reply)
+{
+    struct ferry_client *c = list_entry(r, struct ferry_client, refresh);
+    struct metadata_reply *m = reply->err == FERRY_OK ? mem_alloc(sizeof(*m)) : NULL;
+    if (m == NULL) {
+        return; /* Whoever needs it asks again. */
+    }
+    if (metadata_reply_decode(reply->frame.body, m) == FERRY_OK) {
+        route_learn(c, m);
+    } else {
+        c->bad_replies++;
+    }
+    mem_free(m);
+}
+
+void route_init(struct ferry_client *c)
+{
+    request_init(&c->refresh, on_refresh);
+}
+
+void route_fini(struct ferry_client *c)
+{
+    request_fini(&c->refresh);
+}
+
+void route_refresh(struct ferry_client *c)
+{
+    struct metadata_request all = {.topic = bytes_of(NULL, 0)};
+    struct connection *k = request_is_idle(&c->refresh) ? route_any(c, 1) : NULL;
+    if (k == NULL || request_begin(&c->refresh, k, COMMAND_METADATA, REFRESH_TRY_MS) != FERRY_OK) {
+        return;
+    }
+    metadata_request_encode(&c->refresh.frame, &all);
+    (void)!request_submit(&c->refresh); /* No memory: asked again by whoever needs it. */
+}
+
+/* ---- Places. */
 
 /* Servers first, then the book. */
 static size_t place_count(const struct ferry_client *c)
@@ -142,6 +185,9 @@ void route_suspect(struct ferry_client *c, struct connection *k)
 {
     if (c->controller == k) {
         c->controller = NULL;
+    }
+    if (c->refresh.connection == k && route_has_other(c, k)) {
+        request_cancel(&c->refresh);
     }
     metadata_suspect(c, k);
     consumers_suspect(c);

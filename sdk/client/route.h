@@ -40,10 +40,14 @@ struct book {
     struct book_entry entries[ENDPOINTS_MAX];
 };
 
+void route_init(struct ferry_client *c);
+void route_fini(struct ferry_client *c);
 void route_learn(struct ferry_client *c, const struct metadata_reply *m); /* And the controller. */
 /* The connection to the endpoint, if it is one of the cluster's; NULL otherwise, and for a suspect.
  */
 struct connection *route_hint(struct ferry_client *c, struct bytes endpoint);
+/* Asks anybody for the endpoints of the cluster, unless that is being asked. */
+void route_refresh(struct ferry_client *c);
 /* A connection for a question that every shard 0 can answer; NULL when none can be made. After a
  * failure (`attempts` > 0) another one than before, in turn. */
 struct connection *route_any(struct ferry_client *c, unsigned attempts);

@@ -55,6 +55,26 @@ static uint64_t group_of(const struct frame *f)
     return request.group;
 }
 
+bool fake_opens_can(struct fake_broker *b, struct buf *frame, const struct frame *f)
+{
+    size_t found = CANS_MAX, count = 0;
+    for (size_t i = b->can_count; i > 0; i--) {
+        if (b->cans[i - 1].command == f->command) {
+            found = i - 1; /* The first one given. */
+            count++;
+        }
+    }
+    if (count == 0) {
+        return false;
+    }
+    fake_begin(frame, f, FERRY_OK);
+    buf_append_bytes(frame, buf_bytes(&b->cans[found].body));
+    if (count > 1) {
+        b->cans[found].command = 0; /* Used up. */
+    }
+    return true;
+}
+
 bool fake_sends_on(struct fake_broker *b, struct buf *frame, const struct frame *f)
 {
     const struct fake_partition *p;
@@ -63,6 +83,9 @@ bool fake_sends_on(struct fake_broker *b, struct buf *frame, const struct frame 
     case COMMAND_METADATA:
     case COMMAND_TOPIC_LIST:
     case COMMAND_BROKER_STATUS:
+    case COMMAND_NODE_LIST:
+    case COMMAND_MOVE_LIST:
+    case COMMAND_GROUP_LIST:
     case COMMAND_FETCH: /* Told by item. */
         return false;
     case COMMAND_TOPIC_CREATE:
@@ -71,6 +94,15 @@ bool fake_sends_on(struct fake_broker *b, struct buf *frame, const struct frame 
     case COMMAND_SOURCE_ELECT:
     case COMMAND_SOURCE_RESIGN:
     case COMMAND_SOURCE_CHECKPOINT:
+    case COMMAND_NODE_CHANGE:
+    case COMMAND_CLUSTER_PLAN:
+    case COMMAND_CLUSTER_APPLY:
+    case COMMAND_CLUSTER_ABORT:
+    case COMMAND_LEASE_ACQUIRE:
+    case COMMAND_LEASE_RENEW:
+    case COMMAND_LEASE_RELEASE:
+    case COMMAND_LEASE_LIST:
+    case COMMAND_WORKER_ID:
         if (b->shared->controller != b->node) {
             send_on(b, frame, f, b->shared->controller);
             return true;
@@ -103,7 +135,7 @@ static void answer_metadata(struct fake_broker *b, struct buf *frame, const stru
     struct metadata_request request;
     static const char topic[] = FAKE_TOPIC;
     if (metadata_request_decode(f->body, &request) != FERRY_OK || b->shared->dropped ||
-        !bytes_equal(request.topic, bytes_of_string(topic))) {
+        (request.topic.size > 0 && !bytes_equal(request.topic, bytes_of_string(topic)))) {
         fake_refuse(frame, f, FERRY_ERR_UNKNOWN_TOPIC, "no such topic");
         return;
     }

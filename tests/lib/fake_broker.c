@@ -21,6 +21,17 @@ void fake_rule(struct fake_broker *b, enum command command, int skip, int count,
     pthread_mutex_unlock(&b->shared->lock);
 }
 
+void fake_can(struct fake_broker *b, enum command command, struct bytes body)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    assert_true(b->can_count < CANS_MAX);
+    struct can *can = &b->cans[b->can_count++];
+    can->command = (uint16_t)command;
+    buf_init(&can->body, FRAME_LIMIT);
+    buf_append_bytes(&can->body, body);
+    pthread_mutex_unlock(&b->shared->lock);
+}
+
 void fake_rules_clear(struct fake_broker *b)
 {
     pthread_mutex_lock(&b->shared->lock);
@@ -199,7 +210,7 @@ static void handle(struct fake_broker *b, net_peer peer, struct net_message *m)
         handle_fetch(b, peer, &f, ruled ? &rule : NULL);
         buf_fini(&frame);
         return;
-    } else {
+    } else if (!fake_opens_can(b, &frame, &f)) {
         fake_answer(b, &frame, &f);
     }
     assert_true(frame_end(&frame));
@@ -383,6 +394,9 @@ void fake_broker_stop(struct fake_broker **broker)
     net_server_close(&b->server);
     while (!list_is_empty(&b->pending)) {
         pending_free(list_entry(b->pending.next, struct pending, node));
+    }
+    for (size_t i = 0; i < b->can_count; i++) {
+        buf_fini(&b->cans[i].body);
     }
     net_wake_fini(&b->wake);
     if (b->owns_context) {

@@ -58,6 +58,9 @@ void fake_lag(struct fake_broker *any, int64_t records);
  * command are used in the order they were given. */
 void fake_rule(struct fake_broker *broker, enum command command, int skip, int count,
                enum fake_action action, int value);
+/* What this broker answers to the command from now on: that body, whatever is asked. Several are
+ * given in turn, the last one for ever. */
+void fake_can(struct fake_broker *broker, enum command command, struct bytes body);
 void fake_rules_clear(struct fake_broker *broker);
 void fake_forget_producers(struct fake_broker *broker);
 void fake_drop_topic(struct fake_broker *broker); /* METADATA answers UNKNOWN_TOPIC. */

@@ -11,7 +11,8 @@
 #include "wire/frame.h"
 
 #define RULES_MAX     64
-#define COMMANDS_MAX  32
+#define COMMANDS_MAX  64
+#define CANS_MAX      16
 #define REMEMBERED    16 /* Batches of a producer. */
 #define PRODUCERS_MAX 64
 #define SEEN_MAX      65536
@@ -22,6 +23,11 @@ struct rule {
     int skip, count;
     enum fake_action action;
     int value;
+};
+
+struct can {
+    uint16_t command;
+    struct buf body;
 };
 
 struct stored {
@@ -108,6 +114,8 @@ struct fake_broker {
     bool frozen; /* Takes and says nothing, though it is there. */
     struct rule rules[RULES_MAX];
     size_t rule_count;
+    struct can cans[CANS_MAX];
+    size_t can_count;
     int requests[COMMANDS_MAX];
     struct list pending;
     struct prng prng;
@@ -119,6 +127,8 @@ void fake_begin(struct buf *frame, const struct frame *f, enum ferry_err err);
 void fake_refuse(struct buf *frame, const struct frame *f, enum ferry_err err, const char *why);
 bool fake_try_fetch(struct fake_broker *b, struct buf *frame, const struct frame *f,
                     const struct fetch_request *request, bool anyway);
+/* Writes the answer that the test has given. */
+bool fake_opens_can(struct fake_broker *b, struct buf *frame, const struct frame *f);
 /* Writes NOT_LEADER when this broker is not the one to ask. */
 bool fake_sends_on(struct fake_broker *b, struct buf *frame, const struct frame *f);
 void fake_answer(struct fake_broker *b, struct buf *frame, const struct frame *f);

@@ -43,25 +43,25 @@ static void draw_faults(struct cluster *c)
     c->cut_rate = draw(c, 700, 20);
     c->link_rate = draw(c, 500, 20);
     c->pause_rate = draw(c, 400, 8);
-    c->propose_rate = prng_below(&c->prng, 500);
+    c->propose_rate = prng_below(&c->prng, 300);
     c->trim_rate = draw(c, 600, 30);
     c->configure_rate = draw(c, 700, 40);
     c->transfer_rate = draw(c, 500, 30);
     c->read_rate = draw(c, 700, 300);
-    c->mute_rate = draw(c, 300, 4);
+    c->mute_rate = draw(c, 300, 3);
     c->sync_max_us = 1 + prng_below(&c->prng, cluster_happens(c, 300) ? 200000 : 5000);
     c->delay_max_us = 1 + prng_below(&c->prng, 20000);
     c->window =
         (uint32_t)(cluster_happens(c, 300) ? 1 + prng_below(&c->prng, 20) : RAFT_APPEND_WINDOW_MAX);
-    c->never_quiet = cluster_happens(c, 300);
-    c->rests = cluster_happens(c, 400);
+    c->never_quiet = cluster_happens(c, 200);
+    c->rests = cluster_happens(c, 600);
 }
 
 static void heal(struct cluster *c)
 {
     c->loss = c->doubling = c->lateness = c->crash_rate = c->cut_rate = c->link_rate = 0;
     c->pause_rate = c->trim_rate = c->configure_rate = c->transfer_rate = c->mute_rate = 0;
-    c->propose_rate = 300;
+    c->propose_rate = 100;
     c->rests = false;
     c->sync_max_us = 2000;
     c->delay_max_us = 2000;
@@ -210,19 +210,33 @@ static void load(struct cluster *c, raft_id id)
     }
 }
 
+/* Mostly somebody who leads, or thinks so: the others only refuse. */
+static raft_id pick(struct cluster *c)
+{
+    raft_id id = 1 + prng_below(&c->prng, c->node_count);
+    bool wants_leader = cluster_happens(c, 600);
+    for (size_t i = 0; wants_leader && i < c->node_count; i++) {
+        raft_id other = 1 + (id + i) % c->node_count;
+        if (c->nodes[other].r != NULL && raft_role(c->nodes[other].r) == RAFT_LEADER) {
+            return other;
+        }
+    }
+    return id;
+}
+
 static void chaos(struct cluster *c)
 {
     c->chaos_us = c->now_us + CHAOS_EVERY_US;
     raft_id id = 1 + prng_below(&c->prng, c->node_count);
     struct node *n = &c->nodes[id];
     cut_something(c, id);
-    if (n->r == NULL) {
-        if (cluster_happens(c, 100)) {
-            node_start(c, id);
-        }
-    } else if (cluster_happens(c, c->crash_rate)) {
+    if (n->r == NULL && cluster_happens(c, 100)) {
+        node_start(c, id);
+    } else if (n->r != NULL && cluster_happens(c, c->crash_rate)) {
         node_crash(c, id);
-    } else if (n->paused_until_us <= c->now_us) {
+    }
+    id = pick(c);
+    if (c->nodes[id].r != NULL && c->nodes[id].paused_until_us <= c->now_us) {
         load(c, id);
     }
 }
@@ -258,15 +272,18 @@ static void watch_one(struct cluster *c, raft_id id, raft_id other)
     }
 }
 
-/* 6.2: a leader that no quorum can answer must notice. */
+/* 6.2: a leader that no quorum can answer must notice. Links flap: who could answer a while ago may
+ * have, so the time counts from when even that is no quorum. */
 static void check_lonely_leader(struct cluster *c, raft_id id)
 {
     struct node *n = &c->nodes[id];
     uint32_t reachable = UINT32_C(1) << id;
     for (raft_id other = 1; other <= c->node_count; other++) {
-        bool is_reachable =
-            is_up(c, other) && !cluster_is_cut(c, id, other) && !cluster_is_cut(c, other, id);
-        reachable |= is_reachable ? UINT32_C(1) << other : 0;
+        if (is_up(c, other) && !cluster_is_cut(c, id, other) && !cluster_is_cut(c, other, id)) {
+            n->reached_us[other] = c->now_us;
+        }
+        bool may_have_answered = c->now_us - n->reached_us[other] < ALONE_SLACK;
+        reachable |= may_have_answered ? UINT32_C(1) << other : 0;
     }
     bool alone = raft_role(n->r) == RAFT_LEADER &&
                  !raft_checker_is_quorum(image_members(c, &n->now), reachable);

@@ -58,6 +58,7 @@ struct node {
     bool was_quiet;
     uint64_t truncate_number;
     int64_t sync_done_us, paused_until_us;
+    int64_t reached_us[CHECKER_NODES_MAX + 1]; /* When each other could last ask it and answer. */
     int64_t leads_alone_us; /* Since when it leads and nobody can answer; 0: not so. */
     raft_index mute;        /* It cannot read this entry; 0: all. */
     uint64_t boot;

@@ -242,7 +242,24 @@ void cluster_isolate(struct cluster *c, int i, bool isolated)
     }
 }
 
-static void post(struct cluster *c, int i)
+/* Nothing that says "stored" or "voted" may be in what leaves now (invariant 5 of replica.h). */
+static void check_promises(struct bytes frame)
+{
+    struct peer_header h;
+    struct peer_item item;
+    struct err_text e = {{0}};
+    size_t at = 0;
+    assert_int_equal(peer_frame_parse(frame, &h, &e), FERRY_OK);
+    while (peer_frame_next(frame, &h, &at, &item)) {
+        struct peer_raft m;
+        if (item.kind == PEER_RAFT && peer_take_raft(&item, h.to, &m) == FERRY_OK) {
+            bool promise = m.message.type == RAFT_VOTE_REPLY || m.message.type == RAFT_APPEND_REPLY;
+            assert_false(promise && m.message.success);
+        }
+    }
+}
+
+static void post(struct cluster *c, int i, enum peer_phase phase)
 {
     raft_id member = 0;
     uint32_t shard = 0;
@@ -250,6 +267,9 @@ static void post(struct cluster *c, int i)
     while (peer_outbox_next(c->nodes[i].out, false, &member, &shard, &frame)) {
         int to = node_of(member);
         c->frames++;
+        if (phase == PEER_NOW) {
+            check_promises(buf_bytes(&frame));
+        }
         if (c->cut[i][to] || prng_below(&c->prng, 100) < c->loss_percent) {
             buf_fini(&frame);
             continue;
@@ -308,6 +328,7 @@ static void send_phase(struct cluster *c, int i, enum peer_phase phase)
 {
     size_t budget = c->send_budget;
     (void)!replica_send(cluster_replica(c, i), phase, c->now_us, &budget, c->nodes[i].out);
+    post(c, i, phase);
 }
 
 /* False: the node ended here. */
@@ -349,13 +370,11 @@ void cluster_turn(struct cluster *c, int i, enum cluster_crash crash)
         (void)!partition_tick(n->p, c->now_ms, c->now_us);
     }
     send_phase(c, i, PEER_NOW);
-    post(c, i);
     if (!write_phase(c, i, crash)) {
         return;
     }
     send_phase(c, i, PEER_AFTER_SYNC);
     send_phase(c, i, PEER_NOW);
-    post(c, i);
     take_answers(n);
     drop_frames(&n->inbox, -1);
     partition_check(n->p);
@@ -399,7 +418,8 @@ int cluster_wait_leader(struct cluster *c)
     return leader;
 }
 
-static bool is_settled(const struct cluster *c)
+/* What all have applied; 0 while they differ. */
+static uint64_t settled_at(const struct cluster *c)
 {
     uint64_t applied = 0;
     for (int i = 0; i < c->count; i++) {
@@ -410,20 +430,21 @@ static bool is_settled(const struct cluster *c)
         if (replica_state(r) == REPLICA_INSTALLING || replica_state(r) == REPLICA_DAMAGED ||
             replica_applied(r) != replica_last_index(r) ||
             (applied != 0 && replica_applied(r) != applied)) {
-            return false;
+            return 0;
         }
         applied = replica_applied(r);
     }
-    return applied > 0;
+    return applied;
 }
 
 void cluster_settle(struct cluster *c)
 {
     for (int64_t ms = 0; ms < SETTLE_MS_MAX; ms += 100) {
         cluster_run_ms(c, 100);
-        if (is_settled(c)) {
+        uint64_t applied = settled_at(c);
+        if (applied != 0) {
             cluster_run_ms(c, 2 * REPLICA_FLUSH_MS); /* The rows are written. */
-            if (is_settled(c)) {
+            if (settled_at(c) == applied) {
                 return;
             }
         }

@@ -1,8 +1,10 @@
 /* Groups under faults, some hundred seeds; see lib/raft_cluster.h. A failing seed is printed;
- * FERRY_RAFT_SEED=N runs that one alone, FERRY_RAFT_SEEDS=N so many of each. */
+ * FERRY_RAFT_SEED=N runs that one alone, FERRY_RAFT_SEEDS=N so many of each, from
+ * FERRY_RAFT_FIRST=N on (and then tells each before it is run). */
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -53,13 +55,28 @@ static void show(const struct raft_cluster_result *sum)
            sum->reads, sum->reads_failed, sum->quiet, sum->wakes, sum->mutes);
 }
 
+static uint64_t number_from(const char *name, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+    return text != NULL ? strtoull(text, NULL, 10) : otherwise;
+}
+
+static bool is_hunt(void)
+{
+    return getenv("FERRY_RAFT_FIRST") != NULL;
+}
+
+static bool is_whole_run(void)
+{
+    return getenv("FERRY_RAFT_SEED") == NULL && getenv("FERRY_RAFT_SEEDS") == NULL && !is_hunt();
+}
+
 static struct raft_cluster_result run_seeds(size_t node_count, size_t voter_count, uint64_t first)
 {
-    const char *only = getenv("FERRY_RAFT_SEED");
-    const char *many = getenv("FERRY_RAFT_SEEDS");
-    uint64_t count = many != NULL ? strtoull(many, NULL, 10) : SEEDS;
-    if (only != NULL) {
-        first = strtoull(only, NULL, 10);
+    uint64_t count = number_from("FERRY_RAFT_SEEDS", SEEDS);
+    first = number_from("FERRY_RAFT_FIRST", first);
+    if (getenv("FERRY_RAFT_SEED") != NULL) {
+        first = number_from("FERRY_RAFT_SEED", 0);
         count = 1;
     }
     printf("%zu nodes, %zu voters, seeds %" PRIu64 "..%" PRIu64 "\n", node_count, voter_count,
@@ -67,7 +84,15 @@ static struct raft_cluster_result run_seeds(size_t node_count, size_t voter_coun
     struct raft_cluster_result sum = {0};
     for (uint64_t seed = first; seed < first + count; seed++) {
         struct raft_cluster_result one;
+        if (is_hunt()) { /* A mutant may die on the way. */
+            printf("seed %" PRIu64 "\n", seed);
+            (void)fflush(stdout);
+        }
         raft_cluster_run(seed, node_count, voter_count, &one);
+        if (one.violation[0] != 0 && is_hunt()) {
+            printf("FAILED: %s\n", one.violation);
+            exit(1);
+        }
         if (one.violation[0] != 0) {
             fail_msg("%zu nodes, %zu voters, seed %" PRIu64 ": %s", node_count, voter_count, seed,
                      one.violation);
@@ -81,7 +106,7 @@ static struct raft_cluster_result run_seeds(size_t node_count, size_t voter_coun
 /* The faults must have happened, or the run proves nothing. */
 static void assert_covered(const struct raft_cluster_result *sum)
 {
-    if (getenv("FERRY_RAFT_SEED") != NULL || getenv("FERRY_RAFT_SEEDS") != NULL) {
+    if (!is_whole_run()) {
         return;
     }
     assert_true(sum->committed > SEEDS * 10);
@@ -109,7 +134,7 @@ static void one_node_keeps_what_it_committed(void **state)
 {
     (void)state;
     struct raft_cluster_result sum = run_seeds(1, 1, 1);
-    assert_true(sum.crashes > 0 || getenv("FERRY_RAFT_SEED") != NULL);
+    assert_true(sum.crashes > 0 || !is_whole_run());
 }
 
 static void three_voters_of_five_nodes_stay_safe_and_recover(void **state)
@@ -130,7 +155,7 @@ static void a_group_that_grows_from_one_node_stays_safe_and_recovers(void **stat
 {
     (void)state;
     struct raft_cluster_result sum = run_seeds(4, 1, 3000);
-    assert_true(sum.configs > 0 || getenv("FERRY_RAFT_SEED") != NULL);
+    assert_true(sum.configs > 0 || !is_whole_run());
 }
 
 /* Invariant 8: no address, clock or hash order gets into a decision. */
