@@ -284,8 +284,10 @@ void check_started(const struct sim_node *n)
     for (size_t i = 0; i < all.claim_count; i++) {
         struct claim *c = all.claims[i];
         if (c->member == n->member) {
-            /* The commit index in the folder is a lower bound. */
+            /* The commit index in the folder is a lower bound; a term that was not durable yet was
+             * not told to anybody. */
             c->commit = 0;
+            c->term = 0;
             c->led_term = 0;
         }
     }

@@ -570,13 +570,13 @@ static void disk_fault(void *arg, uint64_t number)
 /* ---- Beginning and end ---- */
 
 void nemesis_start(struct nemesis *n, const struct swarm *s, struct sim_node **nodes,
-                   uint32_t node_count)
+                   uint32_t node_count, uint32_t victims)
 {
     *n = (struct nemesis){.swarm = s,
                           .nodes = nodes,
                           .node_count = node_count,
                           .first_client = node_count,
-                          .victims = (node_count - 1) / 2};
+                          .victims = victims};
     *sim_net_path(true) = s->peers;
     *sim_net_path(false) = s->clients;
     again(n, s->flapping ? 600 : s->cut_every_ms, cut);

@@ -50,7 +50,7 @@ void swarm_draw(struct swarm *s, uint32_t nodes, bool faults);
 void swarm_print(const struct swarm *s, FILE *out);
 
 void nemesis_start(struct nemesis *n, const struct swarm *s, struct sim_node **nodes,
-                   uint32_t node_count);
+                   uint32_t node_count, uint32_t victims);
 /* Ends all faults; `dead` nodes (a minority, from the end of the array) stay dead for good. */
 void nemesis_heal(struct nemesis *n, uint32_t dead);
 void nemesis_fini(struct nemesis *n);

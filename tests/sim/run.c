@@ -64,7 +64,8 @@ static void make_nodes(struct run *r)
         used += (size_t)snprintf(servers + used, sizeof(servers) - used, "%s%s", i > 0 ? "," : "",
                                  sim_node_endpoint(r->nodes[i]));
     }
-    workload_init(&r->load, servers, r->node_count < 3 ? 1 : 3);
+    uint32_t most = r->node_count >= 5 && chance_permille(500) ? 5 : 3;
+    workload_init(&r->load, servers, r->node_count < 3 ? 1 : most);
     for (uint32_t i = 0; i < 3; i++) {
         char name[16];
         (void)snprintf(name, sizeof(name), "topic%u", i);
@@ -104,10 +105,10 @@ static void run_world(struct run *r)
         return;
     }
     start_programs(r);
-    nemesis_start(&r->nemesis, &r->swarm, r->nodes, r->node_count);
+    nemesis_start(&r->nemesis, &r->swarm, r->nodes, r->node_count, (r->load.replicas - 1) / 2);
     world_run(&r->world, r->world.now_us + r->swarm.seconds * SIM_SECOND);
     r->load.stop = true;
-    uint32_t minority = (r->node_count - 1) / 2;
+    uint32_t minority = (r->load.replicas - 1) / 2;
     nemesis_heal(&r->nemesis, (uint32_t)chance_below(minority + 1));
     if (!run_until(r, programs_over, LIVENESS_US)) {
         sim_fail(SIM_LIVENESS, "INV-V04: a client program does not end in the healed phase");
