@@ -268,9 +268,12 @@ static void check_replica(const struct sim_node *n, const struct replica *r)
     all.counters.learners += m->learner_count > 0;
 }
 
+static void check_disk(const struct sim_node *n, uint32_t shard);
+
 void check_turn(struct sim_node *n, uint32_t shard)
 {
     const struct shard *s = n->shards[shard];
+    check_disk(n, shard);
     size_t at = 0;
     for (const struct seat *seat; (seat = map_next(&s->seats, &at)) != NULL && !sim->ended;) {
         if (seat->replica != NULL) {
@@ -319,18 +322,23 @@ static bool serves(const struct sim_node *n, uint64_t group)
     return seat != NULL && seat->replica != NULL && !seat->dropping;
 }
 
-static void on_commit(struct shadow *d)
+static void check_disk(const struct sim_node *n, uint32_t shard)
 {
-    const struct sim_node *n = sim_node_current();
-    for (size_t i = 0; n != NULL && n->member != 0 && i < d->group_count; i++) {
+    char path[PATH_MAX_BYTES + 32];
+    sim_node_path(n, shard, path, sizeof(path));
+    const struct shadow *d = observe_disk(path);
+    for (size_t i = 0; d != NULL && i < d->group_count; i++) {
         const struct shadow_group *g = d->groups[i];
-        if (!g->touched || !g->has_marks) {
+        struct claim *c = claim_of(n->member, g->id);
+        if (!g->has_marks) {
+            c->has_marks = false; /* Deleted. Should it come back, it begins anew. */
+            c->checked = 0;
             continue;
         }
-        struct claim *c = claim_of(n->member, g->id);
         check_marks(d, c, g);
         uint64_t end = g->count > 0 ? shadow_last(g) : g->marks.trim_index;
-        if (serves(n, g->id) && !g->marks.installing && c->state != REPLICA_INSTALLING && c->checked > end) {
+        if (serves(n, g->id) && !g->marks.installing && c->state != REPLICA_INSTALLING &&
+            c->checked > end) {
             sim_fail(SIM_INVARIANT,
                      "INV-R11: %s, group %llu: committed entries up to %llu, now the log ends at "
                      "%llu",
@@ -484,7 +492,6 @@ void checkers_init(struct sim_node **nodes, uint32_t node_count, bool frames)
     all.frames = frames;
     all.nodes = nodes;
     all.node_count = node_count;
-    observe_on(on_commit, NULL);
     sim_net_on_send(on_frame);
 }
 

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,7 +18,7 @@
 
 #define JOBS_MAX      64
 #define NOT_COVERED   13
-#define SEED_WALL_SECONDS 120 /* A seed that takes longer hangs. */
+#define SEED_CPU_SECONDS 20 /* A seed that takes longer hangs. */
 
 _Noreturn void must_fail(const char *expression, const char *file, int line)
 {
@@ -74,7 +75,8 @@ static pid_t spawn(const struct run_options *o, struct run_result *result)
     pid_t pid = fork();
     must(pid >= 0);
     if (pid == 0) {
-        (void)alarm(SEED_WALL_SECONDS);
+        struct rlimit cpu = {SEED_CPU_SECONDS, SEED_CPU_SECONDS};
+        (void)setrlimit(RLIMIT_CPU, &cpu);
         run_seed(o, result);
         (void)fflush(stdout);
         _exit(0);

@@ -19,8 +19,6 @@ struct shadow_op {
 
 static struct {
     struct shadow *disks[SHADOWS_MAX];
-    observe_commit *commit;
-    observe_append *append;
 } seen;
 
 void observe_init(void)
@@ -46,12 +44,6 @@ void observe_fini(void)
         mem_free(seen.disks[i]);
     }
     observe_init();
-}
-
-void observe_on(observe_commit *commit, observe_append *append)
-{
-    seen.commit = commit;
-    seen.append = append;
 }
 
 struct shadow *observe_disk(const char *path)
@@ -131,7 +123,6 @@ static void drop_front(struct shadow_group *g, uint32_t count)
 static void apply(struct shadow *d, const struct shadow_op *op)
 {
     struct shadow_group *g = need(d, op->group);
-    g->touched = true;
     switch (op->kind) {
     case OP_APPEND:
         append_entry(g, op->index, op->entry);
@@ -360,14 +351,10 @@ enum ferry_err __wrap_store_append(struct store *store, uint64_t group, uint64_t
                                    const struct store_entry *entry)
 {
     enum ferry_err err = __real_store_append(store, group, index, entry);
-    struct shadow *d = observe_store(store);
-    if (err == FERRY_OK && d != NULL) {
+    if (err == FERRY_OK) {
         struct shadow_entry e = {
             .term = entry->term, .hash = hash_entry(entry), .type = entry->type};
         add_op(store, (struct shadow_op){OP_APPEND, group, index, 1, e, {0}});
-        if (seen.append != NULL) {
-            seen.append(d, group, index, entry, e.hash);
-        }
     }
     return err;
 }
@@ -431,12 +418,6 @@ static void committed(struct shadow *d)
     }
     d->op_count = 0;
     d->commits++;
-    if (seen.commit != NULL) {
-        seen.commit(d);
-    }
-    for (size_t i = 0; i < d->group_count; i++) {
-        d->groups[i]->touched = false;
-    }
 }
 
 static enum ferry_err die(struct sim_node *n, struct store *store)

@@ -23,7 +23,6 @@ struct shadow_group {
     uint64_t first; /* The log is first..first + count - 1. */
     struct shadow_entry *entries;
     size_t count, capacity;
-    bool touched; /* By the commit that is looked at. */
 };
 
 /* One disk's, kept over crashes by path. */
@@ -46,12 +45,5 @@ struct shadow *observe_store(const struct store *s);
 struct shadow_group *shadow_find(const struct shadow *d, uint64_t group);
 const struct shadow_entry *shadow_at(const struct shadow_group *g, uint64_t index);
 uint64_t shadow_last(const struct shadow_group *g); /* 0: empty. */
-
-/* Called after each commit that succeeded; groups it touched are marked so. */
-typedef void observe_commit(struct shadow *d);
-/* Called for each entry that is appended, before it is durable. */
-typedef void observe_append(struct shadow *d, uint64_t group, uint64_t index,
-                            const struct store_entry *entry, uint64_t hash);
-void observe_on(observe_commit *commit, observe_append *append);
 
 #endif

@@ -69,6 +69,15 @@ const char *sim_node_endpoint(const struct sim_node *n)
 
 static void bury(struct sim_node *n, int64_t when_us);
 
+/* What a turn did is there when its time is over, and the node still is. */
+static void check_later(void *arg, uint64_t number)
+{
+    struct sim_node *n = arg;
+    if (n->up && n->starts == number >> 8) {
+        check_turn(n, (uint32_t)(number & 0xff));
+    }
+}
+
 static void turn(struct task *t)
 {
     struct sim_node *n = nodes[t->host->number];
@@ -82,7 +91,7 @@ static void turn(struct task *t)
         bury(n, world_now());
         return;
     }
-    check_turn(n, i);
+    world_at(world_now(), check_later, n, n->starts << 8 | i);
     if (shard_failure(s) != FERRY_OK) {
         n->ended = shard_failure(s);
         sim_say("the process ends: %s", ferry_err_name(n->ended));
