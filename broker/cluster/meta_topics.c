@@ -208,6 +208,9 @@ static bool is_among(const uint32_t *nodes, uint32_t count, uint32_t node)
 
 uint32_t meta_holders(const struct meta *m, uint64_t group, uint32_t nodes[2 * RING_REPLICAS_MAX])
 {
+#ifdef MUT_59 /* the old replicas are dropped as soon as a move begins */
+    return meta_target(m, group, nodes);
+#endif
     uint32_t count = meta_placement(m, group, nodes);
     const struct meta_move *move = meta_move_of(m, group);
     if (move == NULL || move->state == META_MOVE_PLANNED) {

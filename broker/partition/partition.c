@@ -77,7 +77,7 @@ static enum ferry_err apply_ids(struct partition *p, uint64_t index,
         struct ferry_id id = batch_id(batch, h, i);
         if (!id_is_zero(&id)) {
             int64_t time_ms = entry->append_time_ms;
-#ifdef MUT_34 /* How long an id counts is told by each replica's own clock. */
+#ifdef MUT_34 /* how long an id counts is told by each replica's own clock */
             time_ms += (int64_t)p->config.self;
 #endif
             enum ferry_err err = ids_note(&p->ids, &id, offset, time_ms, index);
@@ -134,12 +134,11 @@ static enum ferry_err apply_trim(struct partition *p, const struct control *c)
     p->housekeeping = false;
     p->start_offset = c->start_offset;
     p->size_bytes -= (int64_t)c->trim_bytes;
-#ifdef MUT_35 /* Only the leader drops what retention drops. */
-    if (!replica_is_ready(p->replica)) {
-        return FERRY_OK;
-    }
+    uint64_t index = c->trim_index;
+#ifdef MUT_35 /* only the leader drops what retention drops */
+    index = replica_is_ready(p->replica) ? index : 0;
 #endif
-    replica_trim(p->replica, c->trim_index);
+    replica_trim(p->replica, index);
     return FERRY_OK;
 }
 

@@ -64,7 +64,7 @@ enum ferry_err repair_mute(struct replica *r, int64_t now_us)
                               .now_us = now_us,
                               .index = repair_is_damaged(r) ? r->repair.damaged[0] : 0};
     r->repair.remute = false;
-#ifdef MUT_37 /* A member that cannot read its log goes on to vote and to lead. */
+#ifdef MUT_37 /* a member that cannot read its log goes on to vote and to lead */
     mute.index = 0;
 #endif
     return replica_step(r, &mute);
@@ -276,7 +276,7 @@ static bool fits(const struct replica *r, const struct peer_repair_reply *reply)
 
 static bool is_sound(const struct replica *r, const struct peer_repair_reply *reply)
 {
-#ifdef MUT_38 /* What a peer gives as a repair is taken as it is. */
+#ifdef MUT_38 /* what a peer gives as a repair is taken as it is */
     return r != NULL && reply->given;
 #else
     return peer_entry_check(&reply->entry) == FERRY_OK && fits(r, reply);

@@ -158,8 +158,9 @@ bool replica_wants_write(const struct replica *r, int64_t now_us);
 MUST_CHECK enum ferry_err replica_write(struct replica *r, int64_t now_us, uint32_t *rows_left);
 /* True between replica_write and replica_stored: the transaction holds something of it. */
 bool replica_has_written(const struct replica *r);
-/* After the commit; also when nothing was written and something waits for "stored so far"
- * (replica_wants_stored): applies what is committed now. */
+/* After the commit; also when there was nothing to write and something waits for "stored so far"
+ * (replica_wants_stored): applies what is committed now. Never instead of a write that is wanted
+ * (must). Errors: STORE_FAILED (the commit failed: nothing of it counts), those of the machine. */
 MUST_CHECK enum ferry_err replica_stored(struct replica *r, int64_t now_us);
 /* Something is to be done by replica_stored though there is nothing to write: committed entries to
  * apply, answers that wait for an fsync that has long been. */

@@ -88,7 +88,7 @@ static void queue_all(struct replica *r, const struct raft_update *u)
         replica_queue_message(r, &r->now, &u->send_now[i]);
     }
     for (size_t i = 0; i < u->send_after_sync_count; i++) {
-#ifdef MUT_30 /* Votes and acks leave before the fsync. */
+#ifdef MUT_30 /* votes and acks leave before the fsync */
         replica_queue_message(r, &r->now, &u->send_after_sync[i]);
 #else
         replica_queue_message(r, &r->after_sync, &u->send_after_sync[i]);
@@ -163,7 +163,7 @@ static void push_received(struct replica *r, const struct raft_update *u, raft_i
     for (raft_index index = first; index <= u->append_last; index++) {
         struct store_entry entry;
         must(peer_take_entry(&entries, &entry) == FERRY_OK); /* It was checked. */
-#ifdef MUT_36 /* A follower forgets which records of a batch were dropped as repeats. */
+#ifdef MUT_36 /* a follower forgets which records of a batch were dropped as repeats */
         entry.skip_count = 0;
 #endif
         if (index >= u->append_first) {
@@ -397,7 +397,9 @@ enum ferry_err replica_read(struct replica *r, int64_t now_us, uint64_t *number)
 enum replica_read_state replica_read_done(const struct replica *r, uint64_t number)
 {
     must(number != 0 && number <= r->read_asked);
-    if (number <= r->read_done) {
+    /* A confirmation may come in a turn that has nothing to write or to apply. */
+    bool is_current = number <= r->read_confirmed && r->applied >= r->read_index;
+    if (number <= r->read_done || is_current) {
         return REPLICA_READ_DONE;
     }
     bool lost = r->failed != FERRY_OK || (number <= r->read_lost && number > r->read_confirmed);

@@ -70,6 +70,9 @@ static enum ferry_err write_entries(struct replica *r)
 
 static enum ferry_err write_configs(struct replica *r)
 {
+#ifdef MUT_41 /* the members in force are not on disk with the entry that named them */
+    return FERRY_OK;
+#endif
     struct buf row;
     buf_init(&row, 4096);
     peer_put_config(&row, &r->members);

@@ -28,6 +28,9 @@ static void answer(struct replica *r, raft_id to, const struct peer_snapshot *na
 /* True when this log holds all that the snapshot does: then what follows it stays, too. */
 static bool has_all(const struct replica *r, const struct peer_snapshot_begin *s)
 {
+#ifdef MUT_42 /* a snapshot older than the log takes the log's place */
+    return r == NULL;
+#endif
     return raft_commit_index(r->raft) >= s->index ||
            raft_term_at(r->raft, s->index) == s->index_term;
 }
@@ -204,8 +207,10 @@ enum ferry_err install_receive(struct replica *r, const struct peer_item *item, 
     return r->failed;
 }
 
-/* Says that there is nothing here, so that the leader sends a snapshot. It promises nothing: no
- * later term has been heard of than the leader's. */
+/* Refuses, with a hint of no term: nothing is found in the leader's log for it but its trim, so it
+ * sends a snapshot. The hint's index is as high as a refusal's may be, for this member may have
+ * acknowledged entries in this term before it began to install. It promises nothing: no later term
+ * has been heard of than the leader's. */
 void install_hear(struct replica *r, const struct raft_message *m)
 {
     if (m->type != RAFT_APPEND_REQUEST || m->term < r->marks.term) {
@@ -220,6 +225,7 @@ void install_hear(struct replica *r, const struct raft_message *m)
                                      .from = r->config.self,
                                      .to = m->from,
                                      .term = m->term,
+                                     .match_index = m->prev_index,
                                      .sequence = m->sequence};
         replica_queue_message(r, &r->now, &reply);
     }
@@ -305,7 +311,7 @@ enum ferry_err install_write(struct replica *r)
             err = write_entries(r, item->body);
         }
     }
-#ifdef MUT_33 /* What is installed counts before all of it is there. */
+#ifdef MUT_33 /* what is installed counts before all of it is there */
     write_end(r);
 #endif
     if (in->ended) {

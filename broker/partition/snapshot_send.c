@@ -268,7 +268,7 @@ static enum ferry_err make_small(struct replica *r, struct snapshot_out *s)
 static enum ferry_err make_large(struct replica *r, struct snapshot_out *s)
 {
     const uint8_t *tables = r->config.ops->large_tables;
-#ifdef MUT_32 /* A snapshot goes without the tables that know which messages are repeats. */
+#ifdef MUT_32 /* a snapshot goes without the tables that know which messages are repeats */
     s->large = sizeof(r->config.ops->large_tables);
 #endif
     if (s->large >= sizeof(r->config.ops->large_tables) || tables[s->large] == 0) {

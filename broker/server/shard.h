@@ -1,9 +1,9 @@
 /* shard: one thread with its own store, sockets and timers, and the replicas that live on it.
  *
  * The turn, always in this order:
- *   1. receive what has arrived of peers and clients (up to turn_bytes each), decode, let replicas
- *      step and partitions propose
- *   2. mail from other shards; timers that are due; members that are to be brought elsewhere
+ *   1. mail from other shards; then what has arrived of peers and clients (up to turn_bytes each):
+ *      decode, let replicas step and partitions propose
+ *   2. timers that are due; members that are to be brought elsewhere
  *   3. send what needs no disk: above all appends, so that the followers' disks work meanwhile
  *   4. one store transaction for all replicas touched; its commit is the group commit
  *   5. apply what became committed; send votes and acknowledgements, and what the commit allowed

@@ -349,6 +349,9 @@ static void look_at_role(struct shard *s)
     if (s->meta_leads && !leads) {
         shard_expire_rollouts(s, true);
     }
+    if (leads && !s->meta_leads) {
+        s->join.due_us = s->now_us; /* It registers itself. */
+    }
     s->meta_leads = leads;
 }
 

@@ -295,9 +295,8 @@ static void dump_topics(const struct meta *m, struct buf *b)
     }
 }
 
-char *meta_dump(struct meta_fixture *f)
+char *meta_dump(const struct meta *m)
 {
-    const struct meta *m = f->m;
     struct buf b;
     size_t size = 0;
     buf_init(&b, DUMP_MAX_BYTES);

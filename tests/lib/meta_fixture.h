@@ -61,6 +61,6 @@ enum ferry_err meta_report_done(struct meta_fixture *f, uint64_t group, const ui
 uint32_t meta_finish_moves(struct meta_fixture *f);
 
 /* All that the log decides, as text. Free with mem_free. */
-char *meta_dump(struct meta_fixture *f);
+char *meta_dump(const struct meta *m);
 
 #endif

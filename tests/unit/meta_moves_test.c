@@ -320,7 +320,7 @@ static void an_abort_drops_what_was_planned_and_turns_back_what_runs(void **stat
     uint32_t dropped = 0, reverting = 0;
     uint32_t nodes[2 * RING_REPLICAS_MAX];
     start_with_four(f);
-    char *before = meta_dump(f);
+    char *before = meta_dump(f->m);
     struct planned p = apply_now(f);
     meta_turn(f);
     size_t active = count_state(f, META_MOVE_ACTIVE);
@@ -338,7 +338,7 @@ static void an_abort_drops_what_was_planned_and_turns_back_what_runs(void **stat
     assert_int_equal(count_state(f, META_MOVE_REVERTING), active);
     assert_int_equal(meta_finish_moves(f), active);
     assert_int_equal(meta_moves_done(f->m), 0);
-    char *after = meta_dump(f);
+    char *after = meta_dump(f->m);
     assert_string_equal(before, after);
     mem_free(before);
     mem_free(after);
@@ -406,13 +406,13 @@ static void an_undrain_takes_back_what_empties_the_node(void **state)
 {
     struct meta_fixture *f = *state;
     start_with_four(f);
-    char *before = meta_dump(f);
+    char *before = meta_dump(f->m);
     assert_int_equal(meta_change_node(f, 2, META_NODE_DRAIN, 0), FERRY_OK);
     meta_turn(f);
     assert_int_equal(meta_change_node(f, 2, META_NODE_UNDRAIN, 0), FERRY_OK);
     assert_int_equal(count_state(f, META_MOVE_PLANNED) + count_state(f, META_MOVE_ACTIVE), 0);
     (void)meta_finish_moves(f);
-    char *after = meta_dump(f);
+    char *after = meta_dump(f->m);
     assert_string_equal(before, after);
     mem_free(before);
     mem_free(after);

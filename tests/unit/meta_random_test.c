@@ -184,10 +184,10 @@ static void restart_and_compare(struct world *w)
     if (below(w, 2) == 0) {
         meta_flush(f);
     }
-    char *before = meta_dump(f);
+    char *before = meta_dump(f->m);
     meta_crash(f);
     meta_start(f);
-    char *after = meta_dump(f);
+    char *after = meta_dump(f->m);
     assert_string_equal(before, after);
     mem_free(before);
     mem_free(after);
@@ -234,8 +234,8 @@ static void compare_with_another(struct world *w)
     meta_start(g);
     replay(w->f, g);
     meta_check(g->m);
-    char *a = meta_dump(w->f);
-    char *b = meta_dump(g);
+    char *a = meta_dump(w->f->m);
+    char *b = meta_dump(g->m);
     assert_string_equal(a, b);
     mem_free(a);
     mem_free(b);

@@ -3,8 +3,10 @@
  */
 #include "lib/replica_cluster.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "lib/partition_fixture.h"
 
@@ -294,6 +296,47 @@ static void a_group_that_is_idle_goes_quiet_and_wakes(void **state)
     cluster_free(c);
 }
 
+/* One transaction carries many groups. When it fails, none of them may believe that its part is on
+ * disk, whoever tells it so (E31). */
+static void a_failed_commit_is_no_groups_success(void **state)
+{
+    (void)state;
+    struct cluster *c = started(3, 11);
+    produce_many(c, 1, 3, 0);
+    int leader = cluster_wait_leader(c);
+    struct replica *r = cluster_replica(c, leader);
+    enum ferry_err err = FERRY_OK;
+    struct partition_ticket *t =
+        cluster_send(c, leader, &(struct cluster_batch){.content = 4}, &err);
+    assert_non_null(t);
+    uint64_t applied = replica_applied(r);
+    uint32_t rows_left = REPLICA_FLUSH_ROWS_TURN;
+    struct rlimit had, none;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &had), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = had.rlim_max};
+    assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    assert_int_equal(store_begin(c->nodes[leader].store), FERRY_OK);
+    assert_int_equal(replica_write(r, c->now_us, &rows_left), FERRY_OK);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    err = store_commit(c->nodes[leader].store);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &had), 0);
+    assert_int_equal(err, FERRY_ERR_STORE_FAILED);
+    assert_int_equal(replica_stored(r, c->now_us), FERRY_ERR_STORE_FAILED);
+    assert_int_equal(replica_failure(r), FERRY_ERR_STORE_FAILED);
+    assert_int_equal(replica_applied(r), applied);
+    size_t budget = 1 << 20;
+    assert_int_equal(replica_send(r, PEER_AFTER_SYNC, c->now_us, &budget, c->nodes[leader].out),
+                     FERRY_ERR_STORE_FAILED);
+    assert_true(partition_next_done(c->nodes[leader].p) == t);
+    assert_int_not_equal(t->base.err, FERRY_OK);
+    cluster_crash(c, leader);
+    assert_int_not_equal(cluster_wait_leader(c), leader); /* The others go on. */
+    cluster_start(c, leader);
+    cluster_settle(c);
+    cluster_compare(c);
+    cluster_free(c);
+}
+
 /* ---- Random operations ---- */
 
 struct ops {
@@ -521,6 +564,7 @@ int main(void)
         cmocka_unit_test(members_are_exchanged_while_batches_come_in),
         cmocka_unit_test(a_confirmed_read_knows_all_that_was_acknowledged),
         cmocka_unit_test(a_group_that_is_idle_goes_quiet_and_wakes),
+        cmocka_unit_test(a_failed_commit_is_no_groups_success),
         cmocka_unit_test(replicas_keep_the_same_rows_whatever_happens),
         cmocka_unit_test(replicas_keep_the_same_rows_when_much_is_dropped),
     };

@@ -141,6 +141,64 @@ static void a_new_folder_gets_a_cluster_id_and_keeps_it(void **state)
     assert_memory_equal(&made, &kept, sizeof(kept));
 }
 
+/* Two lives of one node never look alike: what the first one promised is not known to the second.
+ */
+static void a_folder_made_anew_is_another_incarnation(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    uint32_t first = store_incarnation(f->store);
+    assert_int_not_equal(first, 0);
+    fixture_reopen(f);
+    assert_int_equal(store_incarnation(f->store), first);
+    store_close(&f->store);
+    fixture_remove(f->folder);
+    fixture_open(f);
+    assert_int_not_equal(store_incarnation(f->store), first);
+    assert_int_not_equal(store_incarnation(f->store), 0);
+}
+
+/* All shards of a node are of one life: a folder from another one is not taken for it. */
+static void a_folder_of_another_incarnation_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    f->config.incarnation = 0xabcdef;
+    fixture_open(f);
+    assert_int_equal(store_incarnation(f->store), 0xabcdef);
+    store_close(&f->store);
+    f->config.incarnation = 0xabcdee;
+    fixture_refuses(f, FERRY_ERR_WRONG_NODE, "another life of node 1");
+    f->config.incarnation = 0;
+    fixture_open(f);
+    assert_int_equal(store_incarnation(f->store), 0xabcdef);
+}
+
+static void expect_cluster(struct fixture *f, const struct ferry_id *id)
+{
+    struct ferry_id has = store_cluster_id(f->store);
+    assert_memory_equal(&has, id, sizeof(has));
+}
+
+/* A node that waits to be told which cluster it is of stays of none until that is on its disk. */
+static void a_folder_may_be_of_no_cluster_until_it_is_told(void **state)
+{
+    struct fixture *f = *state;
+    static const struct ferry_id zero, id = {{1, 2, 3}};
+    f->config.no_cluster = true;
+    fixture_open(f);
+    expect_cluster(f, &zero);
+    fixture_reopen(f);
+    expect_cluster(f, &zero);
+    uint32_t incarnation = store_incarnation(f->store);
+    assert_int_equal(store_begin(f->store), FERRY_OK);
+    assert_int_equal(store_set_cluster(f->store, &id), FERRY_OK);
+    assert_int_equal(store_commit(f->store), FERRY_OK);
+    expect_cluster(f, &id);
+    fixture_reopen(f);
+    expect_cluster(f, &id);
+    assert_int_equal(store_incarnation(f->store), incarnation);
+}
+
 static void a_newer_format_is_refused_untouched(void **state)
 {
     struct fixture *f = *state;
@@ -385,6 +443,9 @@ int main(void)
         store_test(another_process_is_refused_until_this_one_ends),
         store_test(a_folder_of_another_node_is_refused),
         store_test(a_new_folder_gets_a_cluster_id_and_keeps_it),
+        store_test(a_folder_made_anew_is_another_incarnation),
+        store_test(a_folder_of_another_incarnation_is_refused),
+        store_test(a_folder_may_be_of_no_cluster_until_it_is_told),
         store_test(a_newer_format_is_refused_untouched),
         store_test(a_damaged_identity_is_refused),
         store_test(what_is_not_a_folder_is_refused),

@@ -238,6 +238,38 @@ static void a_truncation_drops_the_end_in_bounded_steps(void **state)
     expect_bounds(f->store, 1, 0, 0);
 }
 
+/* In place, whether it grows, shrinks or spans pages; the end of the log stays where it was. */
+static void a_replaced_entry_is_the_only_one_that_changes(void **state)
+{
+    struct fixture *f = *state;
+    static const size_t sizes[] = {0, 100, 3000, 70000};
+    static uint8_t data[70000];
+    fixture_open(f);
+    append_many(f->store, 1, 3, 12, 3000);
+    for (size_t i = 0; i < 4; i++) {
+        memset(data, (int)i + 1, sizeof(data));
+        struct store_entry entry = entry_of(STORE_ENTRY_CONTROL, data, sizes[i]);
+        assert_int_equal(store_begin(f->store), FERRY_OK);
+        assert_int_equal(store_replace_entry(f->store, 1, 7, &entry), FERRY_OK);
+        assert_int_equal(store_replace_entry(f->store, 1, 13 + i, &entry), FERRY_ERR_CORRUPT);
+        assert_int_equal(store_replace_entry(f->store, 2, 7, &entry), FERRY_ERR_CORRUPT);
+        append_in_turn(f->store, 1, 13 + i, 3000);
+        assert_int_equal(store_commit(f->store), FERRY_OK);
+        struct store_entry got;
+        assert_int_equal(store_read_begin(f->store), FERRY_OK);
+        assert_int_equal(store_get_entry(f->store, 1, 7, &got), FERRY_OK);
+        assert_int_equal(got.type, STORE_ENTRY_CONTROL);
+        assert_true(bytes_equal(got.payload, bytes_of(data, sizes[i])));
+        for (uint64_t index = 3; index <= 13 + i; index++) {
+            if (index != 7) {
+                expect_entry(f->store, 1, index, 3000);
+            }
+        }
+        store_read_end(f->store);
+        expect_bounds(f->store, 1, 3, 13 + i);
+    }
+}
+
 /* ---- Group rows ---- */
 
 struct seen_groups {
@@ -457,6 +489,7 @@ int main(void)
         store_test(a_deletion_is_spread_over_turns),
         store_test(an_emptied_log_goes_on_at_any_index),
         store_test(a_truncation_drops_the_end_in_bounded_steps),
+        store_test(a_replaced_entry_is_the_only_one_that_changes),
         store_test(group_rows_come_back_in_order_of_their_ids),
         store_test(rows_are_walked_within_their_table_from_a_key_on),
         store_test(a_row_is_found_until_it_is_deleted),

@@ -1,0 +1,37 @@
+#!/bin/bash
+# partition_mutants.sh [MUT_nn…]: builds the replica and its store with each known bug of the table
+# MUTANTS that is theirs, and tells which of the unit tests that drive replicas find it. A mutant that
+# nothing finds makes it fail.
+set -euo pipefail
+
+cd "$(dirname "$0")/../.."
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+flags="-std=c11 -D_GNU_SOURCE -O1 -g -w -Isdk -Isdk/include -Ibroker -I. -Itests"
+libs="-llmdb -lmsgpackc -lxxhash -linih -lpthread -lcmocka"
+lib="tests/lib/replica_cluster.c tests/lib/partition_fixture.c"
+
+build() { # MUTANT
+    mkdir -p "$out/o"
+    for source in broker/raft/*.c broker/store/*.c broker/partition/*.c sdk/base/*.c sdk/wire/*.c $lib; do
+        # shellcheck disable=SC2086
+        cc $flags -D"$1" -c "$source" -o "$out/o/$(basename "$source").o"
+    done
+    for unit in replica_cluster replica_snapshot replica_repair; do
+        # shellcheck disable=SC2086
+        cc $flags -D"$1" "tests/unit/${unit}_test.c" "$out"/o/*.o $libs -o "$out/$unit"
+    done
+}
+
+failed=0
+mutants=${*:-$(awk -F' *[|] *' '$2 == "partition" { print $1 }' tests/sim/MUTANTS)}
+for mutant in $mutants; do
+    build "$mutant"
+    by=""
+    for unit in replica_cluster replica_snapshot replica_repair; do
+        timeout 300 "$out/$unit" >"$out/log" 2>&1 || by="$by $unit"
+    done
+    echo "$mutant | unit tests:${by:- none}"
+    [ -n "$by" ] || failed=1
+done
+exit $failed
