@@ -25,6 +25,7 @@
 
 #define NODE_GROUP      UINT64_MAX
 #define NODE_TABLE      1u
+#define REDIRECTS_AT_ONCE 3u
 #define ASK_US          100000  /* Between two rounds of HELLO, and to the next REGISTER. */
 #define PATIENCE_US     1000000 /* For an answer. */
 #define FRESH_US        3000000 /* A HELLO_REPLY counts for so long. */
@@ -349,7 +350,8 @@ static void redirect(struct shard *s, struct bytes endpoint)
     memcpy(j->redirect, endpoint.data, size);
     j->redirect[size] = '\0';
     j->redirected = size > 0;
-    j->due_us = s->now_us;
+    /* Two that name each other are not asked as fast as they answer. */
+    j->due_us = s->now_us + (++j->redirects % REDIRECTS_AT_ONCE != 0 ? 0 : ASK_US);
 }
 
 void shard_take_hello_reply(struct shard *s, struct bytes body)
@@ -551,7 +553,11 @@ void shard_take_register_reply(struct shard *s, const struct node_register_reply
         }
         return;
     case NODE_REDIRECT:
-        redirect(s, r->detail);
+        /* One answer an attempt: each repeat of an older one would make another request, which may
+         * be repeated as well, and so on. */
+        if (r->attempt == j->attempt) {
+            redirect(s, r->detail);
+        }
         return;
     case NODE_REFUSED: {
         char text[NODE_TEXT_MAX + 1];
