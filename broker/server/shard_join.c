@@ -25,7 +25,6 @@
 
 #define NODE_GROUP      UINT64_MAX
 #define NODE_TABLE      1u
-#define REDIRECTS_AT_ONCE 3u
 #define ASK_US          100000  /* Between two rounds of HELLO, and to the next REGISTER. */
 #define PATIENCE_US     1000000 /* For an answer. */
 #define FRESH_US        3000000 /* A HELLO_REPLY counts for so long. */
@@ -350,8 +349,11 @@ static void redirect(struct shard *s, struct bytes endpoint)
     memcpy(j->redirect, endpoint.data, size);
     j->redirect[size] = '\0';
     j->redirected = size > 0;
-    /* Two that name each other are not asked as fast as they answer. */
-    j->due_us = s->now_us + (++j->redirects % REDIRECTS_AT_ONCE != 0 ? 0 : ASK_US);
+    /* At once, but not again and again as fast as answers come: each answer to HELLO names the
+     * leader too, and two nodes may name each other. */
+    int64_t next_us = j->followed_us + ASK_US;
+    j->due_us = j->followed_us == 0 || s->now_us > next_us ? s->now_us : next_us;
+    j->followed_us = j->due_us;
 }
 
 void shard_take_hello_reply(struct shard *s, struct bytes body)

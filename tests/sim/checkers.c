@@ -440,6 +440,10 @@ static void on_frame(const struct host *from, const struct host *to, struct byte
         static struct peer_raft m; /* Large. */
         all.counters.repairs += item.kind == PEER_REPAIR_REPLY;
         all.counters.snapshots += item.kind == PEER_SNAPSHOT_END;
+        if (all.frames && item.kind != PEER_RAFT) {
+            sim_say("group %llu to %s: item of kind %u, %zu bytes", ULL(item.group), to->name,
+                    item.kind, item.body.size);
+        }
         if (item.kind == PEER_RAFT && peer_take_raft(&item, h.to, &m) == FERRY_OK) {
             check_message(n, &m.message, item.group);
             if (all.frames) {
