@@ -18,6 +18,11 @@ struct leader {
     raft_id member;
 };
 
+struct vote {
+    uint64_t term;
+    raft_id voter, candidate;
+};
+
 struct truth {
     uint64_t group;
     uint64_t first; /* Of entries[0]. */
@@ -25,6 +30,8 @@ struct truth {
     size_t count, capacity;
     struct leader *leaders;
     size_t leader_count, leader_capacity;
+    struct vote *votes; /* That left a node. */
+    size_t vote_count, vote_capacity;
 };
 
 /* What one member has said of itself and its group. */
@@ -296,6 +303,16 @@ void check_started(const struct sim_node *n)
     }
 }
 
+void check_restored(const struct sim_node *n)
+{
+    for (size_t i = 0; i < all.claim_count; i++) {
+        struct claim *c = all.claims[i];
+        if ((uint32_t)c->member == n->id) {
+            *c = (struct claim){.member = c->member, .group = c->group, .acked = c->acked};
+        }
+    }
+}
+
 /* ---- Disks ---- */
 
 static void check_marks(const struct shadow *d, struct claim *c, const struct shadow_group *g)
@@ -352,6 +369,26 @@ static void check_disk(const struct sim_node *n, uint32_t shard)
 
 /* ---- Frames ---- */
 
+/* Over all lives of one folder, also when it was put back to what it was: one vote a term. */
+static void count_vote(const struct sim_node *n, const struct raft_message *m, uint64_t group)
+{
+    struct truth *t = truth_of(group);
+    for (size_t i = t->vote_count; i-- > 0;) {
+        const struct vote *v = &t->votes[i];
+        if (v->term == m->term && v->voter == n->member) {
+            if (v->candidate != m->to) {
+                sim_fail(SIM_INVARIANT, "INV-R08: node %u votes for nodes %u and %u in term %llu of "
+                                        "group %llu",
+                         n->id, (uint32_t)v->candidate, (uint32_t)m->to, ULL(m->term), ULL(group));
+            }
+            return;
+        }
+    }
+    must(mem_grow((void **)&t->votes, &t->vote_capacity, t->vote_count + 1, sizeof(*t->votes)));
+    t->votes[t->vote_count++] =
+        (struct vote){.term = m->term, .voter = n->member, .candidate = m->to};
+}
+
 static void check_vote(const struct sim_node *n, const struct raft_message *m, uint64_t group)
 {
     const struct shadow *d = shadow_of(n, group);
@@ -390,6 +427,7 @@ static void check_message(const struct sim_node *n, const struct raft_message *m
     bool vote = m->type == RAFT_VOTE_REPLY && m->success;
     bool ack = m->type == RAFT_APPEND_REPLY && m->success;
     if (vote) {
+        count_vote(n, m, group);
         check_vote(n, m, group);
     }
     if (ack) {
@@ -504,6 +542,7 @@ void checkers_fini(void)
     for (size_t i = 0; i < all.truth_count; i++) {
         mem_free(all.truths[i].entries);
         mem_free(all.truths[i].leaders);
+        mem_free(all.truths[i].votes);
     }
     for (size_t i = 0; i < all.claim_count; i++) {
         mem_free(all.claims[i]);

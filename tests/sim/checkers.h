@@ -19,6 +19,8 @@ void checkers_fini(void);
 void check_turn(struct sim_node *n, uint32_t shard);
 /* The node has started anew: what it knew only in memory may be less. `wiped`: on disk as well. */
 void check_started(const struct sim_node *n);
+/* Its folder is an older one from now on. */
+void check_restored(const struct sim_node *n);
 /* After the healed phase: replicas that have applied the same hold the same. */
 void check_same_state(void);
 

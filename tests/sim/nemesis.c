@@ -1,5 +1,6 @@
 #include "sim/nemesis.h"
 
+#include "sim/checkers.h"
 #include "sim/coverage.h"
 #include "sim/observe.h"
 #include "sim/sim_disk.h"
@@ -518,6 +519,7 @@ static void lose_data(struct nemesis *n)
             sim_node_crash(node);
             sim_say("%s gets an old folder", node->host->name);
             each_disk(n, i, false, true);
+            check_restored(node);
         }
         break;
     }
@@ -597,6 +599,9 @@ static void heal_path(struct net_path *p)
 void nemesis_heal(struct nemesis *n, uint32_t dead)
 {
     n->over = true;
+    if (n->wipes + n->restores > 0) {
+        dead = 0; /* A minority has lost its data already, and needs all others to get it back. */
+    }
     sim_net_heal();
     heal_path(sim_net_path(true));
     heal_path(sim_net_path(false));
