@@ -10,7 +10,7 @@
 #define OPEN_TIMEOUT_MS   2000
 #define FETCH_TIMEOUT_MS  100
 #define COMMIT_TIMEOUT_MS 2000
-#define QUIET_US          1500000 /* With nothing new, at the end, that is the end. */
+#define PARTITIONS_MAX    64
 
 static void note_error(const struct workload *w, enum ferry_err err)
 {
@@ -66,17 +66,51 @@ static struct ferry_consumer *open_consumer(const struct workload *w, struct fer
     return consumer;
 }
 
-static bool is_at_end(const struct workload *w, const struct ferry_consumer *consumer,
-                      int64_t last_us)
+/* Where each partition ends, once it is to be read no further; asked once, when nobody sends any
+ * more. A partition that nobody can tell about is asked for again. */
+struct ends {
+    bool known;
+    int64_t offset[PARTITIONS_MAX];
+};
+
+static void ask_for_ends(const struct workload *w, struct ferry_client *client, struct ends *ends)
 {
-    return (*w->stopped || w->stop_at_end) && ferry_consumer_at_end(consumer) &&
-           clock_monotonic_us() - last_us > QUIET_US;
+    struct ferry_topic_info *info = NULL;
+    enum ferry_err err = ferry_topic_info(client, w->topics[0], OPEN_TIMEOUT_MS, &info);
+    if (err != FERRY_OK) {
+        note_error(w, err);
+        return;
+    }
+    ends->known = info->partition_count <= PARTITIONS_MAX;
+    for (size_t i = 0; ends->known && i < info->partition_count; i++) {
+        ends->known = info->partitions[i].err == FERRY_OK;
+        ends->offset[i] = info->partitions[i].end_offset;
+    }
+    ferry_topic_info_free(&info);
 }
 
-static void read_to_the_end(struct workload *w, struct ferry_consumer *consumer)
+static bool is_at_end(const struct workload *w, struct ferry_client *client,
+                      const struct ferry_consumer *consumer, struct ends *ends)
 {
-    int64_t last_us = clock_monotonic_us();
-    while (!is_at_end(w, consumer, last_us)) {
+    if (!*w->stopped && !w->stop_at_end) {
+        return false;
+    }
+    if (!ends->known) {
+        ask_for_ends(w, client, ends);
+    }
+    for (int32_t i = 0; ends->known && i < ferry_consumer_partitions(consumer); i++) {
+        if (ferry_consumer_position(consumer, i) < ends->offset[i]) {
+            return false;
+        }
+    }
+    return ends->known;
+}
+
+static void read_to_the_end(struct workload *w, struct ferry_client *client,
+                            struct ferry_consumer *consumer)
+{
+    struct ends ends = {.known = false};
+    while (!is_at_end(w, client, consumer, &ends)) {
         struct ferry_batch *batch = NULL;
         enum ferry_err err = ferry_consumer_fetch(consumer, FETCH_TIMEOUT_MS, &batch);
         if (err != FERRY_OK) {
@@ -86,7 +120,6 @@ static void read_to_the_end(struct workload *w, struct ferry_consumer *consumer)
             }
             continue;
         }
-        last_us = clock_monotonic_us();
         note_batch(w, batch);
         if (w->subscription != NULL) {
             commit(w, consumer, batch);
@@ -104,7 +137,7 @@ int consumer_run(struct workload *w)
     }
     struct ferry_consumer *consumer = open_consumer(w, client);
     if (consumer != NULL) {
-        read_to_the_end(w, consumer);
+        read_to_the_end(w, client, consumer);
     }
     ferry_consumer_close(&consumer);
     ferry_close(&client, 0);

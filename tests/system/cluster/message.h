@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define MESSAGE_NAME_BYTES 32 /* Of a producer or a key, with the NUL. */
-#define MESSAGE_BYTES_MAX  4096
+#define MESSAGE_BYTES_MAX  16384
 
 struct message {
     char producer[MESSAGE_NAME_BYTES];
