@@ -175,7 +175,7 @@ def parse_options():
     parser.add_argument("--dir", default=tempfile.gettempdir(), help="where files are made: on a disk")
     parser.add_argument("--nodes", type=int, default=3, choices=(1, 3), help="of Ferry")
     parser.add_argument("--runs", type=int, default=3, help="rounds (default 3)")
-    parser.add_argument("--in-flight", type=int, default=4096, help="messages (default 4096)")
+    parser.add_argument("--in-flight", type=int, default=1024, help="messages (default 1024)")
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement (default 5)")
     parser.add_argument("--write", action="store_true", help="write the section of RESULTS.md")
     return parser.parse_args()
