@@ -167,6 +167,7 @@ struct join {
     uint32_t attempt;
     bool own_running; /* This node leads the metadata and registers itself. */
     bool redirected;
+    int64_t followed_us; /* When the last one was followed, or will be. */
     char redirect[ENDPOINT_MAX_BYTES + 1];
     uint64_t meta_index; /* CATCH_UP: the metadata must be applied so far. */
     int64_t said_us;     /* When the log last said what it waits for. */
