@@ -220,6 +220,8 @@ struct shard {
     size_t received_bytes;  /* This turn. */
     size_t send_bytes_left; /* This turn. */
     uint32_t filling;       /* Seats that count among the active moves. */
+    int64_t copy_bytes; /* What may be given to replicas that are being made; filled up by time. */
+    int64_t copy_filled_us;
     struct shard_counters counters;
     int64_t started_us;
 
@@ -380,6 +382,7 @@ void shard_close_links(struct node *n);
 /* ---- shard_moves.c ---- */
 void shard_look_at_members(struct shard *s, struct seat *seat); /* Soon. */
 void shard_drive_moves(struct shard *s);
+void shard_fill_copies(struct shard *s); /* cluster.move_bytes_per_second, for the time passed. */
 void shard_stop_driving(struct shard *s, struct seat *seat); /* It leads no more. */
 void shard_hand_over(struct shard *s); /* While leaving: leaderships go to others. */
 
