@@ -434,7 +434,8 @@ void shard_finish_topic(struct shard *s, struct request *r, enum ferry_err err,
 
 /* ---- shard_leaders.c ---- */
 uint32_t shard_leader_of(const struct shard *s, uint64_t group); /* Node id; 0: not known. */
-void shard_learn_leader(struct shard *s, uint64_t group, raft_term term, uint32_t node_id);
+uint64_t shard_bytes_of(const struct shard *s, uint64_t group);  /* As its leader told last. */
+void shard_learn_leader(struct shard *s, const struct node_led *led, uint32_t node_id);
 void shard_forget_leader(struct shard *s, uint64_t group);
 void shard_take_leaders(struct shard *s, const struct peer_header *h, struct bytes body);
 void shard_tell_leaders(struct shard *s, bool all); /* What this shard leads, to all nodes. */
