@@ -126,6 +126,7 @@ static void a_new_member_with_an_empty_folder_is_filled(void **state)
     wait_for_state(c, away, REPLICA_INSTALLING);
     wait_for_state(c, away, REPLICA_FOLLOWING);
     struct raft_members wanted = cluster_members(c, (int[]){0, 1, 2}, 3);
+    cluster_run_ms(c, 1000);
     leader = cluster_wait_leader(c);
     assert_int_equal(replica_configure(cluster_replica(c, leader), &wanted, c->now_us), FERRY_OK);
     expect_all_same(c);
