@@ -1,11 +1,16 @@
-/* The metadata group: opening, applying, topics. */
+/* The metadata group: opening, applying, and what a leader does by its clock. */
 #include "cluster/meta_internal.h"
 
-#include "base/id.h"
 #include "base/mem.h"
 #include "wire/pack.h"
 
-#define META_PAYLOAD_MAX_BYTES (CHECKPOINT_MAX_BYTES + 1024u)
+/* The largest entry: the steps of a plan, each an array of a group and its nodes. */
+#define STEP_MAX_BYTES         (1u + 9u + 1u + 5u * RING_REPLICAS_MAX)
+#define META_PAYLOAD_MAX_BYTES (PLAN_STEPS_MAX * STEP_MAX_BYTES + 1024u)
+_Static_assert(PLAN_STEPS_MAX *(3u + RING_REPLICAS_MAX) < UNPACK_OBJECTS_MAX, "a plan is an entry");
+_Static_assert(META_NODES_MAX <= RAFT_LEARNERS_MAX && META_NODES_MAX <= NODES_MAX, "all follow");
+_Static_assert(RING_REPLICAS_MAX == REPLICAS_MAX && RING_ZONE_BYTES == ZONE_MAX_BYTES + 1,
+               "as on the wire");
 
 void meta_ticket_init(struct meta_ticket *t)
 {
@@ -20,142 +25,101 @@ void meta_ticket_fini(struct meta_ticket *t)
     buf_fini(&t->payload);
 }
 
-/* ---- Topics in memory ---- */
+/* ---- Applying ---- */
 
-static int compare_name(const struct meta_topic *topic, struct bytes name)
+enum ferry_err meta_refuse(struct meta *m, enum ferry_err err)
 {
-    size_t length = strlen(topic->name);
-    int order = memcmp(topic->name, name.data, length < name.size ? length : name.size);
-    if (order != 0) {
-        return order;
-    }
-    return length < name.size ? -1 : length > name.size;
-}
-
-static size_t lower_bound(const struct meta *m, struct bytes name)
-{
-    size_t low = 0, high = m->topic_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (compare_name(m->topics[middle], name) < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-static bool is_at(const struct meta *m, size_t at, struct bytes name)
-{
-    return at < m->topic_count && compare_name(m->topics[at], name) == 0;
-}
-
-const struct meta_topic *meta_topic_find(const struct meta *m, struct bytes name)
-{
-    size_t at = lower_bound(m, name);
-    return is_at(m, at, name) ? m->topics[at] : NULL;
-}
-
-const struct meta_topic *meta_topic_at(const struct meta *m, size_t i)
-{
-    return i < m->topic_count ? m->topics[i] : NULL;
-}
-
-size_t meta_topic_after(const struct meta *m, struct bytes after)
-{
-    if (after.size == 0) {
-        return 0;
-    }
-    size_t at = lower_bound(m, after);
-    return is_at(m, at, after) ? at + 1 : at;
-}
-
-enum ferry_err meta_add_topic(struct meta *m, const struct meta_topic *topic)
-{
-    struct meta_topic *copy = mem_dup(topic, sizeof(*topic));
-    if (copy == NULL || !mem_grow((void **)&m->topics, &m->topic_capacity, m->topic_count + 1,
-                                  sizeof(struct meta_topic *))) {
-        mem_free(copy);
-        return FERRY_ERR_NO_MEMORY;
-    }
-    size_t at = lower_bound(m, bytes_of_string(topic->name));
-    memmove(m->topics + at + 1, m->topics + at, (m->topic_count - at) * sizeof(*m->topics));
-    m->topics[at] = copy;
-    m->topic_count++;
-    uint64_t after = topic->first_group + topic->partitions;
-    m->next_group = after > m->next_group ? after : m->next_group;
+    m->refusal = err;
     return FERRY_OK;
 }
 
-static void remove_topic(struct meta *m, size_t at)
+enum ferry_err meta_push_change(struct meta *m, enum meta_change_kind kind,
+                                const struct meta_topic *topic, uint64_t group, uint32_t node_id)
 {
-    mem_free(m->topics[at]);
-    memmove(m->topics + at, m->topics + at + 1, (m->topic_count - at - 1) * sizeof(*m->topics));
-    m->topic_count--;
-}
-
-/* ---- Applying ---- */
-
-static enum ferry_err push_change(struct meta *m, bool created, const struct meta_topic *topic)
-{
-    struct meta_change *change = mem_zalloc(1, sizeof(*change));
-    struct topic_row_change *row = mem_zalloc(1, sizeof(*row));
-    if (change == NULL || row == NULL) {
-        mem_free(change);
-        mem_free(row);
+    size_t nodes = topic != NULL ? (size_t)topic->partitions * topic->replicas : 0;
+    struct meta_change *change = mem_zalloc(1, sizeof(*change) + nodes * sizeof(*topic->placement));
+    if (change == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
     list_init(&change->node);
-    list_init(&row->node);
-    change->created = created;
-    change->topic = *topic;
-    row->deleted = !created;
-    row->topic = *topic;
+    change->kind = kind;
+    change->group = group;
+    change->node_id = node_id;
+    if (topic != NULL) {
+        change->topic = *topic;
+        change->topic.placement = (uint32_t *)(void *)(change + 1);
+        memcpy(change->topic.placement, topic->placement, nodes * sizeof(*topic->placement));
+    }
     list_push_back(&m->changes, &change->node);
-    list_push_back(&m->dirty_topics, &row->node);
     return FERRY_OK;
 }
 
-static enum ferry_err apply_create(struct meta *m, struct unpack *u)
+enum ferry_err meta_kill_row(struct meta *m, enum meta_table table, struct bytes key)
 {
-    struct meta_topic topic = {0};
-    struct bytes name = unpack_str(u, NAME_MAX_BYTES);
-    topic.id = unpack_id(u);
-    topic.partitions = (uint32_t)unpack_uint(u, PARTITIONS_MAX);
-    topic.replicas = (uint32_t)unpack_uint(u, UINT32_MAX);
-    topic.settings.retention_ms = unpack_int(u);
-    topic.settings.retention_bytes = unpack_int(u);
-    topic.settings.dedupe_window_ms = unpack_int(u);
-    topic.first_group = unpack_uint(u, UINT64_MAX);
-    if (unpack_end(u) != FERRY_OK || !name_is_valid(name)) {
-        return FERRY_ERR_CORRUPT;
+    struct dead_row *row = mem_alloc(sizeof(*row) + key.size);
+    if (row == NULL) {
+        return FERRY_ERR_NO_MEMORY;
     }
-    memcpy(topic.name, name.data, name.size);
-    uint64_t after = topic.first_group + topic.partitions;
-    m->next_group = after > m->next_group ? after : m->next_group;
-    if (meta_topic_find(m, name) != NULL) {
-        return FERRY_OK; /* Two creations were under way: the first one made it. */
-    }
-    enum ferry_err err = meta_add_topic(m, &topic);
-    return err != FERRY_OK ? err : push_change(m, true, &topic);
+    list_init(&row->node);
+    row->table = table;
+    row->key_bytes = key.size;
+    memcpy(row->key, key.data, key.size);
+    list_push_back(&m->dead_rows, &row->node);
+    return FERRY_OK;
 }
 
-static enum ferry_err apply_delete(struct meta *m, struct unpack *u)
+static enum ferry_err apply_cluster(struct meta *m, enum meta_kind kind, struct unpack *u)
 {
-    struct bytes name = unpack_str(u, NAME_MAX_BYTES);
-    if (unpack_end(u) != FERRY_OK) {
+    switch (kind) {
+    case META_NODE_REGISTER:
+        return meta_apply_register(m, u);
+    case META_NODE_SET:
+        return meta_apply_node_set(m, u);
+    case META_MOVES_ADD:
+        return meta_apply_moves_add(m, u);
+    case META_MOVES_ACTIVATE:
+        return meta_apply_activate(m, u);
+    case META_MOVES_ABORT:
+        return meta_apply_abort(m, u);
+    case META_MOVE_DONE:
+        return meta_apply_move_done(m, u);
+    case META_LEASE_GRANT:
+        return meta_apply_lease_grant(m, u);
+    case META_LEASE_END:
+        return meta_apply_lease_end(m, u);
+    case META_WORKER_GRANT:
+        return meta_apply_worker(m, u);
+    default:
         return FERRY_ERR_CORRUPT;
     }
-    size_t at = lower_bound(m, name);
-    if (!is_at(m, at, name)) {
-        return FERRY_OK;
+}
+
+static enum ferry_err apply_kind(struct meta *m, enum meta_kind kind, struct unpack *u)
+{
+    switch (kind) {
+    case META_TOPIC_CREATE:
+        return meta_apply_create(m, u);
+    case META_TOPIC_DELETE:
+        return meta_apply_delete(m, u);
+    case META_PRODUCER_INIT:
+        return meta_apply_producer(m, u);
+    case META_SOURCE_ELECT:
+        return meta_apply_elect(m, u);
+    case META_SOURCE_CHECKPOINT:
+        return meta_apply_checkpoint(m, u);
+    default:
+        return apply_cluster(m, kind, u);
     }
-    enum ferry_err err = push_change(m, false, m->topics[at]);
-    if (err == FERRY_OK) {
-        remove_topic(m, at);
+}
+
+/* Who waits for this entry. */
+static struct meta_ticket *find_asker(struct meta *m, uint64_t index)
+{
+    if (list_is_empty(&m->tickets.waiting)) {
+        return NULL;
     }
-    return err;
+    struct meta_ticket *first = list_entry(m->tickets.waiting.next, struct meta_ticket, base.node);
+    return first->base.index == index ? first : NULL;
 }
 
 static enum ferry_err apply(void *machine, uint64_t index, const struct store_entry *entry)
@@ -166,37 +130,33 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
     }
     struct unpack u;
     unpack_begin(&u, entry->payload);
-    enum ferry_err err = FERRY_ERR_CORRUPT;
-    switch ((enum meta_kind)unpack_uint(&u, UINT8_MAX)) {
-    case META_TOPIC_CREATE:
-        err = apply_create(m, &u);
-        break;
-    case META_TOPIC_DELETE:
-        err = apply_delete(m, &u);
-        break;
-    case META_PRODUCER_INIT:
-        err = meta_apply_producer(m, &u);
-        break;
-    case META_SOURCE_ELECT:
-        err = meta_apply_elect(m, &u);
-        break;
-    case META_SOURCE_CHECKPOINT:
-        err = meta_apply_checkpoint(m, &u);
-        break;
+    m->applying = index;
+    m->refusal = FERRY_OK;
+    m->asker = find_asker(m, index);
+    enum ferry_err err = apply_kind(m, (enum meta_kind)unpack_uint(&u, UINT8_MAX), &u);
+    if (err != FERRY_OK) {
+        return err;
     }
-    if (err == FERRY_OK) {
-        /* What is proposed behind this entry may be later already. */
-        m->last_time_ms =
-            entry->append_time_ms > m->last_time_ms ? entry->append_time_ms : m->last_time_ms;
-        ticket_queue_applied(&m->tickets, index);
+    /* What is proposed behind this entry may be later already. */
+    m->last_time_ms =
+        entry->append_time_ms > m->last_time_ms ? entry->append_time_ms : m->last_time_ms;
+    ticket_queue_applied(&m->tickets, index);
+    if (m->asker != NULL) {
+        m->asker->base.err = m->refusal;
     }
-    return err;
+    m->asker = NULL;
+    m->decided = m->decided <= index ? 0 : m->decided;
+    return FERRY_OK;
 }
+
+/* ---- Office ---- */
 
 static void forget_proposed(struct meta *m)
 {
     m->proposed_next_group = m->next_group;
     m->proposed_next_producer = m->next_producer;
+    m->proposed_token = m->last_token;
+    m->decided = 0;
     size_t at = 0;
     for (struct meta_producer *p; (p = map_next(&m->producers, &at)) != NULL;) {
         p->proposed_epoch = p->epoch;
@@ -212,16 +172,119 @@ static void role_changed(void *machine, bool ready)
 {
     struct meta *m = machine;
     forget_proposed(m);
+    m->must_wait_out = ready;
+    m->must_look = ready;
+    m->look_us = 0;
     if (!ready) {
         ticket_queue_fail(&m->tickets, FERRY_ERR_NOT_LEADER);
-        return;
-    }
-    /* Whoever held a lease may still believe so: wait it out (invariant 4). */
-    size_t at = 0;
-    for (struct meta_source *s; (s = map_next(&m->sources, &at)) != NULL;) {
-        s->lease_until_us = m->opened_us + (int64_t)s->ttl_ms * 1000;
+        meta_leases_resign(m);
+        meta_workers_resign(m);
     }
 }
+
+void meta_wait_out(struct meta *m, int64_t now_us)
+{
+    if (!m->must_wait_out) {
+        return;
+    }
+    m->must_wait_out = false;
+    meta_sources_wait_out(m, now_us);
+    meta_leases_wait_out(m, now_us);
+    meta_workers_wait_out(m, now_us);
+}
+
+void meta_tick(struct meta *m, int64_t now_ms, int64_t now_us)
+{
+    if (!replica_is_ready(m->replica)) {
+        return;
+    }
+    meta_wait_out(m, now_us);
+    meta_confirm_tick(m);
+    meta_leases_tick(m, now_ms, now_us);
+    meta_moves_tick(m, now_ms, now_us);
+}
+
+int64_t meta_deadline_us(const struct meta *m)
+{
+    if (!replica_is_ready(m->replica)) {
+        return RAFT_NEVER;
+    }
+    if (m->must_wait_out) {
+        return 0;
+    }
+    int64_t due = meta_leases_deadline_us(m);
+    bool may_look = m->must_look && m->decided == 0;
+    return may_look && m->look_us < due ? m->look_us : due;
+}
+
+/* ---- Proposing ---- */
+
+static enum ferry_err propose(struct meta *m, const struct buf *payload, int64_t now_ms,
+                              int64_t now_us, uint64_t *index)
+{
+    if (!buf_ok(payload)) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    int64_t time_ms = now_ms > m->last_time_ms ? now_ms : m->last_time_ms;
+    struct store_entry entry = {
+        .type = STORE_ENTRY_CONTROL, .append_time_ms = time_ms, .payload = buf_bytes(payload)};
+    enum ferry_err err = replica_propose(m->replica, &entry, now_us, index);
+    if (err == FERRY_OK) {
+        m->last_time_ms = time_ms;
+    }
+    return err;
+}
+
+enum ferry_err meta_propose(struct meta *m, struct meta_ticket *t, int64_t now_ms, int64_t now_us)
+{
+    uint64_t index = 0;
+    enum ferry_err err = propose(m, &t->payload, now_ms, now_us, &index);
+    if (err == FERRY_OK) {
+        ticket_queue_wait(&m->tickets, &t->base, index);
+        t->waits = true;
+    }
+    return err;
+}
+
+struct buf *meta_decision(struct meta *m)
+{
+    if (m->decided != 0) {
+        return NULL;
+    }
+    buf_clear(&m->decision);
+    return &m->decision;
+}
+
+bool meta_decide(struct meta *m, int64_t now_ms, int64_t now_us)
+{
+    must(m->decided == 0);
+    uint64_t index = 0;
+    if (propose(m, &m->decision, now_ms, now_us, &index) != FERRY_OK) {
+        return false;
+    }
+    m->decided = index;
+    return true;
+}
+
+void meta_answer(struct meta *m, struct meta_ticket *t, enum ferry_err err)
+{
+    t->base.err = err;
+    list_push_back(&m->tickets.done, &t->base.node);
+}
+
+struct meta_ticket *meta_next_done(struct meta *m)
+{
+    struct ticket *t = ticket_queue_next_done(&m->tickets);
+    return t != NULL ? list_entry(t, struct meta_ticket, base) : NULL;
+}
+
+struct meta_change *meta_next_change(struct meta *m)
+{
+    struct list *node = list_pop_front(&m->changes);
+    return node != NULL ? list_entry(node, struct meta_change, node) : NULL;
+}
+
+/* ---- The machine ---- */
 
 static enum ferry_err flush(void *machine, struct store *store)
 {
@@ -244,7 +307,18 @@ static uint32_t flush_rows(const void *machine)
     return 1; /* Few and small: time and entries decide. */
 }
 
-/* ---- Opening and closing ---- */
+/* Everything that rows say, as before the first entry. */
+static void init_tables(struct meta *m)
+{
+    m->next_group = META_GROUP + 1;
+    m->next_producer = 1;
+    m->last_token = 0;
+    m->moves_done = 0;
+    m->last_time_ms = 0;
+    map_init(&m->producers);
+    map_init(&m->sources);
+    memset(m->workers, 0, sizeof(m->workers));
+}
 
 static void free_items(struct map *map)
 {
@@ -257,29 +331,28 @@ static void free_items(struct map *map)
 
 static void free_tables(struct meta *m)
 {
-    while (m->topic_count > 0) {
-        remove_topic(m, m->topic_count - 1);
-    }
+    meta_topics_free(m);
+    meta_nodes_free(m);
+    meta_leases_free(m);
     free_items(&m->producers);
     free_items(&m->sources);
-    for (struct meta_change *c; (c = meta_next_change(m)) != NULL;) {
-        mem_free(c);
-    }
-    for (struct list *n; (n = list_pop_front(&m->dirty_topics)) != NULL;) {
-        mem_free(list_entry(n, struct topic_row_change, node));
+    mem_free(m->moves);
+    m->moves = NULL;
+    m->move_count = m->move_capacity = 0;
+    for (struct list *n; (n = list_pop_front(&m->dead_rows)) != NULL;) {
+        mem_free(list_entry(n, struct dead_row, node));
     }
 }
 
-static enum ferry_err load(void *machine, struct store *store, uint64_t *applied,
-                           int64_t *next_offset)
+/* A snapshot was installed. Nobody waits: this is no leader. */
+static enum ferry_err load(void *machine, struct store *store, uint64_t *applied, int64_t *offset)
 {
     struct meta *m = machine;
-    must(store == m->config.store);
     free_tables(m);
-    m->next_group = META_GROUP + 1;
-    m->next_producer = 1;
-    *next_offset = 0; /* Its log holds no records. */
-    return meta_rows_load(m, applied);
+    init_tables(m);
+    *offset = 0; /* Its log holds no records. */
+    enum ferry_err err = meta_rows_load(m, store, applied);
+    return err != FERRY_OK ? err : meta_push_change(m, META_ALL_CHANGED, NULL, 0, 0);
 }
 
 static const struct machine_ops meta_ops = {.apply = apply,
@@ -289,44 +362,55 @@ static const struct machine_ops meta_ops = {.apply = apply,
                                             .next_offset = next_offset,
                                             .load = load};
 
-static struct meta *new_meta(const struct meta_config *config, int64_t now_us)
+/* ---- Opening and closing ---- */
+
+static struct meta *new_meta(const struct meta_config *config)
 {
     struct meta *m = mem_zalloc(1, sizeof(*m));
     if (m == NULL) {
         return NULL;
     }
     m->config = *config;
-    m->opened_us = now_us;
-    m->next_group = META_GROUP + 1;
-    m->next_producer = 1;
     ticket_queue_init(&m->tickets);
     list_init(&m->changes);
-    list_init(&m->dirty_topics);
-    map_init(&m->producers);
-    map_init(&m->sources);
+    list_init(&m->dead_rows);
+    list_init(&m->confirming);
+    heap_init(&m->lease_timers);
+    heap_init(&m->place_timers);
+    buf_init(&m->decision, META_PAYLOAD_MAX_BYTES);
+    init_tables(m);
     return m;
+}
+
+static enum ferry_err load_first(struct meta *m, uint64_t *applied, struct err_text *e)
+{
+    enum ferry_err err = store_read_begin(m->config.store);
+    if (err == FERRY_OK) {
+        err = meta_rows_load(m, m->config.store, applied);
+        store_read_end(m->config.store);
+    }
+    if (err != FERRY_OK) {
+        (void)err_set(e, err, "the metadata tables cannot be read: %s", ferry_err_text(err));
+    }
+    return err;
 }
 
 enum ferry_err meta_open(const struct meta_config *config, int64_t now_us, struct meta **out,
                          struct err_text *e)
 {
-    struct meta *m = new_meta(config, now_us);
+    struct meta *m = new_meta(config);
     if (m == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
     uint64_t applied = 0;
-    int64_t next_record = 0;
-    enum ferry_err err = store_read_begin(config->store);
+    enum ferry_err err = load_first(m, &applied, e);
     if (err == FERRY_OK) {
-        err = load(m, config->store, &applied, &next_record);
-        store_read_end(config->store);
-    }
-    if (err != FERRY_OK) {
-        (void)err_set(e, err, "the metadata tables cannot be read: %s", ferry_err_text(err));
-    } else {
         struct replica_config r = {.group = META_GROUP,
                                    .self = config->self,
                                    .initial = config->initial,
+                                   .election_min_us = config->election_min_us,
+                                   .election_max_us = config->election_max_us,
+                                   .heartbeat_us = config->heartbeat_us,
                                    .seed = config->seed,
                                    .store = config->store,
                                    .ops = &meta_ops,
@@ -348,10 +432,15 @@ void meta_close(struct meta **mm)
     if (m == NULL) {
         return;
     }
-    must(ticket_queue_is_empty(&m->tickets));
+    must(ticket_queue_is_empty(&m->tickets) && list_is_empty(&m->confirming));
     replica_close(&m->replica);
     free_tables(m);
-    mem_free(m->topics);
+    for (struct meta_change *c; (c = meta_next_change(m)) != NULL;) {
+        mem_free(c);
+    }
+    heap_fini(&m->lease_timers);
+    heap_fini(&m->place_timers);
+    buf_fini(&m->decision);
     mem_free(m);
     *mm = NULL;
 }
@@ -361,131 +450,26 @@ struct replica *meta_replica(struct meta *m)
     return m->replica;
 }
 
-struct meta_ticket *meta_next_done(struct meta *m)
+/* Invariants 1, 7 and 9; moves and leases have their own. */
+static void check_topics(const struct meta *m)
 {
-    struct ticket *t = ticket_queue_next_done(&m->tickets);
-    return t != NULL ? list_entry(t, struct meta_ticket, base) : NULL;
-}
-
-struct meta_change *meta_next_change(struct meta *m)
-{
-    struct list *node = list_pop_front(&m->changes);
-    return node != NULL ? list_entry(node, struct meta_change, node) : NULL;
-}
-
-/* ---- Requests on topics ---- */
-
-enum ferry_err meta_propose(struct meta *m, struct meta_ticket *t, int64_t now_ms, int64_t now_us)
-{
-    if (!buf_ok(&t->payload)) {
-        return FERRY_ERR_NO_MEMORY;
+    for (size_t i = 0; i < m->topic_count; i++) {
+        const struct meta_topic *t = &m->topics[i]->topic;
+        must(t->first_group + t->partitions <= m->next_group);
+        must(i == 0 || strcmp(m->topics[i - 1]->topic.name, t->name) < 0);
+        must(i == 0 || m->groups[i - 1]->topic.first_group + m->groups[i - 1]->topic.partitions <=
+                           m->groups[i]->topic.first_group);
+        must(t->placement[0] == 0 ||
+             meta_ids_are_nodes(m, t->placement, (size_t)t->partitions * t->replicas));
     }
-    int64_t time_ms = now_ms > m->last_time_ms ? now_ms : m->last_time_ms;
-    struct store_entry entry = {
-        .type = STORE_ENTRY_CONTROL, .append_time_ms = time_ms, .payload = buf_bytes(&t->payload)};
-    uint64_t index = 0;
-    enum ferry_err err = replica_propose(m->replica, &entry, now_us, &index);
-    if (err == FERRY_OK) {
-        m->last_time_ms = time_ms;
-        ticket_queue_wait(&m->tickets, &t->base, index);
-    }
-    return err;
-}
-
-static bool has_settings(const struct meta_topic *topic, const struct topic_create_request *spec)
-{
-    return topic->partitions == spec->partitions && topic->replicas == spec->replicas &&
-           topic->settings.retention_ms == spec->retention_ms &&
-           topic->settings.retention_bytes == spec->retention_bytes &&
-           topic->settings.dedupe_window_ms == spec->dedupe_window_ms;
-}
-
-static enum ferry_err check_spec(const struct topic_create_request *spec, struct err_text *e)
-{
-    if (!name_is_valid(spec->name)) {
-        return FERRY_ERR_BAD_NAME;
-    }
-    if (spec->partitions == 0 || spec->partitions > PARTITIONS_MAX) {
-        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "partitions: 1 to %u", PARTITIONS_MAX);
-    }
-    if (spec->replicas != 1) {
-        return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
-                       "replicas: this cluster has one node, so 1 is all there can be");
-    }
-    if (spec->retention_ms > META_TIME_MAX_MS || spec->dedupe_window_ms > META_TIME_MAX_MS) {
-        return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
-                       "a time is at most 36500 days, or -1 for no limit");
-    }
-    if (spec->retention_ms < -1 || spec->retention_bytes < -1 || spec->dedupe_window_ms < -1) {
-        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "a limit is a number, or -1 for none");
-    }
-    return FERRY_OK;
-}
-
-static void encode_create(struct buf *b, const struct topic_create_request *spec,
-                          const struct ferry_id *id, uint64_t first_group)
-{
-    pack_array(b, 9);
-    pack_uint(b, META_TOPIC_CREATE);
-    pack_str(b, spec->name);
-    pack_id(b, id);
-    pack_uint(b, spec->partitions);
-    pack_uint(b, spec->replicas);
-    pack_int(b, spec->retention_ms);
-    pack_int(b, spec->retention_bytes);
-    pack_int(b, spec->dedupe_window_ms);
-    pack_uint(b, first_group);
-}
-
-enum ferry_err meta_topic_create(struct meta *m, const struct topic_create_request *spec,
-                                 const struct ferry_id *new_id, int64_t now_ms, int64_t now_us,
-                                 struct meta_ticket *t, struct err_text *e)
-{
-    enum ferry_err err = check_spec(spec, e);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    if (!replica_is_ready(m->replica)) {
-        return replica_check_leader(m->replica);
-    }
-    const struct meta_topic *topic = meta_topic_find(m, spec->name);
-    if (topic != NULL) {
-        t->topic_id = topic->id;
-        return has_settings(topic, spec) ? FERRY_OK : FERRY_ERR_TOPIC_EXISTS;
-    }
-    if (m->topic_count >= META_TOPICS_MAX) {
-        return err_set(e, FERRY_ERR_LIMIT_REACHED, "there are %u topics already", META_TOPICS_MAX);
-    }
-    encode_create(&t->payload, spec, new_id, m->proposed_next_group);
-    err = meta_propose(m, t, now_ms, now_us);
-    if (err == FERRY_OK) {
-        m->proposed_next_group += spec->partitions;
-        t->topic_id = *new_id;
-    }
-    return err;
-}
-
-enum ferry_err meta_topic_delete(struct meta *m, struct bytes name, int64_t now_ms, int64_t now_us,
-                                 struct meta_ticket *t)
-{
-    if (!replica_is_ready(m->replica)) {
-        return replica_check_leader(m->replica);
-    }
-    if (meta_topic_find(m, name) == NULL) {
-        return FERRY_ERR_UNKNOWN_TOPIC;
-    }
-    pack_array(&t->payload, 2);
-    pack_uint(&t->payload, META_TOPIC_DELETE);
-    pack_str(&t->payload, name);
-    return meta_propose(m, t, now_ms, now_us);
 }
 
 void meta_check(const struct meta *m)
 {
     replica_check(m->replica);
     ticket_queue_check(&m->tickets, replica_applied(m->replica));
-    for (size_t i = 0; i < m->topic_count; i++) {
-        must(m->topics[i]->first_group + m->topics[i]->partitions <= m->next_group);
-        must(i == 0 || strcmp(m->topics[i - 1]->name, m->topics[i]->name) < 0);
-    }
+    must(m->next_group <= m->proposed_next_group || !replica_is_ready(m->replica));
+    check_topics(m);
+    meta_moves_check(m);
+    meta_leases_check(m);
 }

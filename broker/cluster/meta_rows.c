@@ -1,9 +1,10 @@
-/* The metadata tables on disk. Row values are msgpack arrays; to change one, add at its end. */
+/* The metadata tables are written. */
 #include "base/mem.h"
 #include "cluster/meta_internal.h"
 #include "wire/pack.h"
 
-#define ROW_MAX_BYTES (CHECKPOINT_MAX_BYTES + 1024u)
+/* A topic's nodes, or a node's endpoints, are the largest. */
+#define ROW_MAX_BYTES (PARTITIONS_MAX * RING_REPLICAS_MAX * 5u + 2u * META_ENDPOINTS_MAX_BYTES)
 
 static enum ferry_err put_row(struct store *store, enum meta_table table, struct bytes key,
                               struct buf *row)
@@ -16,23 +17,54 @@ static enum ferry_err put_row(struct store *store, enum meta_table table, struct
     return err;
 }
 
+static enum ferry_err put_numbered(struct store *store, enum meta_table table, uint64_t number,
+                                   size_t key_bytes, struct buf *row)
+{
+    uint8_t key[8];
+    put_be64(key, number);
+    return put_row(store, table, bytes_of(key + 8 - key_bytes, key_bytes), row);
+}
+
 static enum ferry_err write_base(const struct meta *m, struct store *store)
 {
     struct buf row;
     buf_init(&row, ROW_MAX_BYTES);
-    pack_array(&row, 4);
+    pack_array(&row, 6);
     pack_uint(&row, replica_applied(m->replica));
     pack_uint(&row, m->next_group);
     pack_uint(&row, m->next_producer);
     pack_int(&row, m->last_time_ms);
+    pack_uint(&row, m->last_token);
+    pack_uint(&row, m->moves_done);
     return put_row(store, META_TABLE_BASE, bytes_of(NULL, 0), &row);
+}
+
+static enum ferry_err delete_dead(struct meta *m, struct store *store)
+{
+    enum ferry_err err = FERRY_OK;
+    for (struct list *n; err == FERRY_OK && (n = list_pop_front(&m->dead_rows)) != NULL;) {
+        struct dead_row *row = list_entry(n, struct dead_row, node);
+        err = store_delete(store, META_GROUP, (uint8_t)row->table,
+                           bytes_of(row->key, row->key_bytes));
+        mem_free(row);
+    }
+    return err;
+}
+
+static void pack_nodes(struct buf *b, const uint32_t *nodes, uint32_t count)
+{
+    pack_array(b, count);
+    for (uint32_t k = 0; k < count; k++) {
+        pack_uint(b, nodes[k]);
+    }
 }
 
 static enum ferry_err write_topic(const struct meta_topic *t, struct store *store)
 {
     struct buf row;
+    bool is_placed = t->placement[0] != 0;
     buf_init(&row, ROW_MAX_BYTES);
-    pack_array(&row, 7);
+    pack_array(&row, is_placed ? 9 : 7);
     pack_id(&row, &t->id);
     pack_uint(&row, t->partitions);
     pack_uint(&row, t->replicas);
@@ -40,18 +72,21 @@ static enum ferry_err write_topic(const struct meta_topic *t, struct store *stor
     pack_int(&row, t->settings.retention_bytes);
     pack_int(&row, t->settings.dedupe_window_ms);
     pack_uint(&row, t->first_group);
+    if (is_placed) {
+        pack_nodes(&row, t->placement, t->partitions * t->replicas);
+        pack_uint(&row, t->created_index);
+    }
     return put_row(store, META_TABLE_TOPICS, bytes_of_string(t->name), &row);
 }
 
 static enum ferry_err write_topics(struct meta *m, struct store *store)
 {
     enum ferry_err err = FERRY_OK;
-    for (struct list *n; err == FERRY_OK && (n = list_pop_front(&m->dirty_topics)) != NULL;) {
-        struct topic_row_change *c = list_entry(n, struct topic_row_change, node);
-        err = c->deleted ? store_delete(store, META_GROUP, META_TABLE_TOPICS,
-                                        bytes_of_string(c->topic.name))
-                         : write_topic(&c->topic, store);
-        mem_free(c);
+    for (size_t i = 0; i < m->topic_count && err == FERRY_OK; i++) {
+        if (m->topics[i]->dirty) {
+            err = write_topic(&m->topics[i]->topic, store);
+            m->topics[i]->dirty = false;
+        }
     }
     return err;
 }
@@ -90,15 +125,9 @@ static enum ferry_err write_source(const struct meta_source *s, struct store *st
     return put_row(store, META_TABLE_SOURCES, bytes_of(key, sizeof(key)), &row);
 }
 
-enum ferry_err meta_rows_flush(struct meta *m, struct store *store)
+static enum ferry_err write_sources(struct meta *m, struct store *store)
 {
-    enum ferry_err err = write_base(m, store);
-    if (err == FERRY_OK) {
-        err = write_topics(m, store);
-    }
-    if (err == FERRY_OK) {
-        err = write_producers(m, store);
-    }
+    enum ferry_err err = FERRY_OK;
     size_t at = 0;
     for (struct meta_source *s; err == FERRY_OK && (s = map_next(&m->sources, &at)) != NULL;) {
         if (s->dirty) {
@@ -109,113 +138,113 @@ enum ferry_err meta_rows_flush(struct meta *m, struct store *store)
     return err;
 }
 
-/* ---- Loading ---- */
-
-static enum ferry_err checked(struct unpack *u)
+static enum ferry_err write_node(const struct node_row *n, struct store *store)
 {
-    return unpack_end(u) == FERRY_OK ? FERRY_OK : FERRY_ERR_CORRUPT;
+    struct buf row;
+    buf_init(&row, ROW_MAX_BYTES);
+    pack_array(&row, 11);
+    pack_uint(&row, n->node.member);
+    pack_uint(&row, n->node.boot);
+    pack_uint(&row, n->node.boot_id);
+    pack_uint(&row, n->node.weight);
+    pack_bool(&row, n->node.draining);
+    pack_bool(&row, n->emptying);
+    pack_uint(&row, n->node.shards);
+    pack_str(&row, bytes_of_string(n->node.zone));
+    pack_str(&row, bytes_of_string(n->node.client_endpoints));
+    pack_str(&row, bytes_of_string(n->node.peer_endpoints));
+    pack_uint(&row, n->node.member_index);
+    return put_numbered(store, META_TABLE_NODES, n->node.id, 4, &row);
 }
 
-static enum ferry_err load_topic(struct bytes key, struct bytes value, bool *stop, void *arg)
+static enum ferry_err write_nodes(struct meta *m, struct store *store)
 {
-    (void)stop;
-    struct meta_topic t = {0};
-    struct unpack u;
-    unpack_begin(&u, value);
-    t.id = unpack_id(&u);
-    t.partitions = (uint32_t)unpack_uint(&u, PARTITIONS_MAX);
-    t.replicas = (uint32_t)unpack_uint(&u, UINT32_MAX);
-    t.settings.retention_ms = unpack_int(&u);
-    t.settings.retention_bytes = unpack_int(&u);
-    t.settings.dedupe_window_ms = unpack_int(&u);
-    t.first_group = unpack_uint(&u, UINT64_MAX);
-    if (checked(&u) != FERRY_OK || !name_is_valid(key)) {
-        return FERRY_ERR_CORRUPT;
+    enum ferry_err err = FERRY_OK;
+    for (size_t i = 0; i < m->node_count && err == FERRY_OK; i++) {
+        if (m->nodes[i]->dirty) {
+            err = write_node(m->nodes[i], store);
+            m->nodes[i]->dirty = false;
+        }
     }
-    memcpy(t.name, key.data, key.size);
-    return meta_add_topic(arg, &t);
-}
-
-static enum ferry_err load_producer(struct bytes key, struct bytes value, bool *stop, void *arg)
-{
-    (void)stop;
-    struct unpack u;
-    unpack_begin(&u, value);
-    uint64_t id = unpack_uint(&u, UINT64_MAX);
-    uint32_t epoch = (uint32_t)unpack_uint(&u, UINT32_MAX);
-    if (checked(&u) != FERRY_OK || !name_is_valid(key)) {
-        return FERRY_ERR_CORRUPT;
-    }
-    struct meta_producer *p = NULL;
-    enum ferry_err err = meta_producer_reserve(arg, key, &p);
-    if (err == FERRY_OK) {
-        p->id = id;
-        p->epoch = p->proposed_epoch = epoch;
+    for (size_t i = 0; i < m->gone_count && err == FERRY_OK; i++) {
+        if (m->gone[i].dirty) {
+            struct buf row;
+            buf_init(&row, ROW_MAX_BYTES);
+            pack_array(&row, 0);
+            err = put_numbered(store, META_TABLE_GONE, m->gone[i].member, 8, &row);
+            m->gone[i].dirty = false;
+        }
     }
     return err;
 }
 
-static enum ferry_err load_source(struct bytes key, struct bytes value, bool *stop, void *arg)
+static enum ferry_err write_moves(struct meta *m, struct store *store)
 {
-    (void)stop;
-    struct unpack u;
-    unpack_begin(&u, value);
-    uint64_t epoch = unpack_uint(&u, UINT64_MAX);
-    struct bytes holder = unpack_str(&u, NAME_MAX_BYTES);
-    uint32_t ttl_ms = (uint32_t)unpack_uint(&u, UINT32_MAX);
-    struct bytes checkpoint = unpack_bin(&u, CHECKPOINT_MAX_BYTES);
-    if (checked(&u) != FERRY_OK || key.size != 20) {
-        return FERRY_ERR_CORRUPT;
+    enum ferry_err err = FERRY_OK;
+    for (size_t i = 0; i < m->move_count && err == FERRY_OK; i++) {
+        const struct meta_move *move = &m->moves[i].move;
+        if (m->moves[i].dirty) {
+            struct buf row;
+            buf_init(&row, ROW_MAX_BYTES);
+            pack_array(&row, 2);
+            pack_uint(&row, move->state);
+            pack_nodes(&row, move->step.to, move->step.replicas);
+            err = put_numbered(store, META_TABLE_MOVES, move->step.group, 8, &row);
+            m->moves[i].dirty = false;
+        }
     }
-    struct ferry_id source;
-    memcpy(source.bytes, key.data, 16);
-    struct meta_source *s = NULL;
-    enum ferry_err err = meta_source_reserve(arg, &source, get_be32(key.data + 16), &s);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    s->epoch = s->proposed_epoch = epoch;
-    s->ttl_ms = ttl_ms;
-    meta_source_set_holder(s, holder);
-    s->checkpoint_bytes = (uint32_t)checkpoint.size;
-    if (checkpoint.size > 0) {
-        memcpy(s->checkpoint, checkpoint.data, checkpoint.size);
-    }
-    return FERRY_OK;
+    return err;
 }
 
-static enum ferry_err load_base(struct meta *m, uint64_t *applied)
+static enum ferry_err write_leases(struct meta *m, struct store *store)
 {
-    struct bytes row;
-    bool found = false;
-    *applied = 0;
-    enum ferry_err err =
-        store_get(m->config.store, META_GROUP, META_TABLE_BASE, bytes_of(NULL, 0), &found, &row);
-    if (err != FERRY_OK || !found) {
-        return err;
+    enum ferry_err err = FERRY_OK;
+    for (size_t i = 0; i < m->lease_count && err == FERRY_OK; i++) {
+        struct lease *l = m->leases[i];
+        if (l->dirty && l->token != 0) {
+            struct buf row;
+            buf_init(&row, ROW_MAX_BYTES);
+            pack_array(&row, 3);
+            pack_str(&row, bytes_of_string(l->holder));
+            pack_uint(&row, l->token);
+            pack_uint(&row, l->ttl_ms);
+            err = put_row(store, META_TABLE_LEASES, bytes_of_string(l->name), &row);
+        }
+        l->dirty = false;
     }
-    struct unpack u;
-    unpack_begin(&u, row);
-    *applied = unpack_uint(&u, UINT64_MAX);
-    m->next_group = unpack_uint(&u, UINT64_MAX);
-    m->next_producer = unpack_uint(&u, UINT64_MAX);
-    m->last_time_ms = unpack_int(&u);
-    return checked(&u);
+    return err;
 }
 
-enum ferry_err meta_rows_load(struct meta *m, uint64_t *applied)
+static enum ferry_err write_workers(struct meta *m, struct store *store)
 {
-    struct store *store = m->config.store;
-    struct bytes start = bytes_of(NULL, 0);
-    enum ferry_err err = load_base(m, applied);
-    if (err == FERRY_OK) {
-        err = store_each_row(store, META_GROUP, META_TABLE_TOPICS, start, load_topic, m);
+    enum ferry_err err = FERRY_OK;
+    for (uint32_t i = 0; i < META_WORKERS && err == FERRY_OK; i++) {
+        struct worker *w = &m->workers[i];
+        if (w->dirty) {
+            struct buf row;
+            buf_init(&row, ROW_MAX_BYTES);
+            pack_array(&row, 2);
+            pack_str(&row, bytes_of_string(w->holder));
+            pack_uint(&row, w->ttl_ms);
+            err = put_numbered(store, META_TABLE_WORKERS, i, 4, &row);
+            w->dirty = false;
+        }
     }
-    if (err == FERRY_OK) {
-        err = store_each_row(store, META_GROUP, META_TABLE_PRODUCERS, start, load_producer, m);
-    }
-    if (err == FERRY_OK) {
-        err = store_each_row(store, META_GROUP, META_TABLE_SOURCES, start, load_source, m);
+    return err;
+}
+
+typedef enum ferry_err write_table(struct meta *m, struct store *store);
+
+/* A row may have died and been made anew since the last flush: deletions first. */
+static write_table *const write_tables[] = {delete_dead,   write_topics, write_producers,
+                                            write_sources, write_nodes,  write_moves,
+                                            write_leases,  write_workers};
+
+enum ferry_err meta_rows_flush(struct meta *m, struct store *store)
+{
+    enum ferry_err err = write_base(m, store);
+    for (size_t i = 0; i < sizeof(write_tables) / sizeof(write_tables[0]) && err == FERRY_OK; i++) {
+        err = write_tables[i](m, store);
     }
     return err;
 }

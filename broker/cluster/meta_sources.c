@@ -4,9 +4,6 @@
 #include "cluster/meta_internal.h"
 #include "wire/pack.h"
 
-#define LEASE_MIN_MS 100u
-#define LEASE_MAX_MS (60u * 60u * 1000u)
-
 /* ---- Producers ---- */
 
 static bool producer_has_name(const void *item, const void *key)
@@ -55,7 +52,7 @@ enum ferry_err meta_producer_init(struct meta *m, struct bytes name, int64_t now
                                   struct meta_ticket *t)
 {
     if (!replica_is_ready(m->replica)) {
-        return replica_check_leader(m->replica);
+        return FERRY_ERR_NOT_READY;
     }
     if (name.size > 0 && !name_is_valid(name)) {
         return FERRY_ERR_BAD_NAME;
@@ -163,6 +160,14 @@ void meta_source_set_holder(struct meta_source *s, struct bytes holder)
     }
 }
 
+void meta_sources_wait_out(struct meta *m, int64_t now_us)
+{
+    size_t at = 0;
+    for (struct meta_source *s; (s = map_next(&m->sources, &at)) != NULL;) {
+        s->lease_until_us = meta_until_us(now_us, s->ttl_ms);
+    }
+}
+
 static bool is_holder(const struct meta_source *s, struct bytes holder)
 {
     return bytes_equal(bytes_of(s->holder, s->holder_bytes), holder);
@@ -185,20 +190,21 @@ enum ferry_err meta_source_elect(struct meta *m, const struct source_elect_reque
 {
     *granted = false;
     if (!replica_is_ready(m->replica)) {
-        return replica_check_leader(m->replica);
+        return FERRY_ERR_NOT_READY;
     }
     if (!name_is_valid(r->holder)) {
         return FERRY_ERR_BAD_NAME;
     }
-    if (r->ttl_ms < LEASE_MIN_MS || r->ttl_ms > LEASE_MAX_MS) {
+    if (!meta_ttl_is_valid(r->ttl_ms)) {
         return FERRY_ERR_INVALID_ARGUMENT;
     }
+    meta_wait_out(m, now_us);
     struct meta_source *s = NULL;
     enum ferry_err err = meta_source_reserve(m, &r->source, r->lane, &s);
     if (err != FERRY_OK) {
         return err;
     }
-    int64_t until_us = now_us + (int64_t)r->ttl_ms * 1000;
+    int64_t until_us = meta_until_us(now_us, r->ttl_ms);
     /* A longer lease than the log knows goes through the log, or a restart would not wait it out.
      */
     bool renews = r->epoch != 0 && r->epoch == s->proposed_epoch && is_holder(s, r->holder);
@@ -231,9 +237,8 @@ void meta_source_show(const struct meta *m, const struct ferry_id *source, uint3
     if (s == NULL) {
         return;
     }
-    int64_t left_us = s->lease_until_us - now_us;
     reply->epoch = s->epoch;
-    reply->retry_ms = left_us > 0 ? (uint32_t)(left_us / 1000 + 1) : 0;
+    reply->retry_ms = meta_left_ms(s->lease_until_us, now_us);
     reply->checkpoint = bytes_of(s->checkpoint, s->checkpoint_bytes);
     reply->holder = bytes_of(s->holder, s->holder_bytes);
 }
@@ -243,11 +248,12 @@ enum ferry_err meta_source_resign(struct meta *m, const struct source_resign_req
 {
     struct meta_source *s = meta_source_find(m, &r->source, r->lane);
     if (!replica_is_ready(m->replica)) {
-        return replica_check_leader(m->replica);
+        return FERRY_ERR_NOT_READY;
     }
     if (s == NULL || s->proposed_epoch != r->epoch) {
         return FERRY_ERR_SOURCE_FENCED;
     }
+    meta_wait_out(m, now_us);
     s->lease_until_us = now_us;
     return FERRY_OK;
 }
@@ -257,7 +263,7 @@ enum ferry_err meta_source_checkpoint(struct meta *m, const struct source_checkp
 {
     const struct meta_source *s = meta_source_find(m, &r->source, r->lane);
     if (!replica_is_ready(m->replica)) {
-        return replica_check_leader(m->replica);
+        return FERRY_ERR_NOT_READY;
     }
     if (s == NULL || s->proposed_epoch != r->epoch) {
         return FERRY_ERR_SOURCE_FENCED;

@@ -428,7 +428,9 @@ enum ferry_err replica_read(struct replica *r, int64_t now_us, uint64_t *number)
 enum replica_read_state replica_read_done(const struct replica *r, uint64_t number)
 {
     must(number != 0 && number <= r->read_asked);
-    if (number <= r->read_done) {
+    /* A confirmation may come in a turn that has nothing to write or to apply. */
+    bool is_current = number <= r->read_confirmed && r->applied >= r->read_index;
+    if (number <= r->read_done || is_current) {
         return REPLICA_READ_DONE;
     }
     bool lost = r->failed != FERRY_OK || (number <= r->read_lost && number > r->read_confirmed);

@@ -8,6 +8,10 @@
 #include "server/shard.h"
 
 #define READY_POLL_MS 1
+/* For others to take over the leaderships of a node that stops; who does not get them in time finds
+ * by the election timeout that they are gone. */
+#define LEAVE_US   2000000
+#define LEAVE_POLL 5
 
 struct broker {
     struct broker_options options;
@@ -36,8 +40,7 @@ static enum ferry_err make_data_folder(const char *path, struct err_text *e)
 
 static enum ferry_err make_shards(struct broker *b, struct err_text *e)
 {
-    struct shard_config config = {
-        .options = &b->options, .context = b->context, .seed = (uint64_t)clock_monotonic_us()};
+    struct shard_config config = {.options = &b->options, .context = b->context};
     for (uint32_t i = 0; i < (uint32_t)b->options.shards; i++) {
         config.index = i;
         enum ferry_err err = shard_new(&config, &b->shards[i], e);
@@ -46,6 +49,7 @@ static enum ferry_err make_shards(struct broker *b, struct err_text *e)
         }
         b->count++;
         config.cluster_id = shard_cluster_id(b->shards[0]);
+        config.incarnation = shard_incarnation(b->shards[0]);
     }
     return FERRY_OK;
 }
@@ -62,20 +66,8 @@ static enum ferry_err start_shards(struct broker *b)
     return err;
 }
 
-static enum ferry_err wait_ready(const struct broker *b, struct err_text *e)
-{
-    while (!shard_is_ready(b->shards[0])) {
-        enum ferry_err err = broker_failure(b);
-        if (err != FERRY_OK) {
-            return err_set(e, err, "%s: %s", b->options.data, ferry_err_text(err));
-        }
-        (void)net_poll(NULL, 0, READY_POLL_MS);
-    }
-    return FERRY_OK;
-}
-
-enum ferry_err broker_start(const struct broker_options *options, struct broker **out,
-                            struct err_text *e)
+enum ferry_err broker_open(const struct broker_options *options, struct broker **out,
+                           struct err_text *e)
 {
     struct broker *b = mem_zalloc(1, sizeof(*b));
     if (b == NULL) {
@@ -96,8 +88,31 @@ enum ferry_err broker_start(const struct broker_options *options, struct broker 
     if (err == FERRY_OK) {
         err = start_shards(b);
     }
-    if (err == FERRY_OK) {
-        err = wait_ready(b, e);
+    if (err != FERRY_OK) {
+        broker_stop(&b);
+        return err;
+    }
+    *out = b;
+    return FERRY_OK;
+}
+
+bool broker_is_ready(const struct broker *b)
+{
+    return shard_is_ready(b->shards[0]);
+}
+
+enum ferry_err broker_start(const struct broker_options *options, struct broker **out,
+                            struct err_text *e)
+{
+    struct broker *b = NULL;
+    enum ferry_err err = broker_open(options, &b, e);
+    while (err == FERRY_OK && !broker_is_ready(b)) {
+        err = broker_failure(b);
+        if (err != FERRY_OK) {
+            (void)err_set(e, err, "%s: %s", b->options.data, ferry_err_text(err));
+        } else {
+            (void)net_poll(NULL, 0, READY_POLL_MS);
+        }
     }
     if (err != FERRY_OK) {
         broker_stop(&b);
@@ -123,6 +138,11 @@ uint32_t broker_unserved(const struct broker *b)
     return shard_unserved(b->shards[0]);
 }
 
+const char *broker_peer_endpoint(const struct broker *b)
+{
+    return shard_peer_endpoint(b->shards[0]);
+}
+
 const char *broker_endpoint(const struct broker *b)
 {
     return shard_endpoint(b->shards[0]);
@@ -133,12 +153,33 @@ struct ferry_context *broker_context(const struct broker *b)
     return b->context;
 }
 
-void broker_stop(struct broker **out)
+static bool have_left(const struct broker *b)
 {
-    struct broker *b = *out;
-    if (b == NULL) {
+    for (uint32_t i = 0; i < b->count; i++) {
+        if (!shard_has_left(b->shards[i]) && shard_failure(b->shards[i]) == FERRY_OK) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Others lead before this node is gone, so that clients do not wait for an election. */
+static void leave(const struct broker *b)
+{
+    if (!broker_options_clustered(&b->options) || b->count == 0 || !broker_is_ready(b)) {
         return;
     }
+    for (uint32_t i = 0; i < b->count; i++) {
+        shard_leave(b->shards[i]);
+    }
+    int64_t until_us = clock_monotonic_us() + LEAVE_US;
+    while (!have_left(b) && clock_monotonic_us() < until_us) {
+        (void)net_poll(NULL, 0, LEAVE_POLL);
+    }
+}
+
+static void stop(struct broker *b)
+{
     for (uint32_t i = 0; i < b->count; i++) {
         shard_stop(b->shards[i]);
     }
@@ -151,5 +192,21 @@ void broker_stop(struct broker **out)
     net_context_free(&b->context);
     mem_free(b->shards);
     mem_free(b);
-    *out = NULL;
+}
+
+void broker_stop(struct broker **b)
+{
+    if (*b != NULL) {
+        leave(*b);
+        stop(*b);
+        *b = NULL;
+    }
+}
+
+void broker_abandon(struct broker **b)
+{
+    if (*b != NULL) {
+        stop(*b);
+        *b = NULL;
+    }
 }

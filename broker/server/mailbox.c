@@ -20,19 +20,20 @@ void mailbox_fini(struct mailbox *m)
         return;
     }
     for (struct mail *mail; (mail = mailbox_take(m)) != NULL;) {
-        mem_free(mail);
+        mail_free(mail);
     }
     must(pthread_mutex_destroy(&m->lock) == 0);
     net_wake_fini(&m->wake);
     m->wake.fd = -1;
 }
 
-enum ferry_err mailbox_post(struct mailbox *m, const struct mail *mail)
+enum ferry_err mailbox_post(struct mailbox *m, struct mail *mail)
 {
     struct mail *copy = mem_dup(mail, sizeof(*mail));
     if (copy == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
+    mail->text = (struct buf){0};
     list_init(&copy->node);
     must(pthread_mutex_lock(&m->lock) == 0);
     list_push_back(&m->messages, &copy->node);
@@ -47,4 +48,10 @@ struct mail *mailbox_take(struct mailbox *m)
     struct list *node = list_pop_front(&m->messages);
     must(pthread_mutex_unlock(&m->lock) == 0);
     return node != NULL ? list_entry(node, struct mail, node) : NULL;
+}
+
+void mail_free(struct mail *mail)
+{
+    buf_fini(&mail->text);
+    mem_free(mail);
 }

@@ -1,5 +1,5 @@
-/* Deleting the data of topics that are gone: a little with each transaction. What is left when the
- * process ends is found again by the sweep at the next start. */
+/* Deleting the data of partitions that are gone from here: a little with each transaction. What is
+ * left when the process ends is found again by the sweep at the next start. */
 #include "base/mem.h"
 #include "server/shard_internal.h"
 
@@ -18,14 +18,16 @@ void shard_close_dropped(struct shard *s, struct seat *seat)
         replica_fail(seat->replica, FERRY_ERR_UNKNOWN_TOPIC);
         shard_answer_partition(s, seat);
     }
+    shard_stop_driving(s, seat);
+    shard_answer_reads(s, seat);
     shard_fail_fetches(s, seat);
     uint64_t group = seat->group;
     struct mail mail = {.kind = MAIL_DROPPED, .group = group, .topic_id = seat->topic_id};
     shard_remove_seat(s, seat);
-    if (shard_add_drop(s, group) != FERRY_OK ||
-        mailbox_post(&s->peers[0]->mailbox, &mail) != FERRY_OK) {
+    if (shard_add_drop(s, group) != FERRY_OK) {
         shard_fail_store(s, FERRY_ERR_NO_MEMORY);
     }
+    shard_post(s, &mail);
 }
 
 enum ferry_err shard_add_drop(struct shard *s, uint64_t group)
@@ -40,6 +42,16 @@ enum ferry_err shard_add_drop(struct shard *s, uint64_t group)
     return FERRY_OK;
 }
 
+bool shard_is_dropped(const struct shard *s, uint64_t group)
+{
+    for (const struct list *n = s->drops.next; n != &s->drops; n = n->next) {
+        if (list_entry(n, struct drop, node)->group == group) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void shard_forget_drops(struct shard *s)
 {
     for (struct list *n; (n = list_pop_front(&s->drops)) != NULL;) {
@@ -50,7 +62,8 @@ void shard_forget_drops(struct shard *s)
 static enum ferry_err add_if_unknown(const struct store_group *g, void *arg)
 {
     struct shard *s = arg;
-    if (g->group == META_GROUP || shard_find_seat(s, g->group) != NULL) {
+    if (g->group == META_GROUP || shard_find_seat(s, g->group) != NULL ||
+        shard_is_dropped(s, g->group)) {
         return FERRY_OK;
     }
     return shard_add_drop(s, g->group);

@@ -23,7 +23,10 @@ struct waiting_fetch {
 static struct seat *find_readable(const struct shard *s, uint64_t group)
 {
     struct seat *seat = shard_find_seat(s, group);
-    return seat != NULL && seat->partition != NULL && !seat->dropping ? seat : NULL;
+    return seat != NULL && seat->partition != NULL && !seat->dropping &&
+                   shard_check_leads(s, seat) == FERRY_OK
+               ? seat
+               : NULL;
 }
 
 static enum ferry_err why_not_readable(const struct shard *s, uint64_t group)
@@ -32,7 +35,10 @@ static enum ferry_err why_not_readable(const struct shard *s, uint64_t group)
     if (seat == NULL || group == META_GROUP) {
         return shard_unknown_group(s);
     }
-    return seat->err != FERRY_OK ? seat->err : FERRY_ERR_UNKNOWN_TOPIC;
+    if (seat->err != FERRY_OK) {
+        return seat->err;
+    }
+    return seat->dropping ? shard_dropping_error(s) : shard_check_leads(s, seat);
 }
 
 /* ---- Reading ---- */

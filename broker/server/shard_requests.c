@@ -1,4 +1,4 @@
-/* Requests: taking them in, dispatch, and what concerns one partition. */
+/* Requests: taking them in, dispatch, replies. */
 #include "base/mem.h"
 #include "server/shard_internal.h"
 
@@ -55,6 +55,10 @@ static struct request *new_request(struct shard *s)
         }
         list_init(&r->node);
     }
+    r->confirmed = false;
+    r->task = (struct node_task){0};
+    r->read_number = 0;
+    list_init(&r->parked);
     net_message_init(&r->message);
     partition_ticket_init(&r->ticket);
     meta_ticket_init(&r->meta_ticket);
@@ -62,9 +66,14 @@ static struct request *new_request(struct shard *s)
     return r;
 }
 
-static void free_request(struct shard *s, struct request *r)
+void shard_free_request(struct shard *s, struct request *r)
 {
-    drop_load(s, r->peer);
+    if (r->command != 0) {
+        drop_load(s, r->peer);
+    }
+    if (!list_is_empty(&r->parked)) {
+        list_remove(&r->parked);
+    }
     list_remove(&r->node);
     net_message_close(&r->message);
     partition_ticket_fini(&r->ticket);
@@ -77,10 +86,20 @@ static void free_request(struct shard *s, struct request *r)
     }
 }
 
+struct request *shard_new_task(struct shard *s, enum node_kind kind)
+{
+    struct request *r = new_request(s);
+    if (r != NULL) {
+        r->command = 0;
+        r->task.kind = kind;
+    }
+    return r;
+}
+
 void shard_forget_requests(struct shard *s)
 {
     while (!list_is_empty(&s->live)) {
-        free_request(s, list_entry(s->live.next, struct request, node));
+        shard_free_request(s, list_entry(s->live.next, struct request, node));
     }
     for (struct list *n; (n = list_pop_front(&s->pool)) != NULL;) {
         mem_free(list_entry(n, struct request, node));
@@ -113,10 +132,10 @@ void shard_send_reply(struct shard *s, struct request *r, struct buf *b)
         s->counters.unsendable++; /* Out of memory: the peer's deadline tells it. */
         buf_fini(b);
     }
-    free_request(s, r);
+    shard_free_request(s, r);
 }
 
-static uint32_t retry_after(enum ferry_err err)
+uint32_t shard_retry_after(enum ferry_err err)
 {
     switch (err) {
     case FERRY_ERR_STORAGE_FULL:
@@ -131,7 +150,7 @@ static uint32_t retry_after(enum ferry_err err)
 static void encode_error(struct buf *b, enum ferry_err err, const char *detail)
 {
     struct error_reply reply = {.detail = bytes_of_string(detail),
-                                .retry_after_ms = retry_after(err)};
+                                .retry_after_ms = shard_retry_after(err)};
     error_reply_encode(b, &reply);
 }
 
@@ -155,356 +174,27 @@ void shard_reply_empty(struct shard *s, struct request *r)
 
 /* ---- Finding the partition ---- */
 
-/* Why this shard does not serve the group; FERRY_OK when it does. */
-static enum ferry_err find_partition(struct shard *s, uint64_t group, struct seat **seat)
+enum ferry_err shard_find_partition(struct shard *s, uint64_t group, struct seat **seat)
 {
     *seat = shard_find_seat(s, group);
     if (*seat == NULL || group == META_GROUP) {
+        *seat = NULL;
         return shard_unknown_group(s);
     }
     if ((*seat)->err != FERRY_OK) {
         return (*seat)->err;
     }
-    return (*seat)->dropping ? FERRY_ERR_UNKNOWN_TOPIC : FERRY_OK;
+    return (*seat)->dropping ? shard_dropping_error(s) : FERRY_OK;
 }
 
-/* ---- Produce ---- */
-
-static void finish_produce(struct shard *s, struct request *r)
+void shard_reply_seat_error(struct shard *s, struct request *r, const struct seat *seat,
+                            enum ferry_err err, const char *detail)
 {
-    struct partition_ticket *t = &r->ticket;
-    struct produce_reply reply = {.base_offset = t->base_offset,
-                                  .duplicate = t->duplicate,
-                                  .duplicate_count = t->duplicate_count};
-    struct buf b;
-    s->counters.duplicates += t->duplicate_count + (t->duplicate ? 1 : 0);
-    shard_begin_reply(r, &b, FERRY_OK);
-    produce_reply_encode(&b, &reply);
-    if (t->duplicate_count > 0) {
-        frame_begin_attachment(&b);
-        buf_append_bytes(&b, buf_bytes(&t->duplicates));
+    char hint[ENDPOINT_MAX_BYTES + 1];
+    if (err == FERRY_ERR_NOT_LEADER) {
+        detail = seat != NULL ? shard_leader_hint(s, seat, hint) : "";
     }
-    shard_send_reply(s, r, &b);
-}
-
-static enum ferry_err check_room(struct shard *s, size_t bytes, struct err_text *e)
-{
-    if (store_has_room(s->store, s->received_bytes + bytes)) {
-        return FERRY_OK;
-    }
-    return err_set(e, FERRY_ERR_STORAGE_FULL,
-                   "%s has no room for %zu bytes more: free space or lower retention",
-                   s->config.options->data, bytes);
-}
-
-static void handle_produce(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct produce_request q;
-    struct seat *seat = NULL;
-    struct err_text e = {{0}};
-    enum ferry_err err = produce_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_partition(s, q.group, &seat);
-    }
-    if (err == FERRY_OK) {
-        err = check_room(s, f->attachment.size, &e);
-    }
-    if (err == FERRY_OK) {
-        err = shard_view(s);
-    }
-    if (err == FERRY_OK) {
-        err =
-            partition_produce(seat->partition, f->attachment, s->now_ms, s->now_us, &r->ticket, &e);
-        shard_touch(s, seat);
-    }
-    if (err != FERRY_OK) {
-        shard_reply_error(s, r, err, e.text);
-        return;
-    }
-    s->counters.batches_in++;
-    s->counters.bytes_in += f->attachment.size;
-    if (r->ticket.base.index == 0) {
-        finish_produce(s, r);
-    }
-}
-
-/* ---- append_cas ---- */
-
-static void finish_append_cas(struct shard *s, struct request *r)
-{
-    struct append_cas_reply reply = {.version = r->ticket.version,
-                                     .base_offset = r->ticket.base_offset};
-    struct buf b;
-    shard_begin_reply(r, &b, FERRY_OK);
-    append_cas_reply_encode(&b, &reply);
-    shard_send_reply(s, r, &b);
-}
-
-static void refuse_append_cas(struct shard *s, struct request *r, enum ferry_err err,
-                              struct append_cas_refusal *refusal, const char *detail)
-{
-    struct buf b;
-    s->counters.errors++;
-    refusal->error =
-        (struct error_reply){.detail = bytes_of_string(detail), .retry_after_ms = retry_after(err)};
-    shard_begin_reply(r, &b, err);
-    append_cas_refusal_encode(&b, refusal);
-    shard_send_reply(s, r, &b);
-}
-
-static void handle_append_cas(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct append_cas_request q;
-    struct append_cas_refusal refusal = {.refused_index = -1};
-    struct seat *seat = NULL;
-    struct err_text e = {{0}};
-    enum ferry_err err = append_cas_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_partition(s, q.group, &seat);
-    }
-    if (err == FERRY_OK) {
-        err = check_room(s, f->attachment.size, &e);
-    }
-    if (err == FERRY_OK) {
-        struct append_cas c = {.source = q.source,
-                               .lane = q.lane,
-                               .epoch = q.epoch,
-                               .expect_version = q.expect_version,
-                               .cursor = q.cursor,
-                               .batch = f->attachment};
-        err = partition_append_cas(seat->partition, &c, s->now_ms, s->now_us, &r->ticket, &refusal,
-                                   &e);
-        shard_touch(s, seat);
-    }
-    if (err != FERRY_OK) {
-        refuse_append_cas(s, r, err, &refusal, e.text);
-        return;
-    }
-    s->counters.batches_in++;
-    s->counters.bytes_in += f->attachment.size;
-}
-
-static void handle_cursor_get(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct cursor_get_request q;
-    struct seat *seat = NULL;
-    enum ferry_err err = cursor_get_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_partition(s, q.group, &seat);
-    }
-    if (err == FERRY_OK && !replica_is_ready(seat->replica)) {
-        err = FERRY_ERR_NOT_READY;
-    }
-    if (err != FERRY_OK) {
-        shard_reply_error(s, r, err, "");
-        return;
-    }
-    struct cursor_get_reply reply;
-    partition_cursor_get(seat->partition, &q.source, q.lane, &reply);
-    struct buf b;
-    shard_begin_reply(r, &b, FERRY_OK);
-    cursor_get_reply_encode(&b, &reply);
-    shard_send_reply(s, r, &b);
-}
-
-/* ---- Subscriptions ---- */
-
-static void finish_subscription(struct shard *s, struct request *r)
-{
-    struct buf b;
-    shard_begin_reply(r, &b, FERRY_OK);
-    if (r->command == COMMAND_SUBSCRIPTION_CREATE) {
-        struct subscription_create_reply reply = {.position = r->ticket.position};
-        subscription_create_reply_encode(&b, &reply);
-    } else if (r->command == COMMAND_SUBSCRIPTION_COMMIT) {
-        struct subscription_commit_reply reply = {.position = r->ticket.position};
-        subscription_commit_reply_encode(&b, &reply);
-    } else {
-        empty_encode(&b);
-    }
-    shard_send_reply(s, r, &b);
-}
-
-static void settle_subscription(struct shard *s, struct request *r, struct seat *seat,
-                                enum ferry_err err)
-{
-    if (seat != NULL && err == FERRY_OK) {
-        shard_touch(s, seat);
-    }
-    if (err != FERRY_OK) {
-        shard_reply_error(s, r, err, "");
-    } else if (r->ticket.base.index == 0) {
-        finish_subscription(s, r);
-    }
-}
-
-static void handle_subscription_create(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct subscription_create_request q;
-    struct seat *seat = NULL;
-    enum ferry_err err = subscription_create_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_partition(s, q.group, &seat);
-    }
-    if (err == FERRY_OK) {
-        err = partition_subscription_create(seat->partition, q.name, q.mode, q.from, s->now_ms,
-                                            s->now_us, &r->ticket);
-    }
-    settle_subscription(s, r, seat, err);
-}
-
-static void handle_subscription_delete(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct subscription_delete_request q;
-    struct seat *seat = NULL;
-    enum ferry_err err = subscription_delete_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_partition(s, q.group, &seat);
-    }
-    if (err == FERRY_OK) {
-        err = partition_subscription_delete(seat->partition, q.name, s->now_ms, s->now_us,
-                                            &r->ticket);
-    }
-    settle_subscription(s, r, seat, err);
-}
-
-static void handle_subscription_commit(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct subscription_commit_request q;
-    struct seat *seat = NULL;
-    enum ferry_err err = subscription_commit_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_partition(s, q.group, &seat);
-    }
-    if (err == FERRY_OK) {
-        err = partition_subscription_commit(seat->partition, q.name, q.position, s->now_ms,
-                                            s->now_us, &r->ticket);
-    }
-    settle_subscription(s, r, seat, err);
-}
-
-static void handle_subscription_get(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct subscription_get_request q;
-    struct subscription_get_reply reply;
-    struct seat *seat = NULL;
-    enum ferry_err err = subscription_get_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_partition(s, q.group, &seat);
-    }
-    if (err == FERRY_OK) {
-        err = shard_view(s);
-    }
-    if (err == FERRY_OK) {
-        err = partition_subscription_get(seat->partition, q.name, s->now_ms, &reply);
-    }
-    if (err != FERRY_OK) {
-        shard_reply_error(s, r, err, "");
-        return;
-    }
-    struct buf b;
-    shard_begin_reply(r, &b, FERRY_OK);
-    subscription_get_reply_encode(&b, &reply);
-    shard_send_reply(s, r, &b);
-}
-
-static void handle_subscription_list(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct subscription_list_request q;
-    struct seat *seat = NULL;
-    enum ferry_err err = subscription_list_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_partition(s, q.group, &seat);
-    }
-    if (err == FERRY_OK && !replica_is_ready(seat->replica)) {
-        err = FERRY_ERR_NOT_READY; /* Its tables are not as its log says yet. */
-    }
-    if (err != FERRY_OK) {
-        shard_reply_error(s, r, err, "");
-        return;
-    }
-    partition_subscription_list(seat->partition, q.after, s->names);
-    struct buf b;
-    shard_begin_reply(r, &b, FERRY_OK);
-    names_reply_encode(&b, s->names);
-    shard_send_reply(s, r, &b);
-}
-
-/* ---- Asking ---- */
-
-static enum ferry_err find_offset(struct shard *s, const struct offset_find_request *q,
-                                  struct offset_find_reply *reply)
-{
-    struct seat *seat = NULL;
-    enum ferry_err err = find_partition(s, q->group, &seat);
-    if (err == FERRY_OK && !replica_is_ready(seat->replica)) {
-        err = FERRY_ERR_NOT_READY;
-    }
-    if (err == FERRY_OK) {
-        err = shard_view(s);
-    }
-    if (err != FERRY_OK) {
-        return err;
-    }
-    reply->start_offset = partition_start_offset(seat->partition);
-    reply->end_offset = partition_end_offset(seat->partition);
-    switch (q->kind) {
-    case OFFSET_START:
-        reply->offset = reply->start_offset;
-        return FERRY_OK;
-    case OFFSET_END:
-        reply->offset = reply->end_offset;
-        return FERRY_OK;
-    case OFFSET_TIME:
-        return partition_find_time(seat->partition, q->time_ms, &reply->offset);
-    default:
-        return FERRY_ERR_INVALID_ARGUMENT;
-    }
-}
-
-static void handle_offset_find(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct offset_find_request q;
-    struct offset_find_reply reply;
-    enum ferry_err err = offset_find_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_offset(s, &q, &reply);
-    }
-    if (err != FERRY_OK) {
-        shard_reply_error(s, r, err, "");
-        return;
-    }
-    struct buf b;
-    shard_begin_reply(r, &b, FERRY_OK);
-    offset_find_reply_encode(&b, &reply);
-    shard_send_reply(s, r, &b);
-}
-
-static void handle_partition_info(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct partition_info_request q;
-    struct seat *seat = NULL;
-    enum ferry_err err = partition_info_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_partition(s, q.group, &seat);
-    }
-    if (err == FERRY_OK && !replica_is_ready(seat->replica)) {
-        err = FERRY_ERR_NOT_READY;
-    }
-    if (err != FERRY_OK) {
-        shard_reply_error(s, r, err, "");
-        return;
-    }
-    struct partition_info_reply reply = {.leader_node = (uint32_t)s->config.options->node_id,
-                                         .term = replica_term(seat->replica),
-                                         .commit_index = replica_commit(seat->replica),
-                                         .start_offset = partition_start_offset(seat->partition),
-                                         .end_offset = partition_end_offset(seat->partition),
-                                         .size_bytes = partition_size_bytes(seat->partition)};
-    struct buf b;
-    shard_begin_reply(r, &b, FERRY_OK);
-    partition_info_reply_encode(&b, &reply);
-    shard_send_reply(s, r, &b);
+    shard_reply_error(s, r, err, detail);
 }
 
 static void handle_hello(struct shard *s, struct request *r, const struct frame *f)
@@ -518,7 +208,7 @@ static void handle_hello(struct shard *s, struct request *r, const struct frame 
     const struct broker_options *o = s->config.options;
     struct hello_reply reply = {.broker_version = bytes_of_string(FERRY_VERSION),
                                 .node_id = (uint32_t)o->node_id,
-                                .cluster_id = store_cluster_id(s->store),
+                                .cluster_id = s->cluster_id,
                                 .message_max_bytes = (uint64_t)o->message_max_bytes,
                                 .batch_max_bytes =
                                     (uint64_t)o->message_max_bytes + BATCH_ROOM_BYTES,
@@ -532,8 +222,6 @@ static void handle_hello(struct shard *s, struct request *r, const struct frame 
 
 /* ---- Dispatch ---- */
 
-typedef void request_handler(struct shard *s, struct request *r, const struct frame *f);
-
 static void handle_status(struct shard *s, struct request *r, const struct frame *f)
 {
     (void)f;
@@ -545,33 +233,19 @@ static request_handler *find_handler(uint16_t command)
     switch (command) {
     case COMMAND_HELLO:
         return handle_hello;
-    case COMMAND_PRODUCE:
-        return handle_produce;
-    case COMMAND_APPEND_CAS:
-        return handle_append_cas;
-    case COMMAND_CURSOR_GET:
-        return handle_cursor_get;
     case COMMAND_FETCH:
         return shard_handle_fetch;
-    case COMMAND_OFFSET_FIND:
-        return handle_offset_find;
-    case COMMAND_SUBSCRIPTION_CREATE:
-        return handle_subscription_create;
-    case COMMAND_SUBSCRIPTION_DELETE:
-        return handle_subscription_delete;
-    case COMMAND_SUBSCRIPTION_COMMIT:
-        return handle_subscription_commit;
-    case COMMAND_SUBSCRIPTION_GET:
-        return handle_subscription_get;
-    case COMMAND_SUBSCRIPTION_LIST:
-        return handle_subscription_list;
-    case COMMAND_PARTITION_INFO:
-        return handle_partition_info;
     case COMMAND_BROKER_STATUS:
         return handle_status;
+    case COMMAND_GROUP_LIST:
+        return shard_handle_group_list;
+    case COMMAND_PARTITION_TRANSFER:
+        return shard_handle_transfer;
     default:
-        return NULL;
+        break;
     }
+    request_handler *handler = shard_find_produce_handler(command);
+    return handler != NULL ? handler : shard_find_ask_handler(command);
 }
 
 static void dispatch(struct shard *s, struct request *r, const struct frame *f)
@@ -582,6 +256,14 @@ static void dispatch(struct shard *s, struct request *r, const struct frame *f)
     } else if (!shard_handle_admin(s, r, f)) {
         shard_reply_error(s, r, FERRY_ERR_UNKNOWN_COMMAND, "");
     }
+}
+
+void shard_dispatch_again(struct shard *s, struct request *r)
+{
+    struct frame f;
+    struct err_text e;
+    must(frame_parse(net_message_bytes(&r->message), &f, &e) == FERRY_OK);
+    dispatch(s, r, &f);
 }
 
 /* An answer to something that never became a request. */
@@ -647,26 +329,4 @@ void shard_take_message(struct shard *s, net_peer peer, struct net_message *m)
     err = frame_parse(net_message_bytes(&r->message), &f, &e);
     must(err == FERRY_OK);
     dispatch(s, r, &f);
-}
-
-/* ---- Answers of a partition ---- */
-
-static const char *outcome_unknown =
-    "the leader changed while this was on its way: ask again with the same sequence";
-
-void shard_answer_partition(struct shard *s, struct seat *seat)
-{
-    for (struct partition_ticket *t; (t = partition_next_done(seat->partition)) != NULL;) {
-        struct request *r = list_entry(t, struct request, ticket);
-        if (t->base.err != FERRY_OK) {
-            bool unknown = t->base.err == FERRY_ERR_NOT_LEADER;
-            shard_reply_error(s, r, t->base.err, unknown ? outcome_unknown : "");
-        } else if (r->command == COMMAND_PRODUCE) {
-            finish_produce(s, r);
-        } else if (r->command == COMMAND_APPEND_CAS) {
-            finish_append_cas(s, r);
-        } else {
-            finish_subscription(s, r);
-        }
-    }
 }

@@ -43,6 +43,12 @@ enum ferry_err id_gen_init(struct id_gen *g, uint32_t worker_id)
     return err;
 }
 
+void id_gen_init_seeded(struct id_gen *g, uint64_t seed)
+{
+    *g = (struct id_gen){0};
+    prng_init(&g->prng, seed);
+}
+
 /* Moves (last_ms, counter) to the next pair, which is greater than every pair before. A clock
  * outside first_ms..last is not believed: the generator counts on from what it has used, into the
  * next millisecond when one is full. */

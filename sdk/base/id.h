@@ -22,6 +22,8 @@ struct id_gen {
 
 /* Seeds from the operating system's random source. */
 MUST_CHECK enum ferry_err id_gen_init(struct id_gen *g, uint32_t worker_id);
+/* From a seed, for runs that must be the same again; 64 bits of it, so for nothing else. */
+void id_gen_init_seeded(struct id_gen *g, uint64_t seed);
 struct ferry_id id_gen_uuid7(struct id_gen *g, int64_t now_ms);
 /* 41 bits of milliseconds since 2020-01-01, 10 bits of worker, 12 of sequence, in the last 8 bytes
  * (big-endian); the first 8 bytes are zero. */

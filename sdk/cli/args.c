@@ -5,7 +5,7 @@
 
 #include "cli/format.h"
 
-#define WORDS_MAX      (2 + COMMAND_POSITIONALS_MAX)
+#define WORDS_MAX      (COMMAND_WORDS_MAX + COMMAND_POSITIONALS_MAX)
 #define SUGGEST_WITHIN 3
 
 /* The words that are not options, before it is known which command they name. */
@@ -189,15 +189,19 @@ static enum ferry_err split(struct args *a, struct words *words, int argc, char 
 /* How many of the words name the command; 0 when they do not. */
 static size_t match_command(const struct command_spec *command, const struct words *words)
 {
-    const char *blank = strchr(command->name, ' ');
-    if (blank == NULL) {
-        return words->count >= 1 && strcmp(words->items[0], command->name) == 0 ? 1 : 0;
+    const char *name = command->name;
+    for (size_t i = 0; i < words->count && i < COMMAND_WORDS_MAX; i++) {
+        size_t length = strcspn(name, " ");
+        if (strlen(words->items[i]) != length || memcmp(words->items[i], name, length) != 0) {
+            return 0;
+        }
+        name += length;
+        if (*name == '\0') {
+            return i + 1;
+        }
+        name++;
     }
-    size_t first = (size_t)(blank - command->name);
-    bool same = words->count >= 2 && strlen(words->items[0]) == first &&
-                memcmp(words->items[0], command->name, first) == 0 &&
-                strcmp(words->items[1], blank + 1) == 0;
-    return same ? 2 : 0;
+    return 0;
 }
 
 static enum ferry_err unknown_command(const struct words *words, struct err_text *e)

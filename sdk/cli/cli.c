@@ -4,7 +4,9 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
+#include "cli/format.h"
 #include "cli/output.h"
 
 #define DETAIL_BYTES 512
@@ -83,6 +85,26 @@ enum cli_exit cli_fail(const struct cli *cli, enum ferry_err err, const char *su
         output_json(object);
     }
     return cli_exit_of(err);
+}
+
+bool cli_number(const struct cli *cli, int place, const char *what, int64_t min, int64_t max,
+                int64_t *n)
+{
+    char detail[DETAIL_BYTES];
+    const char *text = cli->args->positionals[place];
+    if (format_parse_number(text, n) && *n >= min && *n <= max) {
+        return true;
+    }
+    (void)snprintf(detail, sizeof(detail), "%s must be a number from %lld to %lld", what,
+                   (long long)min, (long long)max);
+    (void)cli_fail(cli, FERRY_ERR_INVALID_ARGUMENT, text, detail);
+    return false;
+}
+
+void cli_pause(int ms)
+{
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L};
+    (void)nanosleep(&t, NULL);
 }
 
 /* ---- The client ----------------------------------------------------------------------------- */

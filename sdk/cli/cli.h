@@ -19,6 +19,8 @@ enum cli_exit {
     CLI_EXIT_NOT_FOUND = 3,
     CLI_EXIT_DENIED = 4,
     CLI_EXIT_TIMEOUT = 5,
+    CLI_EXIT_NOT_SAFE = 6, /* Of `node check`. */
+    CLI_EXIT_UNKNOWN = 7,  /* Likewise: whoever must be asked does not answer. */
 };
 
 struct cli {
@@ -44,6 +46,13 @@ enum cli_exit cli_fail(const struct cli *cli, enum ferry_err err, const char *su
 /* The same for something that does not end the command. */
 void cli_warn(const struct cli *cli, enum ferry_err err, const char *subject, const char *detail);
 
+/* A positional that is a whole number from `min` to `max`; `what` is its name in the usage line.
+ * Tells the user when it is not. */
+MUST_CHECK bool cli_number(const struct cli *cli, int place, const char *what, int64_t min,
+                           int64_t max, int64_t *n);
+/* Waits, or less when a signal comes. */
+void cli_pause(int ms);
+
 /* Opens the client with the options of the command line. `callback` may be NULL. Tells the user
  * when it fails. */
 MUST_CHECK enum cli_exit cli_connect(struct cli *cli, ferry_report_cb *callback, void *arg);
@@ -64,6 +73,21 @@ enum cli_exit cmd_produce(struct cli *cli);
 enum cli_exit cmd_consume(struct cli *cli);
 enum cli_exit cmd_subscription_list(struct cli *cli);
 enum cli_exit cmd_subscription_info(struct cli *cli);
+enum cli_exit cmd_cluster_status(struct cli *cli);
+enum cli_exit cmd_cluster_plan(struct cli *cli);
+enum cli_exit cmd_cluster_apply(struct cli *cli);
+enum cli_exit cmd_cluster_abort(struct cli *cli);
+enum cli_exit cmd_node_list(struct cli *cli);
+enum cli_exit cmd_node_drain(struct cli *cli);
+enum cli_exit cmd_node_undrain(struct cli *cli);
+enum cli_exit cmd_node_remove(struct cli *cli);
+enum cli_exit cmd_node_check(struct cli *cli);
+enum cli_exit cmd_partition_info(struct cli *cli);
+enum cli_exit cmd_partition_transfer(struct cli *cli);
+enum cli_exit cmd_lease_acquire(struct cli *cli);
+enum cli_exit cmd_lease_renew(struct cli *cli);
+enum cli_exit cmd_lease_release(struct cli *cli);
+enum cli_exit cmd_lease_list(struct cli *cli);
 enum cli_exit cmd_outbox_init(struct cli *cli);
 enum cli_exit cmd_outbox_status(struct cli *cli);
 enum cli_exit cmd_inbox_status(struct cli *cli);

@@ -78,6 +78,18 @@ static const struct option_spec options[OPT_COUNT_OF_OPTIONS] = {
                   "One record at a time: send, wait for the answer, send the next."},
     [OPT_DIR] = {"dir", "DIR", 1, false, KIND_TEXT, 0, 0,
                  "The folder whose disk is tested (default: the present one)."},
+    [OPT_PLAN] = {"plan", "ID", 1, false, KIND_TEXT, 0, 0,
+                  "Only this plan, as `cluster plan` has shown it; without it the present one."},
+    [OPT_NO_WAIT] = {"no-wait", NULL, 0, false, KIND_FLAG, 0, 0,
+                     "Ends when it is decided; the cluster goes on by itself."},
+    [OPT_HOLDER] = {"holder", "NAME", 1, false, KIND_TEXT, 0, 0,
+                    "Who holds the lease (default: the name of this host)."},
+    [OPT_TTL] = {"ttl", "MS", 1, false, KIND_DURATION, 1, 86400000,
+                 "How long it is held unless it is renewed (default 30s)."},
+    [OPT_WAIT] = {"wait", "MS", 1, false, KIND_DURATION, 0, 86400000,
+                  "How long to wait in line while another holds it (default: not at all)."},
+    [OPT_TOKEN] = {"token", "N", 1, false, KIND_NUMBER, 1, INT64_MAX,
+                   "The token that `lease acquire` has printed."},
 };
 
 /* ---- Commands ------------------------------------------------------------------------------- */
@@ -123,6 +135,63 @@ static const struct command_spec commands[COMMAND_COUNT] = {
                                    "shows positions and lag of a subscription",
                                    "Lag is the messages not yet done and the age of the oldest of "
                                    "them. What a broker does not answer is unknown, in JSON null."},
+    [COMMAND_CLUSTER_STATUS] =
+        {"cluster status", "", 0, 0, "shows nodes, leaders, replicas and what is wrong",
+         "LAG is how many log entries the slowest replica on a node is behind what is committed, "
+         "LEADERS and REPLICAS count partitions, RING is the node's share of what is placed. What "
+         "a node does not answer is unknown, in JSON null. Partitions that lack something are "
+         "listed with the reason."},
+    [COMMAND_CLUSTER_PLAN] = {"cluster plan", "", 0, 0, "shows what would move to even the load",
+                              "Changes nothing. Bytes are to be copied, the time is an estimate. "
+                              "`ferry cluster apply --plan ID` does exactly what was shown."},
+    [COMMAND_CLUSTER_APPLY] =
+        {"cluster apply", "", 0, B(PLAN) | B(NO_WAIT), "carries out the plan",
+         "Shows how far it is until all has moved. The cluster does the work: it goes on when this "
+         "command is interrupted, and after a crash of any node. `ferry cluster abort` ends it."},
+    [COMMAND_CLUSTER_ABORT] = {"cluster abort", "", 0, 0, "ends the moves that are under way",
+                               "Moves that have not begun are dropped, those that have go back. "
+                               "Nothing is lost either way."},
+    [COMMAND_NODE_LIST] = {"node list", "", 0, 0, "lists the nodes of the cluster",
+                           "As one of them sees the others. A node that is silent may be down, or "
+                           "cut off from that one."},
+    [COMMAND_NODE_DRAIN] = {"node drain", "NODE", 1, B(NO_WAIT),
+                            "moves everything away from a node",
+                            "Nothing new is placed on it, and what it has is moved to others; then "
+                            "it may be stopped for good and removed. The cluster does the work: it "
+                            "goes on when this command is interrupted. `ferry node undrain` takes "
+                            "it back."},
+    [COMMAND_NODE_UNDRAIN] = {"node undrain", "NODE", 1, 0, "lets a node take part again",
+                              "What has not left it yet stays; `ferry cluster plan` shows what "
+                              "would come back."},
+    [COMMAND_NODE_REMOVE] = {"node remove", "NODE", 1, 0, "takes a drained node out of the cluster",
+                             "Refused while the node holds partitions: drain it first. Its data "
+                             "folder is no member any more, for good."},
+    [COMMAND_NODE_CHECK] =
+        {"node check safe-to-stop", "NODE", 1, 0, "tells whether a node may be stopped now",
+         "Exit code 0: every partition has enough replicas in sync without it; 6: not safe, and "
+         "each partition that would stop is named with the reason; 7: unknown, because somebody "
+         "who must be asked does not answer. For rolling restarts: stop, start, and check again "
+         "before the next."},
+    [COMMAND_PARTITION_INFO] = {"partition info", "TOPIC P", 2, 0,
+                                "shows the leader and the replicas of a partition",
+                                "LAG is in log entries behind what is committed, as the leader "
+                                "knows it. What nobody answers is unknown, in JSON null."},
+    [COMMAND_PARTITION_TRANSFER] = {"partition transfer", "TOPIC P NODE", 3, 0,
+                                    "makes another replica the leader",
+                                    "The node must have a replica that votes. Ends when it leads."},
+    [COMMAND_LEASE_ACQUIRE] =
+        {"lease acquire", "NAME", 1, B(HOLDER) | B(TTL) | B(WAIT), "takes a lease, or waits for it",
+         "Prints the token, which rises with each holder: give it to what the lease protects, so "
+         "that a holder who slept past its end is refused there. Who waits is served in the order "
+         "of asking. Exit code 1 when another holds it. The holder itself asking again renews."},
+    [COMMAND_LEASE_RENEW] = {"lease renew", "NAME", 1, B(HOLDER) | B(TTL) | B(TOKEN),
+                             "keeps a lease for another while",
+                             "Well before it ends. LEASE_LOST: another has it; stop what it "
+                             "protected."},
+    [COMMAND_LEASE_RELEASE] = {"lease release", "NAME", 1, B(HOLDER) | B(TOKEN), "gives a lease up",
+                               "The next in line has it at once."},
+    [COMMAND_LEASE_LIST] = {"lease list", "", 0, 0, "lists the leases that are held",
+                            "With their holders, tokens, and how many wait in line."},
     [COMMAND_OUTBOX_INIT] = {"outbox init", "DB", 1, 0, "makes or upgrades Ferry's tables",
                              "DB is a URL: sqlite:PATH. No effect when the tables are up to date."},
     [COMMAND_OUTBOX_STATUS] = {"outbox status", "DB", 1, 0, "shows what waits in an outbox",
@@ -225,13 +294,13 @@ void command_print_overview(FILE *out)
 {
     fputs("usage: ferry COMMAND [ARGUMENTS] [OPTIONS]\n\n", out);
     for (int i = 0; i < COMMAND_COUNT; i++) {
-        fprintf(out, "  %-18s %-9s %s\n", commands[i].name, commands[i].positionals,
+        fprintf(out, "  %-23s %-12s %s\n", commands[i].name, commands[i].positionals,
                 commands[i].summary);
     }
     fputs("\nOptions of every command, before or after it:\n", out);
     print_options(out, COMMAND_GLOBAL_OPTIONS);
     fputs("\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 denied, 5 no answer in "
-          "time.\n`ferry COMMAND --help` explains one command.\n",
+          "time,\n6 not safe, 7 not known.\n`ferry COMMAND --help` explains one command.\n",
           out);
 }
 

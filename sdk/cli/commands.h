@@ -20,6 +20,21 @@ enum command_id {
     COMMAND_CONSUME,
     COMMAND_SUBSCRIPTION_LIST,
     COMMAND_SUBSCRIPTION_INFO,
+    COMMAND_CLUSTER_STATUS,
+    COMMAND_CLUSTER_PLAN,
+    COMMAND_CLUSTER_APPLY,
+    COMMAND_CLUSTER_ABORT,
+    COMMAND_NODE_LIST,
+    COMMAND_NODE_DRAIN,
+    COMMAND_NODE_UNDRAIN,
+    COMMAND_NODE_REMOVE,
+    COMMAND_NODE_CHECK,
+    COMMAND_PARTITION_INFO,
+    COMMAND_PARTITION_TRANSFER,
+    COMMAND_LEASE_ACQUIRE,
+    COMMAND_LEASE_RENEW,
+    COMMAND_LEASE_RELEASE,
+    COMMAND_LEASE_LIST,
     COMMAND_OUTBOX_INIT,
     COMMAND_OUTBOX_STATUS,
     COMMAND_INBOX_STATUS,
@@ -66,6 +81,12 @@ enum option_id {
     OPT_IN_FLIGHT,
     OPT_SYNC,
     OPT_DIR,
+    OPT_PLAN,
+    OPT_NO_WAIT,
+    OPT_HOLDER,
+    OPT_TTL,
+    OPT_WAIT,
+    OPT_TOKEN,
     OPT_COUNT_OF_OPTIONS
 };
 
@@ -78,7 +99,8 @@ enum option_kind {
 };
 
 #define COMMAND_OPTION_VALUES_MAX 3
-#define COMMAND_POSITIONALS_MAX   2
+#define COMMAND_POSITIONALS_MAX   3
+#define COMMAND_WORDS_MAX         3 /* Of a command's name. */
 
 struct option_spec {
     const char *name;   /* Without the dashes. */
@@ -91,7 +113,7 @@ struct option_spec {
 };
 
 struct command_spec {
-    const char *name;        /* One or two words. */
+    const char *name;        /* One to three words. */
     const char *positionals; /* As shown in the usage line; "" for none. */
     int positional_count;    /* All are required. */
     uint64_t options;        /* One bit an option. */
@@ -99,6 +121,7 @@ struct command_spec {
     const char *text;        /* The paragraph of --help. */
 };
 
+_Static_assert(OPT_COUNT_OF_OPTIONS <= 64, "one bit an option");
 #define COMMAND_BIT(option) (UINT64_C(1) << (option))
 #define COMMAND_GLOBAL_OPTIONS                                                                     \
     (COMMAND_BIT(OPT_SERVER) | COMMAND_BIT(OPT_JSON) | COMMAND_BIT(OPT_TIMEOUT) |                  \

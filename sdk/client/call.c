@@ -5,6 +5,8 @@
 #include "base/clock.h"
 #include "client/metadata.h"
 
+#define MISPLACED_MAX 20u /* As of streams: metadata may be behind for some moments. */
+
 static void on_reply(struct request *r, const struct reply *reply);
 static void on_timer(struct timer *timer);
 static void attempt(struct call *call);
@@ -37,7 +39,7 @@ void call_fini(struct call *call)
     request_fini(&call->wire);
 }
 
-void call_run(struct ferry_client *c, struct call *calls, size_t count)
+void call_begin(struct ferry_client *c, struct call *calls, size_t count)
 {
     bool wake = false;
     pthread_mutex_lock(&c->lock);
@@ -51,13 +53,61 @@ void call_run(struct ferry_client *c, struct call *calls, size_t count)
     }
     pthread_mutex_unlock(&c->lock);
     client_wake(c, wake);
+}
+
+bool call_all_finished(struct ferry_client *c, const struct call *calls, size_t count)
+{
+    bool all = true;
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < count && all; i++) {
+        all = calls[i].finished;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return all;
+}
+
+void call_wait(struct ferry_client *c, const struct call *calls, size_t count)
+{
     pthread_mutex_lock(&c->lock);
     for (size_t i = 0; i < count; i++) {
         while (!calls[i].finished) {
+            must(!c->stepped); /* Nobody would end the wait. */
             pthread_cond_wait(&c->task_changed, &c->lock);
         }
     }
     pthread_mutex_unlock(&c->lock);
+}
+
+/* With the lock. */
+static bool any_finished(const struct call *calls, const bool *begun, size_t count, bool *any_begun)
+{
+    *any_begun = false;
+    for (size_t i = 0; i < count; i++) {
+        *any_begun = *any_begun || begun[i];
+        if (begun[i] && calls[i].finished) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool call_wait_any(struct ferry_client *c, const struct call *calls, const bool *begun,
+                   size_t count)
+{
+    bool any_begun;
+    pthread_mutex_lock(&c->lock);
+    while (!any_finished(calls, begun, count, &any_begun) && any_begun) {
+        must(!c->stepped); /* Nobody would end the wait. */
+        pthread_cond_wait(&c->task_changed, &c->lock);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return any_begun;
+}
+
+void call_run(struct ferry_client *c, struct call *calls, size_t count)
+{
+    call_begin(c, calls, count);
+    call_wait(c, calls, count);
 }
 
 void calls_fail(struct ferry_client *c)
@@ -129,32 +179,62 @@ static void await_metadata(struct call *call)
     metadata_want(call->topic);
 }
 
+/* The leader's; NULL when the call waits or has ended. */
+static struct connection *find_leader(struct call *call, uint64_t *group)
+{
+    if (!call->topic->known) {
+        await_metadata(call);
+        return NULL;
+    }
+    if (call->partition < 0 || call->partition >= call->topic->partition_count) {
+        call_finish(call, FERRY_ERR_UNKNOWN_PARTITION, "the topic has no such partition");
+        return NULL;
+    }
+    struct partition *p = call->topic->partitions[call->partition];
+    if (p->leader == NULL) {
+        await_metadata(call);
+        return NULL;
+    }
+    if (p->leader->suspect) {
+        metadata_want(call->topic);
+    }
+    *group = p->group;
+    return p->leader;
+}
+
+static struct connection *find_endpoint(struct call *call)
+{
+    struct connection *k;
+    struct err_text e = {.text = ""};
+    enum ferry_err err = connection_get(call->client, bytes_of_string(call->endpoint), &k, &e);
+    if (err != FERRY_OK) {
+        call_finish(call, err, e.text);
+        return NULL;
+    }
+    return k;
+}
+
 /* The connection to ask; NULL when the call waits or has ended. */
 static struct connection *find_way(struct call *call, uint64_t *group)
 {
     struct ferry_client *c = call->client;
+    struct connection *k = call->hinted;
     *group = 0;
+    call->hinted = NULL;
     if (call->route == ROUTE_PARTITION) {
-        if (!call->topic->known) {
-            await_metadata(call);
-            return NULL;
-        }
-        if (call->partition < 0 || call->partition >= call->topic->partition_count) {
-            call_finish(call, FERRY_ERR_UNKNOWN_PARTITION, "the topic has no such partition");
-            return NULL;
-        }
-        struct partition *p = call->topic->partitions[call->partition];
-        if (p->leader == NULL) {
-            await_metadata(call);
-            return NULL;
-        }
-        *group = p->group;
-        return p->leader;
+        return find_leader(call, group);
     }
-    struct connection *k = call->route == ROUTE_CONTROLLER ? c->controller : NULL;
-    k = k != NULL ? k : metadata_any_connection(c, call->attempts);
+    if (call->route == ROUTE_ENDPOINT) {
+        return find_endpoint(call);
+    }
+    if (k == NULL && call->route == ROUTE_CONTROLLER) {
+        k = c->controller;
+    }
+    if (k == NULL || (k->suspect && route_has_other(c, k))) {
+        k = route_any(c, call->attempts);
+    }
     if (k == NULL) {
-        try_later(call, client_backoff_us(c, call->attempts + 1));
+        try_later(call, route_pause_us(c, call->attempts + 1));
     }
     return k;
 }
@@ -176,11 +256,15 @@ static void attempt(struct call *call)
     int64_t timeout_ms =
         left_ms < c->options.request_timeout_ms ? left_ms : c->options.request_timeout_ms;
     call->attempts++;
+    call->asked = k;
     timer_stop(&c->timers, &call->timer);
+    timeout_ms = timeout_ms > call->patience_ms ? timeout_ms : call->patience_ms + timeout_ms;
+    timeout_ms = timeout_ms < left_ms ? timeout_ms : left_ms;
     if (request_begin(&call->wire, k, call->command, timeout_ms) != FERRY_OK) {
         try_later(call, client_backoff_us(c, call->attempts));
         return;
     }
+    call->wire.patience_us = call->patience_ms * 1000;
     call->encode(&call->wire.frame, call, group);
     if (request_submit(&call->wire) != FERRY_OK) {
         call_finish(call, FERRY_ERR_NO_MEMORY, "");
@@ -211,43 +295,171 @@ static bool is_retried(const struct reply *reply)
     if (!reply->answered) {
         return reply->err != FERRY_ERR_CLOSED;
     }
-    return ferry_err_is_retriable(reply->err) && reply->err != FERRY_ERR_CURSOR_CONFLICT;
+    switch (reply->err) {
+    case FERRY_ERR_CURSOR_CONFLICT: /* An answer that the caller must look at. */
+    case FERRY_ERR_PLAN_CHANGED:
+    case FERRY_ERR_LEASE_HELD:
+        return false;
+    default:
+        return ferry_err_is_retriable(reply->err);
+    }
 }
 
-/* What we know of the place may be old: a topic deleted and made again has other groups. */
-static bool look_again(struct call *call, const struct reply *reply)
+/* What we know of the place may be old: replicas move, and a topic deleted and made again has other
+ * groups. */
+static bool is_misplaced(struct call *call, const struct reply *reply)
 {
     bool unknown =
         reply->err == FERRY_ERR_UNKNOWN_TOPIC || reply->err == FERRY_ERR_UNKNOWN_PARTITION;
-    if (call->route != ROUTE_PARTITION || !unknown || call->looked_again) {
+    return call->route == ROUTE_PARTITION && unknown && ++call->misplaced <= MISPLACED_MAX;
+}
+
+/* True when the hint leads to another broker, to be asked at once. */
+static bool follow(struct call *call, const struct reply *reply)
+{
+    struct ferry_client *c = call->client;
+    if (reply->err != FERRY_ERR_NOT_LEADER || call->hops >= ROUTE_HOPS_MAX ||
+        call->route == ROUTE_ENDPOINT) {
         return false;
     }
-    call->looked_again = true;
+    if (call->route == ROUTE_PARTITION) {
+        return partition_follow(call->topic->partitions[call->partition], reply->detail);
+    }
+    struct connection *k = route_hint(c, reply->detail);
+    if (k == NULL || k == call->asked) {
+        return false;
+    }
+    call->hops++;
+    call->hinted = k;
     return true;
+}
+
+/* The one that was asked does not lead, or not now. */
+static void forget_way(struct call *call)
+{
+    if (call->route == ROUTE_PARTITION) {
+        call->topic->partitions[call->partition]->leader = NULL; /* Asked for again. */
+    } else if (call->route == ROUTE_CONTROLLER && call->client->controller == call->asked) {
+        call->client->controller = NULL;
+    }
+}
+
+static bool is_busy(enum ferry_err err)
+{
+    return err == FERRY_ERR_THROTTLED || err == FERRY_ERR_STORAGE_FULL ||
+           err == FERRY_ERR_NO_MEMORY;
+}
+
+static void try_again(struct call *call, const struct reply *reply)
+{
+    struct ferry_client *c = call->client;
+    call->doubtful = call->doubtful || (!reply->answered && reply->written);
+    if (follow(call, reply)) {
+        attempt(call);
+        return;
+    }
+    bool busy = reply->answered && is_busy(reply->err);
+    if (!busy) {
+        forget_way(call);
+    }
+    if (!busy && (call->route == ROUTE_ANY || call->route == ROUTE_CONTROLLER)) {
+        route_refresh(c);
+    }
+    call->hops = 0;
+    int64_t pause_us =
+        busy ? client_backoff_us(c, call->attempts) : route_pause_us(c, call->attempts);
+    int64_t asked_us = (int64_t)reply->retry_after_ms * 1000;
+    try_later(call, asked_us > pause_us ? asked_us : pause_us);
 }
 
 static void on_reply(struct request *r, const struct reply *reply)
 {
     struct call *call = list_entry(r, struct call, wire);
-    struct ferry_client *c = call->client;
     call->unreachable = call->unreachable && reply->err == FERRY_ERR_UNREACHABLE;
-    if (!is_retried(reply) && !look_again(call, reply)) {
-        if (reply->answered) {
-            finish_answered(call, reply);
-        } else {
-            call_finish(call, reply->err, "");
-        }
+    if (is_retried(reply) || is_misplaced(call, reply)) {
+        try_again(call, reply);
         return;
     }
-    call->doubtful = call->doubtful || (!reply->answered && reply->written);
-    if (call->route == ROUTE_PARTITION) {
-        call->topic->partitions[call->partition]->leader = NULL; /* Asked for again. */
-    } else if (call->route == ROUTE_CONTROLLER) {
-        c->controller = NULL;
+    if (!reply->answered) {
+        call_finish(call, reply->err, "");
+        return;
     }
-    int64_t pause_us = client_backoff_us(c, call->attempts);
-    int64_t asked_us = (int64_t)reply->retry_after_ms * 1000;
-    try_later(call, asked_us > pause_us ? asked_us : pause_us);
+    if (call->route == ROUTE_CONTROLLER && call->command != COMMAND_TOPIC_LIST) {
+        call->client->controller = call->asked; /* It answered as nobody else would. */
+    } else if (call->route == ROUTE_PARTITION) {
+        call->topic->partitions[call->partition]->hops = 0;
+    }
+    finish_answered(call, reply);
+}
+
+/* ---- Tries that wait for the wrong one. */
+
+static void withdraw(struct call *call)
+{
+    call->doubtful = call->doubtful || call->wire.written;
+    request_cancel(&call->wire);
+    attempt(call);
+}
+
+/* A call that is tried again may end and go: the walk begins anew after each. */
+static struct call *find_stray(struct ferry_client *c, const struct topic *t)
+{
+    for (struct list *n = c->calls.next; n != &c->calls; n = n->next) {
+        struct call *call = list_entry(n, struct call, started_node);
+        const struct connection *k = call->wire.connection;
+        if (call->route != ROUTE_PARTITION || call->topic != t || k == NULL ||
+            call->partition >= t->partition_count) {
+            continue;
+        }
+        const struct connection *leader = t->partitions[call->partition]->leader;
+        if (leader != NULL && leader != k) {
+            return call;
+        }
+        if (k->suspect) {
+            metadata_want(call->topic);
+        }
+    }
+    return NULL;
+}
+
+void calls_metadata_changed(struct topic *t)
+{
+    struct call *call;
+    while ((call = find_stray(t->client, t)) != NULL) {
+        withdraw(call); /* Is at its leader's now, or has ended. */
+    }
+}
+
+static struct call *find_waiting_at(struct ferry_client *c, const struct connection *k)
+{
+    for (struct list *n = c->calls.next; n != &c->calls; n = n->next) {
+        struct call *call = list_entry(n, struct call, started_node);
+        bool movable = call->route == ROUTE_ANY || call->route == ROUTE_CONTROLLER;
+        if (movable && call->wire.connection == k) {
+            return call;
+        }
+    }
+    return NULL;
+}
+
+void calls_suspect(struct ferry_client *c, const struct connection *k)
+{
+    struct call *call;
+    size_t count = 0;
+    for (struct list *n = c->calls.next; n != &c->calls; n = n->next) {
+        call = list_entry(n, struct call, started_node);
+        count++;
+        if (call->route == ROUTE_PARTITION && call->wire.connection == k) {
+            metadata_want(call->topic);
+        }
+    }
+    for (; count > 0 && route_has_other(c, k); count--) {
+        call = find_waiting_at(c, k);
+        if (call == NULL) {
+            return;
+        }
+        withdraw(call); /* Goes to another: `k` is a suspect. */
+    }
 }
 
 static void on_timer(struct timer *timer)
@@ -270,6 +482,6 @@ void call_resume(struct call *call)
     if (err == FERRY_OK) {
         attempt(call);
     } else {
-        try_later(call, client_backoff_us(call->client, call->attempts + 1));
+        try_later(call, route_pause_us(call->client, call->attempts + 1));
     }
 }

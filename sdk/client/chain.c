@@ -5,6 +5,8 @@
 #include "base/mem.h"
 #include "client/source.h"
 
+#define MISPLACED_MAX 20u /* As of streams: metadata may be behind for some moments. */
+
 static void pump(struct chain *chain);
 
 static void on_timer(struct timer *timer)
@@ -53,6 +55,7 @@ static void end(struct append *a, enum ferry_err err)
 {
     struct ferry_client *c = a->client;
     if (a->out) {
+        must(a->chain != NULL);
         a->out = false;
         a->chain->in_flight--;
     }
@@ -99,6 +102,12 @@ static void pause_chain(struct chain *chain, int64_t at_least_us)
     chain->retry_at_us = clock_monotonic_us() + (pause_us > at_least_us ? pause_us : at_least_us);
 }
 
+/* A pause while it is not known who leads. */
+static void pause_looking(struct chain *chain)
+{
+    chain->retry_at_us = clock_monotonic_us() + route_pause_us(chain->client, ++chain->attempts);
+}
+
 static bool put_on_wire(struct chain *chain, struct append *a, const struct partition *p)
 {
     struct request *r = &a->request;
@@ -125,18 +134,34 @@ static bool put_on_wire(struct chain *chain, struct append *a, const struct part
     return true;
 }
 
+/* What waits for the answer of one that does not lead any more. */
+static void withdraw_strays(struct chain *chain, const struct partition *p)
+{
+    for (struct list *n = chain->appends.next; n != &chain->appends; n = n->next) {
+        struct append *a = list_entry(n, struct append, node);
+        if (a->out && a->request.connection != p->leader) {
+            request_cancel(&a->request);
+            a->last_err = FERRY_ERR_TIMEOUT; /* It may have been stored. */
+            a->out = false;
+            chain->in_flight--;
+        }
+    }
+}
+
 static void send_in_order(struct chain *chain, const struct partition *p)
 {
+    bool again = false; /* One before it goes out again now. */
     for (struct list *n = chain->appends.next; n != &chain->appends; n = n->next) {
         struct append *a = list_entry(n, struct append, node);
         if (a->out) {
             continue;
         }
         bool oldest = n == chain->appends.next;
-        bool unproven = a->last_err == FERRY_ERR_CURSOR_CONFLICT && !oldest;
+        bool unproven = a->last_err == FERRY_ERR_CURSOR_CONFLICT && !oldest && !again;
         if (unproven || chain->in_flight >= CHAIN_INFLIGHT_MAX || !put_on_wire(chain, a, p)) {
             return;
         }
+        again = true;
     }
 }
 
@@ -165,6 +190,9 @@ static struct partition *find_leader(struct chain *chain)
         metadata_want(t);
         return NULL;
     }
+    if (t->partitions[chain->partition]->leader->suspect) {
+        metadata_want(t);
+    }
     return t->partitions[chain->partition];
 }
 
@@ -190,6 +218,7 @@ static void pump(struct chain *chain)
         chain->retry_at_us = 0;
         const struct partition *p = find_leader(chain);
         if (p != NULL) {
+            withdraw_strays(chain, p);
             send_in_order(chain, p);
         }
     }
@@ -220,6 +249,13 @@ void sources_metadata_changed(struct topic *t)
         if (chain->topic == t) {
             pump(chain);
         }
+    }
+}
+
+void sources_suspect(struct ferry_client *c)
+{
+    for (struct list *n = c->chains.next; n != &c->chains; n = n->next) {
+        pump(list_entry(n, struct chain, node)); /* Looks for another leader. */
     }
 }
 
@@ -261,6 +297,8 @@ static bool take_stored(struct append *a, const struct reply *reply)
     a->result.version = stored.version;
     a->result.base_offset = stored.base_offset;
     a->chain->attempts = 0;
+    a->chain->misplaced = 0;
+    a->chain->topic->partitions[a->chain->partition]->hops = 0;
     end(a, FERRY_OK);
     return true;
 }
@@ -270,18 +308,25 @@ static void on_retriable(struct append *a, const struct reply *reply)
     struct chain *chain = a->chain;
     bool busy = reply->err == FERRY_ERR_THROTTLED || reply->err == FERRY_ERR_STORAGE_FULL;
     struct topic *t = chain->topic;
-    if (!busy && chain->partition < t->partition_count) {
-        t->partitions[chain->partition]->leader = NULL;
+    struct partition *p =
+        chain->partition < t->partition_count ? t->partitions[chain->partition] : NULL;
+    if (p != NULL && reply->err == FERRY_ERR_NOT_LEADER && partition_follow(p, reply->detail)) {
+        chain->retry_at_us = 0;
+        return;
     }
-    if (chain->retry_at_us == 0 || busy) {
+    if (!busy && p != NULL) {
+        p->leader = NULL;
+    }
+    if (busy) {
         pause_chain(chain, (int64_t)reply->retry_after_ms * 1000);
+    } else if (chain->retry_at_us == 0) {
+        pause_looking(chain);
     }
 }
 
 static void on_refused(struct append *a, const struct reply *reply)
 {
     struct chain *chain = a->chain;
-    enum ferry_err before = a->last_err;
     bool oldest = chain->appends.next == &a->node;
     a->last_err = reply->err;
     bool misplaced =
@@ -295,7 +340,7 @@ static void on_refused(struct append *a, const struct reply *reply)
             end(a, FERRY_ERR_CURSOR_CONFLICT);
         }
     } else if (ferry_err_is_retriable(reply->err) || broken ||
-               (misplaced && before != reply->err)) {
+               (misplaced && ++chain->misplaced <= MISPLACED_MAX)) {
         on_retriable(a, reply);
     } else {
         end(a, reply->err);

@@ -9,8 +9,10 @@
 #include "client/consumer.h"
 #include "client/metadata.h"
 #include "client/source.h"
+#include "client/worker.h"
 
-#define MESSAGES_A_TURN_MAX 256 /* Taken from one link before the others have their turn. */
+#define MESSAGES_A_TURN_MAX 256   /* Taken from one link before the others have their turn. */
+#define ROUNDS_A_TURN_MAX   10000 /* Of a stepped client: more is a client that spins. */
 
 /* ---- Work for the io thread. */
 
@@ -36,6 +38,10 @@ void client_run_task(struct ferry_client *c, void (*run)(struct ferry_client *c,
                      void *arg)
 {
     struct task task = {.run = run, .arg = arg};
+    if (c->stepped) {
+        run(c, arg); /* This thread is the io thread too. */
+        return;
+    }
     list_init(&task.node);
     pthread_mutex_lock(&c->lock);
     bool wake = client_add_work(c, &c->work_tasks, &task.node);
@@ -183,6 +189,8 @@ static bool receive_all(struct ferry_client *c)
     return more;
 }
 
+_Static_assert(CONNECTIONS_MAX + 1 <= NET_POLL_ITEMS_MAX, "all are polled");
+
 static void sleep_until_something(struct ferry_client *c, int timeout_ms)
 {
     size_t count = 0;
@@ -202,25 +210,48 @@ static void sleep_until_something(struct ferry_client *c, int timeout_ms)
     (void)net_poll(c->items, count, timeout_ms);
 }
 
+/* Takes what has come and does what is due. True when there was work: what it caused may be more
+ * work, or an earlier timer. False: nothing is to be done for *timeout_ms. */
+static bool run_once(struct ferry_client *c, int *timeout_ms, bool *stopping)
+{
+    struct work w;
+    bool more = receive_all(c);
+    timers_run(&c->timers, clock_monotonic_us());
+    *timeout_ms = more ? 0 : timers_wait_ms(&c->timers, clock_monotonic_us());
+    if (!take_work(c, &w, *timeout_ms != 0, stopping)) {
+        return false;
+    }
+    do_work(c, &w);
+    return true;
+}
+
 static void *io_run(void *arg)
 {
     struct ferry_client *c = arg;
-    struct work w;
     bool stopping = false;
     while (!stopping) {
-        bool more = receive_all(c);
-        timers_run(&c->timers, clock_monotonic_us());
-        int timeout_ms = more ? 0 : timers_wait_ms(&c->timers, clock_monotonic_us());
-        if (take_work(c, &w, timeout_ms != 0, &stopping)) {
-            do_work(c, &w);
-            continue; /* What it caused may be more work, or an earlier timer. */
-        }
-        if (!stopping) {
+        int timeout_ms;
+        if (!run_once(c, &timeout_ms, &stopping) && !stopping) {
             sleep_until_something(c, timeout_ms);
             net_wake_clear(&c->wake);
         }
     }
     return NULL;
+}
+
+int64_t client_turn(struct ferry_client *c)
+{
+    bool stopping;
+    int timeout_ms = 0;
+    must(c->stepped);
+    net_wake_clear(&c->wake);
+    for (int round = 0; timeout_ms == 0; round++) {
+        must(round < ROUNDS_A_TURN_MAX);
+        if (run_once(c, &timeout_ms, &stopping)) {
+            timeout_ms = 0;
+        }
+    }
+    return timers_next_us(&c->timers);
 }
 
 /* ---- Open. */
@@ -311,6 +342,7 @@ static enum ferry_err open_connections(struct ferry_client *c, struct err_text *
 static void free_connections(struct ferry_client *c)
 {
     c->controller = NULL;
+    route_fini(c);
     while (!list_is_empty(&c->connections)) {
         connection_free(list_entry(c->connections.next, struct connection, node));
     }
@@ -336,22 +368,40 @@ static struct ferry_client *client_new(const struct ferry_conf *conf)
     buf_init(&c->headers, c->message_max_bytes);
     timers_init(&c->timers);
     init_lists(c);
+    route_init(c);
     return c;
 }
 
-static enum ferry_err client_start(struct ferry_client *c, struct err_text *e)
+static enum ferry_err seed_ids(struct ferry_client *c, const uint64_t *seed)
+{
+    bool given = c->options.snowflake_worker_id >= 0; /* Else the cluster gives it (worker.h). */
+    uint32_t worker_id = given ? (uint32_t)c->options.snowflake_worker_id : 0;
+    c->worker_until_us = given ? INT64_MAX : 0;
+    enum ferry_err err = FERRY_OK;
+    if (seed != NULL) {
+        id_gen_init_seeded(&c->ids, *seed);
+        c->ids.worker_id = worker_id;
+    } else {
+        err = id_gen_init(&c->ids, worker_id);
+    }
+    if (err == FERRY_OK) {
+        prng_init(&c->prng, prng_next(&c->ids.prng));
+    }
+    return err;
+}
+
+static enum ferry_err client_start(struct ferry_client *c, const uint64_t *seed, struct err_text *e)
 {
     enum ferry_err err = split_servers(c, e);
     if (err == FERRY_OK) {
         err = check_options(&c->options, e);
     }
     if (err == FERRY_OK) {
-        err = id_gen_init(&c->ids, (uint32_t)c->options.snowflake_worker_id);
+        err = seed_ids(c, seed);
     }
     if (err != FERRY_OK) {
         return err;
     }
-    prng_init(&c->prng, prng_next(&c->ids.prng));
     if (c->owns_context) {
         err = net_context_new(1, &c->context);
         if (err != FERRY_OK) {
@@ -375,12 +425,16 @@ static enum ferry_err client_start(struct ferry_client *c, struct err_text *e)
     if (!producer_init(c)) {
         goto no_connections;
     }
-    if (pthread_create(&c->thread, NULL, io_run, c) != 0) {
+    if (c->options.snowflake_worker_id < 0 && !worker_start(c)) {
+        goto no_thread;
+    }
+    if (!c->stepped && pthread_create(&c->thread, NULL, io_run, c) != 0) {
         goto no_thread;
     }
     return FERRY_OK;
 
 no_thread:
+    worker_fini(c);
     producer_fini(c);
 no_connections:
     free_connections(c);
@@ -397,29 +451,25 @@ no_wake:
 
 static void client_free(struct ferry_client *c)
 {
+    route_fini(c); /* Once more, for a client that was never started. */
     timers_fini(&c->timers);
     buf_fini(&c->headers);
     mem_free(c->items);
     mem_free(c);
 }
 
-enum ferry_err ferry_open(struct ferry_client **client, struct ferry_conf **conf, char *detail,
-                          size_t detail_bytes)
+/* A seed makes it a stepped one. */
+static enum ferry_err open_client(struct ferry_client **client, struct ferry_conf **conf,
+                                  const uint64_t *seed, struct err_text *e)
 {
-    struct err_text e = {.text = ""};
-    enum ferry_err err = FERRY_ERR_NO_MEMORY;
     struct ferry_client *c = client_new(conf != NULL ? *conf : NULL);
-    if (c != NULL) {
-        err = client_start(c, &e);
+    if (c == NULL) {
+        return FERRY_ERR_NO_MEMORY;
     }
+    c->stepped = seed != NULL;
+    enum ferry_err err = client_start(c, seed, e);
     if (err != FERRY_OK) {
-        if (detail != NULL && detail_bytes > 0) {
-            (void)snprintf(detail, detail_bytes, "%s",
-                           e.text[0] != '\0' ? e.text : ferry_err_text(err));
-        }
-        if (c != NULL) {
-            client_free(c);
-        }
+        client_free(c);
         return err;
     }
     if (conf != NULL) {
@@ -427,6 +477,24 @@ enum ferry_err ferry_open(struct ferry_client **client, struct ferry_conf **conf
     }
     *client = c;
     return FERRY_OK;
+}
+
+enum ferry_err client_open_stepped(struct ferry_conf **conf, uint64_t seed,
+                                   struct ferry_client **client, struct err_text *e)
+{
+    return open_client(client, conf, &seed, e);
+}
+
+enum ferry_err ferry_open(struct ferry_client **client, struct ferry_conf **conf, char *detail,
+                          size_t detail_bytes)
+{
+    struct err_text e = {.text = ""};
+    enum ferry_err err = open_client(client, conf, NULL, &e);
+    if (err != FERRY_OK && detail != NULL && detail_bytes > 0) {
+        (void)snprintf(detail, detail_bytes, "%s",
+                       e.text[0] != '\0' ? e.text : ferry_err_text(err));
+    }
+    return err;
 }
 
 /* ---- Close. */
@@ -460,8 +528,10 @@ void ferry_close(struct ferry_client **client, int timeout_ms)
     pthread_mutex_lock(&c->lock);
     c->stopping = true;
     pthread_mutex_unlock(&c->lock);
-    net_wake_signal(&c->wake);
-    pthread_join(c->thread, NULL);
+    if (!c->stepped) {
+        net_wake_signal(&c->wake);
+        pthread_join(c->thread, NULL);
+    }
 
     must(list_is_empty(&c->consumers));
     must(list_is_empty(&c->chains));
@@ -470,6 +540,7 @@ void ferry_close(struct ferry_client **client, int timeout_ms)
     fail_topics(c);
     (void)due_run(c, 0);
     must(c->queued_messages == 0);
+    worker_fini(c);
     producer_fini(c);
     topics_free(c);
     parcel_pool_free(c);

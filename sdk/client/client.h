@@ -22,6 +22,7 @@
 #include "base/id.h"
 #include "client/conf.h"
 #include "client/connection.h"
+#include "client/route.h"
 
 #define CLIENT_TOPIC_BUCKETS 1024u
 #define CLIENT_TOPICS_MAX    16384u /* Names that one client may have spoken of. */
@@ -64,6 +65,7 @@ struct ferry_client {
     void *report_arg;
     struct ferry_context *context;
     bool owns_context;
+    bool stepped; /* No io thread: client_turn is called instead. */
     pthread_t thread;
     struct net_wake wake;     /* Wakes the io thread. */
     struct net_wake due_wake; /* Readable while something is due: ferry_fd. */
@@ -89,6 +91,7 @@ struct ferry_client {
     size_t pool_count;
     struct buf headers; /* Scratch. */
     struct id_gen ids;
+    int64_t worker_until_us; /* The worker id is ours until then; INT64_MAX: configured. */
     size_t queued_messages;
     size_t queued_bytes;
     size_t message_max_bytes; /* The smaller of ours and the brokers'. */
@@ -105,12 +108,15 @@ struct ferry_client {
     struct bytes servers[CLIENT_SERVERS_MAX]; /* Into options.servers. */
     size_t server_count;
     size_t next_server;
+    struct book book;
+    struct request refresh; /* Of the book. */
     struct connection
         *controller; /* Takes commands on topics, producers, sources; NULL: unknown. */
     struct producer producer;
     struct list consumers;
-    struct list chains; /* Of sources. */
-    struct list calls;  /* Started and not finished. */
+    struct list chains;    /* Of sources. */
+    struct worker *worker; /* Takes a worker id from the cluster; NULL: it is configured. */
+    struct list calls;     /* Started and not finished. */
     struct prng prng;
     uint64_t bad_replies; /* Replies that did not parse. */
     struct net_poll_item *items;
@@ -125,6 +131,17 @@ void client_run_task(struct ferry_client *c, void (*run)(struct ferry_client *c,
  * lock is free (client_wake). */
 MUST_CHECK bool client_add_work(struct ferry_client *c, struct list *work, struct list *node);
 void client_wake(struct ferry_client *c, bool needed);
+
+/* ---- A client without its thread, for a simulation that has one thread and a clock of its own.
+ * All randomness comes from the seed, all time from base/clock. Whatever waits must not be called
+ * with a time to wait: ferry_poll(c, 0), ferry_consumer_fetch(s, 0, …), ferry_close(&c, 0),
+ * consumer_opening_*, call_begin; ferry_send and ferry_source_append as always. */
+/* As ferry_open; `*conf` is taken on success and names the context. */
+MUST_CHECK enum ferry_err client_open_stepped(struct ferry_conf **conf, uint64_t seed,
+                                              struct ferry_client **client, struct err_text *e);
+/* Does all that can be done now, as the io thread would. Returns the time (clock_monotonic_us) of
+ * the next turn if nothing comes before; INT64_MAX: none is needed. */
+int64_t client_turn(struct ferry_client *c);
 
 /* ---- The io thread. */
 /* The pause before try number `attempts` (counted from 1), with full jitter. */

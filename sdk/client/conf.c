@@ -40,8 +40,9 @@ static const struct option_row rows[] = {
      "The largest message (key, headers and payload) that ferry_send takes."},
     {"message.ids", OPTION_CHOICE, AT(message_ids), 0, 2, "none", "none|uuid7|snowflake",
      "Which id a message gets that comes without one."},
-    {"snowflake.worker_id", OPTION_INT, AT(snowflake_worker_id), 0, 1023, "0", NULL,
-     "Tells the snowflake ids of this process from those of others: unique in the fleet."},
+    {"snowflake.worker_id", OPTION_INT, AT(snowflake_worker_id), -1, 1023, "0", NULL,
+     "Tells the snowflake ids of this process from those of others: unique in the fleet; -1: the "
+     "cluster gives one."},
     {"fetch.max_wait_ms", OPTION_MS, AT(fetch_max_wait_ms), 0, 60 * SECOND_MS, "500", NULL,
      "How long the broker may hold a fetch back when there is nothing new."},
     {"fetch.min_bytes", OPTION_BYTES, AT(fetch_min_bytes), 1, 4 << 20, "1", NULL,

@@ -12,7 +12,7 @@ static void on_timer(struct timer *timer);
 static void on_hello(struct request *r, const struct reply *reply);
 static void write_waiting(struct connection *k);
 
-static struct connection *find(struct ferry_client *c, struct bytes endpoint)
+struct connection *connection_find(struct ferry_client *c, struct bytes endpoint)
 {
     for (struct list *n = c->connections.next; n != &c->connections; n = n->next) {
         struct connection *k = list_entry(n, struct connection, node);
@@ -26,7 +26,7 @@ static struct connection *find(struct ferry_client *c, struct bytes endpoint)
 enum ferry_err connection_get(struct ferry_client *c, struct bytes endpoint,
                               struct connection **connection, struct err_text *e)
 {
-    struct connection *k = find(c, endpoint);
+    struct connection *k = connection_find(c, endpoint);
     if (k != NULL) {
         *connection = k;
         return FERRY_OK;
@@ -150,6 +150,7 @@ static void start_again(struct connection *k)
     net_link_close(&k->link);
     k->state = CONNECTION_NEW;
     k->probing = false;
+    k->suspect = false; /* Nothing is known of the new link. */
     request_cancel(&k->hello);
     if (net_link_open(k->client->context, k->endpoint, FRAME_MAX_BYTES, &k->link, &e) != FERRY_OK) {
         k->link = NULL; /* Tried again when a request comes. */
@@ -221,7 +222,10 @@ static bool write_request(struct connection *k, struct request *r)
     k->in_flight_count++;
     list_remove(&r->node);
     list_push_back(&k->in_flight, &r->node);
-    timer_set_sooner(&k->client->timers, &k->timer, r->written_us + k->probe_after_us);
+    int64_t look_us = r != &k->hello ? k->probe_after_us
+                      : k->probing   ? SUSPECT_PROBE_US
+                                     : SUSPECT_GREETING_US;
+    timer_set_sooner(&k->client->timers, &k->timer, r->written_us + look_us);
     return true;
 }
 
@@ -310,7 +314,8 @@ static void learn_pace(struct connection *k, const struct request *r)
     int64_t took_us = k->received_us - r->written_us - r->patience_us;
     k->pace_us += ((took_us > 0 ? took_us : 0) - k->pace_us) / 8;
     int64_t silence_us = k->pace_us * PROBE_PACES;
-    k->probe_after_us = silence_us > PROBE_FIRST_US ? silence_us : PROBE_FIRST_US;
+    silence_us = silence_us > PROBE_FIRST_US ? silence_us : PROBE_FIRST_US;
+    k->probe_after_us = silence_us < PROBE_SOON_US ? silence_us : PROBE_SOON_US;
 }
 
 static void dispatch(struct connection *k, struct net_message *m)
@@ -347,6 +352,7 @@ bool connection_receive(struct connection *k, int messages_max)
     }
     net_message_close(&m);
     if (taken > 0) {
+        k->suspect = false;
         write_waiting(k);
     }
     return taken == messages_max;
@@ -441,6 +447,14 @@ static void collect_overdue(struct list *requests, int64_t now_us, struct list *
     }
 }
 
+/* Short tries at whoever may be there say nothing about the link when they fail. */
+static bool is_long(const struct connection *k, const struct request *r)
+{
+    int64_t long_ms = k->client->options.request_timeout_ms;
+    long_ms = long_ms < GREETING_MAX_MS ? long_ms : GREETING_MAX_MS;
+    return r->deadline_us - r->written_us >= long_ms * 1000 / 2;
+}
+
 static void fail_overdue(struct connection *k, int64_t now_us)
 {
     struct list late;
@@ -450,7 +464,7 @@ static void fail_overdue(struct connection *k, int64_t now_us)
     collect_overdue(&k->waiting, now_us, &late);
     for (struct list *n = late.next; n != &late; n = n->next) {
         struct request *r = list_entry(n, struct request, node);
-        silent = silent || (r->written && k->received_us < r->written_us);
+        silent = silent || (r->written && k->received_us < r->written_us && is_long(k, r));
     }
     while (!list_is_empty(&late)) {
         fail_silent(k, list_entry(late.next, struct request, node));
@@ -460,13 +474,15 @@ static void fail_overdue(struct connection *k, int64_t now_us)
     }
 }
 
-/* The oldest request out that the broker should have answered by now. */
+/* Since when the broker is silent though it should have answered the oldest request, or is so long
+ * that one may ask whether it is there. */
 static int64_t unanswered_since(const struct connection *k)
 {
     for (const struct list *n = k->in_flight.next; n != &k->in_flight; n = n->next) {
         const struct request *r = list_entry(n, struct request, node);
         if (r != &k->hello) {
-            return r->written_us + r->patience_us;
+            return r->written_us +
+                   (r->patience_us < PROBE_PATIENCE_US ? r->patience_us : PROBE_PATIENCE_US);
         }
     }
     return INT64_MAX;
@@ -485,11 +501,24 @@ static int64_t probe_at(const struct connection *k)
     return since_us + k->probe_after_us;
 }
 
+/* When the hello that is out is overdue enough to look elsewhere. */
+static int64_t suspect_at(const struct connection *k)
+{
+    if (k->suspect || request_is_idle(&k->hello) || !k->hello.written) {
+        return INT64_MAX;
+    }
+    return k->hello.written_us + (k->probing ? SUSPECT_PROBE_US : SUSPECT_GREETING_US);
+}
+
 static void on_timer(struct timer *timer)
 {
     struct connection *k = list_entry(timer, struct connection, timer);
     int64_t now_us = clock_monotonic_us();
     fail_overdue(k, now_us);
+    if (suspect_at(k) <= now_us) {
+        k->suspect = true;
+        route_suspect(k->client, k);
+    }
     if (probe_at(k) <= now_us) {
         k->probing = true;
         k->probe_after_us =
@@ -498,6 +527,7 @@ static void on_timer(struct timer *timer)
     }
     write_waiting(k);
     int64_t next_us = earliest(&k->waiting, earliest(&k->in_flight, probe_at(k)));
+    next_us = suspect_at(k) < next_us ? suspect_at(k) : next_us;
     if (next_us != INT64_MAX) {
         timer_set_sooner(&k->client->timers, &k->timer, next_us);
     }

@@ -19,7 +19,10 @@
  * So when requests are out and nothing has come for a while, HELLO is asked once more: its answer
  * proves that the broker is there, and what was sent before it and is not answered is taken as
  * lost and tried again. All requests may be repeated, so a wrong guess costs bytes only; the guess
- * waits twice as long each time until something is answered. */
+ * waits twice as long each time until something is answered.
+ *
+ * A HELLO that is itself not answered soon makes the connection a suspect, until anything comes or
+ * it begins anew: then the answers are looked for elsewhere (route.h). */
 #ifndef FERRY_CLIENT_CONNECTION_H
 #define FERRY_CLIENT_CONNECTION_H
 
@@ -34,8 +37,14 @@
 #define CONNECTION_INFLIGHT_MIN 1u
 #define CONNECTIONS_MAX         512u /* Of one client: bootstrap servers and what metadata names. */
 #define PROBE_FIRST_US          INT64_C(250000)
-#define PROBE_LAST_US           INT64_C(8000000)
-#define PROBE_PACES             8 /* So many times the usual answer is silence. */
+#define PROBE_PATIENCE_US                                                                          \
+    INT64_C(1000000) /* However long a poll is, so much silence is enough to ask. */
+#define PROBE_LAST_US    INT64_C(8000000)
+#define PROBE_SOON_US    INT64_C(400000) /* The first probe never waits longer. */
+#define SUSPECT_PROBE_US INT64_C(100000) /* A broker that is there answers HELLO sooner. */
+#define SUSPECT_GREETING_US                                                                        \
+    INT64_C(250000)   /* The first HELLO, which waits for the TCP connection. */
+#define PROBE_PACES 8 /* So many times the usual answer is silence. */
 
 struct ferry_client;
 struct connection;
@@ -79,6 +88,7 @@ struct connection {
     struct hello_reply limits; /* Valid once READY was reached (greeted). Text is not kept. */
     bool greeted;              /* A broker has answered here at least once. */
     struct request hello;
+    bool suspect;           /* The hello that is out should have been answered by now. */
     bool probing;           /* The hello that is out asks whether anybody is there. */
     int64_t probe_after_us; /* Silence before the next probe. */
     int64_t received_us;    /* When anything last came. */
@@ -96,6 +106,7 @@ struct connection {
  * BAD_OPTION_VALUE (the endpoint), IO. */
 MUST_CHECK enum ferry_err connection_get(struct ferry_client *c, struct bytes endpoint,
                                          struct connection **connection, struct err_text *e);
+struct connection *connection_find(struct ferry_client *c, struct bytes endpoint); /* NULL: none. */
 /* Fails every request with CLOSED and frees. */
 void connection_free(struct connection *connection);
 /* Takes what has come, at most `messages_max`; true when there may be more. */

@@ -1,5 +1,6 @@
 #include "client/consumer.h"
 
+#include <stdio.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -7,29 +8,6 @@
 #include "client/call.h"
 
 /* ---- What is asked of a partition. */
-
-static void encode_subscription_get(struct buf *b, const struct call *call, uint64_t group)
-{
-    const struct ferry_consumer *s = call->request;
-    struct subscription_get_request request = {.group = group,
-                                               .name = bytes_of_string(s->subscription)};
-    subscription_get_request_encode(b, &request);
-}
-
-struct create_ask {
-    const char *subscription;
-    int64_t from;
-};
-
-static void encode_subscription_create(struct buf *b, const struct call *call, uint64_t group)
-{
-    const struct create_ask *ask = call->request;
-    struct subscription_create_request request = {.group = group,
-                                                  .name = bytes_of_string(ask->subscription),
-                                                  .mode = SUBSCRIPTION_STREAM,
-                                                  .from = ask->from};
-    subscription_create_request_encode(b, &request);
-}
 
 static void encode_offset_find(struct buf *b, const struct call *call, uint64_t group)
 {
@@ -46,38 +24,7 @@ static void encode_commit(struct buf *b, const struct call *call, uint64_t group
     subscription_commit_request_encode(b, &request);
 }
 
-/* ---- Positions at open. */
-
-static enum ferry_err take_subscription(struct call *call, int64_t *position)
-{
-    struct subscription_get_reply reply;
-    if (call->err != FERRY_OK) {
-        return call->err;
-    }
-    if (subscription_get_reply_decode(call->frame.body, &reply) != FERRY_OK) {
-        return FERRY_ERR_BAD_FRAME;
-    }
-    if (reply.mode != SUBSCRIPTION_STREAM) {
-        return FERRY_ERR_SUBSCRIPTION_EXISTS;
-    }
-    *position = reply.position;
-    return FERRY_OK;
-}
-
-static enum ferry_err take_created(struct call *call, int64_t *position)
-{
-    struct subscription_create_reply reply;
-    if (call->err == FERRY_OK &&
-        subscription_create_reply_decode(call->frame.body, &reply) != FERRY_OK) {
-        return FERRY_ERR_BAD_FRAME;
-    }
-    if (call->err == FERRY_OK) {
-        *position = reply.position;
-    }
-    return call->err;
-}
-
-static enum ferry_err take_found(struct call *call, int64_t *position)
+enum ferry_err consumer_take_found(const struct call *call, int64_t *position)
 {
     struct offset_find_reply reply;
     if (call->err == FERRY_OK && offset_find_reply_decode(call->frame.body, &reply) != FERRY_OK) {
@@ -89,77 +36,10 @@ static enum ferry_err take_found(struct call *call, int64_t *position)
     return call->err;
 }
 
-typedef enum ferry_err take_position(struct call *call, int64_t *position);
-
-/* Asks all partitions whose position is not known, at the same time. With `missing_is_fine` a
- * partition without the subscription stays unknown. */
-static enum ferry_err ask_positions(struct ferry_consumer *s, enum command command,
-                                    call_encode *encode, const void *request, int timeout_ms,
-                                    take_position *take)
-{
-    enum ferry_err err = FERRY_OK;
-    size_t count = 0;
-    struct call *calls = mem_zalloc((size_t)s->partition_count, sizeof(*calls));
-    if (calls == NULL) {
-        return FERRY_ERR_NO_MEMORY;
-    }
-    for (int32_t i = 0; i < s->partition_count; i++) {
-        if (s->readers[i].position < 0) {
-            call_init(&calls[count], command, ROUTE_PARTITION, encode, request, timeout_ms);
-            call_to_partition(&calls[count], s->topic, i);
-            count++;
-        }
-    }
-    call_run(s->client, calls, count);
-    for (size_t i = 0; i < count; i++) {
-        struct reader *r = &s->readers[calls[i].partition];
-        enum ferry_err one = take(&calls[i], &r->position);
-        bool missing = command == COMMAND_SUBSCRIPTION_GET && one == FERRY_ERR_UNKNOWN_SUBSCRIPTION;
-        if (one == FERRY_OK && r->position < 0) {
-            one = FERRY_ERR_BAD_FRAME;
-        }
-        if (one != FERRY_OK && !missing) {
-            r->position = -1;
-            err = one;
-        }
-        call_fini(&calls[i]);
-    }
-    mem_free(calls);
-    return err;
-}
-
-static int left_ms(int64_t deadline_us)
-{
-    int64_t left_us = deadline_us - clock_monotonic_us();
-    return left_us > 0 ? (int)((left_us + 999) / 1000) : 0;
-}
-
-static enum ferry_err find_positions(struct ferry_consumer *s, int64_t from, int64_t deadline_us)
-{
-    struct offset_find_request find = {.kind =
-                                           from == FERRY_FROM_START ? OFFSET_START : OFFSET_END};
-    struct create_ask create = {.subscription = s->subscription, .from = from};
-    if (s->subscription[0] != '\0') {
-        enum ferry_err err = ask_positions(s, COMMAND_SUBSCRIPTION_GET, encode_subscription_get, s,
-                                           left_ms(deadline_us), take_subscription);
-        return err != FERRY_OK
-                   ? err
-                   : ask_positions(s, COMMAND_SUBSCRIPTION_CREATE, encode_subscription_create,
-                                   &create, left_ms(deadline_us), take_created);
-    }
-    if (from < 0) {
-        return ask_positions(s, COMMAND_OFFSET_FIND, encode_offset_find, &find,
-                             left_ms(deadline_us), take_found);
-    }
-    for (int32_t i = 0; i < s->partition_count; i++) {
-        s->readers[i].position = from;
-    }
-    return FERRY_OK;
-}
-
 /* ---- Open and close. */
 
-static struct ferry_consumer *consumer_new(struct ferry_client *c, struct topic *t)
+struct ferry_consumer *consumer_new(struct ferry_client *c, struct topic *t,
+                                    const char *subscription)
 {
     struct ferry_consumer *s = mem_zalloc(1, sizeof(*s));
     if (s == NULL) {
@@ -180,6 +60,7 @@ static struct ferry_consumer *consumer_new(struct ferry_client *c, struct topic 
     }
     s->client = c;
     s->topic = t;
+    (void)snprintf(s->subscription, sizeof(s->subscription), "%s", subscription);
     list_init(&s->ready);
     list_init(&s->work_node);
     list_init(&s->node);
@@ -192,7 +73,7 @@ static struct ferry_consumer *consumer_new(struct ferry_client *c, struct topic 
     return s;
 }
 
-static void consumer_free(struct ferry_consumer *s)
+void consumer_free(struct ferry_consumer *s)
 {
     struct list *node;
     while ((node = list_pop_front(&s->ready)) != NULL) {
@@ -204,79 +85,10 @@ static void consumer_free(struct ferry_consumer *s)
     mem_free(s);
 }
 
-struct attaching {
-    struct ferry_consumer *consumer;
-    enum ferry_err err;
-};
-
-static void attach(struct ferry_client *c, void *arg)
-{
-    struct attaching *a = arg;
-    (void)c;
-    a->err = consumer_attach(a->consumer);
-}
-
 static void detach(struct ferry_client *c, void *arg)
 {
     (void)c;
     consumer_detach(arg);
-}
-
-static enum ferry_err find_topic(struct ferry_client *c, const char *name, struct topic **topic)
-{
-    pthread_mutex_lock(&c->lock);
-    enum ferry_err err = topic_get(c, name, topic);
-    pthread_mutex_unlock(&c->lock);
-    return err;
-}
-
-static enum ferry_err start_reading(struct ferry_consumer *s, int64_t from, int64_t deadline_us)
-{
-    enum ferry_err err = find_positions(s, from, deadline_us);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    for (int32_t i = 0; i < s->partition_count; i++) {
-        s->readers[i].next_offset = s->readers[i].position;
-    }
-    struct attaching a = {.consumer = s};
-    client_run_task(s->client, attach, &a);
-    return a.err;
-}
-
-enum ferry_err ferry_consumer_open(struct ferry_consumer **consumer, struct ferry_client *client,
-                                   const char *topic, const char *subscription, int64_t from,
-                                   int timeout_ms)
-{
-    struct topic *t;
-    int64_t deadline_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
-    if (subscription != NULL && !name_is_valid(bytes_of_string(subscription))) {
-        return FERRY_ERR_BAD_NAME;
-    }
-    if (from < FERRY_FROM_START) {
-        return FERRY_ERR_INVALID_ARGUMENT;
-    }
-    enum ferry_err err = find_topic(client, topic, &t);
-    if (err == FERRY_OK) {
-        err = topic_await(t, true, timeout_ms);
-    }
-    if (err != FERRY_OK) {
-        return err;
-    }
-    struct ferry_consumer *s = consumer_new(client, t);
-    if (s == NULL) {
-        return FERRY_ERR_NO_MEMORY;
-    }
-    if (subscription != NULL) {
-        memcpy(s->subscription, subscription, strlen(subscription));
-    }
-    err = start_reading(s, from, deadline_us);
-    if (err != FERRY_OK) {
-        consumer_free(s);
-        return err;
-    }
-    *consumer = s;
-    return FERRY_OK;
 }
 
 void ferry_consumer_close(struct ferry_consumer **consumer)
@@ -317,6 +129,7 @@ static bool wait_for_ready(struct ferry_consumer *s, int64_t deadline_us)
     if (clock_monotonic_us() >= deadline_us) {
         return false;
     }
+    must(!s->client->stepped); /* Nobody would end the wait. */
     struct timespec until = {.tv_sec = deadline_us / 1000000,
                              .tv_nsec = (deadline_us % 1000000) * 1000};
     (void)pthread_cond_timedwait(&s->changed, &s->client->lock, &until);
@@ -382,6 +195,8 @@ static void move_to(struct ferry_consumer *s, int32_t partition, int64_t offset)
     r->position = offset;
     r->next_offset = offset;
     r->end_offset = -1;
+    r->reached = false;
+    r->above_since_us = 0;
     bool wake = client_add_work(c, &c->work_consumers, &s->work_node);
     pthread_mutex_unlock(&c->lock);
     client_wake(c, wake);
@@ -395,7 +210,7 @@ static enum ferry_err find_and_move(struct ferry_consumer *s, int32_t partition,
     call_init(&call, COMMAND_OFFSET_FIND, ROUTE_PARTITION, encode_offset_find, find, timeout_ms);
     call_to_partition(&call, s->topic, partition);
     call_run(s->client, &call, 1);
-    enum ferry_err err = take_found(&call, &offset);
+    enum ferry_err err = consumer_take_found(&call, &offset);
     call_fini(&call);
     if (err == FERRY_OK && offset < 0) {
         err = FERRY_ERR_BAD_FRAME;
@@ -442,23 +257,35 @@ enum ferry_err ferry_consumer_seek_time(struct ferry_consumer *consumer, int32_t
 
 /* ---- Commit and questions. */
 
+enum ferry_err consumer_commit_begin(struct ferry_consumer *s, int32_t partition, int64_t offset,
+                                     int timeout_ms, struct consumer_commit *commit)
+{
+    if (s->subscription[0] == '\0') {
+        return FERRY_ERR_INVALID_ARGUMENT;
+    }
+    if (!has_partition(s, partition)) {
+        return FERRY_ERR_UNKNOWN_PARTITION;
+    }
+    commit->request = (struct subscription_commit_request){.name = bytes_of_string(s->subscription),
+                                                           .position = offset};
+    call_init(&commit->call, COMMAND_SUBSCRIPTION_COMMIT, ROUTE_PARTITION, encode_commit,
+              &commit->request, timeout_ms);
+    call_to_partition(&commit->call, s->topic, partition);
+    call_begin(s->client, &commit->call, 1);
+    return FERRY_OK;
+}
+
 enum ferry_err ferry_consumer_commit(struct ferry_consumer *consumer, int32_t partition,
                                      int64_t offset, int timeout_ms)
 {
-    if (consumer->subscription[0] == '\0') {
-        return FERRY_ERR_INVALID_ARGUMENT;
+    struct consumer_commit commit;
+    enum ferry_err err = consumer_commit_begin(consumer, partition, offset, timeout_ms, &commit);
+    if (err != FERRY_OK) {
+        return err;
     }
-    if (!has_partition(consumer, partition)) {
-        return FERRY_ERR_UNKNOWN_PARTITION;
-    }
-    struct call call;
-    struct subscription_commit_request request = {.name = bytes_of_string(consumer->subscription),
-                                                  .position = offset};
-    call_init(&call, COMMAND_SUBSCRIPTION_COMMIT, ROUTE_PARTITION, encode_commit, &request,
-              timeout_ms);
-    call_to_partition(&call, consumer->topic, partition);
-    enum ferry_err err = call_run_one(consumer->client, &call);
-    call_fini(&call);
+    call_wait(consumer->client, &commit.call, 1);
+    err = commit.call.err;
+    call_fini(&commit.call);
     return err;
 }
 

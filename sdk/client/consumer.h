@@ -13,10 +13,12 @@
 #define FERRY_CLIENT_CONSUMER_H
 
 #include "client/batch_view.h"
+#include "client/call.h"
 #include "client/client.h"
 #include "client/metadata.h"
 
-#define CONSUMER_CORRUPT_TRIES 3u /* Fetches of a bad entry before CORRUPT is told. */
+#define CONSUMER_BEHIND_US     INT64_C(5000000) /* For a new leader to know what is committed. */
+#define CONSUMER_CORRUPT_TRIES 3u               /* Fetches of a bad entry before CORRUPT is told. */
 
 struct reader {
     /* Locked. */
@@ -30,7 +32,9 @@ struct reader {
     int64_t retry_at_us;
     unsigned attempts;
     unsigned corrupt_tries;
-    uint64_t group; /* At open: another one means another topic of that name. */
+    bool reached;           /* `next_offset` was reached by reading: it is in the log. */
+    int64_t above_since_us; /* It was said to be past the end, first then; 0: not said. */
+    uint64_t group;         /* At open: another one means another topic of that name. */
 };
 
 struct ferry_consumer {
@@ -56,9 +60,35 @@ struct ferry_consumer {
     struct timer timer;
 };
 
+/* ---- Any thread but the io thread. */
+struct ferry_consumer *consumer_new(struct ferry_client *c, struct topic *t,
+                                    const char *subscription); /* NULL: no memory. */
+void consumer_free(struct ferry_consumer *s);                  /* Not attached. */
+MUST_CHECK enum ferry_err consumer_take_found(const struct call *call, int64_t *position);
+
+/* Opening without waiting (opening.c): begin, step until it is true, end, which frees the opening.
+ * Arguments and errors are those of ferry_consumer_open; between steps the client has its turns. */
+struct consumer_opening;
+MUST_CHECK enum ferry_err consumer_opening_begin(struct ferry_client *c, const char *topic,
+                                                 const char *subscription, int64_t from,
+                                                 int timeout_ms, struct consumer_opening **opening);
+bool consumer_opening_step(struct consumer_opening *opening);
+MUST_CHECK enum ferry_err consumer_opening_end(struct consumer_opening **opening,
+                                               struct ferry_consumer **consumer);
+/* A commit without waiting: finished when call_all_finished(client, &commit->call, 1); then
+ * commit->call.err says how it ended, and call_fini(&commit->call). */
+struct consumer_commit {
+    struct call call;
+    struct subscription_commit_request request;
+};
+MUST_CHECK enum ferry_err consumer_commit_begin(struct ferry_consumer *s, int32_t partition,
+                                                int64_t offset, int timeout_ms,
+                                                struct consumer_commit *commit);
+
 /* ---- The io thread. */
 void consumer_pump(struct ferry_consumer *s); /* Sends what fetches can be sent. */
 void consumers_metadata_changed(struct topic *t);
+void consumers_suspect(struct ferry_client *c);
 MUST_CHECK enum ferry_err consumer_attach(struct ferry_consumer *s);
 void consumer_detach(struct ferry_consumer *s);
 

@@ -38,6 +38,7 @@ static bool wait_for_due(struct ferry_client *c, int64_t deadline_us)
     if (clock_monotonic_us() >= deadline_us) {
         return false;
     }
+    must(!c->stepped); /* Nobody would end the wait. */
     struct timespec until = to_timespec(deadline_us);
     c->due_waiters++;
     (void)pthread_cond_timedwait(&c->due_changed, &c->lock, &until);

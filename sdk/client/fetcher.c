@@ -90,18 +90,21 @@ static void forget_asks(struct fetcher *f)
 
 /* ---- Sending. */
 
-/* With the lock: a fetch that asks for what nobody wants any more since a seek. */
+/* With the lock: a fetch that asks for what nobody wants any more since a seek, or where another
+ * leads now. */
 static bool is_outdated(const struct fetcher *f)
 {
     for (uint32_t i = 0; i < f->count; i++) {
-        if (f->consumer->readers[f->asks[i].partition].generation != f->asks[i].generation) {
+        const struct partition *p = f->consumer->topic->partitions[f->asks[i].partition];
+        if (f->consumer->readers[f->asks[i].partition].generation != f->asks[i].generation ||
+            (p->leader != NULL && p->leader != f->connection)) {
             return true;
         }
     }
     return false;
 }
 
-/* A long poll at an old position must not hold the new one back. */
+/* A long poll at an old position or at an old leader must not hold the new one back. */
 static void cancel_outdated(struct ferry_consumer *s)
 {
     for (struct list *n = s->fetchers.next; n != &s->fetchers; n = n->next) {
@@ -143,7 +146,8 @@ static void collect(struct ferry_consumer *s, int64_t now_us, int64_t *next_us)
 static bool lacks_leader(const struct ferry_consumer *s)
 {
     for (int32_t i = 0; i < s->partition_count; i++) {
-        if (s->topic->partitions[i]->leader == NULL) {
+        const struct connection *leader = s->topic->partitions[i]->leader;
+        if (leader == NULL || leader->suspect) {
             return true;
         }
     }
@@ -251,7 +255,14 @@ void consumer_pump(struct ferry_consumer *s)
     }
 }
 
-/* ---- Topics that changed. */
+/* ---- Topics that changed, and brokers that fell silent. */
+
+void consumers_suspect(struct ferry_client *c)
+{
+    for (struct list *n = c->consumers.next; n != &c->consumers; n = n->next) {
+        consumer_pump(list_entry(n, struct ferry_consumer, node)); /* Looks for another leader. */
+    }
+}
 
 static bool is_another_topic(const struct ferry_consumer *s)
 {
@@ -297,6 +308,7 @@ static void push_ready(struct ferry_consumer *s, struct ferry_batch *b)
     s->queued_bytes += b->bytes;
     r->ready++;
     r->next_offset = b->next_offset;
+    r->above_since_us = 0;
     pthread_cond_signal(&s->changed);
 }
 
@@ -304,6 +316,13 @@ static void pause_reader(struct ferry_consumer *s, struct reader *r)
 {
     r->attempts++;
     r->retry_at_us = clock_monotonic_us() + client_backoff_us(s->client, r->attempts);
+}
+
+/* While it is not known who leads, or whether the leader can yet. */
+static void pause_looking(struct ferry_consumer *s, struct reader *r)
+{
+    r->attempts++;
+    r->retry_at_us = clock_monotonic_us() + route_pause_us(s->client, r->attempts);
 }
 
 /* With the lock. An event that finds no memory is told at the next try. */
@@ -352,12 +371,31 @@ static void take_data(struct ferry_consumer *s, const struct fetch_ask *ask,
         r->corrupt_tries = 0;
         r->attempts = 0;
         push_ready(s, b);
+        r->reached = true;
     }
     if (err == FERRY_ERR_CORRUPT) {
         take_corrupt(s, ask->partition);
     } else if (err != FERRY_OK || b == NULL) {
         pause_reader(s, r); /* No memory; or nothing but what lies before our offset. */
     }
+}
+
+/* With the lock. An offset that was reached by reading is in the log: whoever says that it is past
+ * the end, leads and does not know yet how far the log is committed, or does not lead any more. The
+ * same is believed of any offset right after a change of leader. For a while. */
+static bool is_behind(struct ferry_consumer *s, const struct fetch_ask *ask)
+{
+    struct reader *r = &s->readers[ask->partition];
+    const struct partition *p = s->topic->partitions[ask->partition];
+    int64_t now_us = clock_monotonic_us();
+    bool moved = p->moved_us != 0 && now_us - p->moved_us < CONSUMER_BEHIND_US;
+    if (!r->reached && !moved) {
+        return false;
+    }
+    if (r->above_since_us == 0) {
+        r->above_since_us = now_us;
+    }
+    return now_us - r->above_since_us < CONSUMER_BEHIND_US;
 }
 
 /* With the lock. */
@@ -372,6 +410,12 @@ static void take_out_of_range(struct ferry_consumer *s, const struct fetch_ask *
         return;
     }
     bool below = ask->offset < item->start_offset;
+    if (!below && is_behind(s, ask)) {
+        s->topic->partitions[ask->partition]->leader = NULL;
+        pause_looking(s, r);
+        return;
+    }
+    r->reached = false;
     r->end_offset = item->end_offset;
     push_event(s, ask->partition, FERRY_ERR_OFFSET_OUT_OF_RANGE,
                below ? item->start_offset : item->end_offset);
@@ -395,10 +439,15 @@ static bool take_item(struct ferry_consumer *s, const struct fetch_ask *ask,
     case FERRY_ERR_CORRUPT:
         take_corrupt(s, ask->partition);
         return false;
-    default:
+    case FERRY_ERR_THROTTLED:
         pause_reader(s, r);
-        return !ferry_err_is_retriable((enum ferry_err)item->status) ||
-               item->status == FERRY_ERR_NOT_LEADER;
+        return false;
+    case FERRY_ERR_NOT_READY:
+        pause_looking(s, r);
+        return false;
+    default:
+        pause_looking(s, r);
+        return true;
     }
 }
 
@@ -473,8 +522,11 @@ static void pause_all(struct fetcher *f, bool look_again)
 {
     struct ferry_consumer *s = f->consumer;
     for (uint32_t i = 0; i < f->count; i++) {
-        pause_reader(s, &s->readers[f->asks[i].partition]);
-        if (look_again) {
+        struct reader *r = &s->readers[f->asks[i].partition];
+        if (!look_again) {
+            pause_reader(s, r);
+        } else {
+            pause_looking(s, r);
             s->topic->partitions[f->asks[i].partition]->leader = NULL;
         }
     }

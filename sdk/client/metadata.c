@@ -6,8 +6,13 @@
 #include "client/consumer.h"
 #include "client/source.h"
 
-/* One try at one broker: short, so that a dead first server does not cost request.timeout_ms. */
-#define METADATA_TRY_MS 2000
+/* One try at one broker: short, so that a dead first server does not cost request.timeout_ms; and
+ * shorter where another can be asked. */
+#define METADATA_TRY_MS       2000
+#define METADATA_SHORT_TRY_MS 300
+/* So many brokers must deny that there is such a topic, unless the controller does: what a broker
+ * knows of new topics may be some moments old. */
+#define METADATA_DENIALS 4u
 
 static void on_reply(struct request *r, const struct reply *reply);
 static void on_timer(struct timer *timer);
@@ -107,51 +112,44 @@ void metadata_adopt(struct topic *t)
     }
 }
 
-struct connection *metadata_any_connection(struct ferry_client *c, unsigned attempts)
+/* A topic that is not known may be newer than what most brokers know: the controller knows. */
+static struct connection *whom_to_ask(struct topic *t)
 {
-    if (attempts == 0) {
-        for (struct list *n = c->connections.next; n != &c->connections; n = n->next) {
-            struct connection *k = list_entry(n, struct connection, node);
-            if (k->state == CONNECTION_READY) {
-                return k;
-            }
-        }
+    struct ferry_client *c = t->client;
+    struct connection *k = t->hinted;
+    t->hinted = NULL;
+    if (k == NULL && !t->known && c->controller != NULL && t->attempts <= t->denials) {
+        k = c->controller;
     }
-    /* After a failure: another known one or the next server, in turn. */
-    size_t learned = c->connection_count;
-    size_t turn = c->next_server++ % (c->server_count + learned);
-    if (turn >= c->server_count) {
-        struct list *n = c->connections.next;
-        for (turn -= c->server_count; turn > 0; turn--) {
-            n = n->next;
-        }
-        return list_entry(n, struct connection, node);
-    }
-    struct connection *k = NULL;
-    if (connection_get(c, c->servers[turn], &k, NULL) != FERRY_OK) {
-        return NULL;
-    }
-    return k;
+    return k != NULL && !k->suspect ? k : route_any(c, t->attempts + t->hunts);
+}
+
+static int64_t try_ms(struct ferry_client *c, const struct connection *k)
+{
+    int64_t longest_ms = route_has_other(c, k) ? METADATA_SHORT_TRY_MS : METADATA_TRY_MS;
+    return c->options.request_timeout_ms < longest_ms ? c->options.request_timeout_ms : longest_ms;
+}
+
+static void ask_later(struct topic *t)
+{
+    timer_set_sooner(&t->client->timers, &t->timer,
+                     clock_monotonic_us() + route_pause_us(t->client, t->attempts));
 }
 
 static void ask(struct topic *t)
 {
     struct ferry_client *c = t->client;
-    struct connection *k = metadata_any_connection(c, t->attempts);
+    struct connection *k = whom_to_ask(t);
     t->attempts++;
-    int64_t timeout_ms = c->options.request_timeout_ms < METADATA_TRY_MS
-                             ? c->options.request_timeout_ms
-                             : METADATA_TRY_MS;
-    if (k == NULL || request_begin(&t->request, k, COMMAND_METADATA, timeout_ms) != FERRY_OK) {
-        timer_set_sooner(&c->timers, &t->timer,
-                         clock_monotonic_us() + client_backoff_us(c, t->attempts));
+    t->asked = k;
+    if (k == NULL || request_begin(&t->request, k, COMMAND_METADATA, try_ms(c, k)) != FERRY_OK) {
+        ask_later(t);
         return;
     }
     struct metadata_request wanted = {.topic = bytes_of(t->name, t->name_bytes)};
     metadata_request_encode(&t->request.frame, &wanted);
     if (request_submit(&t->request) != FERRY_OK) {
-        timer_set_sooner(&c->timers, &t->timer,
-                         clock_monotonic_us() + client_backoff_us(c, t->attempts));
+        ask_later(t);
     }
 }
 
@@ -169,7 +167,7 @@ void metadata_want(struct topic *t)
     t->wanted = true;
     struct ferry_client *c = t->client;
     int64_t now_us = clock_monotonic_us();
-    int64_t soonest_us = t->fetched_us + c->options.backoff_ms * 1000;
+    int64_t soonest_us = t->fetched_us + route_pause_us(c, t->hunts + 1);
     if (t->fetched_us == 0 || now_us >= soonest_us) {
         ask(t);
     } else {
@@ -268,33 +266,64 @@ static void forget(struct topic *t)
     pthread_mutex_unlock(&t->client->lock);
 }
 
-static void set_leaders(struct topic *t, const struct metadata_reply *m)
+void partition_set_leader(struct partition *p, struct connection *leader)
+{
+    p->leader = leader;
+    if (leader == NULL || leader == p->before) {
+        return;
+    }
+    if (p->before != NULL) {
+        p->moved_us = clock_monotonic_us();
+        stream_moved(p);
+    }
+    p->before = leader;
+}
+
+bool partition_follow(struct partition *p, struct bytes hint)
+{
+    struct connection *k = route_hint(p->topic->client, hint);
+    if (k == NULL || k == p->leader || p->hops >= ROUTE_HOPS_MAX) {
+        return false;
+    }
+    p->hops++;
+    partition_set_leader(p, k);
+    return true;
+}
+
+/* True when a partition is said to be led by who has just been asked in vain. So speaks a broker
+ * that is cut off from the others and still reached by us: somebody else is asked next. */
+static bool set_leaders(struct topic *t, const struct metadata_reply *m)
 {
     struct connection *found[ENDPOINTS_MAX] = {NULL};
+    bool in_vain = false;
     for (int32_t i = 0; i < t->partition_count && (uint32_t)i < m->partition_count; i++) {
         struct partition *p = t->partitions[i];
         uint32_t e = m->partitions[i].endpoint;
-        p->leader = NULL;
         if (e < m->endpoint_count && found[e] == NULL) {
             (void)!connection_get(t->client, m->endpoints[e].endpoint, &found[e], NULL);
         }
-        if (e < m->endpoint_count) {
-            p->leader = found[e];
+        if (p->leader == NULL && p->before != NULL && e < m->endpoint_count) {
+            in_vain = in_vain || found[e] == p->before;
         }
+        partition_set_leader(p, e < m->endpoint_count ? found[e] : NULL);
         if (p->group != m->partitions[i].group) {
             p->group = m->partitions[i].group;
             stream_regroup(p);
         }
     }
+    return in_vain;
 }
 
-static void learn_controller(struct ferry_client *c, const struct metadata_reply *m)
+/* Groups are numbered upwards, so a reply with lower ones is of a topic that was, told by a broker
+ * that is behind. */
+static bool is_outdated(const struct topic *t, const struct metadata_reply *m)
 {
-    struct connection *k;
-    if (m->endpoint_count > 0 &&
-        connection_get(c, m->endpoints[0].endpoint, &k, NULL) == FERRY_OK) {
-        c->controller = k;
+    for (int32_t i = 0; i < t->partition_count && (uint32_t)i < m->partition_count; i++) {
+        if (m->partitions[i].group < t->partitions[i]->group) {
+            return true;
+        }
     }
+    return false;
 }
 
 static enum ferry_err take_answer(struct topic *t, const struct reply *reply)
@@ -308,12 +337,15 @@ static enum ferry_err take_answer(struct topic *t, const struct reply *reply)
         t->client->bad_replies++;
         return FERRY_ERR_NOT_READY; /* Not an answer: asked again. */
     }
+    if (is_outdated(t, &m)) {
+        return FERRY_ERR_NOT_READY;
+    }
     enum ferry_err err = grow_partitions(t, &m);
     if (err != FERRY_OK) {
         return err;
     }
-    learn_controller(t->client, &m);
-    set_leaders(t, &m);
+    route_learn(t->client, &m);
+    t->in_vain = set_leaders(t, &m);
     publish(t, &m);
     return FERRY_OK;
 }
@@ -338,30 +370,103 @@ static void tell_all(struct topic *t)
     for (int32_t i = 0; i < t->partition_count; i++) {
         stream_pump(t->partitions[i]);
     }
+    calls_metadata_changed(t);
     consumers_metadata_changed(t);
     sources_metadata_changed(t);
+}
+
+/* Whether a broker that may be behind says that there is no such topic. */
+static bool is_doubted(struct topic *t, const struct reply *reply)
+{
+    if (reply->err != FERRY_ERR_UNKNOWN_TOPIC || t->asked == t->client->controller) {
+        t->denials = 0;
+        return false;
+    }
+    t->denials++;
+    return t->denials < METADATA_DENIALS;
+}
+
+/* Whether the last answer leads nowhere, as far as is known. */
+static bool leads_nowhere(const struct topic *t)
+{
+    if (t->in_vain) {
+        return true;
+    }
+    for (int32_t i = 0; i < t->partition_count; i++) {
+        if (t->partitions[i]->leader != NULL && t->partitions[i]->leader->suspect) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void on_reply(struct request *r, const struct reply *reply)
 {
     struct topic *t = list_entry(r, struct topic, request);
-    struct ferry_client *c = t->client;
     enum ferry_err err = take_answer(t, reply);
-    if (err != FERRY_OK && ferry_err_is_retriable(err)) {
-        t->err = err;
-        timer_set_sooner(&c->timers, &t->timer,
-                         clock_monotonic_us() + client_backoff_us(c, t->attempts));
+    if (is_doubted(t, reply) || (err != FERRY_OK && ferry_err_is_retriable(err))) {
+        t->err = ferry_err_is_retriable(err) ? err : FERRY_ERR_NOT_READY;
+        if (err == FERRY_ERR_NOT_LEADER) {
+            t->hinted = route_hint(t->client, reply->detail);
+        }
+        if (t->hinted != NULL && t->attempts <= ROUTE_HOPS_MAX) {
+            ask(t);
+        } else {
+            ask_later(t);
+        }
         return;
     }
     t->wanted = false;
     t->attempts = 0;
+    t->denials = 0;
     t->err = err;
+    t->hunts = leads_nowhere(t) ? t->hunts + 1 : 0;
     if (err != FERRY_OK) {
         forget(t);
     }
     t->fetched_us = clock_monotonic_us();
     if (err != FERRY_ERR_CLOSED) {
         tell_all(t);
+    }
+}
+
+/* ---- Silence. */
+
+static bool is_waited_for(const struct topic *t, const struct connection *k)
+{
+    for (int32_t i = 0; i < t->partition_count; i++) {
+        const struct partition *p = t->partitions[i];
+        if (p->leader == k && !list_is_empty(&p->stream.sent)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void look_elsewhere(struct topic *t, const struct connection *k)
+{
+    if (t->request.connection == k && route_has_other(t->client, k)) {
+        request_cancel(&t->request);
+        ask(t);
+    }
+    if (is_waited_for(t, k)) {
+        metadata_want(t);
+    }
+}
+
+void metadata_suspect(struct ferry_client *c, const struct connection *k)
+{
+    for (size_t i = 0; i < CLIENT_TOPIC_BUCKETS; i++) {
+        pthread_mutex_lock(&c->lock);
+        struct list *n = c->buckets[i].next;
+        pthread_mutex_unlock(&c->lock);
+        while (n != &c->buckets[i]) {
+            struct topic *t = list_entry(n, struct topic, bucket);
+            look_elsewhere(t, k);
+            pthread_mutex_lock(&c->lock);
+            n = n->next;
+            pthread_mutex_unlock(&c->lock);
+        }
     }
 }
 
@@ -383,11 +488,16 @@ static void forget_metadata(struct ferry_client *c, void *arg)
     }
 }
 
+void topic_forget_leader(struct topic *t)
+{
+    client_run_task(t->client, forget_metadata, t);
+}
+
 enum ferry_err topic_await(struct topic *t, bool fresh, int timeout_ms)
 {
     struct call call;
     if (fresh) {
-        client_run_task(t->client, forget_metadata, t);
+        topic_forget_leader(t);
     }
     /* A question to partition 0 is answered once the topic is known; any leader's answer will do.
      */

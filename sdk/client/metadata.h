@@ -17,6 +17,9 @@ struct partition {
     int32_t index;
     uint64_t group;            /* Io. */
     struct connection *leader; /* Io. NULL: not known. */
+    struct connection *before; /* Io. The last leader that was known. */
+    int64_t moved_us;          /* Io. When another than the one before was found; 0: never. */
+    unsigned hops;             /* Io. Hints followed since anything succeeded. */
     struct stream stream;      /* Producing; see producer.h. */
 };
 
@@ -44,10 +47,15 @@ struct topic {
     struct request request;
     struct timer timer;
     unsigned attempts;
-    int64_t fetched_us;  /* When the last answer came; 0: never. */
-    int64_t deadline_us; /* Of the oldest staged message; INT64_MAX: none. */
-    enum ferry_err err;  /* Of the last answer. */
-    struct list calls;   /* Calls that wait for the answer. */
+    unsigned hunts;   /* Answers in a row that lead nowhere: to a suspect, or in vain. */
+    bool in_vain;     /* The last answer names a leader that was just asked in vain. */
+    unsigned denials; /* Answers in a row, not of the controller, that there is no such topic. */
+    struct connection *asked;  /* Where the request is out, or was last. */
+    struct connection *hinted; /* Where to ask next; NULL: whom one will. */
+    int64_t fetched_us;        /* When the last answer came; 0: never. */
+    int64_t deadline_us;       /* Of the oldest staged message; INT64_MAX: none. */
+    enum ferry_err err;        /* Of the last answer. */
+    struct list calls;         /* Calls that wait for the answer. */
 };
 
 /* With the lock: the topic of that name, made when it is new. Errors: BAD_NAME, NO_MEMORY,
@@ -56,15 +64,20 @@ MUST_CHECK enum ferry_err topic_get(struct ferry_client *c, const char *name, st
 /* Any thread but the io thread: waits until the topic was asked for. Errors: those of the answer;
  * UNREACHABLE, TIMEOUT. Fresh: asks even if it is known. */
 MUST_CHECK enum ferry_err topic_await(struct topic *topic, bool fresh, int timeout_ms);
-void topics_free(struct ferry_client *c); /* After the io thread has ended. */
+void topic_forget_leader(struct topic *topic); /* The next question asks for metadata first. */
+void topics_free(struct ferry_client *c);      /* After the io thread has ended. */
 
 /* ---- The io thread. */
 /* Wants the topic's metadata, newer than the present; at most one request is out, with back-off
  * between. When it has come: streams, calls and consumers of the topic go on. */
 void metadata_want(struct topic *topic);
 void metadata_adopt(struct topic *topic); /* From work_topics. */
-/* A connection for a question that anybody can answer; NULL when none can be made. */
-struct connection *metadata_any_connection(struct ferry_client *c, unsigned attempts);
+/* `k` has become suspect: questions to it go elsewhere, and who leads what it led is asked. */
+void metadata_suspect(struct ferry_client *c, const struct connection *k);
+/* The partition is led there, says metadata or a hint. */
+void partition_set_leader(struct partition *p, struct connection *leader);
+/* Follows the hint of a NOT_LEADER, unless too many were followed in vain. False: it cannot be. */
+bool partition_follow(struct partition *p, struct bytes hint);
 /* True when the last answer is recent enough to be believed. Starts a refresh in the background
  * when it has aged. */
 void metadata_age(struct topic *topic, int64_t now_us);

@@ -3,6 +3,11 @@
 #include "base/clock.h"
 #include "client/metadata.h"
 
+/* A place that brokers do not know: metadata may be behind, here or there, for some moments. */
+#define MISPLACED_MAX 20u
+/* So long after a change of leader a missing batch is not taken as a forgotten producer. */
+#define GAP_PATIENCE_US INT64_C(3000000)
+
 static void on_timer(struct timer *timer);
 
 static struct ferry_client *client_of(const struct partition *p)
@@ -224,6 +229,13 @@ static bool ensure_identity(struct partition *p)
     return false;
 }
 
+void stream_moved(struct partition *p)
+{
+    if (p->stream.attempts <= ROUTE_SHORT_PAUSES) {
+        p->stream.retry_at_us = 0; /* Unless leaders have been changing for long. */
+    }
+}
+
 static void producer_failed(struct ferry_client *c, enum ferry_err err)
 {
     c->producer.state = PRODUCER_FAILED;
@@ -238,6 +250,13 @@ static void pause_stream(struct partition *p, int64_t at_least_us)
     struct stream *s = &p->stream;
     int64_t pause_us = client_backoff_us(client_of(p), ++s->attempts);
     s->retry_at_us = clock_monotonic_us() + (pause_us > at_least_us ? pause_us : at_least_us);
+}
+
+/* A pause while it is not known who leads, or whether the leader can yet. */
+static void pause_looking(struct partition *p)
+{
+    int64_t pause_us = route_pause_us(client_of(p), ++p->stream.attempts);
+    p->stream.retry_at_us = clock_monotonic_us() + pause_us;
 }
 
 /* Puts a numbered parcel on the wire. False: not now, the stream pauses. */
@@ -282,20 +301,35 @@ static bool number(struct partition *p, struct parcel *parcel)
     return true;
 }
 
+/* What waits for the answer of one that does not lead any more. */
+static void withdraw_strays(struct partition *p)
+{
+    struct stream *s = &p->stream;
+    for (struct list *n = s->sent.next; n != &s->sent; n = n->next) {
+        struct parcel *parcel = list_entry(n, struct parcel, node);
+        if (parcel->state == PARCEL_OUT && parcel->request.connection != p->leader) {
+            stop_waiting_for_answer(s, parcel);
+        }
+    }
+}
+
 /* Everything numbered goes out in order. A batch that was refused because one before it was missing
- * waits until it is the oldest, so that it is not refused in circles. */
+ * waits until that one goes out again or it is the oldest, so that it is not refused in circles. */
 static bool send_numbered(struct partition *p)
 {
     struct stream *s = &p->stream;
+    bool again = false; /* One before it goes out again now. */
     for (struct list *n = s->sent.next; n != &s->sent; n = n->next) {
         struct parcel *parcel = list_entry(n, struct parcel, node);
         if (parcel->state == PARCEL_OUT) {
             continue;
         }
         bool oldest = n == s->sent.next;
-        if ((parcel->last_err == FERRY_ERR_SEQUENCE_GAP && !oldest) || !put_on_wire(p, parcel)) {
+        bool circles = parcel->last_err == FERRY_ERR_SEQUENCE_GAP && !oldest && !again;
+        if (circles || !put_on_wire(p, parcel)) {
             return false;
         }
+        again = true;
     }
     return true;
 }
@@ -384,7 +418,11 @@ static bool way_is_free(struct partition *p, int64_t now_us)
         metadata_want(p->topic);
         return false;
     }
+    if (p->leader->suspect) {
+        metadata_want(p->topic);
+    }
     metadata_age(p->topic, now_us);
+    withdraw_strays(p);
     return send_numbered(p) && ensure_identity(p);
 }
 
@@ -456,6 +494,8 @@ static bool take_stored(struct partition *p, struct parcel *parcel, const struct
     parcel->base_offset = stored.base_offset;
     parcel->duplicate = stored.duplicate;
     p->stream.attempts = 0;
+    p->stream.misplaced = 0;
+    p->hops = 0;
     list_remove(&parcel->node);
     parcel_end(parcel, FERRY_STORED, FERRY_OK);
     return true;
@@ -478,6 +518,11 @@ static void on_gap(struct partition *p, struct parcel *parcel)
 {
     struct stream *s = &p->stream;
     bool oldest = s->sent.next == &parcel->node;
+    bool moved = p->moved_us != 0 && clock_monotonic_us() - p->moved_us < GAP_PATIENCE_US;
+    if (oldest && moved && !s->broken) {
+        pause_looking(p); /* The new leader may not have all in its tables yet. */
+        return;
+    }
     if (oldest && !s->broken) {
         s->broken = true; /* The broker has forgotten the producer. */
         pause_stream(p, 0);
@@ -515,19 +560,29 @@ static void on_stale(struct partition *p, struct parcel *parcel)
     parcel_end(parcel, FERRY_STORED, FERRY_OK);
 }
 
-static void on_unknown_place(struct partition *p, struct parcel *parcel, enum ferry_err before)
+/* Replicas move; only a topic that is gone stays unknown, and that METADATA tells. */
+static void on_unknown_place(struct partition *p, struct parcel *parcel)
 {
-    if (before == parcel->last_err) {
+    if (++p->stream.misplaced > MISPLACED_MAX) {
         end_numbered(&p->stream, parcel, parcel->last_err);
         return;
     }
     look_again(p);
-    pause_stream(p, 0);
+    pause_looking(p);
+}
+
+/* Not there: the hint is followed at once, or metadata asked. */
+static void on_not_leader(struct partition *p, const struct reply *reply)
+{
+    if (reply->err == FERRY_ERR_NOT_LEADER && partition_follow(p, reply->detail)) {
+        return;
+    }
+    look_again(p);
+    pause_looking(p);
 }
 
 static void on_refused(struct partition *p, struct parcel *parcel, const struct reply *reply)
 {
-    enum ferry_err before = parcel->last_err;
     parcel->last_err = reply->err;
     parcel->doubtful = parcel->doubtful || leaves_doubt(reply->err);
     switch (reply->err) {
@@ -542,14 +597,17 @@ static void on_refused(struct partition *p, struct parcel *parcel, const struct 
         return;
     case FERRY_ERR_UNKNOWN_TOPIC:
     case FERRY_ERR_UNKNOWN_PARTITION:
-        on_unknown_place(p, parcel, before);
+        on_unknown_place(p, parcel);
         return;
     case FERRY_ERR_NOT_LEADER:
     case FERRY_ERR_SHUTTING_DOWN:
     case FERRY_ERR_STORE_FAILED:
     case FERRY_ERR_IO:
-        look_again(p);
-        break;
+        on_not_leader(p, reply);
+        return;
+    case FERRY_ERR_NOT_READY:
+        pause_looking(p);
+        return;
     default:
         if (!ferry_err_is_retriable(reply->err)) {
             end_numbered(&p->stream, parcel, reply->err);
@@ -567,7 +625,7 @@ static void on_silence(struct partition *p, struct parcel *parcel, const struct 
     parcel->last_err = reply->err;
     look_again(p);
     if (s->retry_at_us == 0) {
-        pause_stream(p, 0); /* Once for all that were lost together. */
+        pause_looking(p); /* Once for all that were lost together. */
     }
 }
 

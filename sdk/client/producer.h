@@ -18,6 +18,11 @@
  * The same happens when the oldest batch is refused with SEQUENCE_GAP: the broker has forgotten the
  * producer. A refusal of the last numbered batch only takes its numbers back.
  *
+ * When a partition gets another leader, what is out at the old one is withdrawn (its fate is not
+ * known) and sent to the new one again, oldest first, before anything new: the new leader knows
+ * what the old one has stored. An answer of the old one that comes late is not listened to any
+ * more.
+ *
  * Invariants: (1) parcels in `sent` are numbered densely and in order; (2) a parcel in `sent` is
  * put on the wire only when all before it in `sent` are on the wire; (3) `pending` is in order of
  * ordinal and all of it comes after `sent`. */
@@ -48,13 +53,15 @@ struct stream {
     bool broken;
     int64_t retry_at_us;       /* Nothing is sent before. */
     unsigned attempts;         /* Failures in a row. */
+    unsigned misplaced;        /* Answers in a row that there is no such partition. */
     struct list identity_node; /* In producer.waiting. */
     struct timer timer;
 };
 
 MUST_CHECK bool stream_init(struct partition *p);
 void stream_fini(struct partition *p);
-void stream_pump(struct partition *p); /* Sends what can be sent. */
+void stream_pump(struct partition *p);  /* Sends what can be sent. */
+void stream_moved(struct partition *p); /* Another leader was found: nothing to wait for. */
 void stream_regroup(
     struct partition *p); /* The partition is another one now: its topic was made anew. */
 void stream_fail(struct partition *p, enum ferry_err err); /* At close: ends everything. */

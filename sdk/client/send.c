@@ -35,6 +35,13 @@ static struct ferry_id choose_id(struct ferry_client *c, const struct ferry_mess
                                                     : id_gen_snowflake(&c->ids, now_ms);
 }
 
+/* With the lock. A worker id that the cluster gave is ours for a time only. */
+static bool id_is_missing(const struct ferry_client *c, const struct ferry_message *m)
+{
+    return c->options.message_ids == CONF_IDS_SNOWFLAKE && id_is_zero(&m->id) &&
+           c->worker_until_us != INT64_MAX && clock_monotonic_us() >= c->worker_until_us;
+}
+
 /* With the lock: the record as it will travel; its headers are in the client's scratch. */
 static enum ferry_err make_record(struct ferry_client *c, const struct ferry_message *m,
                                   struct batch_record *r)
@@ -67,6 +74,9 @@ static enum ferry_err accept(struct ferry_client *c, const struct ferry_message 
     struct topic *topic;
     if (c->closing) {
         return FERRY_ERR_CLOSED;
+    }
+    if (id_is_missing(c, m)) {
+        return FERRY_ERR_NOT_READY;
     }
     enum ferry_err err = find_topic(c, m->topic, &topic);
     if (err == FERRY_OK) {

@@ -70,6 +70,7 @@ struct chain {
     unsigned in_flight;
     int64_t retry_at_us;
     unsigned attempts;
+    unsigned misplaced; /* Answers in a row that there is no such partition. */
     struct timer timer;
 };
 
@@ -79,5 +80,6 @@ void append_free(struct append *a);
 void append_on_reply(struct request *r, const struct reply *reply);
 void chains_close(struct ferry_client *c, const struct ferry_source *source); /* Ends all CLOSED. */
 void sources_metadata_changed(struct topic *t);
+void sources_suspect(struct ferry_client *c);
 
 #endif

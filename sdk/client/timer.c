@@ -71,6 +71,12 @@ void timers_run(struct timers *ts, int64_t now_us)
     }
 }
 
+int64_t timers_next_us(const struct timers *ts)
+{
+    const struct heap_node *first = heap_first(&ts->heap);
+    return first != NULL ? first->due : INT64_MAX;
+}
+
 int timers_wait_ms(const struct timers *ts, int64_t now_us)
 {
     const struct heap_node *first = heap_first(&ts->heap);

@@ -27,6 +27,8 @@ void timer_set_sooner(struct timers *ts, struct timer *t,
                       int64_t due_us); /* Never moves it back. */
 void timer_stop(struct timers *ts, struct timer *t);
 void timers_run(struct timers *ts, int64_t now_us); /* Fires all that is due, in order. */
+int64_t
+timers_next_us(const struct timers *ts); /* When the next is due; INT64_MAX: there is none. */
 int timers_wait_ms(const struct timers *ts,
                    int64_t now_us); /* Until the next; -1: there is none. */
 

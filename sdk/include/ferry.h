@@ -75,11 +75,26 @@ extern "C" {
     X(UNKNOWN_SUBSCRIPTION, 44, NOT_FOUND, "no such subscription on this topic")                   \
     X(SUBSCRIPTION_EXISTS, 45, USAGE, "the subscription exists with another mode")                 \
     X(LIMIT_REACHED, 46, USAGE, "a limit is reached: the detail names it")                         \
+    X(UNKNOWN_NODE, 47, NOT_FOUND, "no such node in the cluster: see `ferry node list`")           \
+    X(NODE_REPLACED, 48, FATAL,                                                                    \
+      "this data folder is no longer a member of the cluster: its node was removed, or lives on "  \
+      "in another folder; to join anew, move it away and start with an empty one")                 \
+    X(OLD_FOLDER, 49, FATAL,                                                                       \
+      "the data folder is older than what this node has acknowledged (a restored copy?): move it " \
+      "away and start with an empty one, the node is filled again by its peers")                   \
     X(PRODUCER_FENCED, 50, FATAL, "a newer producer of the same name took over: stop this one")    \
     X(SEQUENCE_GAP, 51, RETRIABLE, "an earlier batch of this producer is missing")                 \
     X(SEQUENCE_STALE, 52, FATAL, "the batch was stored long ago; its offset is no longer known")   \
     X(CURSOR_CONFLICT, 53, RETRIABLE, "the source's cursor has moved: continue from the new one")  \
     X(SOURCE_FENCED, 54, FATAL, "another relay took over this source: stop this one")              \
+    X(LEASE_HELD, 55, THROTTLED,                                                                   \
+      "somebody else holds the lease: wait, or ask with a longer --wait")                          \
+    X(LEASE_LOST, 56, FATAL,                                                                       \
+      "the lease is no longer yours: stop what it protected, then acquire it anew")                \
+    X(PLAN_CHANGED, 57, RETRIABLE,                                                                 \
+      "the cluster has changed since the plan was shown: look at the new plan")                    \
+    X(MOVES_RUNNING, 58, USAGE, "moves are under way: wait, or `ferry cluster abort`")             \
+    X(NODE_NOT_EMPTY, 59, USAGE, "the node still holds partitions: `ferry node drain` it first")   \
     X(DENIED, 60, DENIED, "not allowed: ask for the permission")                                   \
     X(DB_RETRY, 70, RETRIABLE, "the database asks to repeat the transaction: roll back and retry") \
     X(DB_SCHEMA, 71, USAGE,                                                                        \
@@ -187,8 +202,9 @@ enum ferry_err ferry_open(struct ferry_client **client, struct ferry_conf **conf
 void ferry_close(struct ferry_client **client, int timeout_ms);
 
 /* Queues a copy of the message. Never blocks, never waits for the network. Errors, after which no
- * report comes: QUEUE_FULL, TOO_LARGE, BAD_NAME, INVALID_ARGUMENT, NO_MEMORY, CLOSED. An unknown
- * topic or partition is told by the report. */
+ * report comes: QUEUE_FULL, TOO_LARGE, BAD_NAME, INVALID_ARGUMENT, NO_MEMORY, CLOSED, NOT_READY (it
+ * needs a snowflake id, and the cluster has given no worker id yet). An unknown topic or partition
+ * is told by the report. */
 enum ferry_err ferry_send(struct ferry_client *client, const struct ferry_message *message);
 /* Sends and waits for this message's own outcome, which is returned in `report` (its `topic` points
  * to message->topic); other messages' reports are not run. Errors: as ferry_send; FERRY_OK means
@@ -376,6 +392,225 @@ enum ferry_err ferry_subscription_list(struct ferry_client *client, const char *
  */
 enum ferry_err ferry_broker_status(struct ferry_client *client, int timeout_ms, char **json);
 void ferry_text_free(char **text);
+
+/* ---------------------------------------------------------------------------------------------
+ * The cluster. Errors of all: as of administration. Lists are the caller's: free them with the
+ * function named; `*list` is written on success only. What a node does not answer is told as such,
+ * never as zero. */
+
+enum ferry_node_state {
+    FERRY_NODE_UP = 1,
+    FERRY_NODE_SILENT = 2,   /* Not heard of for longer than an election takes. */
+    FERRY_NODE_DRAINING = 3, /* Up, and being emptied. */
+    FERRY_NODE_DRAINED = 4,  /* Up, and empty: it may be stopped for good, and removed. */
+};
+enum ferry_metadata_role {
+    FERRY_METADATA_NONE = 0, /* Has joined, and not got the metadata yet. */
+    FERRY_METADATA_VOTER = 1,
+    FERRY_METADATA_LEARNER = 2,
+    FERRY_METADATA_LEADER = 3,
+};
+
+#define FERRY_ZONE_BYTES     32
+#define FERRY_ENDPOINT_BYTES 256
+#define FERRY_REPLICAS_MAX   7
+
+struct ferry_node {
+    uint32_t node_id;
+    uint64_t
+        member; /* This life of its data folder; a folder that was lost comes back as another. */
+    char zone[FERRY_ZONE_BYTES]; /* "": none. */
+    uint32_t weight;
+    enum ferry_node_state state; /* As the node that answered sees it. */
+    bool draining;
+    enum ferry_metadata_role metadata_role;
+    uint32_t shards;
+    char endpoint[FERRY_ENDPOINT_BYTES]; /* Of its first shard. */
+    uint32_t replicas;                   /* Of partitions, placed on it. */
+    uint32_t leaders;                    /* Of partitions, led by it as far as is known. */
+    uint32_t ring_permille;              /* Its share of the ring. */
+    int64_t silent_ms; /* Since it was heard of; 0: it is the one that answered. */
+};
+struct ferry_shard {
+    uint32_t node_id;
+    uint32_t shard;
+    char endpoint[FERRY_ENDPOINT_BYTES];
+};
+struct ferry_nodes {
+    struct ferry_id cluster_id;
+    uint32_t leader_node; /* Of the metadata group; 0: not known. */
+    size_t count;
+    struct ferry_node *nodes; /* By node id. */
+    size_t shard_count;
+    struct ferry_shard *shards; /* Of all nodes: where each answers. */
+};
+enum ferry_err ferry_nodes_list(struct ferry_client *client, int timeout_ms,
+                                struct ferry_nodes **nodes);
+void ferry_nodes_free(struct ferry_nodes **nodes);
+
+enum ferry_node_change {
+    FERRY_NODE_DRAIN = 1,   /* Nothing new is placed on it, and what it has is moved away. */
+    FERRY_NODE_UNDRAIN = 2, /* It takes part again; what is moving goes back. */
+    FERRY_NODE_REMOVE = 3,  /* It is a member no more. It must hold nothing (NODE_NOT_EMPTY). */
+    FERRY_NODE_WEIGHT = 4,  /* `weight`, for the plans from now on. */
+};
+/* Asks for the change of one node; returns when it is decided, not when moves have ended (see
+ * ferry_moves_list). Asking twice is as asking once. Errors: UNKNOWN_NODE, NODE_NOT_EMPTY,
+ * INVALID_ARGUMENT, LIMIT_REACHED (too few nodes would be left for the replicas of a topic). */
+enum ferry_err ferry_node_change(struct ferry_client *client, uint32_t node_id,
+                                 enum ferry_node_change change, uint32_t weight, int timeout_ms);
+
+enum ferry_move_state {
+    FERRY_MOVE_PROPOSED = 0, /* In a plan that is not applied. */
+    FERRY_MOVE_PLANNED = 1,  /* Will begin. */
+    FERRY_MOVE_ACTIVE = 2,
+    FERRY_MOVE_REVERTING = 3, /* Aborted, on its way back. */
+};
+/* A partition on its way from one set of nodes to another. */
+struct ferry_move {
+    uint64_t group; /* The partition's number in the cluster. */
+    char topic[256];
+    int32_t partition;
+    uint32_t from_count, to_count;
+    uint32_t from[FERRY_REPLICAS_MAX]; /* Node ids, the preferred leader first. */
+    uint32_t to[FERRY_REPLICAS_MAX];
+    uint64_t bytes; /* To be copied, as far as is known. */
+    enum ferry_move_state state;
+};
+struct ferry_moves {
+    uint64_t plan_id;     /* Of a plan; for ferry_cluster_apply. */
+    uint64_t total_bytes; /* Of all moves. */
+    uint64_t done;        /* Of a list: moves that have ended since the last apply. */
+    size_t count;
+    struct ferry_move *moves; /* By group. */
+};
+/* What the cluster would move now to be even; changes nothing. */
+enum ferry_err ferry_cluster_plan(struct ferry_client *client, int timeout_ms,
+                                  struct ferry_moves **plan);
+/* Starts exactly that plan. The cluster carries it out, whoever crashes meanwhile, the caller
+ * included. `moves` (may be NULL) is how many. Errors: PLAN_CHANGED (ask for the plan again),
+ * MOVES_RUNNING. */
+enum ferry_err ferry_cluster_apply(struct ferry_client *client, uint64_t plan_id, int timeout_ms,
+                                   uint32_t *moves);
+/* Drops the moves that have not begun and takes back those that have; says how many of each. */
+enum ferry_err ferry_cluster_abort(struct ferry_client *client, int timeout_ms, uint32_t *dropped,
+                                   uint32_t *reverting);
+/* The moves that have not ended. */
+enum ferry_err ferry_moves_list(struct ferry_client *client, int timeout_ms,
+                                struct ferry_moves **moves);
+void ferry_moves_free(struct ferry_moves **moves);
+
+/* Where a partition is placed, says the metadata. */
+struct ferry_placement {
+    char topic[256];
+    int32_t partition;
+    uint64_t group;
+    uint32_t leader_node; /* As last known to whom was asked. */
+    uint32_t replica_count;
+    uint32_t replicas[FERRY_REPLICAS_MAX]; /* Node ids, the preferred leader first. */
+    uint32_t wanted_replicas;              /* What the topic asks for. */
+};
+struct ferry_placements {
+    size_t count;
+    struct ferry_placement *placements; /* By topic and partition. */
+};
+/* Of one topic, or of all with NULL. Errors: UNKNOWN_TOPIC. */
+enum ferry_err ferry_placements_list(struct ferry_client *client, const char *topic, int timeout_ms,
+                                     struct ferry_placements **placements);
+void ferry_placements_free(struct ferry_placements **placements);
+
+enum ferry_group_state {
+    FERRY_GROUP_FOLLOWER = 1,
+    FERRY_GROUP_LEADER = 2,
+    FERRY_GROUP_LEADER_NOT_READY = 3, /* Just elected. */
+    FERRY_GROUP_INSTALLING = 4,       /* Takes a snapshot. */
+    FERRY_GROUP_DAMAGED = 5,          /* Repairs a damaged entry by the others. */
+    FERRY_GROUP_FAILED = 6,           /* Stopped by an error: see the node's log. */
+};
+enum ferry_member_kind {
+    FERRY_MEMBER_VOTER = 1,
+    FERRY_MEMBER_LEARNER = 2, /* Gets everything, has no vote yet. */
+    FERRY_MEMBER_LEAVING = 3, /* A voter of the old set, while a move has both. */
+};
+struct ferry_group_member {
+    uint32_t node_id;
+    uint64_t member;
+    enum ferry_member_kind kind;
+    uint64_t match;    /* How far it has the log. The leader's word; 0 otherwise. */
+    int64_t silent_ms; /* The leader's word; -1: not heard since it leads. */
+    bool snapshotting; /* It is being sent a snapshot. */
+};
+/* A replica as its own node tells it. */
+struct ferry_group {
+    uint64_t group; /* 0: the metadata group. */
+    char topic[256];
+    int32_t partition;
+    enum ferry_group_state state;
+    uint64_t term, commit, applied, last; /* Of the log. */
+    uint32_t leader_node;                 /* 0: not known. */
+    int64_t start_offset, end_offset, size_bytes;
+    bool quiet;                              /* Nothing to do: no heartbeats. */
+    uint64_t copied_bytes, copy_total_bytes; /* Of a snapshot being taken or sent. */
+    uint32_t member_count;
+    struct ferry_group_member members[2 * FERRY_REPLICAS_MAX];
+};
+struct ferry_shard_groups {
+    uint32_t node_id;
+    uint32_t shard;
+    enum ferry_err err; /* FERRY_OK, or why its groups are not known. */
+    size_t count;
+    struct ferry_group *groups;
+};
+struct ferry_groups {
+    size_t count;
+    struct ferry_shard_groups *shards; /* As in the nodes' list. */
+};
+/* Asks every shard of every node, at the same time, what it has. A shard that does not answer in
+ * time has its `err`. */
+enum ferry_err ferry_groups_list(struct ferry_client *client, const struct ferry_nodes *nodes,
+                                 int timeout_ms, struct ferry_groups **groups);
+void ferry_groups_free(struct ferry_groups **groups);
+
+/* Makes a node that has a replica the leader of the partition; returns when it is. Errors:
+ * UNKNOWN_TOPIC, UNKNOWN_PARTITION, UNKNOWN_NODE (it has no vote there). */
+enum ferry_err ferry_partition_transfer(struct ferry_client *client, const char *topic,
+                                        int32_t partition, uint32_t node_id, int timeout_ms);
+
+/* ---------------------------------------------------------------------------------------------
+ * Leases: a name that one holder has at a time, for as long as it renews. The token rises with each
+ * holder: give it to what the lease protects, and let that refuse a lower one than it has seen, for
+ * a holder may sleep past the end of its lease without knowing. */
+struct ferry_lease {
+    char name[256];
+    char holder[256];
+    uint64_t token;
+    int64_t ttl_ms;
+    int64_t left_ms;  /* Until it ends, if nobody renews it. */
+    uint32_t waiting; /* How many wait in line behind the holder. */
+};
+/* Takes the lease for `ttl_ms`, or waits in line for it, first come first served, for at most
+ * `wait_ms` and the `timeout_ms` that an answer may take. Who holds it already renews it. Errors:
+ * LEASE_HELD (`*lease` tells of the present holder then), BAD_NAME, INVALID_ARGUMENT,
+ * LIMIT_REACHED. */
+enum ferry_err ferry_lease_acquire(struct ferry_client *client, const char *name,
+                                   const char *holder, int64_t ttl_ms, int64_t wait_ms,
+                                   int timeout_ms, struct ferry_lease *lease);
+/* For another `ttl_ms` from now. Errors: LEASE_LOST, BAD_NAME, INVALID_ARGUMENT. */
+enum ferry_err ferry_lease_renew(struct ferry_client *client, const char *name, const char *holder,
+                                 uint64_t token, int64_t ttl_ms, int timeout_ms,
+                                 struct ferry_lease *lease);
+/* Gives it up: the next in line has it at once. Errors: LEASE_LOST, BAD_NAME. */
+enum ferry_err ferry_lease_release(struct ferry_client *client, const char *name,
+                                   const char *holder, uint64_t token, int timeout_ms);
+/* All leases that are held, by name. Free with ferry_leases_free(). */
+enum ferry_err ferry_leases_list(struct ferry_client *client, int timeout_ms,
+                                 struct ferry_lease **leases, size_t *count);
+void ferry_leases_free(struct ferry_lease **leases);
+/* A number below 1024 that no other holder in the cluster has; the same holder asking again within
+ * `ttl_ms` keeps it. `snowflake.worker_id = -1` does this by itself. Errors: BAD_NAME,
+ * INVALID_ARGUMENT, LIMIT_REACHED (all are taken). */
+enum ferry_err ferry_worker_id(struct ferry_client *client, const char *holder, int64_t ttl_ms,
+                               int timeout_ms, uint32_t *worker_id);
 
 /* ---------------------------------------------------------------------------------------------
  * Sources: for relays. A source is anything read in order (an outbox table, a file). Its cursor

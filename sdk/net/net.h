@@ -115,7 +115,7 @@ struct net_poll_item {
     int fd;
     bool readable; /* Out. */
 };
-#define NET_POLL_ITEMS_MAX 64 /* More is a bug of the caller. */
+#define NET_POLL_ITEMS_MAX 640 /* More is a bug of the caller. */
 /* Waits until an item is readable or timeout_ms passed (-1: for ever); returns how many are. A
  * signal ends the wait early with 0. */
 int net_poll(struct net_poll_item *items, size_t count, int timeout_ms);

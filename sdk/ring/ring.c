@@ -147,3 +147,15 @@ enum ferry_err ring_place(const struct ring *ring, const void *topic_id, size_t 
               replicas);
     return FERRY_OK;
 }
+
+size_t ring_limits(const struct ring *ring, uint32_t partitions, uint32_t replica_count,
+                   uint32_t load_percent, uint32_t *ids, uint32_t *limits)
+{
+    uint32_t replicas = replica_count < ring->count ? replica_count : (uint32_t)ring->count;
+    if (replicas > 0) {
+        share_limits(ring->shares, ring->count, ring->zones, partitions, replicas, load_percent,
+                     limits);
+    }
+    memcpy(ids, ring->ids, ring->count * sizeof(*ids));
+    return ring->count;
+}

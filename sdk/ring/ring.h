@@ -47,6 +47,11 @@ MUST_CHECK enum ferry_err ring_place(const struct ring *ring, const void *topic_
                                      uint32_t partitions, uint32_t replica_count,
                                      uint32_t load_percent, uint32_t *replicas);
 
+/* The most replicas that ring_place gives each node (invariant 3): the usable nodes' ids, rising,
+ * and their limits, both of RING_NODES_MAX places; returns how many. Arguments as of ring_place. */
+size_t ring_limits(const struct ring *ring, uint32_t partitions, uint32_t replica_count,
+                   uint32_t load_percent, uint32_t *ids, uint32_t *limits);
+
 /* The partition of a key, in [0, partitions); partitions > 0. */
 uint32_t ring_partition_of_key(const void *key, size_t key_bytes, uint32_t partitions);
 /* Jump consistent hash itself. */

@@ -56,6 +56,10 @@ bool name_is_valid(struct bytes name)
     {                                                                                              \
         LAYOUT_ARRAY(type, member, LAYOUT_LIST, n), ITEM(item)                                     \
     }
+#define NUMBERS(type, member, n)                                                                   \
+    {                                                                                              \
+        LAYOUT_ARRAY(type, member, LAYOUT_U32S, n)                                                 \
+    }
 #define ITEM(type)                                                                                 \
     .item = &(const struct layout)                                                                 \
     {                                                                                              \
@@ -93,6 +97,7 @@ ROWS(metadata_endpoint) = {
 ROWS(metadata_partition) = {
     VALUE(metadata_partition, group),
     VALUE(metadata_partition, endpoint),
+    {LAYOUT_ARRAY(metadata_partition, replicas, LAYOUT_U32S, replica_count), LAYOUT_ADDED(0)},
 };
 ROWS(metadata_reply) = {
     VALUE(metadata_reply, cluster_id),
@@ -274,14 +279,182 @@ ROWS(broker_status_reply) = {
     TEXT(broker_status_reply, json, STATUS_JSON_MAX_BYTES),
 };
 
+ROWS(node_list_item) = {
+    VALUE(node_list_item, node_id),
+    VALUE(node_list_item, member),
+    TEXT(node_list_item, zone, ZONE_MAX_BYTES),
+    VALUE(node_list_item, weight),
+    VALUE(node_list_item, state),
+    VALUE(node_list_item, draining),
+    VALUE(node_list_item, metadata_role),
+    VALUE(node_list_item, shards),
+    TEXT(node_list_item, endpoint, ENDPOINT_MAX_BYTES),
+    VALUE(node_list_item, replicas),
+    VALUE(node_list_item, leaders),
+    VALUE(node_list_item, ring_permille),
+    VALUE(node_list_item, silent_ms),
+};
+ROWS(node_list_reply) = {
+    VALUE(node_list_reply, cluster_id),
+    VALUE(node_list_reply, leader_node),
+    LIST(node_list_reply, items, count, node_list_item),
+};
+ROWS(node_change_request) = {
+    VALUE(node_change_request, node_id),
+    VALUE(node_change_request, kind),
+    VALUE(node_change_request, weight),
+};
+
+ROWS(cluster_plan_request) = {
+    VALUE(cluster_plan_request, after),
+};
+ROWS(plan_move) = {
+    VALUE(plan_move, group),          TEXT(plan_move, topic, NAME_MAX_BYTES),
+    VALUE(plan_move, partition),      NUMBERS(plan_move, from, from_count),
+    NUMBERS(plan_move, to, to_count), VALUE(plan_move, bytes),
+};
+ROWS(cluster_plan_reply) = {
+    VALUE(cluster_plan_reply, plan_id),
+    VALUE(cluster_plan_reply, total),
+    VALUE(cluster_plan_reply, total_bytes),
+    LIST(cluster_plan_reply, moves, count, plan_move),
+};
+ROWS(cluster_apply_request) = {
+    VALUE(cluster_apply_request, plan_id),
+};
+ROWS(cluster_apply_reply) = {
+    VALUE(cluster_apply_reply, moves),
+};
+ROWS(cluster_abort_reply) = {
+    VALUE(cluster_abort_reply, dropped),
+    VALUE(cluster_abort_reply, reverting),
+};
+ROWS(move_list_request) = {
+    VALUE(move_list_request, after_group),
+};
+ROWS(move_list_item) = {
+    VALUE(move_list_item, move.group),
+    TEXT(move_list_item, move.topic, NAME_MAX_BYTES),
+    VALUE(move_list_item, move.partition),
+    NUMBERS(move_list_item, move.from, move.from_count),
+    NUMBERS(move_list_item, move.to, move.to_count),
+    VALUE(move_list_item, move.bytes),
+    VALUE(move_list_item, state),
+};
+ROWS(move_list_reply) = {
+    VALUE(move_list_reply, total),
+    VALUE(move_list_reply, done_since_apply),
+    VALUE(move_list_reply, more),
+    LIST(move_list_reply, items, count, move_list_item),
+};
+
+ROWS(group_list_request) = {
+    VALUE(group_list_request, after),
+    VALUE(group_list_request, include_metadata),
+};
+ROWS(group_member) = {
+    VALUE(group_member, node_id), VALUE(group_member, member),    VALUE(group_member, kind),
+    VALUE(group_member, match),   VALUE(group_member, silent_ms), VALUE(group_member, snapshotting),
+};
+ROWS(group_list_item) = {
+    VALUE(group_list_item, group),
+    TEXT(group_list_item, topic, NAME_MAX_BYTES),
+    VALUE(group_list_item, partition),
+    VALUE(group_list_item, state),
+    VALUE(group_list_item, term),
+    VALUE(group_list_item, commit),
+    VALUE(group_list_item, applied),
+    VALUE(group_list_item, last),
+    VALUE(group_list_item, leader_node),
+    VALUE(group_list_item, start_offset),
+    VALUE(group_list_item, end_offset),
+    VALUE(group_list_item, size_bytes),
+    VALUE(group_list_item, quiet),
+    VALUE(group_list_item, copied_bytes),
+    VALUE(group_list_item, copy_total_bytes),
+    LIST(group_list_item, members, member_count, group_member),
+};
+ROWS(group_list_reply) = {
+    VALUE(group_list_reply, node_id),
+    VALUE(group_list_reply, shard),
+    VALUE(group_list_reply, more),
+    LIST(group_list_reply, items, count, group_list_item),
+};
+ROWS(partition_transfer_request) = {
+    VALUE(partition_transfer_request, group),
+    VALUE(partition_transfer_request, to_node),
+};
+
+ROWS(lease_acquire_request) = {
+    TEXT(lease_acquire_request, name, NAME_MAX_BYTES),
+    TEXT(lease_acquire_request, holder, NAME_MAX_BYTES),
+    VALUE(lease_acquire_request, ttl_ms),
+    VALUE(lease_acquire_request, wait_ms),
+};
+ROWS(lease_reply) = {
+    VALUE(lease_reply, granted), VALUE(lease_reply, token),
+    VALUE(lease_reply, ttl_ms),  TEXT(lease_reply, holder, NAME_MAX_BYTES),
+    VALUE(lease_reply, left_ms), VALUE(lease_reply, waiting),
+};
+ROWS(lease_renew_request) = {
+    TEXT(lease_renew_request, name, NAME_MAX_BYTES),
+    TEXT(lease_renew_request, holder, NAME_MAX_BYTES),
+    VALUE(lease_renew_request, token),
+    VALUE(lease_renew_request, ttl_ms),
+};
+ROWS(lease_release_request) = {
+    TEXT(lease_release_request, name, NAME_MAX_BYTES),
+    TEXT(lease_release_request, holder, NAME_MAX_BYTES),
+    VALUE(lease_release_request, token),
+};
+ROWS(lease_list_request) = {
+    TEXT(lease_list_request, after, NAME_MAX_BYTES),
+};
+ROWS(lease_list_item) = {
+    TEXT(lease_list_item, name, NAME_MAX_BYTES),
+    TEXT(lease_list_item, holder, NAME_MAX_BYTES),
+    VALUE(lease_list_item, token),
+    VALUE(lease_list_item, ttl_ms),
+    VALUE(lease_list_item, left_ms),
+    VALUE(lease_list_item, waiting),
+};
+ROWS(lease_list_reply) = {
+    VALUE(lease_list_reply, more),
+    LIST(lease_list_reply, items, count, lease_list_item),
+};
+ROWS(worker_id_request) = {
+    TEXT(worker_id_request, holder, NAME_MAX_BYTES),
+    VALUE(worker_id_request, ttl_ms),
+};
+ROWS(worker_id_reply) = {
+    VALUE(worker_id_reply, worker_id),
+    VALUE(worker_id_reply, ttl_ms),
+};
+
 /* The longest lists fit a body, and their values the reader's count. */
 _Static_assert(LIST_NAMES_MAX *(3 + NAME_MAX_BYTES) + 16 <= FRAME_BODY_MAX_BYTES, "names");
-_Static_assert(PARTITIONS_MAX *(1 + 9 + 5) + ENDPOINTS_MAX * (1 + 5 + 5 + 3 + ENDPOINT_MAX_BYTES) +
-                       128 <=
+_Static_assert(PARTITIONS_MAX *(1 + 9 + 5 + 1 + 5 * REPLICAS_MAX) +
+                       ENDPOINTS_MAX * (1 + 5 + 5 + 3 + ENDPOINT_MAX_BYTES) + 128 <=
                    FRAME_BODY_MAX_BYTES,
                "metadata");
-_Static_assert(3 * PARTITIONS_MAX + 4 * ENDPOINTS_MAX + 16 <= UNPACK_OBJECTS_MAX, "metadata");
+_Static_assert((4 + REPLICAS_MAX) * PARTITIONS_MAX + 4 * ENDPOINTS_MAX + 16 <= UNPACK_OBJECTS_MAX,
+               "metadata");
 _Static_assert(FETCH_ITEMS_MAX *(1 + 9 + 3 + 9 + 9 + 5) + 16 <= FRAME_BODY_MAX_BYTES, "fetch");
+#define MOVE_BYTES (3 + 9 + 2 + NAME_MAX_BYTES + 5 + 2 * (1 + 5 * REPLICAS_MAX) + 9 + 5)
+_Static_assert(NODES_MAX *(1 + 8 * 5 + 2 * 9 + 1 + 2 + ZONE_MAX_BYTES + 3 + ENDPOINT_MAX_BYTES) +
+                       64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "nodes");
+_Static_assert(MOVE_LIST_MAX *MOVE_BYTES + 64 <= FRAME_BODY_MAX_BYTES, "moves");
+_Static_assert(GROUP_LIST_MAX *(3 + 2 + NAME_MAX_BYTES + 10 * 9 + 3 * 5 + 1 + 1 +
+                                GROUP_MEMBERS_MAX * (1 + 2 * 5 + 3 * 9 + 1)) +
+                       64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "groups");
+_Static_assert(GROUP_LIST_MAX *(18 + 7 * GROUP_MEMBERS_MAX) + 16 <= UNPACK_OBJECTS_MAX, "groups");
+_Static_assert(LEASE_LIST_MAX *(1 + 2 * (2 + NAME_MAX_BYTES) + 9 + 3 * 5) + 16 <=
+                   FRAME_BODY_MAX_BYTES,
+               "leases");
 
 /* ---- Checks that no row can say ---- */
 

@@ -34,7 +34,20 @@
     X(SOURCE_ELECT, 18)                                                                            \
     X(SOURCE_RESIGN, 19)                                                                           \
     X(SOURCE_CHECKPOINT, 20)                                                                       \
-    X(BROKER_STATUS, 21)
+    X(BROKER_STATUS, 21)                                                                           \
+    X(NODE_LIST, 22)                                                                               \
+    X(NODE_CHANGE, 23)                                                                             \
+    X(CLUSTER_PLAN, 24)                                                                            \
+    X(CLUSTER_APPLY, 25)                                                                           \
+    X(CLUSTER_ABORT, 26)                                                                           \
+    X(MOVE_LIST, 27)                                                                               \
+    X(GROUP_LIST, 28)                                                                              \
+    X(PARTITION_TRANSFER, 29)                                                                      \
+    X(LEASE_ACQUIRE, 30)                                                                           \
+    X(LEASE_RENEW, 31)                                                                             \
+    X(LEASE_RELEASE, 32)                                                                           \
+    X(LEASE_LIST, 33)                                                                              \
+    X(WORKER_ID, 34)
 
 enum command {
 #define COMMAND_ENUM(name, number) COMMAND_##name = number,
@@ -54,6 +67,16 @@ const char *command_name(uint16_t command); /* "PRODUCE"; "?" when unknown. */
 #define CHECKPOINT_MAX_BYTES  4096u
 #define DETAIL_MAX_BYTES      512u
 #define STATUS_JSON_MAX_BYTES (64u << 10)
+#define NODES_MAX             256u
+#define NODE_ID_MAX           65535u /* From 1 on. */
+#define NODE_SHARDS_MAX       64u
+#define ZONE_MAX_BYTES        31u
+#define REPLICAS_MAX          7u
+#define GROUP_MEMBERS_MAX     (2u * REPLICAS_MAX) /* Both sets of a joint configuration. */
+#define GROUP_LIST_MAX        256u                /* A page. */
+#define MOVE_LIST_MAX         256u                /* A page. */
+#define LEASE_LIST_MAX        256u                /* A page. */
+#define WORKER_IDS_MAX        1024u               /* Ten bits of a snowflake id. */
 
 /* A valid topic, subscription or producer name: 1 to 200 of [A-Za-z0-9._-], first a letter or a
  * digit. */
@@ -93,12 +116,16 @@ struct metadata_endpoint {
 struct metadata_partition {
     uint64_t group;    /* The Raft group; never used again for another partition. */
     uint32_t endpoint; /* Place in endpoints[]: where the leader is. */
+    uint32_t replica_count;
+    uint32_t replicas[REPLICAS_MAX]; /* Node ids as placed, the preferred leader first. */
 };
 struct metadata_reply {
     struct ferry_id cluster_id;
     uint32_t endpoint_count;
-    struct metadata_endpoint endpoints[ENDPOINTS_MAX]; /* [0] takes the commands on topics,
-                                                          producers and sources. */
+    struct metadata_endpoint endpoints[ENDPOINTS_MAX]; /* [0] is shard 0 of the metadata group's
+                                                          leader, or of the node asked while none is
+                                                          known. A node's stand together, in order
+                                                          of its shards. */
     struct ferry_id topic_id;                          /* Zero when no topic was asked for. */
     uint32_t replicas;
     int64_t retention_ms, retention_bytes, dedupe_window_ms;
@@ -299,6 +326,216 @@ struct broker_status_reply {
     struct bytes json;
 };
 
+/* ---- Nodes of the cluster. Answered by shard 0 of any node, from its copy of the metadata. ----
+ */
+
+enum node_state {
+    NODE_UP = 1,
+    NODE_SILENT = 2,
+    NODE_DRAINING = 3, /* And up. */
+    NODE_DRAINED = 4,  /* Draining, up, and placement names it no more. */
+};
+enum metadata_role {
+    METADATA_NONE = 0,
+    METADATA_VOTER = 1,
+    METADATA_LEARNER = 2,
+    METADATA_LEADER = 3
+};
+/* NODE_LIST: the request is empty. */
+struct node_list_item {
+    uint32_t node_id;
+    uint64_t member; /* This life of its data folder. */
+    struct bytes zone;
+    uint32_t weight;
+    uint32_t state; /* enum node_state, as the answering node sees it. */
+    bool draining;
+    uint32_t metadata_role; /* enum metadata_role. */
+    uint32_t shards;
+    struct bytes endpoint;  /* Of its shard 0, for clients; METADATA has all. */
+    uint32_t replicas;      /* Of partitions, placed on it. */
+    uint32_t leaders;       /* Of partitions, led by it as far as is known. */
+    uint32_t ring_permille; /* Its share of the ring. */
+    int64_t silent_ms;      /* Since the answering node heard of it; 0: itself. */
+};
+struct node_list_reply {
+    struct ferry_id cluster_id;
+    uint32_t leader_node; /* Of the metadata group; 0 unknown. */
+    uint32_t count;
+    struct node_list_item items[NODES_MAX]; /* By node id. */
+};
+
+/* NODE_CHANGE, CLUSTER_*, LEASE_* and WORKER_ID: shard 0 of the metadata group's leader; another
+ * answers NOT_LEADER with its endpoint in the detail. The reply to NODE_CHANGE is empty. */
+enum node_change_kind {
+    NODE_CHANGE_DRAIN = 1, /* Marks it, and plans and starts the moves that empty it. */
+    NODE_CHANGE_UNDRAIN = 2,
+    NODE_CHANGE_REMOVE = 3, /* NODE_NOT_EMPTY while placement names it. */
+    NODE_CHANGE_WEIGHT = 4,
+};
+struct node_change_request {
+    uint32_t node_id;
+    uint32_t kind;
+    uint32_t weight; /* With WEIGHT; else 0. */
+};
+
+/* CLUSTER_PLAN: what an apply would do now; nothing is changed. A page of the moves from place
+ * `after` on (0 first). */
+struct cluster_plan_request {
+    uint32_t after;
+};
+struct plan_move {
+    uint64_t group;
+    struct bytes topic;
+    uint32_t partition;
+    uint32_t from_count, to_count;
+    uint32_t from[REPLICAS_MAX]; /* Node ids, the preferred leader first. */
+    uint32_t to[REPLICAS_MAX];
+    uint64_t bytes; /* To be copied, as far as is known. */
+};
+struct cluster_plan_reply {
+    uint64_t plan_id; /* A hash of the whole plan: what was shown is what CLUSTER_APPLY does. */
+    uint32_t total;   /* Moves in all. */
+    uint64_t total_bytes;
+    uint32_t count;
+    struct plan_move moves[MOVE_LIST_MAX];
+};
+/* CLUSTER_APPLY: logs the moves as planned. Errors: PLAN_CHANGED, MOVES_RUNNING. */
+struct cluster_apply_request {
+    uint64_t plan_id;
+};
+struct cluster_apply_reply {
+    uint32_t moves;
+};
+/* CLUSTER_ABORT: the request is empty. */
+struct cluster_abort_reply {
+    uint32_t dropped;   /* Planned moves that will not begin. */
+    uint32_t reverting; /* Active ones on their way back. */
+};
+
+/* MOVE_LIST: moves that are not done, of groups above after_group. Any node's shard 0. */
+enum move_state { MOVE_PLANNED = 1, MOVE_ACTIVE = 2, MOVE_REVERTING = 3 };
+struct move_list_request {
+    uint64_t after_group;
+};
+struct move_list_item {
+    struct plan_move move;
+    uint32_t state; /* enum move_state. */
+};
+struct move_list_reply {
+    uint32_t total; /* Moves not done, on all pages. */
+    uint64_t done_since_apply;
+    bool more;
+    uint32_t count;
+    struct move_list_item items[MOVE_LIST_MAX]; /* By group. */
+};
+
+/* GROUP_LIST: the groups on the shard asked, with numbers above `after`, and before them the
+ * metadata group when asked for and there. */
+enum group_state {
+    GROUP_FOLLOWER = 1,
+    GROUP_LEADER = 2,
+    GROUP_LEADER_NOT_READY = 3, /* Elected, has not committed an entry of its term. */
+    GROUP_INSTALLING = 4,       /* Takes a snapshot: has no vote. */
+    GROUP_DAMAGED = 5,          /* Repairs an entry: has no vote. */
+    GROUP_FAILED = 6,           /* Stopped by an error; the node's log says which. */
+};
+struct group_list_request {
+    uint64_t after;
+    bool include_metadata;
+};
+enum group_member_kind {
+    GROUP_VOTER = 1,
+    GROUP_LEARNER = 2,
+    GROUP_LEAVING = 3 /* Old voter, joint. */
+};
+struct group_member {
+    uint32_t node_id;
+    uint64_t member;
+    uint32_t kind;     /* enum group_member_kind. */
+    uint64_t match;    /* In the leader's answer; else 0. */
+    int64_t silent_ms; /* In the leader's answer; -1: not heard in this term. Else 0. */
+    bool snapshotting; /* In the leader's answer: it is being sent a snapshot. */
+};
+struct group_list_item {
+    uint64_t group;
+    struct bytes topic; /* Empty: the metadata group. */
+    uint32_t partition;
+    uint32_t state; /* enum group_state. */
+    uint64_t term, commit, applied, last;
+    uint32_t leader_node; /* 0 unknown. */
+    int64_t start_offset, end_offset, size_bytes;
+    bool quiet;
+    uint64_t copied_bytes, copy_total_bytes; /* Of a snapshot being installed or sent. */
+    uint32_t member_count;
+    struct group_member members[GROUP_MEMBERS_MAX];
+};
+struct group_list_reply {
+    uint32_t node_id;
+    uint32_t shard;
+    bool more;
+    uint32_t count;
+    struct group_list_item items[GROUP_LIST_MAX];
+};
+
+/* PARTITION_TRANSFER: to the leader of the group. The reply is empty, once the other leads; TIMEOUT
+ * when it did not come to that. */
+struct partition_transfer_request {
+    uint64_t group;
+    uint32_t to_node;
+};
+
+/* ---- Leases: a name, one holder at a time, a fencing token that rises with each holder. ---- */
+
+/* LEASE_ACQUIRE: free: granted. Held: waits in line, first come first served, for at most wait_ms;
+ * then the reply is not granted and tells of the present holder. The same holder asking again keeps
+ * its place, or renews what it has. */
+struct lease_acquire_request {
+    struct bytes name, holder;
+    uint32_t ttl_ms, wait_ms;
+};
+/* Of ACQUIRE and RENEW. */
+struct lease_reply {
+    bool granted;
+    uint64_t token;
+    uint32_t ttl_ms;
+    struct bytes holder; /* The present one. */
+    uint32_t left_ms;    /* Until its lease ends. */
+    uint32_t waiting;    /* Holders in line behind it. */
+};
+struct lease_renew_request { /* LEASE_LOST when another has it. */
+    struct bytes name, holder;
+    uint64_t token;
+    uint32_t ttl_ms;
+};
+struct lease_release_request { /* The reply is empty. LEASE_LOST when another has it. */
+    struct bytes name, holder;
+    uint64_t token;
+};
+struct lease_list_request {
+    struct bytes after; /* The last name of the page before; empty for the first page. */
+};
+struct lease_list_item {
+    struct bytes name, holder;
+    uint64_t token;
+    uint32_t ttl_ms, left_ms, waiting;
+};
+struct lease_list_reply {
+    bool more;
+    uint32_t count;
+    struct lease_list_item items[LEASE_LIST_MAX]; /* By name. */
+};
+
+/* WORKER_ID: a number below WORKER_IDS_MAX that nobody else has, kept by asking again (same holder)
+ * within ttl_ms. LIMIT_REACHED when all are taken. */
+struct worker_id_request {
+    struct bytes holder;
+    uint32_t ttl_ms;
+};
+struct worker_id_reply {
+    uint32_t worker_id;
+    uint32_t ttl_ms;
+};
+
 /* For each struct above: void NAME_encode(struct buf *, const struct NAME *) and
  * enum ferry_err NAME_decode(struct bytes body, struct NAME *). Requests and replies without fields
  * are an empty array: empty_encode, empty_decode. */
@@ -340,7 +577,27 @@ struct broker_status_reply {
     X(source_elect_reply)                                                                          \
     X(source_resign_request)                                                                       \
     X(source_checkpoint_request)                                                                   \
-    X(broker_status_reply)
+    X(broker_status_reply)                                                                         \
+    X(node_list_reply)                                                                             \
+    X(node_change_request)                                                                         \
+    X(cluster_plan_request)                                                                        \
+    X(cluster_plan_reply)                                                                          \
+    X(cluster_apply_request)                                                                       \
+    X(cluster_apply_reply)                                                                         \
+    X(cluster_abort_reply)                                                                         \
+    X(move_list_request)                                                                           \
+    X(move_list_reply)                                                                             \
+    X(group_list_request)                                                                          \
+    X(group_list_reply)                                                                            \
+    X(partition_transfer_request)                                                                  \
+    X(lease_acquire_request)                                                                       \
+    X(lease_reply)                                                                                 \
+    X(lease_renew_request)                                                                         \
+    X(lease_release_request)                                                                       \
+    X(lease_list_request)                                                                          \
+    X(lease_list_reply)                                                                            \
+    X(worker_id_request)                                                                           \
+    X(worker_id_reply)
 
 #define COMMAND_DECLARE(name)                                                                      \
     void name##_encode(struct buf *b, const struct name *v);                                       \

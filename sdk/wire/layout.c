@@ -13,7 +13,7 @@ static uint32_t count_of(const struct layout_row *row, const void *v)
     return count;
 }
 
-/* Everything but TEXTS and LIST, which have values inside. */
+/* Everything but the arrays, which have values inside. */
 static void encode_value(struct buf *b, enum layout_kind kind, const void *member)
 {
     switch (kind) {
@@ -42,6 +42,7 @@ static void encode_value(struct buf *b, enum layout_kind kind, const void *membe
         pack_bin(b, *(const struct bytes *)member);
         break;
     case LAYOUT_TEXTS:
+    case LAYOUT_U32S:
     case LAYOUT_LIST:
         must_fail("a list holds plain values", __FILE__, __LINE__);
     }
@@ -57,17 +58,60 @@ static void encode_texts(struct buf *b, const struct layout_row *row, const void
     }
 }
 
-static void encode_list(struct buf *b, const struct layout_row *row, const void *v)
+static void encode_numbers(struct buf *b, const struct layout_row *row, const void *v)
+{
+    uint32_t count = count_of(row, v);
+    const uint32_t *numbers = member_of(v, row->offset);
+    pack_array(b, count);
+    for (uint32_t i = 0; i < count; i++) {
+        pack_uint(b, numbers[i]);
+    }
+}
+
+/* Everything but LIST. */
+static void encode_plain(struct buf *b, const struct layout_row *row, const void *v)
+{
+    if (row->kind == LAYOUT_TEXTS) {
+        encode_texts(b, row, v);
+    } else if (row->kind == LAYOUT_U32S) {
+        encode_numbers(b, row, v);
+    } else {
+        encode_value(b, row->kind, member_of(v, row->offset));
+    }
+}
+
+/* A LIST inside a LIST: its items are plain. */
+static void encode_inner_list(struct buf *b, const struct layout_row *row, const void *v)
 {
     const struct layout *item = row->item;
     uint32_t count = count_of(row, v);
     pack_array(b, count);
     for (uint32_t i = 0; i < count; i++) {
-        const void *element = member_of(v, row->offset + i * item->bytes);
         pack_array(b, item->count);
         for (uint32_t k = 0; k < item->count; k++) {
-            encode_value(b, item->rows[k].kind, member_of(element, item->rows[k].offset));
+            encode_plain(b, &item->rows[k], member_of(v, row->offset + i * item->bytes));
         }
+    }
+}
+
+static void encode_list_item(struct buf *b, const struct layout *item, const void *element)
+{
+    pack_array(b, item->count);
+    for (uint32_t k = 0; k < item->count; k++) {
+        if (item->rows[k].kind == LAYOUT_LIST) {
+            encode_inner_list(b, &item->rows[k], element);
+        } else {
+            encode_plain(b, &item->rows[k], element);
+        }
+    }
+}
+
+static void encode_list(struct buf *b, const struct layout_row *row, const void *v)
+{
+    uint32_t count = count_of(row, v);
+    pack_array(b, count);
+    for (uint32_t i = 0; i < count; i++) {
+        encode_list_item(b, row->item, member_of(v, row->offset + i * row->item->bytes));
     }
 }
 
@@ -76,12 +120,10 @@ void layout_encode(struct buf *b, const struct layout *layout, const void *v)
     pack_array(b, layout->count);
     for (uint32_t i = 0; i < layout->count; i++) {
         const struct layout_row *row = &layout->rows[i];
-        if (row->kind == LAYOUT_TEXTS) {
-            encode_texts(b, row, v);
-        } else if (row->kind == LAYOUT_LIST) {
+        if (row->kind == LAYOUT_LIST) {
             encode_list(b, row, v);
         } else {
-            encode_value(b, row->kind, member_of(v, row->offset));
+            encode_plain(b, row, v);
         }
     }
 }
@@ -114,14 +156,16 @@ static void decode_value(struct unpack *u, const struct layout_row *row, void *m
         *(struct bytes *)member = unpack_bin(u, row->max);
         break;
     case LAYOUT_TEXTS:
+    case LAYOUT_U32S:
     case LAYOUT_LIST:
         must_fail("a list holds plain values", __FILE__, __LINE__);
     }
 }
 
 /* The value of an element that an older sender does not know. */
-static void set_absent(const struct layout_row *row, void *member)
+static void set_absent(const struct layout_row *row, uint8_t *v)
 {
+    void *member = v + row->offset;
     switch (row->kind) {
     case LAYOUT_U64:
         *(uint64_t *)member = (uint64_t)row->absent;
@@ -133,28 +177,88 @@ static void set_absent(const struct layout_row *row, void *member)
     case LAYOUT_BLOB:
         *(struct bytes *)member = bytes_of(NULL, 0);
         break;
+    case LAYOUT_U32S:
+        memset(v + row->count_offset, 0, sizeof(uint32_t));
+        break;
     default:
         must_fail("the kind has its line here once a layout adds one", __FILE__, __LINE__);
     }
 }
 
-static void decode_array(struct unpack *u, const struct layout_row *row, uint8_t *v)
+/* Enters the array of the row and keeps its count. */
+static uint32_t decode_count(struct unpack *u, const struct layout_row *row, uint8_t *v)
 {
-    const struct layout *item = row->item;
     uint32_t count = unpack_array(u, row->count_max);
     memcpy(v + row->count_offset, &count, sizeof(count));
+    return count;
+}
+
+static void decode_texts(struct unpack *u, const struct layout_row *row, uint8_t *v)
+{
+    uint32_t count = decode_count(u, row, v);
     for (uint32_t i = 0; i < count && !u->failed; i++) {
-        if (row->kind == LAYOUT_TEXTS) {
-            struct bytes text = unpack_str(u, row->max);
-            memcpy(v + row->offset + i * sizeof(text), &text, sizeof(text));
-            continue;
-        }
+        struct bytes text = unpack_str(u, row->max);
+        memcpy(v + row->offset + i * sizeof(text), &text, sizeof(text));
+    }
+    unpack_array_end(u);
+}
+
+static void decode_numbers(struct unpack *u, const struct layout_row *row, uint8_t *v)
+{
+    uint32_t count = decode_count(u, row, v);
+    for (uint32_t i = 0; i < count && !u->failed; i++) {
+        uint32_t number = (uint32_t)unpack_uint(u, UINT32_MAX);
+        memcpy(v + row->offset + i * sizeof(number), &number, sizeof(number));
+    }
+    unpack_array_end(u);
+}
+
+/* Everything but LIST. */
+static void decode_plain(struct unpack *u, const struct layout_row *row, uint8_t *v)
+{
+    if (row->added && !unpack_has_more(u)) {
+        set_absent(row, v);
+    } else if (row->kind == LAYOUT_TEXTS) {
+        decode_texts(u, row, v);
+    } else if (row->kind == LAYOUT_U32S) {
+        decode_numbers(u, row, v);
+    } else {
+        decode_value(u, row, v + row->offset);
+    }
+}
+
+static void decode_inner_list(struct unpack *u, const struct layout_row *row, uint8_t *v)
+{
+    const struct layout *item = row->item;
+    uint32_t count = decode_count(u, row, v);
+    for (uint32_t i = 0; i < count && !u->failed; i++) {
         (void)unpack_array(u, UNPACK_OBJECTS_MAX);
         for (uint32_t k = 0; k < item->count; k++) {
-            decode_value(u, &item->rows[k],
-                         v + row->offset + i * item->bytes + item->rows[k].offset);
+            decode_plain(u, &item->rows[k], v + row->offset + i * item->bytes);
         }
         unpack_array_end(u);
+    }
+    unpack_array_end(u);
+}
+
+static void decode_list_item(struct unpack *u, const struct layout *item, uint8_t *element)
+{
+    (void)unpack_array(u, UNPACK_OBJECTS_MAX);
+    for (uint32_t k = 0; k < item->count; k++) {
+        if (item->rows[k].kind == LAYOUT_LIST) {
+            decode_inner_list(u, &item->rows[k], element);
+        } else {
+            decode_plain(u, &item->rows[k], element);
+        }
+    }
+    unpack_array_end(u);
+}
+
+static void decode_list(struct unpack *u, const struct layout_row *row, uint8_t *v)
+{
+    uint32_t count = decode_count(u, row, v);
+    for (uint32_t i = 0; i < count && !u->failed; i++) {
+        decode_list_item(u, row->item, v + row->offset + i * row->item->bytes);
     }
     unpack_array_end(u);
 }
@@ -165,12 +269,10 @@ enum ferry_err layout_decode(struct bytes body, const struct layout *layout, voi
     unpack_begin(&u, body);
     for (uint32_t i = 0; i < layout->count && !u.failed; i++) {
         const struct layout_row *row = &layout->rows[i];
-        if (row->kind == LAYOUT_TEXTS || row->kind == LAYOUT_LIST) {
-            decode_array(&u, row, v);
-        } else if (row->added && !unpack_has_more(&u)) {
-            set_absent(row, (uint8_t *)v + row->offset);
+        if (row->kind == LAYOUT_LIST) {
+            decode_list(&u, row, v);
         } else {
-            decode_value(&u, row, (uint8_t *)v + row->offset);
+            decode_plain(&u, row, v);
         }
     }
     enum ferry_err err = unpack_end(&u);

@@ -22,6 +22,7 @@ enum layout_kind {
     LAYOUT_TEXT,  /* struct bytes; str. */
     LAYOUT_BLOB,  /* struct bytes; bin. */
     LAYOUT_TEXTS, /* struct bytes[max] and its count; array of str. */
+    LAYOUT_U32S,  /* uint32_t[max] and its count; array of integers. */
     LAYOUT_LIST,  /* struct[max] and its count; array of arrays. */
 };
 
@@ -31,9 +32,9 @@ struct layout_row {
     enum layout_kind kind;
     size_t offset;
     uint32_t max;              /* Bytes of TEXT, BLOB and of each of TEXTS. */
-    uint32_t count_max;        /* TEXTS, LIST. */
-    size_t count_offset;       /* TEXTS, LIST: where the uint32_t count is. */
-    const struct layout *item; /* LIST: rows of one element; a list in a list does not exist. */
+    uint32_t count_max;        /* TEXTS, U32S, LIST. */
+    size_t count_offset;       /* TEXTS, U32S, LIST: where the uint32_t count is. */
+    const struct layout *item; /* LIST: rows of one element; a LIST in it holds no further one. */
     bool added;                /* May be missing, */
     int64_t absent;            /* and then has this value. */
 };

@@ -31,8 +31,91 @@ void fake_refuse(struct buf *frame, const struct frame *f, enum ferry_err err, c
 
 static struct fake_partition *partition_of(struct fake_broker *b, uint64_t group)
 {
-    bool known = group >= FAKE_GROUP && group < FAKE_GROUP + (uint64_t)b->partition_count;
-    return known && !b->dropped ? &b->partitions[group - FAKE_GROUP] : NULL;
+    bool known = group >= FAKE_GROUP && group < FAKE_GROUP + (uint64_t)b->shared->partition_count;
+    return known && !b->shared->dropped ? &b->shared->partitions[group - FAKE_GROUP] : NULL;
+}
+
+/* ---- Who is to be asked. */
+
+static void send_on(struct fake_broker *b, struct buf *frame, const struct frame *f, int leader)
+{
+    const struct fake_shared *shared = b->shared;
+    const char *hint = shared->no_hint           ? ""
+                       : shared->hint[0] != '\0' ? shared->hint
+                       : leader >= 0             ? shared->brokers[leader]->endpoint
+                                                 : "";
+    fake_refuse(frame, f, FERRY_ERR_NOT_LEADER, hint);
+}
+
+/* Bodies of requests to a partition all begin with its group. */
+static uint64_t group_of(const struct frame *f)
+{
+    struct partition_info_request request;
+    assert_int_equal(partition_info_request_decode(f->body, &request), FERRY_OK);
+    return request.group;
+}
+
+bool fake_opens_can(struct fake_broker *b, struct buf *frame, const struct frame *f)
+{
+    size_t found = CANS_MAX, count = 0;
+    for (size_t i = b->can_count; i > 0; i--) {
+        if (b->cans[i - 1].command == f->command) {
+            found = i - 1; /* The first one given. */
+            count++;
+        }
+    }
+    if (count == 0) {
+        return false;
+    }
+    fake_begin(frame, f, FERRY_OK);
+    buf_append_bytes(frame, buf_bytes(&b->cans[found].body));
+    if (count > 1) {
+        b->cans[found].command = 0; /* Used up. */
+    }
+    return true;
+}
+
+bool fake_sends_on(struct fake_broker *b, struct buf *frame, const struct frame *f)
+{
+    const struct fake_partition *p;
+    switch (f->command) {
+    case COMMAND_HELLO:
+    case COMMAND_METADATA:
+    case COMMAND_TOPIC_LIST:
+    case COMMAND_BROKER_STATUS:
+    case COMMAND_NODE_LIST:
+    case COMMAND_MOVE_LIST:
+    case COMMAND_GROUP_LIST:
+    case COMMAND_FETCH: /* Told by item. */
+        return false;
+    case COMMAND_TOPIC_CREATE:
+    case COMMAND_TOPIC_DELETE:
+    case COMMAND_PRODUCER_INIT:
+    case COMMAND_SOURCE_ELECT:
+    case COMMAND_SOURCE_RESIGN:
+    case COMMAND_SOURCE_CHECKPOINT:
+    case COMMAND_NODE_CHANGE:
+    case COMMAND_CLUSTER_PLAN:
+    case COMMAND_CLUSTER_APPLY:
+    case COMMAND_CLUSTER_ABORT:
+    case COMMAND_LEASE_ACQUIRE:
+    case COMMAND_LEASE_RENEW:
+    case COMMAND_LEASE_RELEASE:
+    case COMMAND_LEASE_LIST:
+    case COMMAND_WORKER_ID:
+        if (b->shared->controller != b->node) {
+            send_on(b, frame, f, b->shared->controller);
+            return true;
+        }
+        return false;
+    default:
+        p = partition_of(b, group_of(f));
+        if (p != NULL && p->leader != b->node) {
+            send_on(b, frame, f, p->leader);
+            return true;
+        }
+        return false;
+    }
 }
 
 static void answer_hello(struct buf *frame, const struct frame *f)
@@ -51,21 +134,31 @@ static void answer_metadata(struct fake_broker *b, struct buf *frame, const stru
 {
     struct metadata_request request;
     static const char topic[] = FAKE_TOPIC;
-    if (metadata_request_decode(f->body, &request) != FERRY_OK || b->dropped ||
-        !bytes_equal(request.topic, bytes_of_string(topic))) {
+    if (metadata_request_decode(f->body, &request) != FERRY_OK || b->shared->dropped ||
+        (request.topic.size > 0 && !bytes_equal(request.topic, bytes_of_string(topic)))) {
         fake_refuse(frame, f, FERRY_ERR_UNKNOWN_TOPIC, "no such topic");
         return;
     }
     struct metadata_reply *m = mem_zalloc(1, sizeof(*m));
     assert_non_null(m);
-    m->endpoint_count = 1;
-    m->endpoints[0] = (struct metadata_endpoint){
-        .node_id = 1, .shard = 0, .endpoint = bytes_of_string(b->endpoint)};
+    /* The controller's first: places are swapped. */
+    int first = b->shared->controller >= 0 ? b->shared->controller : b->node;
+    m->endpoint_count = (uint32_t)b->shared->nodes;
+    for (int i = 0; i < b->shared->nodes; i++) {
+        int node = i == 0 ? first : i == first ? 0 : i;
+        m->endpoints[i] = (struct metadata_endpoint){
+            .node_id = (uint32_t)node + 1,
+            .endpoint = bytes_of_string(b->shared->brokers[node]->endpoint)};
+    }
     m->topic_id.bytes[0] = 7;
     m->replicas = 1;
-    m->partition_count = (uint32_t)b->partition_count;
-    for (int i = 0; i < b->partition_count; i++) {
-        m->partitions[i] = (struct metadata_partition){.group = FAKE_GROUP + (uint64_t)i};
+    m->partition_count = (uint32_t)b->shared->partition_count;
+    for (int i = 0; i < b->shared->partition_count; i++) {
+        int told = b->shared->partitions[i].told >= 0 ? b->shared->partitions[i].told : 0;
+        m->partitions[i] = (struct metadata_partition){.group = FAKE_GROUP + (uint64_t)i,
+                                                       .endpoint = (uint32_t)(told == first ? 0
+                                                                              : told == 0   ? first
+                                                                                          : told)};
     }
     fake_begin(frame, f, FERRY_OK);
     metadata_reply_encode(frame, m);
@@ -77,8 +170,8 @@ static void answer_producer_init(struct fake_broker *b, struct buf *frame, const
     struct producer_init_request request;
     assert_int_equal(producer_init_request_decode(f->body, &request), FERRY_OK);
     bool named = request.name.size > 0;
-    struct producer_init_reply reply = {.producer_id = named ? 1 : ++b->next_producer + 1,
-                                        .epoch = named ? (uint32_t)++b->next_producer : 0};
+    struct producer_init_reply reply = {.producer_id = named ? 1 : ++b->shared->next_producer + 1,
+                                        .epoch = named ? (uint32_t)++b->shared->next_producer : 0};
     fake_begin(frame, f, FERRY_OK);
     producer_init_reply_encode(frame, &reply);
 }
@@ -87,20 +180,20 @@ static void answer_producer_init(struct fake_broker *b, struct buf *frame, const
 
 static void remember_bytes(struct fake_broker *b, uint64_t group, const struct batch_header *h)
 {
-    for (size_t i = 0; i < b->seen_count; i++) {
-        struct seen *s = &b->seen[i];
+    for (size_t i = 0; i < b->shared->seen_count; i++) {
+        struct seen *s = &b->shared->seen[i];
         if (s->group == group && s->producer_id == h->producer_id &&
             s->epoch == h->producer_epoch && s->sequence == h->first_sequence &&
             s->checksum != h->checksum) {
-            b->differing++;
+            b->shared->differing++;
         }
     }
-    if (b->seen_count < SEEN_MAX) {
-        b->seen[b->seen_count++] = (struct seen){.group = group,
-                                                 .producer_id = h->producer_id,
-                                                 .sequence = h->first_sequence,
-                                                 .checksum = h->checksum,
-                                                 .epoch = h->producer_epoch};
+    if (b->shared->seen_count < SEEN_MAX) {
+        b->shared->seen[b->shared->seen_count++] = (struct seen){.group = group,
+                                                                 .producer_id = h->producer_id,
+                                                                 .sequence = h->first_sequence,
+                                                                 .checksum = h->checksum,
+                                                                 .epoch = h->producer_epoch};
     }
 }
 
@@ -228,16 +321,20 @@ static void fetch_item(struct fake_broker *b, const struct fetch_item *item,
         out->status = FERRY_ERR_UNKNOWN_PARTITION;
         return;
     }
+    if (p->leader != b->node) {
+        out->status = FERRY_ERR_NOT_LEADER;
+        return;
+    }
     out->start_offset = p->start;
-    out->end_offset = p->end;
-    if (item->offset < p->start || item->offset > p->end) {
+    out->end_offset = p->end - p->lag;
+    if (item->offset < p->start || item->offset > out->end_offset) {
         out->status = FERRY_ERR_OFFSET_OUT_OF_RANGE;
         return;
     }
     size_t before = data->size;
     for (struct list *n = p->log.next; n != &p->log && data->size < max_bytes; n = n->next) {
         struct stored *s = list_entry(n, struct stored, node);
-        if (s->base_offset + s->count > item->offset) {
+        if (s->base_offset + s->count > item->offset && s->base_offset < out->end_offset) {
             struct fetch_entry entry = {.base_offset = s->base_offset,
                                         .append_time_ms = 1000 + s->base_offset,
                                         .batch = bytes_of(s->data, s->size)};
@@ -357,13 +454,14 @@ static void answer_source(struct fake_broker *b, struct buf *frame, const struct
     struct cursor_get_request get;
     fake_begin(frame, f, FERRY_OK);
     if (f->command == COMMAND_SOURCE_ELECT) {
-        struct source_elect_reply reply = {
-            .granted = true, .epoch = ++b->elected_epoch, .checkpoint = buf_bytes(&b->checkpoint)};
+        struct source_elect_reply reply = {.granted = true,
+                                           .epoch = ++b->shared->elected_epoch,
+                                           .checkpoint = buf_bytes(&b->shared->checkpoint)};
         source_elect_reply_encode(frame, &reply);
     } else if (f->command == COMMAND_SOURCE_CHECKPOINT) {
         assert_int_equal(source_checkpoint_request_decode(f->body, &checkpoint), FERRY_OK);
-        buf_clear(&b->checkpoint);
-        buf_append_bytes(&b->checkpoint, checkpoint.checkpoint);
+        buf_clear(&b->shared->checkpoint);
+        buf_append_bytes(&b->shared->checkpoint, checkpoint.checkpoint);
         empty_encode(frame);
     } else if (f->command == COMMAND_CURSOR_GET) {
         assert_int_equal(cursor_get_request_decode(f->body, &get), FERRY_OK);
@@ -385,7 +483,7 @@ static void answer_rest(struct fake_broker *b, struct buf *frame, const struct f
     struct broker_status_reply status = {.json = bytes_of_string("{\"fake\":true}")};
     switch (f->command) {
     case COMMAND_TOPIC_CREATE:
-        b->dropped = false;
+        b->shared->dropped = false;
         fake_begin(frame, f, FERRY_OK);
         topic_create_reply_encode(frame, &created);
         return;

@@ -15,17 +15,28 @@
 void fake_rule(struct fake_broker *b, enum command command, int skip, int count,
                enum fake_action action, int value)
 {
-    pthread_mutex_lock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
     assert_true(b->rule_count < RULES_MAX);
     b->rules[b->rule_count++] = (struct rule){command, skip, count, action, value};
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_unlock(&b->shared->lock);
+}
+
+void fake_can(struct fake_broker *b, enum command command, struct bytes body)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    assert_true(b->can_count < CANS_MAX);
+    struct can *can = &b->cans[b->can_count++];
+    can->command = (uint16_t)command;
+    buf_init(&can->body, FRAME_LIMIT);
+    buf_append_bytes(&can->body, body);
+    pthread_mutex_unlock(&b->shared->lock);
 }
 
 void fake_rules_clear(struct fake_broker *b)
 {
-    pthread_mutex_lock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
     b->rule_count = 0;
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_unlock(&b->shared->lock);
 }
 
 /* The first rule of the command that is not used up decides. */
@@ -193,11 +204,13 @@ static void handle(struct fake_broker *b, net_peer peer, struct net_message *m)
     if (ruled && rule.action == FAKE_REFUSE) {
         fake_refuse(&frame, &f, (enum ferry_err)rule.value, "told to refuse");
         ruled = false;
+    } else if (fake_sends_on(b, &frame, &f)) {
+        ruled = false;
     } else if (f.command == COMMAND_FETCH) {
         handle_fetch(b, peer, &f, ruled ? &rule : NULL);
         buf_fini(&frame);
         return;
-    } else {
+    } else if (!fake_opens_can(b, &frame, &f)) {
         fake_answer(b, &frame, &f);
     }
     assert_true(frame_end(&frame));
@@ -273,6 +286,9 @@ static void turn(struct fake_broker *b, struct net_message *m)
 {
     net_peer peer;
     go_down_or_up(b);
+    if (b->frozen) {
+        return;
+    }
     if (b->server != NULL) {
         for (int i = 0; i < 1000 && net_server_receive(b->server, &peer, m); i++) {
             handle(b, peer, m);
@@ -289,13 +305,14 @@ static void *run(void *arg)
     bool stopping = false;
     net_message_init(&m);
     while (!stopping) {
-        pthread_mutex_lock(&b->lock);
+        pthread_mutex_lock(&b->shared->lock);
         turn(b, &m);
         stopping = b->stopping;
-        bool waiting = !list_is_empty(&b->pending);
+        bool waiting = !list_is_empty(&b->pending) && !b->frozen;
+        bool listening = b->server != NULL && !b->frozen;
         struct net_poll_item items[2] = {{.fd = b->wake.fd}, {.server = b->server, .fd = -1}};
-        size_t count = b->server != NULL ? 2 : 1;
-        pthread_mutex_unlock(&b->lock);
+        size_t count = listening ? 2 : 1;
+        pthread_mutex_unlock(&b->shared->lock);
         if (!stopping) {
             (void)net_poll(items, count, waiting ? 2 : 50);
             net_wake_clear(&b->wake);
@@ -305,20 +322,13 @@ static void *run(void *arg)
     return NULL;
 }
 
-struct fake_broker *fake_broker_start(int partitions, struct ferry_context *context,
+static struct fake_broker *start_node(struct fake_shared *shared, struct ferry_context *context,
                                       const char *endpoint)
 {
     struct fake_broker *b = mem_zalloc(1, sizeof(*b));
     assert_non_null(b);
-    b->seen = mem_zalloc(SEEN_MAX, sizeof(*b->seen));
-    assert_non_null(b->seen);
-    b->partition_count = partitions;
-    for (int i = 0; i < FAKE_PARTITIONS_MAX; i++) {
-        list_init(&b->partitions[i].log);
-        b->partitions[i].committed = -1;
-    }
+    b->shared = shared;
     list_init(&b->pending);
-    buf_init(&b->checkpoint, CHECKPOINT_MAX_BYTES);
     prng_init(&b->prng, 42);
     b->owns_context = context == NULL;
     b->context = context;
@@ -326,52 +336,89 @@ struct fake_broker *fake_broker_start(int partitions, struct ferry_context *cont
         assert_int_equal(net_context_new(1, &b->context), FERRY_OK);
     }
     assert_int_equal(net_wake_init(&b->wake), FERRY_OK);
-    pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->changed, NULL);
     open_server(b, endpoint != NULL ? endpoint : "tcp://127.0.0.1:*");
+    pthread_mutex_lock(&shared->lock);
+    assert_true(shared->nodes < FAKE_NODES_MAX);
+    b->node = shared->nodes++;
+    shared->brokers[b->node] = b;
+    pthread_mutex_unlock(&shared->lock);
     assert_int_equal(pthread_create(&b->thread, NULL, run, b), 0);
     return b;
+}
+
+struct fake_broker *fake_broker_start(int partitions, struct ferry_context *context,
+                                      const char *endpoint)
+{
+    struct fake_shared *shared = mem_zalloc(1, sizeof(*shared));
+    assert_non_null(shared);
+    shared->seen = mem_zalloc(SEEN_MAX, sizeof(*shared->seen));
+    assert_non_null(shared->seen);
+    shared->partition_count = partitions;
+    for (int i = 0; i < FAKE_PARTITIONS_MAX; i++) {
+        list_init(&shared->partitions[i].log);
+        shared->partitions[i].committed = -1;
+    }
+    buf_init(&shared->checkpoint, CHECKPOINT_MAX_BYTES);
+    pthread_mutex_init(&shared->lock, NULL);
+    return start_node(shared, context, endpoint);
+}
+
+struct fake_broker *fake_broker_join(struct fake_broker *first)
+{
+    return start_node(first->shared, NULL, NULL);
+}
+
+static void shared_free(struct fake_shared *shared)
+{
+    for (int i = 0; i < FAKE_PARTITIONS_MAX; i++) {
+        struct list *node;
+        while ((node = list_pop_front(&shared->partitions[i].log)) != NULL) {
+            mem_free(list_entry(node, struct stored, node));
+        }
+    }
+    buf_fini(&shared->checkpoint);
+    pthread_mutex_destroy(&shared->lock);
+    mem_free(shared->seen);
+    mem_free(shared);
 }
 
 void fake_broker_stop(struct fake_broker **broker)
 {
     struct fake_broker *b = *broker;
-    pthread_mutex_lock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
     b->stopping = true;
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_unlock(&b->shared->lock);
     net_wake_signal(&b->wake);
     pthread_join(b->thread, NULL);
     net_server_close(&b->server);
     while (!list_is_empty(&b->pending)) {
         pending_free(list_entry(b->pending.next, struct pending, node));
     }
-    for (int i = 0; i < FAKE_PARTITIONS_MAX; i++) {
-        struct list *node;
-        while ((node = list_pop_front(&b->partitions[i].log)) != NULL) {
-            mem_free(list_entry(node, struct stored, node));
-        }
+    for (size_t i = 0; i < b->can_count; i++) {
+        buf_fini(&b->cans[i].body);
     }
-    buf_fini(&b->checkpoint);
     net_wake_fini(&b->wake);
     if (b->owns_context) {
         net_context_free(&b->context);
     }
     pthread_cond_destroy(&b->changed);
-    pthread_mutex_destroy(&b->lock);
-    mem_free(b->seen);
+    if (b->node == 0) {
+        shared_free(b->shared);
+    }
     mem_free(b);
     *broker = NULL;
 }
 
 static void set_down(struct fake_broker *b, bool down)
 {
-    pthread_mutex_lock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
     b->want_down = down;
     net_wake_signal(&b->wake);
     while (b->is_down != down) {
-        pthread_cond_wait(&b->changed, &b->lock);
+        pthread_cond_wait(&b->changed, &b->shared->lock);
     }
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_unlock(&b->shared->lock);
 }
 
 void fake_broker_kill(struct fake_broker *b)
@@ -384,6 +431,53 @@ void fake_broker_revive(struct fake_broker *b)
     set_down(b, false);
 }
 
+void fake_broker_freeze(struct fake_broker *b, bool frozen)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    b->frozen = frozen;
+    pthread_mutex_unlock(&b->shared->lock);
+    net_wake_signal(&b->wake);
+}
+
+/* ---- Who leads. */
+
+void fake_lead(struct fake_broker *b, int partition, int node, int told)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    for (int i = 0; i < FAKE_PARTITIONS_MAX; i++) {
+        if (partition < 0 || partition == i) {
+            b->shared->partitions[i].leader = node;
+            b->shared->partitions[i].told = told;
+        }
+    }
+    pthread_mutex_unlock(&b->shared->lock);
+}
+
+void fake_control(struct fake_broker *b, int node)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    b->shared->controller = node;
+    pthread_mutex_unlock(&b->shared->lock);
+}
+
+void fake_hint(struct fake_broker *b, const char *endpoint)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    b->shared->no_hint = endpoint != NULL && endpoint[0] == '\0';
+    (void)snprintf(b->shared->hint, sizeof(b->shared->hint), "%s",
+                   endpoint != NULL ? endpoint : "");
+    pthread_mutex_unlock(&b->shared->lock);
+}
+
+void fake_lag(struct fake_broker *b, int64_t records)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    for (int i = 0; i < FAKE_PARTITIONS_MAX; i++) {
+        b->shared->partitions[i].lag = records;
+    }
+    pthread_mutex_unlock(&b->shared->lock);
+}
+
 /* ---- For the test's eyes. */
 
 const char *fake_broker_endpoint(const struct fake_broker *b)
@@ -393,66 +487,66 @@ const char *fake_broker_endpoint(const struct fake_broker *b)
 
 void fake_forget_producers(struct fake_broker *b)
 {
-    pthread_mutex_lock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
     for (int i = 0; i < FAKE_PARTITIONS_MAX; i++) {
-        b->partitions[i].producer_count = 0;
+        b->shared->partitions[i].producer_count = 0;
     }
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_unlock(&b->shared->lock);
 }
 
 void fake_drop_topic(struct fake_broker *b)
 {
-    pthread_mutex_lock(&b->lock);
-    b->dropped = true;
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
+    b->shared->dropped = true;
+    pthread_mutex_unlock(&b->shared->lock);
 }
 
 void fake_trim(struct fake_broker *b, int64_t records)
 {
-    pthread_mutex_lock(&b->lock);
-    for (int i = 0; i < b->partition_count; i++) {
-        b->partitions[i].start = records;
+    pthread_mutex_lock(&b->shared->lock);
+    for (int i = 0; i < b->shared->partition_count; i++) {
+        b->shared->partitions[i].start = records;
     }
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_unlock(&b->shared->lock);
 }
 
 int fake_requests(struct fake_broker *b, enum command command)
 {
-    pthread_mutex_lock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
     int requests = b->requests[command];
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_unlock(&b->shared->lock);
     return requests;
 }
 
 int fake_retries_that_differ(struct fake_broker *b)
 {
-    pthread_mutex_lock(&b->lock);
-    int differing = b->differing;
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
+    int differing = b->shared->differing;
+    pthread_mutex_unlock(&b->shared->lock);
     return differing;
 }
 
 int64_t fake_end(struct fake_broker *b, int partition)
 {
-    pthread_mutex_lock(&b->lock);
-    int64_t end = b->partitions[partition].end;
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
+    int64_t end = b->shared->partitions[partition].end;
+    pthread_mutex_unlock(&b->shared->lock);
     return end;
 }
 
 int64_t fake_committed(struct fake_broker *b, int partition)
 {
-    pthread_mutex_lock(&b->lock);
-    int64_t committed = b->partitions[partition].committed;
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
+    int64_t committed = b->shared->partitions[partition].committed;
+    pthread_mutex_unlock(&b->shared->lock);
     return committed;
 }
 
 static struct list *next_stored(struct fake_broker *b, struct list *n)
 {
-    pthread_mutex_lock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
     struct list *next = n->next;
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_unlock(&b->shared->lock);
     return next;
 }
 
@@ -460,7 +554,7 @@ void fake_each_record(struct fake_broker *b, int partition,
                       void (*visit)(const struct batch_record *record, int64_t offset, void *arg),
                       void *arg)
 {
-    struct list *log = &b->partitions[partition].log;
+    struct list *log = &b->shared->partitions[partition].log;
     /* Stored batches stay until the end, so the visitor runs without the lock (it may fail). */
     for (struct list *n = next_stored(b, log); n != log; n = next_stored(b, n)) {
         struct stored *s = list_entry(n, struct stored, node);
@@ -478,9 +572,9 @@ void fake_store(struct fake_broker *b, int partition, struct bytes batch)
 {
     struct batch_header h;
     batch_header_read(batch, &h);
-    pthread_mutex_lock(&b->lock);
-    (void)fake_store_batch(&b->partitions[partition], batch, h.count);
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_lock(&b->shared->lock);
+    (void)fake_store_batch(&b->shared->partitions[partition], batch, h.count);
+    pthread_mutex_unlock(&b->shared->lock);
     net_wake_signal(&b->wake);
 }
 

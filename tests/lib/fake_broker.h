@@ -15,6 +15,7 @@
 
 #define FAKE_TOPIC          "t"
 #define FAKE_PARTITIONS_MAX 16
+#define FAKE_NODES_MAX      4
 #define FAKE_GROUP          100u /* Of partition 0; the others follow. */
 
 enum fake_action {
@@ -33,16 +34,33 @@ struct fake_broker;
 
 struct fake_broker *fake_broker_start(int partitions, struct ferry_context *context,
                                       const char *endpoint);
+/* Another broker of the same cluster: the same logs, another endpoint, the next node number (the
+ * first is 0). Node 0 leads everything until told otherwise. Stop the first one last. */
+struct fake_broker *fake_broker_join(struct fake_broker *first);
 void fake_broker_stop(struct fake_broker **broker);
 const char *fake_broker_endpoint(const struct fake_broker *broker);
 /* The socket goes away (connections break) and comes back at the same place; the logs stay. */
 void fake_broker_kill(struct fake_broker *broker);
 void fake_broker_revive(struct fake_broker *broker);
 
+/* As by SIGSTOP: connections stay, nothing is read or said. */
+void fake_broker_freeze(struct fake_broker *broker, bool frozen);
+/* Who leads the partition (all: -1 for the partition), and whom METADATA names; a node of -1:
+ * nobody (METADATA then names node 0). */
+void fake_lead(struct fake_broker *any, int partition, int node, int told);
+void fake_control(struct fake_broker *any, int node); /* Who leads the metadata group. */
+/* What NOT_LEADER hints at: NULL: the leader, "": nobody, else that endpoint. */
+void fake_hint(struct fake_broker *any, const char *endpoint);
+/* So many records of every partition are not yet said to be committed. */
+void fake_lag(struct fake_broker *any, int64_t records);
+
 /* From the `skip`-th such request from now on, the next `count` get the action. Rules of one
  * command are used in the order they were given. */
 void fake_rule(struct fake_broker *broker, enum command command, int skip, int count,
                enum fake_action action, int value);
+/* What this broker answers to the command from now on: that body, whatever is asked. Several are
+ * given in turn, the last one for ever. */
+void fake_can(struct fake_broker *broker, enum command command, struct bytes body);
 void fake_rules_clear(struct fake_broker *broker);
 void fake_forget_producers(struct fake_broker *broker);
 void fake_drop_topic(struct fake_broker *broker); /* METADATA answers UNKNOWN_TOPIC. */

@@ -11,7 +11,8 @@
 #include "wire/frame.h"
 
 #define RULES_MAX     64
-#define COMMANDS_MAX  32
+#define COMMANDS_MAX  64
+#define CANS_MAX      16
 #define REMEMBERED    16 /* Batches of a producer. */
 #define PRODUCERS_MAX 64
 #define SEEN_MAX      65536
@@ -22,6 +23,11 @@ struct rule {
     int skip, count;
     enum fake_action action;
     int value;
+};
+
+struct can {
+    uint16_t command;
+    struct buf body;
 };
 
 struct stored {
@@ -45,6 +51,9 @@ struct producer_memory {
 };
 
 struct fake_partition {
+    int leader;  /* A node; -1: none. */
+    int told;    /* Whom METADATA names. */
+    int64_t lag; /* So much less is said to be committed. */
     struct list log;
     int64_t start, end;
     struct producer_memory producers[PRODUCERS_MAX];
@@ -72,9 +81,29 @@ struct seen {
     uint32_t epoch;
 };
 
-struct fake_broker {
-    pthread_t thread;
+/* What the brokers of one cluster have in common: the logs, and who leads. */
+struct fake_shared {
     pthread_mutex_t lock;
+    int nodes;
+    struct fake_broker *brokers[FAKE_NODES_MAX];
+    int partition_count;
+    bool dropped;
+    struct fake_partition partitions[FAKE_PARTITIONS_MAX];
+    int controller;                    /* A node; -1: none. */
+    char hint[ENDPOINT_MAX_BYTES + 1]; /* With NOT_LEADER; "": the leader's. */
+    bool no_hint;
+    uint64_t next_producer;
+    uint64_t elected_epoch;
+    struct buf checkpoint;
+    struct seen *seen;
+    size_t seen_count;
+    int differing;
+};
+
+struct fake_broker {
+    struct fake_shared *shared;
+    int node; /* From 0. */
+    pthread_t thread;
     pthread_cond_t changed;
     struct net_wake wake;
     struct ferry_context *context;
@@ -82,19 +111,13 @@ struct fake_broker {
     struct net_server *server;
     char endpoint[ENDPOINT_MAX_BYTES + 1];
     bool stopping, want_down, is_down;
-    int partition_count;
-    bool dropped;
-    struct fake_partition partitions[FAKE_PARTITIONS_MAX];
+    bool frozen; /* Takes and says nothing, though it is there. */
     struct rule rules[RULES_MAX];
     size_t rule_count;
+    struct can cans[CANS_MAX];
+    size_t can_count;
     int requests[COMMANDS_MAX];
-    uint64_t next_producer;
-    uint64_t elected_epoch;
-    struct buf checkpoint;
     struct list pending;
-    struct seen *seen;
-    size_t seen_count;
-    int differing;
     struct prng prng;
 };
 
@@ -104,6 +127,10 @@ void fake_begin(struct buf *frame, const struct frame *f, enum ferry_err err);
 void fake_refuse(struct buf *frame, const struct frame *f, enum ferry_err err, const char *why);
 bool fake_try_fetch(struct fake_broker *b, struct buf *frame, const struct frame *f,
                     const struct fetch_request *request, bool anyway);
+/* Writes the answer that the test has given. */
+bool fake_opens_can(struct fake_broker *b, struct buf *frame, const struct frame *f);
+/* Writes NOT_LEADER when this broker is not the one to ask. */
+bool fake_sends_on(struct fake_broker *b, struct buf *frame, const struct frame *f);
 void fake_answer(struct fake_broker *b, struct buf *frame, const struct frame *f);
 
 #endif

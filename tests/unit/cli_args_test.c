@@ -51,8 +51,7 @@ static void every_command_of_the_table_is_reachable(void **state)
         int argc = 1;
         snprintf(words, sizeof(words), "%s", command_spec_of(id)->name);
         argv[argc++] = words;
-        char *blank = strchr(words, ' ');
-        if (blank != NULL) {
+        for (char *blank = strchr(words, ' '); blank != NULL; blank = strchr(blank + 1, ' ')) {
             *blank = '\0';
             argv[argc++] = blank + 1;
         }

@@ -58,24 +58,66 @@ static void fill_value(struct prng *prng, const struct layout_row *row, uint8_t 
     }
 }
 
-static void fill_array(struct prng *prng, const struct layout_row *row, uint8_t *v, uint32_t count)
+static bool is_array(const struct layout_row *row)
 {
+    return row->kind == LAYOUT_TEXTS || row->kind == LAYOUT_U32S || row->kind == LAYOUT_LIST;
+}
+
+/* Both ends of the range, and something between. */
+static uint32_t random_count(struct prng *prng, const struct layout_row *row)
+{
+    if (!is_array(row)) {
+        return 0;
+    }
+    const uint64_t counts[] = {0, 1, row->count_max, prng_below(prng, row->count_max)};
+    return (uint32_t)counts[prng_below(prng, 4)];
+}
+
+/* Everything but LIST. */
+static void fill_plain(struct prng *prng, const struct layout_row *row, uint8_t *v, uint32_t count)
+{
+    if (row->kind == LAYOUT_TEXTS) {
+        put_le32(v + row->count_offset, count);
+        for (uint32_t i = 0; i < count; i++) {
+            fill_value(prng, row, v + row->offset + i * sizeof(struct bytes));
+        }
+    } else if (row->kind == LAYOUT_U32S) {
+        put_le32(v + row->count_offset, count);
+        for (uint32_t i = 0; i < count; i++) {
+            put_le32(v + row->offset + i * sizeof(uint32_t), (uint32_t)random_number(prng));
+        }
+    } else {
+        fill_value(prng, row, v + row->offset);
+    }
+}
+
+static void fill_inner_list(struct prng *prng, const struct layout_row *row, uint8_t *v)
+{
+    uint32_t count = random_count(prng, row);
     put_le32(v + row->count_offset, count);
     for (uint32_t i = 0; i < count; i++) {
-        if (row->kind == LAYOUT_TEXTS) {
-            fill_value(prng, row, v + row->offset + i * sizeof(struct bytes));
-            continue;
-        }
         for (uint32_t k = 0; k < row->item->count; k++) {
             const struct layout_row *inner = &row->item->rows[k];
-            fill_value(prng, inner, v + row->offset + i * row->item->bytes + inner->offset);
+            fill_plain(prng, inner, v + row->offset + i * row->item->bytes,
+                       random_count(prng, inner));
         }
     }
 }
 
-static bool is_array(const struct layout_row *row)
+static void fill_list(struct prng *prng, const struct layout_row *row, uint8_t *v, uint32_t count)
 {
-    return row->kind == LAYOUT_TEXTS || row->kind == LAYOUT_LIST;
+    put_le32(v + row->count_offset, count);
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t *element = v + row->offset + i * row->item->bytes;
+        for (uint32_t k = 0; k < row->item->count; k++) {
+            const struct layout_row *inner = &row->item->rows[k];
+            if (inner->kind == LAYOUT_LIST) {
+                fill_inner_list(prng, inner, element);
+            } else {
+                fill_plain(prng, inner, element, random_count(prng, inner));
+            }
+        }
+    }
 }
 
 /* A partition's place among the endpoints must exist. */
@@ -94,11 +136,10 @@ static void fill(struct prng *prng, const struct layout *layout, uint8_t *v)
 {
     for (uint32_t i = 0; i < layout->count; i++) {
         const struct layout_row *row = &layout->rows[i];
-        if (is_array(row)) {
-            const uint64_t counts[] = {0, 1, row->count_max, prng_below(prng, row->count_max)};
-            fill_array(prng, row, v, (uint32_t)counts[prng_below(prng, 4)]);
+        if (row->kind == LAYOUT_LIST) {
+            fill_list(prng, row, v, random_count(prng, row));
         } else {
-            fill_value(prng, row, v + row->offset);
+            fill_plain(prng, row, v, random_count(prng, row));
         }
     }
     mend(layout, v);
@@ -256,8 +297,10 @@ static void check_maxima(const struct layout *layout, struct prng *prng, uint8_t
         struct layout alone = {.rows = &row, .count = 1};
         struct bytes run = bytes_of(filling, row.max);
         struct buf b;
-        if (is_array(&row)) {
-            fill_array(prng, &row, v, 2);
+        if (row.kind == LAYOUT_LIST) {
+            fill_list(prng, &row, v, 2);
+        } else if (is_array(&row)) {
+            fill_plain(prng, &row, v, 2);
         } else if (row.kind == LAYOUT_TEXT || row.kind == LAYOUT_BLOB) {
             memcpy(v + row.offset, &run, sizeof(run));
         } else {
@@ -317,6 +360,59 @@ static void an_error_is_read_as_a_refusal_without_a_cursor(void **state)
     buf_fini(&b);
 }
 
+/* What a broker of one node sends: partitions without their replicas. */
+static void metadata_of_an_older_broker_has_no_replicas(void **state)
+{
+    (void)state;
+    struct metadata_reply *reply = mem_zalloc(1, sizeof(*reply));
+    struct buf b;
+    assert_non_null(reply);
+    reply->partitions[0].replica_count = 7;
+    buf_init(&b, LIMIT);
+    pack_array(&b, 8);
+    pack_id(&b, &reply->cluster_id);
+    pack_array(&b, 1);
+    pack_array(&b, 3);
+    pack_uint(&b, 1);
+    pack_uint(&b, 0);
+    pack_str(&b, bytes_of_string("tcp://127.0.0.1:7400"));
+    pack_id(&b, &reply->topic_id);
+    for (int i = 0; i < 4; i++) {
+        pack_uint(&b, 1);
+    }
+    pack_array(&b, 1);
+    pack_array(&b, 2);
+    pack_uint(&b, 17);
+    pack_uint(&b, 0);
+    assert_int_equal(metadata_reply_decode(buf_bytes(&b), reply), FERRY_OK);
+    assert_int_equal(reply->partitions[0].group, 17);
+    assert_int_equal(reply->partitions[0].replica_count, 0);
+    buf_fini(&b);
+    mem_free(reply);
+}
+
+/* More members than two sets can have, in one of many groups. */
+static void a_list_in_a_list_is_bounded_too(void **state)
+{
+    (void)state;
+    struct group_list_reply *reply = mem_zalloc(1, sizeof(*reply));
+    struct buf b;
+    assert_non_null(reply);
+    reply->count = 2;
+    reply->items[1].member_count = GROUP_MEMBERS_MAX;
+    buf_init(&b, LIMIT);
+    group_list_reply_encode(&b, reply);
+    assert_int_equal(group_list_reply_decode(buf_bytes(&b), reply), FERRY_OK);
+    assert_int_equal(reply->items[1].member_count, GROUP_MEMBERS_MAX);
+    size_t members = 1 + GROUP_MEMBERS_MAX * 7; /* Each 7 bytes: six zeroes or falses. */
+    assert_int_equal(b.data[b.size - members], 0x90 + GROUP_MEMBERS_MAX);
+    b.data[b.size - members] = 0x9f;
+    buf_append(&b, b.data + b.size - 7, 7);
+    assert_int_equal(group_list_reply_decode(buf_bytes(&b), reply), FERRY_ERR_BAD_FRAME);
+    buf_fini(&b);
+    mem_free(reply);
+}
+
 /* A client would look there for the leader. */
 static void a_partition_at_an_endpoint_that_is_not_there_is_refused(void **state)
 {
@@ -354,7 +450,8 @@ static void every_command_has_its_name(void **state)
     assert_string_equal(command_name(COMMAND_PRODUCE), "PRODUCE");
     assert_string_equal(command_name(21), "BROKER_STATUS");
     assert_string_equal(command_name(0), "?");
-    assert_string_equal(command_name(22), "?");
+    assert_string_equal(command_name(34), "WORKER_ID");
+    assert_string_equal(command_name(35), "?");
 }
 
 static void names_are_1_to_200_of_the_letters_allowed(void **state)
@@ -390,6 +487,8 @@ int main(void)
         cmocka_unit_test(more_than_the_maximum_is_refused),
         cmocka_unit_test(a_refusal_is_read_as_an_error_too),
         cmocka_unit_test(an_error_is_read_as_a_refusal_without_a_cursor),
+        cmocka_unit_test(metadata_of_an_older_broker_has_no_replicas),
+        cmocka_unit_test(a_list_in_a_list_is_bounded_too),
         cmocka_unit_test(a_partition_at_an_endpoint_that_is_not_there_is_refused),
         cmocka_unit_test(the_empty_body_is_an_empty_array),
         cmocka_unit_test(every_command_has_its_name),

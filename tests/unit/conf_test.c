@@ -16,7 +16,7 @@
 #include "server/options.h"
 
 #define LINE_MAX_BYTES      1024
-#define NAME_MAX_BYTES      128
+#define OPTION_NAME_BYTES      128
 #define OPTIONS_MAX         128
 #define PARAGRAPH_MIN_CHARS 32 /* Less is a label, not a paragraph. */
 
@@ -54,9 +54,9 @@ static FILE *open_shown(const struct shown *s, char *path, size_t bytes)
 
 /* One line of the file, as this test sees it. */
 struct reading {
-    char section[NAME_MAX_BYTES];
+    char section[OPTION_NAME_BYTES];
     size_t paragraph_chars; /* Of the comment directly above. */
-    char name[LINE_MAX_BYTES + NAME_MAX_BYTES];
+    char name[LINE_MAX_BYTES + OPTION_NAME_BYTES];
     char value[LINE_MAX_BYTES];
 };
 

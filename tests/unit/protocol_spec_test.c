@@ -30,19 +30,46 @@ static void type_line(struct buf *out, const struct layout_row *row)
     case LAYOUT_TEXTS:
         buf_printf(out, "array(%" PRIu32 ") of str(%" PRIu32 ")", row->count_max, row->max);
         break;
-    case LAYOUT_LIST:
-        buf_printf(out, "array(%" PRIu32 ") of [", row->count_max);
-        for (uint32_t i = 0; i < row->item->count; i++) {
-            const struct layout_row *inner = &row->item->rows[i]; /* Holds no list: ends here. */
-            buf_printf(out, "%s%s ", i > 0 ? ", " : "", inner->name);
-            must(inner->kind < LAYOUT_TEXTS);
-            type_line(out, inner);
-        }
-        buf_printf(out, "]");
+    case LAYOUT_U32S:
+        buf_printf(out, "array(%" PRIu32 ") of u32", row->count_max);
         break;
     default:
+        must(row->kind < LAYOUT_TEXT);
         buf_printf(out, "%s", names[row->kind]);
     }
+}
+
+/* "from" of "move.from". */
+static void name_line(struct buf *out, const struct layout_row *row, uint32_t place)
+{
+    const char *dot = strrchr(row->name, '.');
+    buf_printf(out, "%s%s%s ", place > 0 ? ", " : "", dot == NULL ? row->name : dot + 1,
+               row->added ? "?" : "");
+}
+
+static void inner_list_line(struct buf *out, const struct layout_row *row)
+{
+    buf_printf(out, "array(%" PRIu32 ") of [", row->count_max);
+    for (uint32_t i = 0; i < row->item->count; i++) {
+        name_line(out, &row->item->rows[i], i);
+        type_line(out, &row->item->rows[i]);
+    }
+    buf_printf(out, "]");
+}
+
+static void list_line(struct buf *out, const struct layout_row *row)
+{
+    buf_printf(out, "array(%" PRIu32 ") of [", row->count_max);
+    for (uint32_t i = 0; i < row->item->count; i++) {
+        const struct layout_row *inner = &row->item->rows[i];
+        name_line(out, inner, i);
+        if (inner->kind == LAYOUT_LIST) {
+            inner_list_line(out, inner);
+        } else {
+            type_line(out, inner);
+        }
+    }
+    buf_printf(out, "]");
 }
 
 static void layout_line(struct buf *out, const struct layout *layout)
@@ -50,10 +77,12 @@ static void layout_line(struct buf *out, const struct layout *layout)
     buf_printf(out, "%s = [", layout->name);
     for (uint32_t i = 0; i < layout->count; i++) {
         const struct layout_row *row = &layout->rows[i];
-        const char *dot = strrchr(row->name, '.');
-        buf_printf(out, "%s%s%s ", i > 0 ? ", " : "", dot == NULL ? row->name : dot + 1,
-                   row->added ? "?" : "");
-        type_line(out, row);
+        name_line(out, row, i);
+        if (row->kind == LAYOUT_LIST) {
+            list_line(out, row);
+        } else {
+            type_line(out, row);
+        }
     }
     buf_printf(out, "]\n");
 }

@@ -74,7 +74,8 @@ static void json_value(struct buf *out, const struct layout_row *row, const uint
     }
 }
 
-static void json_list(struct buf *out, const struct layout_row *row, const uint8_t *v)
+/* Texts and numbers. */
+static void json_array(struct buf *out, const struct layout_row *row, const uint8_t *v)
 {
     uint32_t count = get_le32(v + row->count_offset);
     buf_printf(out, "\"%s\": [", row->name);
@@ -83,13 +84,52 @@ static void json_list(struct buf *out, const struct layout_row *row, const uint8
         if (row->kind == LAYOUT_TEXTS) {
             const struct bytes *texts = (const void *)(v + row->offset);
             json_text(out, texts[i]);
-            continue;
+        } else {
+            buf_printf(out, "%" PRIu32, get_le32(v + row->offset + i * 4));
         }
-        buf_printf(out, "{");
+    }
+    buf_printf(out, "]");
+}
+
+static void json_plain(struct buf *out, const struct layout_row *row, const uint8_t *v)
+{
+    if (row->kind == LAYOUT_TEXTS || row->kind == LAYOUT_U32S) {
+        json_array(out, row, v);
+    } else {
+        json_value(out, row, v + row->offset);
+    }
+}
+
+static void json_inner_list(struct buf *out, const struct layout_row *row, const uint8_t *v)
+{
+    uint32_t count = get_le32(v + row->count_offset);
+    buf_printf(out, "\"%s\": [", row->name);
+    for (uint32_t i = 0; i < count; i++) {
+        buf_printf(out, "%s{", i > 0 ? ", " : "");
+        for (uint32_t k = 0; k < row->item->count; k++) {
+            buf_printf(out, "%s", k > 0 ? ", " : "");
+            json_plain(out, &row->item->rows[k], v + row->offset + i * row->item->bytes);
+        }
+        buf_printf(out, "}");
+    }
+    buf_printf(out, "]");
+}
+
+static void json_list(struct buf *out, const struct layout_row *row, const uint8_t *v)
+{
+    uint32_t count = get_le32(v + row->count_offset);
+    buf_printf(out, "\"%s\": [", row->name);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t *element = v + row->offset + i * row->item->bytes;
+        buf_printf(out, "%s{", i > 0 ? ", " : "");
         for (uint32_t k = 0; k < row->item->count; k++) {
             const struct layout_row *inner = &row->item->rows[k];
             buf_printf(out, "%s", k > 0 ? ", " : "");
-            json_value(out, inner, v + row->offset + i * row->item->bytes + inner->offset);
+            if (inner->kind == LAYOUT_LIST) {
+                json_inner_list(out, inner, element);
+            } else {
+                json_plain(out, inner, element);
+            }
         }
         buf_printf(out, "}");
     }
@@ -112,10 +152,10 @@ static void json_fields(struct buf *out, enum command_struct which, struct bytes
     for (uint32_t i = 0; i < layout->count; i++) {
         const struct layout_row *row = &layout->rows[i];
         buf_printf(out, "       ");
-        if (row->kind == LAYOUT_TEXTS || row->kind == LAYOUT_LIST) {
+        if (row->kind == LAYOUT_LIST) {
             json_list(out, row, v);
         } else {
-            json_value(out, row, v + row->offset);
+            json_plain(out, row, v);
         }
         buf_printf(out, "%s\n", i + 1 < layout->count ? "," : "");
     }

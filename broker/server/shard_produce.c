@@ -1,0 +1,254 @@
+/* What changes a partition: produce, append_cas, subscriptions; and their answers. */
+#include "server/shard_internal.h"
+
+/* The partition, when it is led here. */
+static enum ferry_err find_leader(struct shard *s, uint64_t group, struct seat **seat)
+{
+    enum ferry_err err = shard_find_partition(s, group, seat);
+    return err == FERRY_OK ? shard_check_leads(s, *seat) : err;
+}
+
+/* ---- Produce ---- */
+
+static void finish_produce(struct shard *s, struct request *r)
+{
+    struct partition_ticket *t = &r->ticket;
+    struct produce_reply reply = {.base_offset = t->base_offset,
+                                  .duplicate = t->duplicate,
+                                  .duplicate_count = t->duplicate_count};
+    struct buf b;
+    s->counters.duplicates += t->duplicate_count + (t->duplicate ? 1 : 0);
+    shard_begin_reply(r, &b, FERRY_OK);
+    produce_reply_encode(&b, &reply);
+    if (t->duplicate_count > 0) {
+        frame_begin_attachment(&b);
+        buf_append_bytes(&b, buf_bytes(&t->duplicates));
+    }
+    shard_send_reply(s, r, &b);
+}
+
+static enum ferry_err check_room(struct shard *s, size_t bytes, struct err_text *e)
+{
+    if (store_has_room(s->store, s->received_bytes + bytes)) {
+        return FERRY_OK;
+    }
+    return err_set(e, FERRY_ERR_STORAGE_FULL,
+                   "%s has no room for %zu bytes more: free space or lower retention",
+                   s->config.options->data, bytes);
+}
+
+static void handle_produce(struct shard *s, struct request *r, const struct frame *f)
+{
+    struct produce_request q;
+    struct seat *seat = NULL;
+    struct err_text e = {{0}};
+    enum ferry_err err = produce_request_decode(f->body, &q);
+    if (err == FERRY_OK) {
+        err = find_leader(s, q.group, &seat);
+    }
+    if (err == FERRY_OK) {
+        err = check_room(s, f->attachment.size, &e);
+    }
+    if (err == FERRY_OK) {
+        err = shard_view(s);
+    }
+    if (err == FERRY_OK) {
+        err =
+            partition_produce(seat->partition, f->attachment, s->now_ms, s->now_us, &r->ticket, &e);
+        shard_touch(s, seat);
+    }
+    if (err != FERRY_OK) {
+        shard_reply_seat_error(s, r, seat, err, e.text);
+        return;
+    }
+    s->counters.batches_in++;
+    s->counters.bytes_in += f->attachment.size;
+    if (r->ticket.base.index == 0) {
+        finish_produce(s, r);
+    }
+}
+
+/* ---- append_cas ---- */
+
+static void finish_append_cas(struct shard *s, struct request *r)
+{
+    struct append_cas_reply reply = {.version = r->ticket.version,
+                                     .base_offset = r->ticket.base_offset};
+    struct buf b;
+    shard_begin_reply(r, &b, FERRY_OK);
+    append_cas_reply_encode(&b, &reply);
+    shard_send_reply(s, r, &b);
+}
+
+static void refuse_append_cas(struct shard *s, struct request *r, enum ferry_err err,
+                              struct append_cas_refusal *refusal, const char *detail)
+{
+    struct buf b;
+    s->counters.errors++;
+    refusal->error = (struct error_reply){.detail = bytes_of_string(detail),
+                                          .retry_after_ms = shard_retry_after(err)};
+    shard_begin_reply(r, &b, err);
+    append_cas_refusal_encode(&b, refusal);
+    shard_send_reply(s, r, &b);
+}
+
+static void handle_append_cas(struct shard *s, struct request *r, const struct frame *f)
+{
+    struct append_cas_request q;
+    struct append_cas_refusal refusal = {.refused_index = -1};
+    struct seat *seat = NULL;
+    struct err_text e = {{0}};
+    enum ferry_err err = append_cas_request_decode(f->body, &q);
+    if (err == FERRY_OK) {
+        err = find_leader(s, q.group, &seat);
+    }
+    if (err == FERRY_OK) {
+        err = check_room(s, f->attachment.size, &e);
+    }
+    if (err == FERRY_OK) {
+        struct append_cas c = {.source = q.source,
+                               .lane = q.lane,
+                               .epoch = q.epoch,
+                               .expect_version = q.expect_version,
+                               .cursor = q.cursor,
+                               .batch = f->attachment};
+        err = partition_append_cas(seat->partition, &c, s->now_ms, s->now_us, &r->ticket, &refusal,
+                                   &e);
+        shard_touch(s, seat);
+    }
+    if (err != FERRY_OK) {
+        char hint[ENDPOINT_MAX_BYTES + 1] = "";
+        bool elsewhere = err == FERRY_ERR_NOT_LEADER && seat != NULL;
+        refuse_append_cas(s, r, err, &refusal,
+                          elsewhere ? shard_leader_hint(s, seat, hint) : e.text);
+        return;
+    }
+    s->counters.batches_in++;
+    s->counters.bytes_in += f->attachment.size;
+}
+
+/* ---- Subscriptions ---- */
+
+static void finish_subscription(struct shard *s, struct request *r)
+{
+    struct buf b;
+    shard_begin_reply(r, &b, FERRY_OK);
+    if (r->command == COMMAND_SUBSCRIPTION_CREATE) {
+        struct subscription_create_reply reply = {.position = r->ticket.position};
+        subscription_create_reply_encode(&b, &reply);
+    } else if (r->command == COMMAND_SUBSCRIPTION_COMMIT) {
+        struct subscription_commit_reply reply = {.position = r->ticket.position};
+        subscription_commit_reply_encode(&b, &reply);
+    } else {
+        empty_encode(&b);
+    }
+    shard_send_reply(s, r, &b);
+}
+
+static void settle_subscription(struct shard *s, struct request *r, struct seat *seat,
+                                enum ferry_err err)
+{
+    if (seat != NULL && err == FERRY_OK) {
+        shard_touch(s, seat);
+    }
+    if (err != FERRY_OK) {
+        shard_reply_seat_error(s, r, seat, err, "");
+    } else if (r->ticket.base.index == 0) {
+        finish_subscription(s, r);
+    }
+}
+
+static void handle_subscription_create(struct shard *s, struct request *r, const struct frame *f)
+{
+    struct subscription_create_request q;
+    struct seat *seat = NULL;
+    enum ferry_err err = subscription_create_request_decode(f->body, &q);
+    if (err == FERRY_OK) {
+        err = find_leader(s, q.group, &seat);
+    }
+    if (err == FERRY_OK) {
+        err = partition_subscription_create(seat->partition, q.name, q.mode, q.from, s->now_ms,
+                                            s->now_us, &r->ticket);
+    }
+    settle_subscription(s, r, seat, err);
+}
+
+static void handle_subscription_delete(struct shard *s, struct request *r, const struct frame *f)
+{
+    struct subscription_delete_request q;
+    struct seat *seat = NULL;
+    enum ferry_err err = subscription_delete_request_decode(f->body, &q);
+    if (err == FERRY_OK) {
+        err = find_leader(s, q.group, &seat);
+    }
+    if (err == FERRY_OK) {
+        err = partition_subscription_delete(seat->partition, q.name, s->now_ms, s->now_us,
+                                            &r->ticket);
+    }
+    settle_subscription(s, r, seat, err);
+}
+
+static void handle_subscription_commit(struct shard *s, struct request *r, const struct frame *f)
+{
+    struct subscription_commit_request q;
+    struct seat *seat = NULL;
+    enum ferry_err err = subscription_commit_request_decode(f->body, &q);
+    if (err == FERRY_OK) {
+        err = find_leader(s, q.group, &seat);
+    }
+    if (err == FERRY_OK) {
+        err = partition_subscription_commit(seat->partition, q.name, q.position, s->now_ms,
+                                            s->now_us, &r->ticket);
+    }
+    settle_subscription(s, r, seat, err);
+}
+
+request_handler *shard_find_produce_handler(uint16_t command)
+{
+    switch (command) {
+    case COMMAND_PRODUCE:
+        return handle_produce;
+    case COMMAND_APPEND_CAS:
+        return handle_append_cas;
+    case COMMAND_SUBSCRIPTION_CREATE:
+        return handle_subscription_create;
+    case COMMAND_SUBSCRIPTION_DELETE:
+        return handle_subscription_delete;
+    case COMMAND_SUBSCRIPTION_COMMIT:
+        return handle_subscription_commit;
+    default:
+        return NULL;
+    }
+}
+
+/* ---- Answers of a partition ---- */
+
+/* The outcome is not known: asked again with the same sequence, it is recognised. The detail is for
+ * programs: where to ask. */
+static void answer_lost(struct shard *s, struct seat *seat, struct request *r, enum ferry_err err)
+{
+    if (r->command == COMMAND_APPEND_CAS) {
+        char hint[ENDPOINT_MAX_BYTES + 1] = "";
+        struct append_cas_refusal refusal = {.refused_index = -1};
+        refuse_append_cas(s, r, err, &refusal,
+                          err == FERRY_ERR_NOT_LEADER ? shard_leader_hint(s, seat, hint) : "");
+    } else {
+        shard_reply_seat_error(s, r, seat, err, "");
+    }
+}
+
+void shard_answer_partition(struct shard *s, struct seat *seat)
+{
+    for (struct partition_ticket *t; (t = partition_next_done(seat->partition)) != NULL;) {
+        struct request *r = list_entry(t, struct request, ticket);
+        if (t->base.err != FERRY_OK) {
+            answer_lost(s, seat, r, t->base.err);
+        } else if (r->command == COMMAND_PRODUCE) {
+            finish_produce(s, r);
+        } else if (r->command == COMMAND_APPEND_CAS) {
+            finish_append_cas(s, r);
+        } else {
+            finish_subscription(s, r);
+        }
+    }
+}
