@@ -406,6 +406,32 @@ int cluster_leader(const struct cluster *c)
     return leader;
 }
 
+/* For the person who reads a failure. */
+static void show_nodes(const struct cluster *c)
+{
+    for (int i = 0; i < c->count; i++) {
+        if (c->nodes[i].store == NULL) {
+            continue;
+        }
+        const struct replica *r = cluster_replica(c, i);
+        const struct raft_members *m = replica_members(r);
+        print_message("node %d: state %d term %llu applied %llu commit %llu last %llu leader %llx: "
+                      "%s; voters",
+                      i, (int)replica_state(r), (unsigned long long)replica_term(r),
+                      (unsigned long long)replica_applied(r), (unsigned long long)replica_commit(r),
+                      (unsigned long long)replica_last_index(r),
+                      (unsigned long long)replica_leader(r), ferry_err_name(replica_failure(r)));
+        for (uint32_t k = 0; k < m->voter_count; k++) {
+            print_message(" %llx", (unsigned long long)m->voters[k]);
+        }
+        print_message(" old");
+        for (uint32_t k = 0; k < m->old_voter_count; k++) {
+            print_message(" %llx", (unsigned long long)m->old_voters[k]);
+        }
+        print_message("\n");
+    }
+}
+
 int cluster_wait_leader(struct cluster *c)
 {
     for (int i = 0; i < 1000 && cluster_leader(c) < 0; i++) {
@@ -413,6 +439,7 @@ int cluster_wait_leader(struct cluster *c)
     }
     int leader = cluster_leader(c);
     if (leader < 0) {
+        show_nodes(c);
         fail_msg("seed %llu: nobody leads", (unsigned long long)c->seed);
     }
     return leader;
@@ -450,16 +477,7 @@ void cluster_settle(struct cluster *c)
             }
         }
     }
-    for (int i = 0; i < c->count; i++) {
-        if (c->nodes[i].store != NULL) {
-            const struct replica *r = cluster_replica(c, i);
-            print_message(
-                "node %d: state %d term %llu applied %llu commit %llu last %llu: %s\n", i,
-                (int)replica_state(r), (unsigned long long)replica_term(r),
-                (unsigned long long)replica_applied(r), (unsigned long long)replica_commit(r),
-                (unsigned long long)replica_last_index(r), ferry_err_name(replica_failure(r)));
-        }
-    }
+    show_nodes(c);
     fail_msg("seed %llu: the replicas do not become the same", (unsigned long long)c->seed);
 }
 

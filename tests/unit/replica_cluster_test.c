@@ -228,10 +228,14 @@ static void members_are_exchanged_while_batches_come_in(void **state)
     learning.learner_count = 2;
     learning.learners[0] = c->nodes[3].self;
     learning.learners[1] = c->nodes[4].self;
+    struct raft_members last = cluster_members(c, (int[]){2, 3, 4}, 3);
+    int leader = cluster_wait_leader(c);
+    /* A voter to be learns first. */
+    assert_int_equal(replica_configure(cluster_replica(c, leader), &last, c->now_us),
+                     FERRY_ERR_NOT_READY);
     configure(c, &learning);
     wait_members(c, &learning);
     produce_many(c, 21, 20, 0);
-    struct raft_members last = cluster_members(c, (int[]){2, 3, 4}, 3);
     configure(c, &last);
     produce_many(c, 41, 20, 0);
     wait_members(c, &last);
@@ -556,6 +560,95 @@ static void replicas_keep_the_same_rows_when_much_is_dropped(void **state)
     }
 }
 
+/* Asks for three voters of the five nodes, and perhaps a learner, whatever was before. Those who
+ * have not caught up must learn first. */
+static void random_members(struct ops *o)
+{
+    struct cluster *c = o->c;
+    int leader = cluster_leader(c), skip = (int)draw(o, 5), also = (int)draw(o, 5), voters[3];
+    uint32_t count = 0;
+    for (int i = 0; i < 5 && count < 3; i++) {
+        if (i != skip && i != also) {
+            voters[count++] = i;
+        }
+    }
+    if (leader < 0) {
+        return;
+    }
+    struct raft_members m = cluster_members(c, voters, count);
+    struct raft_members now = *replica_members(cluster_replica(c, leader));
+    if (!raft_members_has_voter(&m, c->nodes[skip].self) && draw(o, 2) == 0) {
+        m.learners[m.learner_count++] = c->nodes[skip].self;
+    }
+    if (replica_configure(cluster_replica(c, leader), &m, c->now_us) == FERRY_OK ||
+        now.old_voter_count > 0) {
+        return;
+    }
+    now.learner_count = 0;
+    for (int i = 0; i < 5; i++) {
+        if (!raft_members_has_voter(&now, c->nodes[i].self)) {
+            now.learners[now.learner_count++] = c->nodes[i].self;
+        }
+    }
+    (void)!replica_configure(cluster_replica(c, leader), &now, c->now_us);
+}
+
+/* The others are not told of what goes on any more. */
+static void leave_only_members(struct cluster *c)
+{
+    cluster_run_ms(c, 3000);
+    struct raft_members m = *replica_members(cluster_replica(c, cluster_wait_leader(c)));
+    for (int i = 0; i < c->count; i++) {
+        if (!raft_members_has(&m, c->nodes[i].self)) {
+            cluster_crash(c, i);
+        }
+    }
+}
+
+static void run_members(uint64_t seed)
+{
+    struct topic_settings drop = {
+        .retention_ms = -1, .retention_bytes = 30000, .dedupe_window_ms = 1500};
+    struct topic_settings calm = {
+        .retention_ms = -1, .retention_bytes = -1, .dedupe_window_ms = INT32_MAX};
+    struct cluster *c = cluster_new(5, seed);
+    struct ops o = {.c = c, .content = 1};
+    prng_init(&o.prng, seed);
+    struct raft_members first = cluster_members(c, (int[]){0, 1, 2}, 3);
+    for (int i = 0; i < 5; i++) {
+        c->nodes[i].initial = i < 3 ? first : (struct raft_members){0};
+        c->settings = drop;
+        cluster_start(c, i);
+    }
+    for (int round = 0; round < 3; round++) {
+        for (int step = 0; step < 300; step++) {
+            random_step(&o);
+            if (draw(&o, 15) == 0) {
+                random_members(&o);
+            }
+        }
+        heal(c);
+        leave_only_members(c);
+        set_topic(c, calm);
+        cluster_settle(c);
+        cluster_compare(c);
+        heal(c);
+        set_topic(c, drop);
+    }
+    print_message("seed %llu: %llu frames\n", (unsigned long long)seed,
+                  (unsigned long long)c->frames);
+    cluster_free(c);
+}
+
+/* Voters and learners come and go while everything else goes wrong, too. */
+static void replicas_keep_the_same_rows_while_members_change(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 300; seed < 304; seed++) {
+        run_members(seed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -572,6 +665,7 @@ int main(void)
         cmocka_unit_test(a_failed_commit_is_no_groups_success),
         cmocka_unit_test(replicas_keep_the_same_rows_whatever_happens),
         cmocka_unit_test(replicas_keep_the_same_rows_when_much_is_dropped),
+        cmocka_unit_test(replicas_keep_the_same_rows_while_members_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

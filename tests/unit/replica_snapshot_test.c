@@ -28,14 +28,32 @@ static struct cluster *trimming(uint64_t seed)
     return c;
 }
 
+/* A subscription and how far it is: a small table that points into the others. */
+static void commit_subscription(struct cluster *c, bool create)
+{
+    struct bytes name = bytes_of_string("readers");
+    int leader = cluster_wait_leader(c);
+    struct partition *p = c->nodes[leader].p;
+    struct partition_ticket *t = cluster_ticket(c, leader);
+    enum ferry_err err =
+        create ? partition_subscription_create(p, name, SUBSCRIPTION_STREAM, FERRY_FROM_START,
+                                               c->now_ms, c->now_us, t)
+               : partition_subscription_commit(p, name, partition_end_offset(p), c->now_ms,
+                                               c->now_us, t);
+    assert_int_equal(err, FERRY_OK);
+    cluster_run_ms(c, 500);
+}
+
 /* Any follower, down since before the first batch that is still there. */
 static int leave_one_behind(struct cluster *c)
 {
     int leader = cluster_wait_leader(c);
     int away = (leader + 1) % 3;
+    commit_subscription(c, true);
     cluster_crash(c, away);
     for (uint64_t round = 0; round < 5; round++) {
         produce_many(c, 1 + round * 40, 40, 1000);
+        commit_subscription(c, false);
         cluster_run_ms(c, 1500); /* Retention looks once a second. */
     }
     leader = cluster_wait_leader(c);
@@ -126,6 +144,7 @@ static void a_new_member_with_an_empty_folder_is_filled(void **state)
     wait_for_state(c, away, REPLICA_INSTALLING);
     wait_for_state(c, away, REPLICA_FOLLOWING);
     struct raft_members wanted = cluster_members(c, (int[]){0, 1, 2}, 3);
+    cluster_run_ms(c, 1000);
     leader = cluster_wait_leader(c);
     assert_int_equal(replica_configure(cluster_replica(c, leader), &wanted, c->now_us), FERRY_OK);
     expect_all_same(c);
