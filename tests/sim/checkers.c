@@ -1,5 +1,6 @@
 #include "sim/checkers.h"
 
+#include "base/checksum.h"
 #include "base/mem.h"
 #include "partition/peer_item.h"
 #include "sim/coverage.h"
@@ -486,6 +487,78 @@ static void on_frame(const struct host *from, const struct host *to, struct byte
             check_message(n, &m.message, item.group);
             if (all.frames) {
                 show_message(&m.message, item.group);
+            }
+        }
+    }
+}
+
+/* ---- The same state ---- */
+
+static enum ferry_err hash_row(struct bytes key, struct bytes value, bool *stop, void *arg)
+{
+    uint64_t *hash = arg;
+    (void)stop;
+    *hash = checksum_of_two(hash, sizeof(*hash), key.data, key.size);
+    *hash = checksum_of_two(hash, sizeof(*hash), value.data, value.size);
+    return FERRY_OK;
+}
+
+/* Of all rows of one table that travel in snapshots. */
+static uint64_t hash_table(struct store *s, uint64_t group, uint8_t table)
+{
+    uint64_t hash = 0;
+    enum ferry_err err = store_each_row(s, group, table, bytes_of(NULL, 0), hash_row, &hash);
+    return err == FERRY_OK ? hash : 1;
+}
+
+/* The other replica of the group that has applied as much. */
+static void compare_state(const struct shard *a, const struct seat *x, const struct shard *b)
+{
+    uint64_t group = x->group;
+    const struct seat *y = shard_find_seat(b, group);
+    bool comparable = y != NULL && y->replica != NULL && !x->dropping && !y->dropping &&
+                      replica_applied(x->replica) == replica_applied(y->replica) &&
+                      replica_state(x->replica) <= REPLICA_READY &&
+                      replica_state(y->replica) <= REPLICA_READY;
+    if (!comparable || store_read_begin(a->store) != FERRY_OK) {
+        return;
+    }
+    must(store_read_begin(b->store) == FERRY_OK);
+    all.counters.compared++;
+    for (unsigned t = 1; t <= PEER_ROWS_TABLE_MAX && !sim->ended; t++) {
+        if (hash_table(a->store, group, (uint8_t)t) != hash_table(b->store, group, (uint8_t)t)) {
+            sim_fail(SIM_INVARIANT,
+                     "INV-R18: nodes %lld and %lld have applied group %llu up to %llu, and table %u "
+                     "differs",
+                     (long long)a->config.options->node_id, (long long)b->config.options->node_id,
+                     ULL(group), ULL(replica_applied(x->replica)), t);
+        }
+    }
+    if (replica_first_index(x->replica) != replica_first_index(y->replica)) {
+        sim_fail(SIM_INVARIANT,
+                 "INV-R18: nodes %lld and %lld have applied group %llu up to %llu, and drop up to "
+                 "%llu and %llu",
+                 (long long)a->config.options->node_id, (long long)b->config.options->node_id,
+                 ULL(group), ULL(replica_applied(x->replica)),
+                 ULL(replica_first_index(x->replica)), ULL(replica_first_index(y->replica)));
+    }
+    store_read_end(a->store);
+    store_read_end(b->store);
+}
+
+void check_same_state(void)
+{
+    for (uint32_t i = 0; i < all.node_count; i++) {
+        const struct sim_node *n = all.nodes[i];
+        for (uint32_t k = 0; n->up && k < n->shard_count; k++) {
+            size_t at = 0;
+            for (const struct seat *x; (x = map_next(&n->shards[k]->seats, &at)) != NULL;) {
+                for (uint32_t j = i + 1; x->replica != NULL && j < all.node_count; j++) {
+                    const struct sim_node *o = all.nodes[j];
+                    if (o->up && !sim->ended) {
+                        compare_state(n->shards[k], x, o->shards[x->group % o->shard_count]);
+                    }
+                }
             }
         }
     }
