@@ -120,6 +120,14 @@ static struct sim_node *host_of_member(raft_id member)
 
 /* ---- Commits ---- */
 
+/* The node serves the group: it is not deleting it. */
+static bool serves(const struct sim_node *n, uint64_t group)
+{
+    const struct shard *s = n->shards[group % n->shard_count];
+    const struct seat *seat = s != NULL ? shard_find_seat(s, group) : NULL;
+    return seat != NULL && seat->replica != NULL && !seat->dropping;
+}
+
 /* The member's disk holds this very entry, durably, in this life of the folder. */
 static bool holds(raft_id member, uint64_t group, uint64_t index, const struct truth_entry *e)
 {
@@ -132,7 +140,9 @@ static bool holds(raft_id member, uint64_t group, uint64_t index, const struct t
     const struct shadow_group *g = shadow_find(d, group);
     const struct shadow_entry *s = shadow_at(g, index);
     bool trimmed = g != NULL && g->has_marks && g->marks.trim_index >= index;
-    return trimmed || (s != NULL && s->term == e->term && s->hash == e->hash);
+    bool there = trimmed || (s != NULL && s->term == e->term && s->hash == e->hash);
+    /* A topic is deleted here a little earlier than there. */
+    return there || (!serves(n, group) && claim_of(member, group)->acked >= index);
 }
 
 static bool majority_holds(const raft_id *voters, uint32_t count, uint64_t group, uint64_t index,
@@ -152,6 +162,16 @@ static void first_commit(struct truth *t, const struct replica *r, uint64_t inde
     all.counters.commits++;
     bool quorum = majority_holds(m->voters, m->voter_count, t->group, index, e) &&
                   majority_holds(m->old_voters, m->old_voter_count, t->group, index, e);
+    for (uint32_t i = 0; i < m->voter_count && !quorum; i++) {
+        const struct sim_node *n = host_of_member(m->voters[i]);
+        const struct shadow *d = shadow_of(n, t->group);
+        const struct shadow_group *g = d != NULL ? shadow_find(d, t->group) : NULL;
+        const struct shadow_entry *s = shadow_at(g, index);
+        sim_say("  node%u: %s, log ends at %llu, there it has term %llu hash %llx; wanted %llu %llx",
+                n->id, n->member == m->voters[i] ? "same life" : "another life",
+                ULL(shadow_last(g)), ULL(s != NULL ? s->term : 0), ULL(s != NULL ? s->hash : 0),
+                ULL(e->term), ULL(e->hash));
+    }
     if (!quorum) {
         sim_fail(SIM_INVARIANT,
                  "INV-R09: entry %llu of group %llu is called committed, but no majority of its %u "
@@ -330,14 +350,6 @@ static void check_marks(const struct shadow *d, struct claim *c, const struct sh
     }
     c->marks = *m;
     c->has_marks = true;
-}
-
-/* The node serves the group: it is not deleting it. */
-static bool serves(const struct sim_node *n, uint64_t group)
-{
-    const struct shard *s = n->shards[group % n->shard_count];
-    const struct seat *seat = s != NULL ? shard_find_seat(s, group) : NULL;
-    return seat != NULL && seat->replica != NULL && !seat->dropping;
 }
 
 static void check_disk(const struct sim_node *n, uint32_t shard)
