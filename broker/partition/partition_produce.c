@@ -210,7 +210,7 @@ static void let_idle_producer_go(struct partition *p, int64_t now_ms, int64_t no
 enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_t now_ms,
                                  int64_t now_us, struct partition_ticket *t, struct err_text *e)
 {
-    struct batch_header h;
+    struct batch_header h = {0};
     enum ferry_err err = partition_check_leader(p);
     if (err == FERRY_OK) {
         err = check_batch(p, batch, &h, e);
@@ -333,7 +333,7 @@ enum ferry_err partition_append_cas(struct partition *p, const struct append_cas
                                     int64_t now_us, struct partition_ticket *t,
                                     struct append_cas_refusal *refusal, struct err_text *e)
 {
-    struct batch_header h;
+    struct batch_header h = {0};
     *refusal = (struct append_cas_refusal){.refused_index = -1};
     enum ferry_err err = partition_check_leader(p);
     if (err == FERRY_OK) {

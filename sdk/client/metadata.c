@@ -290,14 +290,20 @@ bool partition_follow(struct partition *p, struct bytes hint)
     return true;
 }
 
-static void set_leaders(struct topic *t, const struct metadata_reply *m)
+/* True when a partition is said to be led by who has just been asked in vain. So speaks a broker
+ * that is cut off from the others and still reached by us: somebody else is asked next. */
+static bool set_leaders(struct topic *t, const struct metadata_reply *m)
 {
     struct connection *found[ENDPOINTS_MAX] = {NULL};
+    bool in_vain = false;
     for (int32_t i = 0; i < t->partition_count && (uint32_t)i < m->partition_count; i++) {
         struct partition *p = t->partitions[i];
         uint32_t e = m->partitions[i].endpoint;
         if (e < m->endpoint_count && found[e] == NULL) {
             (void)!connection_get(t->client, m->endpoints[e].endpoint, &found[e], NULL);
+        }
+        if (p->leader == NULL && p->before != NULL && e < m->endpoint_count) {
+            in_vain = in_vain || found[e] == p->before;
         }
         partition_set_leader(p, e < m->endpoint_count ? found[e] : NULL);
         if (p->group != m->partitions[i].group) {
@@ -305,6 +311,7 @@ static void set_leaders(struct topic *t, const struct metadata_reply *m)
             stream_regroup(p);
         }
     }
+    return in_vain;
 }
 
 /* Groups are numbered upwards, so a reply with lower ones is of a topic that was, told by a broker
@@ -338,7 +345,7 @@ static enum ferry_err take_answer(struct topic *t, const struct reply *reply)
         return err;
     }
     route_learn(t->client, &m);
-    set_leaders(t, &m);
+    t->in_vain = set_leaders(t, &m);
     publish(t, &m);
     return FERRY_OK;
 }
@@ -379,8 +386,12 @@ static bool is_doubted(struct topic *t, const struct reply *reply)
     return t->denials < METADATA_DENIALS;
 }
 
-static bool names_suspect(const struct topic *t)
+/* Whether the last answer leads nowhere, as far as is known. */
+static bool leads_nowhere(const struct topic *t)
 {
+    if (t->in_vain) {
+        return true;
+    }
     for (int32_t i = 0; i < t->partition_count; i++) {
         if (t->partitions[i]->leader != NULL && t->partitions[i]->leader->suspect) {
             return true;
@@ -409,7 +420,7 @@ static void on_reply(struct request *r, const struct reply *reply)
     t->attempts = 0;
     t->denials = 0;
     t->err = err;
-    t->hunts = names_suspect(t) ? t->hunts + 1 : 0;
+    t->hunts = leads_nowhere(t) ? t->hunts + 1 : 0;
     if (err != FERRY_OK) {
         forget(t);
     }

@@ -47,7 +47,8 @@ struct topic {
     struct request request;
     struct timer timer;
     unsigned attempts;
-    unsigned hunts;   /* Answers in a row that name a suspect as leader. */
+    unsigned hunts;   /* Answers in a row that lead nowhere: to a suspect, or in vain. */
+    bool in_vain;     /* The last answer names a leader that was just asked in vain. */
     unsigned denials; /* Answers in a row, not of the controller, that there is no such topic. */
     struct connection *asked;  /* Where the request is out, or was last. */
     struct connection *hinted; /* Where to ask next; NULL: whom one will. */
