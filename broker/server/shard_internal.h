@@ -370,6 +370,8 @@ enum ferry_err shard_own_record(const struct shard *s, struct buf *client, struc
 /* ---- shard_peers.c ---- */
 void shard_receive_peers(struct shard *s);
 void shard_release_frames(struct shard *s);
+/* Quiet groups that the node is in look around. */
+void shard_wake_groups_of(struct shard *s, const struct node *n);
 void shard_flush_outbox(struct shard *s);
 void shard_tick_peers(struct shard *s); /* When heartbeat_due_us has come. */
 /* Answers on the connection that a frame came by. */
