@@ -1,7 +1,7 @@
 /* The metadata group's struct, for its own files: meta.c (life, applying, what a leader does by its
- * clock), meta_topics.c, meta_nodes.c, meta_moves.c, meta_leases.c (leases), meta_line.c (who waits
- * for them), meta_workers.c, meta_sources.c (producers too), meta_rows.c and meta_load.c (rows on
- * disk). */
+ * clock), meta_topics.c, meta_nodes.c, meta_plan.c, meta_moves.c, meta_leases.c (leases),
+ * meta_line.c (who waits for them), meta_workers.c, meta_sources.c (producers too), meta_rows.c and
+ * meta_load.c (rows on disk). */
 #ifndef FERRY_CLUSTER_META_INTERNAL_H
 #define FERRY_CLUSTER_META_INTERNAL_H
 
@@ -270,6 +270,12 @@ size_t meta_plan_nodes(const struct meta *m, struct plan_node *nodes);
 bool meta_ids_are_nodes(const struct meta *m, const uint32_t *ids, size_t count);
 enum ferry_err meta_apply_register(struct meta *m, struct unpack *u);
 enum ferry_err meta_apply_node_set(struct meta *m, struct unpack *u);
+
+/* ---- meta_plan.c ---- */
+
+/* What empties the nodes that may hold nothing, `draining` (0: none) among them. */
+MUST_CHECK enum ferry_err meta_plan_emptying(const struct meta *m, uint32_t draining,
+                                             struct plan *plan);
 
 /* ---- meta_moves.c ---- */
 

@@ -160,8 +160,9 @@ void meta_leases_wait_out(struct meta *m, int64_t now_us)
 {
     for (size_t i = 0; i < m->lease_count; i++) {
         struct lease *l = m->leases[i];
-#ifndef MUT_52 /* a new leader does not wait out what its predecessor granted */
         l->until_us = meta_until_us(now_us, l->ttl_ms);
+#ifdef MUT_52 /* a new leader does not wait out what its predecessor granted */
+        l->until_us = now_us;
 #endif
         meta_lease_schedule(m, l, 0);
     }

@@ -52,7 +52,7 @@ enum ferry_err meta_producer_init(struct meta *m, struct bytes name, int64_t now
                                   struct meta_ticket *t)
 {
     if (!replica_is_ready(m->replica)) {
-        return replica_check_leader(m->replica);
+        return FERRY_ERR_NOT_READY;
     }
     if (name.size > 0 && !name_is_valid(name)) {
         return FERRY_ERR_BAD_NAME;
@@ -190,7 +190,7 @@ enum ferry_err meta_source_elect(struct meta *m, const struct source_elect_reque
 {
     *granted = false;
     if (!replica_is_ready(m->replica)) {
-        return replica_check_leader(m->replica);
+        return FERRY_ERR_NOT_READY;
     }
     if (!name_is_valid(r->holder)) {
         return FERRY_ERR_BAD_NAME;
@@ -248,7 +248,7 @@ enum ferry_err meta_source_resign(struct meta *m, const struct source_resign_req
 {
     struct meta_source *s = meta_source_find(m, &r->source, r->lane);
     if (!replica_is_ready(m->replica)) {
-        return replica_check_leader(m->replica);
+        return FERRY_ERR_NOT_READY;
     }
     if (s == NULL || s->proposed_epoch != r->epoch) {
         return FERRY_ERR_SOURCE_FENCED;
@@ -263,7 +263,7 @@ enum ferry_err meta_source_checkpoint(struct meta *m, const struct source_checkp
 {
     const struct meta_source *s = meta_source_find(m, &r->source, r->lane);
     if (!replica_is_ready(m->replica)) {
-        return replica_check_leader(m->replica);
+        return FERRY_ERR_NOT_READY;
     }
     if (s == NULL || s->proposed_epoch != r->epoch) {
         return FERRY_ERR_SOURCE_FENCED;

@@ -267,10 +267,9 @@ static struct fitness fitness_of(const struct planner *pl, const uint32_t *set,
                                  const uint32_t *wanted, uint32_t count, uint32_t at)
 {
     uint32_t id = pl->ids[at];
-#ifdef MUT_57 /* a drain does not look at zones */
-    bool new_zone = true;
-#else
     bool new_zone = is_new_zone(pl, set, count, id);
+#ifdef MUT_57 /* a drain does not look at zones */
+    new_zone = true;
 #endif
     return (struct fitness){.new_zone = new_zone,
                             .has_room = pl->loads[at] < pl->limits[at],

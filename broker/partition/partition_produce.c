@@ -83,6 +83,27 @@ static bool looks_up_ids(const struct partition *p, const struct batch_header *h
 
 /* ---- Repeats ---- */
 
+/* Retention dropped the entry, and with it the list of records that were dropped by id: which
+ * offsets the others had cannot be told any more. What the ids still know is told, the rest is -1;
+ * counting on from the first offset would name other messages' offsets. */
+static enum ferry_err repeat_without_entry(struct partition *p, struct bytes batch,
+                                           const struct batch_header *h, struct partition_ticket *t)
+{
+    enum ferry_err err = FERRY_OK;
+    for (uint32_t i = 0; i < h->count && err == FERRY_OK; i++) {
+        struct ferry_id id = batch_id(batch, h, i);
+        bool found = false;
+        int64_t offset = -1;
+        if (!id_is_zero(&id)) {
+            err = ids_find(&p->ids, p->config.store, p->config.group, &id, INT64_MIN, &found,
+                           &offset);
+        }
+        add_skip(t, i, found ? offset : -1);
+    }
+    t->base_offset = -1;
+    return err;
+}
+
 /* The first answer named the records dropped by id; so does the answer to the repeat. Their list is
  * in the entry, where the first ones are is in the ids. Errors: NOT_READY, CORRUPT. */
 static enum ferry_err repeat_skips(struct partition *p, struct bytes batch,
@@ -92,7 +113,7 @@ static enum ferry_err repeat_skips(struct partition *p, struct bytes batch,
     struct store_entry entry;
     enum ferry_err err = store_get_entry(p->config.store, p->config.group, index, &entry);
     if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE) {
-        return FERRY_OK; /* Retention dropped it: offsets of that age are of no use to anybody. */
+        return repeat_without_entry(p, batch, h, t);
     }
     if (err == FERRY_ERR_CORRUPT) {
         return partition_damaged(p, index);
@@ -189,7 +210,7 @@ static void let_idle_producer_go(struct partition *p, int64_t now_ms, int64_t no
 enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_t now_ms,
                                  int64_t now_us, struct partition_ticket *t, struct err_text *e)
 {
-    struct batch_header h;
+    struct batch_header h = {0};
     enum ferry_err err = partition_check_leader(p);
     if (err == FERRY_OK) {
         err = check_batch(p, batch, &h, e);
@@ -312,7 +333,7 @@ enum ferry_err partition_append_cas(struct partition *p, const struct append_cas
                                     int64_t now_us, struct partition_ticket *t,
                                     struct append_cas_refusal *refusal, struct err_text *e)
 {
-    struct batch_header h;
+    struct batch_header h = {0};
     *refusal = (struct append_cas_refusal){.refused_index = -1};
     enum ferry_err err = partition_check_leader(p);
     if (err == FERRY_OK) {

@@ -148,7 +148,8 @@ bool replica_wants_stored(const struct replica *r)
     if (r->raft == NULL) {
         return false;
     }
-    bool applies = r->applied < raft_commit_index(r->raft) && !repair_is_damaged(r);
+    bool stuck = repair_is_damaged(r) && r->repair.damaged[0] == r->applied + 1;
+    bool applies = r->applied < raft_commit_index(r->raft) && !stuck;
     bool confirms = r->read_confirmed > r->read_done && r->applied >= r->read_index;
     return applies || confirms || r->after_sync.count > 0 || r->repair.remute;
 }

@@ -145,6 +145,13 @@ static enum ferry_err check_end(struct replica *r, uint64_t first, uint64_t last
     return err;
 }
 
+/* What is applied was committed, even when the mark on disk does not say so yet. */
+static uint64_t known_commit(const struct replica *r, uint64_t last)
+{
+    uint64_t applied = r->applied < last ? r->applied : last;
+    return applied > r->marks.commit ? applied : r->marks.commit;
+}
+
 static enum ferry_err make_core(struct replica *r, uint64_t last, const struct run_list *runs,
                                 int64_t now_us)
 {
@@ -155,7 +162,7 @@ static enum ferry_err make_core(struct replica *r, uint64_t last, const struct r
                                  .heartbeat_us = r->config.heartbeat_us};
     struct raft_disk disk = {.term = r->marks.term,
                              .vote = r->marks.vote,
-                             .commit = r->marks.commit,
+                             .commit = known_commit(r, last),
                              .trim_index = r->marks.trim_index,
                              .trim_term = r->marks.trim_term,
                              .last_index = last,

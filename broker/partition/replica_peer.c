@@ -19,10 +19,11 @@ static enum ferry_err receive_raft(struct replica *r, const struct peer_item *it
     }
     struct raft_event receive = {.type = RAFT_RECEIVE, .now_us = now_us, .message = &m.message};
     enum ferry_err err = replica_step_received(r, &receive, m.entries, m.message.entry_count);
-    if (err == FERRY_ERR_CORRUPT) {
+    if (err == FERRY_ERR_CORRUPT && !repair_is_damaged(r)) {
         replica_fail(r, err); /* It contradicts what is committed here. */
         return err;
     }
+    /* With a damaged entry, what it contradicts may be the guess of that one's term. */
     if (r->failed != FERRY_OK) {
         return r->failed;
     }

@@ -42,6 +42,9 @@ static struct append_plan plan_append(const struct raft *r, const struct raft_me
         return (struct append_plan){contradicts ? APPEND_CONTRADICTS : APPEND_REFUSED, 0};
     }
     raft_index first_new = first_difference(r, m);
+#ifdef MUT_07 /* an append that ends inside the log cuts off what follows */
+    first_new = m->entry_count > 0 && m->prev_index >= r->commit ? m->prev_index + 1 : first_new;
+#endif
     /* The configuration before the one in force is committed too, known or not (4.1). */
     bool contradicts =
         first_new != 0 && (first_new <= r->commit || first_new <= r->previous_config.index);
@@ -81,9 +84,6 @@ static void append_message_entries(struct raft *r, const struct raft_message *m,
 static void take_entries(struct raft *r, const struct raft_message *m, raft_index first_new,
                          struct raft_update *u)
 {
-#ifdef MUT_07 /* an append that ends inside the log cuts off what follows */
-    first_new = m->entry_count > 0 && m->prev_index >= r->commit ? m->prev_index + 1 : first_new;
-#endif
     if (first_new <= r->log.last_index) {
         must(first_new > r->commit);
         raft_roll_back_config(r, first_new, u);

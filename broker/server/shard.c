@@ -225,6 +225,7 @@ static void settle(struct shard *s)
     if (s->meta != NULL) {
         shard_answer_meta(s);
     }
+    shard_check_transfers(s);
     shard_tell_leaders(s, false);
     shard_fire_fetch_deadlines(s);
     shard_end_view(s);

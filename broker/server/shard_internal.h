@@ -66,7 +66,9 @@ struct seat {
     bool filling;                  /* It counts among the active moves. */
     int64_t transfer_due_us;       /* Not before. */
     int64_t fenced_us;             /* When a member that went back was told so. */
-    struct request *transfer;      /* PARTITION_TRANSFER under way. */
+    struct request *transfer;      /* PARTITION_TRANSFER under way, */
+    raft_id transfer_to;
+    struct list transferring; /* in the shard's list of those. */
     int64_t transfer_until_us;
 };
 
@@ -165,6 +167,7 @@ struct join {
     uint32_t attempt;
     bool own_running; /* This node leads the metadata and registers itself. */
     bool redirected;
+    int64_t followed_us; /* When the last one was followed, or will be. */
     char redirect[ENDPOINT_MAX_BYTES + 1];
     uint64_t meta_index; /* CATCH_UP: the metadata must be applied so far. */
     int64_t said_us;     /* When the log last said what it waits for. */
@@ -204,6 +207,7 @@ struct shard {
     struct heap moves;           /* Seats whose members are to be looked at. */
     struct heap fetch_deadlines; /* Waiting fetches. */
     struct list led;             /* Seats. */
+    struct list transfers;       /* Seats. */
     struct list live;            /* Requests without an answer. */
     struct list pool;
     size_t pool_count;
@@ -404,6 +408,9 @@ void shard_finish_task(struct shard *s, struct request *r);
 void shard_send_catalog(struct shard *s, bool sweep);
 void shard_take_change(struct shard *s, const struct meta_change *change);
 struct rollout *shard_find_rollout(const struct shard *s, const struct ferry_id *topic_id);
+/* One for a topic that was made before and of which some partition has had no leader yet; NULL: all
+ * have. */
+struct rollout *shard_roll_out_again(struct shard *s, const struct ferry_id *topic_id);
 void shard_await_rollout(struct shard *s, struct request *r);
 void shard_take_opened(struct shard *s, const struct mail *mail);
 void shard_count_led(struct shard *s, uint64_t group); /* It has its first leader. */
@@ -443,7 +450,7 @@ request_handler *shard_find_cluster_handler(uint16_t command);
 bool shard_finish_cluster(struct shard *s, struct request *r, enum ferry_err err);
 void shard_handle_group_list(struct shard *s, struct request *r, const struct frame *f);
 void shard_handle_transfer(struct shard *s, struct request *r, const struct frame *f);
-void shard_check_transfer(struct shard *s, struct seat *seat);
+void shard_check_transfers(struct shard *s);
 request_handler *shard_find_lease_handler(uint16_t command);
 bool shard_finish_lease(struct shard *s, struct request *r, enum ferry_err err);
 

@@ -349,7 +349,11 @@ static void redirect(struct shard *s, struct bytes endpoint)
     memcpy(j->redirect, endpoint.data, size);
     j->redirect[size] = '\0';
     j->redirected = size > 0;
-    j->due_us = s->now_us;
+    /* At once, but not again and again as fast as answers come: each answer to HELLO names the
+     * leader too, and two nodes may name each other. */
+    int64_t next_us = j->followed_us + ASK_US;
+    j->due_us = j->followed_us == 0 || s->now_us > next_us ? s->now_us : next_us;
+    j->followed_us = j->due_us;
 }
 
 void shard_take_hello_reply(struct shard *s, struct bytes body)
@@ -551,7 +555,11 @@ void shard_take_register_reply(struct shard *s, const struct node_register_reply
         }
         return;
     case NODE_REDIRECT:
-        redirect(s, r->detail);
+        /* One answer an attempt: each repeat of an older one would make another request, which may
+         * be repeated as well, and so on. */
+        if (r->attempt == j->attempt) {
+            redirect(s, r->detail);
+        }
         return;
     case NODE_REFUSED: {
         char text[NODE_TEXT_MAX + 1];

@@ -31,12 +31,6 @@ static void look_again(struct shard *s, struct seat *seat, int64_t after_us)
     heap_set(&s->moves, &seat->move, s->now_us + after_us);
 }
 
-static bool is_wide(const struct seat *seat)
-{
-    const struct raft_members *m = replica_members(seat->replica);
-    return m->voter_count + m->old_voter_count > 1;
-}
-
 static void set_filling(struct shard *s, struct seat *seat, bool filling)
 {
     if (seat->filling != filling) {
@@ -53,7 +47,6 @@ void shard_stop_driving(struct shard *s, struct seat *seat)
         list_remove(&seat->led);
     }
     seat->led_term = 0;
-    shard_check_transfer(s, seat);
 }
 
 /* ---- What should be ---- */
@@ -289,32 +282,31 @@ void shard_drive_moves(struct shard *s)
 
 /* ---- Leaving the process ---- */
 
-static void hand_over(struct shard *s, struct seat *seat)
+/* True while another could have it. */
+static bool hand_over(struct shard *s, struct seat *seat)
 {
     struct progress p;
     p.count = replica_progress(seat->replica, p.peers, RAFT_PEERS_MAX);
     for (size_t i = 0; i < p.count; i++) {
         if (may_lead(s, seat, &p, p.peers[i].id)) {
             enum ferry_err err = replica_transfer(seat->replica, p.peers[i].id, s->now_us);
-            (void)err; /* Under way, or tried again with the next heartbeat. */
+            (void)err; /* Under way, or tried again soon. */
             shard_touch(s, seat);
-            return;
+            return true;
         }
     }
+    return false;
 }
 
 void shard_hand_over(struct shard *s)
 {
-    uint32_t wide = 0;
+    uint32_t left = 0;
     if (!atomic_load(&s->leaving)) {
         return;
     }
     for (struct list *n = s->led.next; n != &s->led; n = n->next) {
         struct seat *seat = list_entry(n, struct seat, led);
-        if (is_wide(seat)) {
-            wide++;
-            hand_over(s, seat);
-        }
+        left += hand_over(s, seat) ? 1 : 0;
     }
-    atomic_store(&s->left, wide == 0);
+    atomic_store(&s->left, left == 0);
 }

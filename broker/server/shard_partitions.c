@@ -111,7 +111,6 @@ void shard_announce(struct shard *s, struct seat *seat)
     }
     if (ready) {
         fence_regressed(s, seat);
-        shard_check_transfer(s, seat);
     }
 }
 

@@ -10,8 +10,9 @@
 
 #define TTL_MS_DEFAULT 30000
 #define HOLDER_BYTES   201
-#define WAIT_SLICE_MS  2000 /* To look whether the user has had enough; the place in line is kept. \
-                             */
+#define WAIT_SLICE_MS                                                                              \
+    2000 /* To look whether the user has had enough; the place in line is kept.                    \
+          */
 
 /* The host's name, as far as a name may have its letters. */
 static const char *holder_of(const struct cli *cli, char text[HOLDER_BYTES])

@@ -6,7 +6,8 @@
 #include "client/call.h"
 #include "client/metadata.h"
 
-#define LIST_PAGES_MAX 10000 /* A broker that never says it was the last page is not believed. */
+#define TOPIC_PATIENCE_MS 2000  /* Until every partition has a leader. */
+#define LIST_PAGES_MAX    10000 /* A broker that never says it was the last page is not believed. */
 
 static enum ferry_err find_topic(struct ferry_client *c, const char *name, struct topic **topic)
 {
@@ -58,6 +59,7 @@ enum ferry_err ferry_topic_create(struct ferry_client *client, const struct ferr
         return FERRY_ERR_BAD_NAME;
     }
     call_init(&call, COMMAND_TOPIC_CREATE, ROUTE_CONTROLLER, encode_create, &request, timeout_ms);
+    call.patience_ms = TOPIC_PATIENCE_MS;
     enum ferry_err err = call_run_one(client, &call);
     call_fini(&call);
     return err;

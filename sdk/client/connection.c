@@ -478,13 +478,15 @@ static void fail_overdue(struct connection *k, int64_t now_us)
     }
 }
 
-/* The oldest request out that the broker should have answered by now. */
+/* Since when the broker is silent though it should have answered the oldest request, or is so long
+ * that one may ask whether it is there. */
 static int64_t unanswered_since(const struct connection *k)
 {
     for (const struct list *n = k->in_flight.next; n != &k->in_flight; n = n->next) {
         const struct request *r = list_entry(n, struct request, node);
         if (r != &k->hello) {
-            return r->written_us + r->patience_us;
+            return r->written_us +
+                   (r->patience_us < PROBE_PATIENCE_US ? r->patience_us : PROBE_PATIENCE_US);
         }
     }
     return INT64_MAX;

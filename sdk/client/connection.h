@@ -38,9 +38,11 @@
 #define CONNECTION_INFLIGHT_MIN 1u
 #define CONNECTIONS_MAX         512u /* Of one client: bootstrap servers and what metadata names. */
 #define PROBE_FIRST_US          INT64_C(250000)
-#define PROBE_LAST_US           INT64_C(8000000)
-#define PROBE_SOON_US           INT64_C(400000) /* The first probe never waits longer. */
-#define SUSPECT_PROBE_US        INT64_C(100000) /* A broker that is there answers HELLO sooner. */
+#define PROBE_PATIENCE_US                                                                          \
+    INT64_C(1000000) /* However long a poll is, so much silence is enough to ask. */
+#define PROBE_LAST_US    INT64_C(8000000)
+#define PROBE_SOON_US    INT64_C(400000) /* The first probe never waits longer. */
+#define SUSPECT_PROBE_US INT64_C(100000) /* A broker that is there answers HELLO sooner. */
 #define SUSPECT_GREETING_US                                                                        \
     INT64_C(250000)   /* The first HELLO, which waits for the TCP connection. */
 #define PROBE_PACES 8 /* So many times the usual answer is silence. */

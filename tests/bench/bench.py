@@ -20,6 +20,8 @@ import tempfile
 import threading
 import time
 
+import results  # Beside this file.
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
 PATIENCE = 600
@@ -29,6 +31,8 @@ WORK_BYTES = 400_000_000
 IN_FLIGHT_BYTES = 32 << 20  # The client's queue.bytes; the limit gets the same.
 LIMIT_BATCHES = (64 << 10, 256 << 10)  # The better of the two is the limit.
 SEND_WAIT_RECORDS = 3000
+
+BENCH_PROGRAMS = ("limit", "relay_bench", "failover_bench")  # Built in tests/bench.
 
 MIB = 1 << 20
 
@@ -99,7 +103,7 @@ class Place:
         self.bin, self.folder = options.bin, options.dir
 
     def program(self, name):
-        path = os.path.join(self.bin, "tests", "bench", name) if name in ("limit", "relay_bench") \
+        path = os.path.join(self.bin, "tests", "bench", name) if name in BENCH_PROGRAMS \
             else os.path.join(self.bin, name)
         if not os.access(path, os.X_OK):
             sys.exit(f"bench: {path} is not there: build first, or give --bin")
@@ -346,7 +350,7 @@ def parse_options():
                         help="also measure the start with so much log")
     parser.add_argument("--only", default="produce,consume,wait,memory,start,relay",
                         help="which cases, parted by commas (default: all)")
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md beside this script")
+    parser.add_argument("--write", action="store_true", help="write the section of RESULTS.md")
     return parser.parse_args()
 
 
@@ -370,20 +374,24 @@ def measure(place, options, table, folder):
     return events_name
 
 
+def facts(result):
+    """On what was measured: from the JSON of any `ferry bench`."""
+    machine, status = result["machine"], result["broker"] or {}
+    return [f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}",
+            f"file system {status.get('file_system')}, {status.get('lmdb')}, "
+            f"ZeroMQ {status.get('zeromq')}",
+            f"ferry {machine['client_version']}, ferryd {status.get('version')}, "
+            f"compiler {machine['compiler']}",
+            f"durability: {status.get('durability')}"]
+
+
 def describe(place):
     with Broker(place) as broker:
-        result = place.bench(broker, "produce", "--records", 100)
-    machine, status = result["machine"], result["broker"] or {}
-    facts = [f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}",
-             f"file system {status.get('file_system')}, {status.get('lmdb')}, "
-             f"ZeroMQ {status.get('zeromq')}",
-             f"ferry {machine['client_version']}, ferryd {status.get('version')}, "
-             f"compiler {machine['compiler']}",
-             f"durability: {status.get('durability')}"]
-    return "\n".join("- " + fact for fact in facts)
+        return "\n".join("- " + fact for fact in
+                         facts(place.bench(broker, "produce", "--records", 100)))
 
 
-RESULTS = """# Results
+RESULTS = """## One node
 
 Medians of {runs} rounds, least and greatest in brackets; the share is the median of the rounds'
 shares. Ferry and the limit run in turns, each on an empty folder and a disk that is idle; client and
@@ -398,15 +406,6 @@ nothing of Ferry in between, the same bytes, the same bytes in flight, the bette
 """
 
 
-def shown_command(words):
-    """Without the options that name places of one machine."""
-    shown, places = [], ("--bin", "--dir", "--data")
-    for at, word in enumerate(words):
-        if word.split("=")[0] not in places and (at == 0 or words[at - 1] not in places):
-            shown.append(word)
-    return " ".join(shown)
-
-
 def main():
     options = parse_options()
     place, table = Place(options), Table()
@@ -414,13 +413,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="ferry-bench-", dir=options.dir) as folder:
         machine = describe(place)
         events = measure(place, options, table, folder)
-    command = shown_command(sys.argv[1:])
+    command = results.shown_command()
     text = RESULTS.format(runs=options.runs, command=command, date=began, machine=machine,
                           events=events, table=table.text())
     print(text)
     if options.write:
-        with open(os.path.join(HERE, "RESULTS.md"), "w", encoding="utf-8") as out:
-            out.write(text)
+        results.write("one node", text)
     return 1 if any(row[4] == "MISS" for row in table.rows) else 0
 
 

@@ -263,11 +263,12 @@ static void dump_nodes(const struct meta *m, struct buf *b)
         const struct node_row *row = m->nodes[i];
         const struct meta_node *n = &row->node;
         buf_printf(b,
-                   "node %u member %llx boot %llu/%llu weight %u%s%s shards %u zone '%s' %s %s\n",
-                   n->id, (unsigned long long)n->member, (unsigned long long)n->boot,
-                   (unsigned long long)n->boot_id, n->weight, n->draining ? " draining" : "",
-                   row->emptying ? " emptying" : "", n->shards, n->zone, n->client_endpoints,
-                   n->peer_endpoints);
+                   "node %u member %llx since %llu boot %llu/%llu weight %u%s%s shards %u zone "
+                   "'%s' %s %s\n",
+                   n->id, (unsigned long long)n->member, (unsigned long long)n->member_index,
+                   (unsigned long long)n->boot, (unsigned long long)n->boot_id, n->weight,
+                   n->draining ? " draining" : "", row->emptying ? " emptying" : "", n->shards,
+                   n->zone, n->client_endpoints, n->peer_endpoints);
     }
     for (size_t i = 0; i < m->gone_count; i++) {
         buf_printf(b, "gone %llx\n", (unsigned long long)m->gone[i].member);
@@ -278,8 +279,9 @@ static void dump_topics(const struct meta *m, struct buf *b)
 {
     for (size_t i = 0; i < m->topic_count; i++) {
         const struct meta_topic *t = &m->topics[i]->topic;
-        buf_printf(b, "topic %s groups %llu+%u:", t->name, (unsigned long long)t->first_group,
-                   t->partitions);
+        buf_printf(b, "topic %s groups %llu+%u made by %llu:", t->name,
+                   (unsigned long long)t->first_group, t->partitions,
+                   (unsigned long long)t->created_index);
         for (uint32_t k = 0; k < t->partitions * t->replicas; k++) {
             buf_printf(b, "%s%u", k % t->replicas == 0 ? " " : ",", t->placement[k]);
         }

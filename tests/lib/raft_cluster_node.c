@@ -214,6 +214,10 @@ static void check_against_mirror(struct cluster *c, raft_id id)
     if (raft_last_index(n->r) != last || !term_is_right) {
         raft_checker_fail(&c->checker, "the core's runs are not its log", id, spot);
     }
+    raft_index stored = raft_stored_index(n->r);
+    if (stored > n->now.trim_index && !holds(&n->disk.log, stored, n->now.log.entries[stored])) {
+        raft_checker_fail(&c->checker, "an entry counted as stored before its fsync", id, stored);
+    }
     const struct raft_config_entry *config = raft_configuration(n->r);
     if (config->index != config_index_of(&n->now, last) ||
         !raft_members_equal(&config->members, image_members(c, &n->now))) {

@@ -427,6 +427,7 @@ static uint64_t settled_at(const struct cluster *c)
             continue;
         }
         const struct replica *r = cluster_replica(c, i);
+        assert_int_equal(replica_failure(r), FERRY_OK);
         if (replica_state(r) == REPLICA_INSTALLING || replica_state(r) == REPLICA_DAMAGED ||
             replica_applied(r) != replica_last_index(r) ||
             (applied != 0 && replica_applied(r) != applied)) {
@@ -683,24 +684,31 @@ void cluster_compare(struct cluster *c)
     }
 }
 
-void cluster_damage(struct cluster *c, int i, uint64_t content, bool header)
+static int open_data(const struct cluster *c, int i)
 {
     char path[340];
     (void)snprintf(path, sizeof(path), "%s/data.mdb", c->nodes[i].folder);
     int fd = open(path, O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0);
+    return fd;
+}
+
+/* Flips the byte `back` before each place that holds the needle; before the batch's beginning when
+ * that is asked for. */
+static void flip_at(struct cluster *c, int i, struct bytes needle, bool of_batch, size_t back)
+{
+    int fd = open_data(c, i), found = 0;
     off_t end = lseek(fd, 0, SEEK_END);
     uint8_t *all = mem_alloc((size_t)end);
     assert_non_null(all);
     assert_int_equal(pread(fd, all, (size_t)end, 0), end);
-    int found = 0;
     for (uint8_t *at = all;
-         (at = memmem(at, (size_t)(all + end - at), &content, sizeof(content))) != NULL; at++) {
+         (at = memmem(at, (size_t)(all + end - at), needle.data, needle.size)) != NULL; at++) {
         uint8_t *bad = at;
-        for (size_t back = 0; header && back < 4096 && memcmp(bad, "FRB1", 4) != 0; back++) {
+        for (size_t k = 0; of_batch && k < 4096 && memcmp(bad, "FRB1", 4) != 0; k++) {
             bad--;
         }
-        bad -= header ? 48 - 8 : 0; /* The entry's base offset. */
+        bad -= back;
         uint8_t flipped = *bad ^ 1;
         assert_int_equal(pwrite(fd, &flipped, 1, bad - all), 1);
         found++;
@@ -708,6 +716,24 @@ void cluster_damage(struct cluster *c, int i, uint64_t content, bool header)
     assert_true(found > 0);
     mem_free(all);
     (void)close(fd);
+}
+
+void cluster_damage(struct cluster *c, int i, uint64_t content, bool header)
+{
+    /* In the header: its base offset, 40 bytes before the payload. */
+    flip_at(c, i, bytes_of(&content, sizeof(content)), header, header ? 40 : 0);
+}
+
+void cluster_damage_at(struct cluster *c, int i, uint64_t index)
+{
+    struct store_entry entry;
+    uint8_t bytes[8192];
+    assert_int_equal(store_read_begin(c->nodes[i].store), FERRY_OK);
+    assert_int_equal(store_get_entry(c->nodes[i].store, CLUSTER_GROUP, index, &entry), FERRY_OK);
+    assert_true(store_entry_bytes(&entry) <= sizeof(bytes));
+    store_entry_encode(bytes, &entry);
+    store_read_end(c->nodes[i].store);
+    flip_at(c, i, bytes_of(bytes, 48), false, 0);
 }
 
 enum ferry_err cluster_check_log(struct cluster *c, int i)

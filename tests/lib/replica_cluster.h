@@ -101,6 +101,8 @@ uint64_t cluster_rows_hash(struct cluster *c, int i, uint64_t *rows);
 /* Flips a byte of the batch with this content on node i's disk: of its payload, or of the entry's
  * header. The node may be up or down. */
 void cluster_damage(struct cluster *c, int i, uint64_t content, bool header);
+/* Flips a byte in the header of the entry at this index. The node must be up. */
+void cluster_damage_at(struct cluster *c, int i, uint64_t index);
 /* FERRY_OK when every entry on disk from the trim on reads in full. */
 enum ferry_err cluster_check_log(struct cluster *c, int i);
 

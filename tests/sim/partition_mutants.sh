@@ -10,16 +10,29 @@ trap 'rm -rf "$out"' EXIT
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -w -Isdk -Isdk/include -Ibroker -I. -Itests"
 libs="-llmdb -lmsgpackc -lxxhash -linih -lpthread -lcmocka"
 lib="tests/lib/replica_cluster.c tests/lib/partition_fixture.c"
+units="replica_cluster replica_snapshot replica_repair"
+
+compile() { # MUTANT SOURCE…
+    local mutant=$1
+    shift
+    for source in "$@"; do
+        # shellcheck disable=SC2086
+        cc $flags -D"$mutant" -c "$source" -o "$out/o/$(basename "$source").o"
+    done
+}
+
+mkdir -p "$out/o"
+compile MUT_00 broker/raft/*.c broker/store/*.c sdk/base/*.c sdk/wire/*.c $lib
+for unit in $units; do
+    # shellcheck disable=SC2086
+    cc $flags -c "tests/unit/${unit}_test.c" -o "$out/$unit.o"
+done
 
 build() { # MUTANT
-    mkdir -p "$out/o"
-    for source in broker/raft/*.c broker/store/*.c broker/partition/*.c sdk/base/*.c sdk/wire/*.c $lib; do
+    compile "$1" broker/partition/*.c
+    for unit in $units; do
         # shellcheck disable=SC2086
-        cc $flags -D"$1" -c "$source" -o "$out/o/$(basename "$source").o"
-    done
-    for unit in replica_cluster replica_snapshot replica_repair; do
-        # shellcheck disable=SC2086
-        cc $flags -D"$1" "tests/unit/${unit}_test.c" "$out"/o/*.o $libs -o "$out/$unit"
+        cc "$out/$unit.o" "$out"/o/*.o $libs -o "$out/$unit"
     done
 }
 
@@ -28,7 +41,7 @@ mutants=${*:-$(awk -F' *[|] *' '$2 == "partition" { print $1 }' tests/sim/MUTANT
 for mutant in $mutants; do
     build "$mutant"
     by=""
-    for unit in replica_cluster replica_snapshot replica_repair; do
+    for unit in $units; do
         timeout 300 "$out/$unit" >"$out/log" 2>&1 || by="$by $unit"
     done
     echo "$mutant | unit tests:${by:- none}"

@@ -257,7 +257,7 @@ static void nobody_leads_for_a_while_and_then_somebody_does(void **state)
     assert_all_stored(f);
     print_message("stored %lld ms after the election\n",
                   (long long)(f->stored_us - elected_us) / 1000);
-    assert_true(f->stored_us - elected_us < 700000);
+    assert_true(f->stored_us - elected_us < 1000000);
 }
 
 /* A new leader that is not ready yet, and one whose tables are behind for a moment. */
@@ -347,7 +347,7 @@ static void metadata_that_names_a_dead_node_is_asked_again(void **state)
     int64_t corrected_us = clock_monotonic_us();
     fake_lead(f->brokers[0], -1, 1, 1);
     assert_all_stored(f);
-    assert_true(f->stored_us - corrected_us < 1000000);
+    assert_true(f->stored_us - corrected_us < 1500000);
 }
 
 static void every_node_dies_once_under_load(void **state)
@@ -521,6 +521,31 @@ static void the_controller_is_found_by_its_hint_and_when_it_dies(void **state)
     fake_broker_freeze(f->brokers[2], false);
 }
 
+/* A long poll is out at a controller that freezes: it is asked elsewhere long before the poll ends.
+ */
+static void a_long_poll_does_not_wait_for_a_frozen_broker(void **state)
+{
+    struct fixture *f = *state;
+    struct ferry_topic_spec spec = {.name = FAKE_TOPIC, .partitions = PARTITIONS};
+    struct lease_reply granted = {.granted = true, .token = 5};
+    struct ferry_lease lease;
+    struct buf body;
+    open_client(f);
+    assert_int_equal(ferry_topic_create(f->client, &spec, WAIT_MS), FERRY_OK);
+    buf_init(&body, 1024);
+    lease_reply_encode(&body, &granted);
+    fake_can(f->brokers[1], COMMAND_LEASE_ACQUIRE, buf_bytes(&body));
+    buf_fini(&body);
+    fake_broker_freeze(f->brokers[0], true);
+    fake_control(f->brokers[0], 1);
+    int64_t asked_us = clock_monotonic_us();
+    assert_int_equal(ferry_lease_acquire(f->client, "job", "me", 5000, 9000, WAIT_MS, &lease),
+                     FERRY_OK);
+    assert_int_equal(lease.token, 5);
+    assert_true(clock_monotonic_us() - asked_us < 4000000);
+    fake_broker_freeze(f->brokers[0], false);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -544,6 +569,7 @@ int main(void)
         CASE(an_end_that_is_behind_after_a_failover_is_not_told),
         CASE(appends_stay_in_order_and_single_when_the_leader_moves),
         CASE(the_controller_is_found_by_its_hint_and_when_it_dies),
+        CASE(a_long_poll_does_not_wait_for_a_frozen_broker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

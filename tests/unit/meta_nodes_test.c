@@ -38,6 +38,28 @@ static void a_node_registers_and_is_found_again_after_a_restart(void **state)
     assert_null(meta_node_of_member(f->m, node.member + (1ull << 32)));
 }
 
+/* A folder that is empty now is no founder of what was there before it. */
+static void what_was_there_before_a_member_is_known(void **state)
+{
+    struct meta_fixture *f = *state;
+    meta_start(f);
+    meta_join_all(f, 1, 1);
+    uint64_t made = meta_make_topic(f, "t", 1, 1, 1)->created_index;
+    struct meta_node node = meta_node_with(1, "");
+    node.boot = 2;
+    assert_int_equal(meta_join(f, &node), FERRY_OK); /* Started again: the same member. */
+    assert_true(meta_node_find(f->m, 1)->member_index < made);
+    node.member += 1ull << 32;
+    assert_int_equal(meta_join(f, &node), FERRY_OK);
+    for (int round = 0; round < 2; round++) {
+        assert_true(meta_node_find(f->m, 1)->member_index > made);
+        assert_int_equal(meta_topic_find(f->m, bytes_of_string("t"))->created_index, made);
+        meta_flush(f);
+        meta_crash(f);
+        meta_start(f);
+    }
+}
+
 static void the_same_start_may_register_again(void **state)
 {
     struct meta_fixture *f = *state;
@@ -455,6 +477,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         meta_unit(a_node_registers_and_is_found_again_after_a_restart),
+        meta_unit(what_was_there_before_a_member_is_known),
         meta_unit(the_same_start_may_register_again),
         meta_unit(a_folder_from_a_copy_is_refused),
         meta_unit(a_wiped_folder_replaces_its_old_life_for_ever),

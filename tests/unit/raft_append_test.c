@@ -154,6 +154,30 @@ static void an_append_that_begins_below_the_trim_point_fits(void **state)
     raft_free(&r);
 }
 
+/* E21: the entry before is the one at the trim point, or the end of a snapshot: its term is known.
+ */
+static void an_append_just_after_the_trim_point_is_compared_with_it(void **state)
+{
+    (void)state;
+    struct raft_config config = {.self = FIXTURE_SELF, .seed = 1};
+    struct raft_disk disk = {.term = 4,
+                             .commit = 10,
+                             .trim_index = 10,
+                             .trim_term = 3,
+                             .last_index = 10,
+                             .config = {.members = fixture_members(3, 0)},
+                             .previous_config = {.members = fixture_members(3, 0)}};
+    struct raft *r = NULL;
+    assert_int_equal(raft_new(&config, &disk, 0, &r), FERRY_OK);
+    const struct raft_run runs[] = {{.first = 11, .term = 4}};
+    assert_int_equal(fixture_refused(r, fixture_append(2, 4, 10, 2, 1, runs, 1, 0)),
+                     FERRY_ERR_CORRUPT);
+    struct raft_update u = fixture_receive(r, fixture_append(2, 4, 10, 3, 1, runs, 1, 0));
+    assert_true(reply_of(&u)->success);
+    assert_int_equal(u.append_first, 11);
+    raft_free(&r);
+}
+
 /* E07, etcd-io/raft async_storage_writes_append_aba_race: an entry is appended, cut away and
  * appended again with the same term; the fsync of the first writing comes back last. A crash now
  * could still lose the entry, so this node must not count it. Only what is stored can be trimmed:
@@ -210,6 +234,7 @@ int main(void)
         cmocka_unit_test(commit_goes_no_further_than_the_message_proves),
         cmocka_unit_test(an_append_that_contradicts_a_committed_entry_is_corrupt),
         cmocka_unit_test(an_append_that_begins_below_the_trim_point_fits),
+        cmocka_unit_test(an_append_just_after_the_trim_point_is_compared_with_it),
         cmocka_unit_test(a_late_stored_of_a_rewritten_entry_does_not_count),
         cmocka_unit_test(a_stored_of_a_truncated_entry_does_not_count),
     };

@@ -222,6 +222,45 @@ static void a_leader_steps_down_for_any_message_of_a_later_term(void **state)
     }
 }
 
+/* E04, nebula #2405; 3.4: term and vote come back from the disk, so a restart frees neither. */
+static void a_restart_keeps_term_and_vote(void **state)
+{
+    (void)state;
+    struct raft_config config = {.self = FIXTURE_SELF, .seed = 1};
+    struct raft_disk disk = {.term = 6,
+                             .vote = 3,
+                             .config = {.members = fixture_members(3, 0)},
+                             .previous_config = {.members = fixture_members(3, 0)}};
+    struct raft *r = NULL;
+    assert_int_equal(raft_new(&config, &disk, 0, &r), FERRY_OK);
+    struct raft_update u = fixture_receive(r, fixture_vote_request(2, 6, 0, 0));
+    assert_vote(&u, false);
+    u = fixture_receive(r, fixture_vote_request(2, 5, 0, 0));
+    assert_vote(&u, false);
+    u = fixture_receive(r, fixture_vote_request(3, 6, 0, 0));
+    assert_vote(&u, true);
+    raft_free(&r);
+}
+
+/* E02 (hashicorp #695, NuRaft #293), E08 (etcd-io/raft TestLeaderMsgAppSelfAckAfterTermChange): a
+ * leader steps down while its proposal is being written. The fsync then counts for a follower's
+ * log and commits nothing. */
+static void a_proposal_stored_after_the_step_down_commits_nothing(void **state)
+{
+    (void)state;
+    struct raft *r = fixture_new_leader(3, 0);
+    struct raft_update proposal = fixture_propose(r, 2);
+    (void)fixture_send(r);
+    (void)fixture_acknowledge(r, 2);
+    (void)fixture_receive(r, fixture_append_reply(3, 4, false, 0, 0, 0));
+    struct raft_event stored = {
+        .type = RAFT_STORED, .number = proposal.number, .index = 3, .term = 1};
+    assert_int_equal(fixture_step(r, stored).commit, 1);
+    assert_int_equal(raft_stored_index(r), 3);
+    assert_int_equal(fixture_acknowledge(r, 3).commit, 1);
+    raft_free(&r);
+}
+
 /* What no correct peer sends changes nothing: strangers, two leaders in a term, terms out of range.
  */
 static void messages_no_correct_peer_sends_are_refused(void **state)
@@ -279,6 +318,8 @@ int main(void)
         cmocka_unit_test(a_refused_vote_does_not_restart_the_timer),
         cmocka_unit_test(requests_of_an_earlier_term_are_refused_with_the_present_one),
         cmocka_unit_test(a_leader_steps_down_for_any_message_of_a_later_term),
+        cmocka_unit_test(a_restart_keeps_term_and_vote),
+        cmocka_unit_test(a_proposal_stored_after_the_step_down_commits_nothing),
         cmocka_unit_test(messages_no_correct_peer_sends_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

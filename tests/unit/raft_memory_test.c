@@ -102,6 +102,73 @@ static void a_received_append_that_finds_no_memory_changes_nothing(void **state)
     raft_free(&r);
 }
 
+/* Each allocation in turn, until the step has all it wants. How many failed. */
+static int step_until_enough(struct raft *r, struct raft_event event, struct raft_update *u)
+{
+    struct picture before = picture_of(r);
+    int failures = 0;
+    enum ferry_err err = FERRY_ERR_NO_MEMORY;
+    while (err == FERRY_ERR_NO_MEMORY && failures < ALLOCATIONS_MAX) {
+        mem_test_fail_after(failures + 1);
+        err = raft_step(r, &event, u);
+        mem_test_fail_after(0);
+        raft_check(r);
+        if (err == FERRY_ERR_NO_MEMORY) {
+            failures++;
+            assert_same(before, picture_of(r));
+        }
+    }
+    assert_int_equal(err, FERRY_OK);
+    return failures;
+}
+
+/* A configuration brings peers: their room is taken before anything changes. */
+static void a_configuration_that_finds_no_memory_changes_nothing(void **state)
+{
+    (void)state;
+    struct raft *r = fixture_new_leader(3, 0);
+    struct raft_members many = fixture_members(7, RAFT_LEARNERS_MAX);
+    struct raft_update u;
+    struct raft_event configure = {.type = RAFT_CONFIGURE, .members = &many};
+    assert_true(step_until_enough(r, configure, &u) >= 5);
+    assert_true(u.config_changed);
+    assert_int_equal(fixture_send(r).send_now_count, RAFT_LEARNERS_MAX + 6);
+    raft_free(&r);
+    r = fixture_new(1, 0, NULL, 0);
+    struct raft_config_entry entry = {.index = 1, .members = many};
+    const struct raft_run run = {.first = 1, .term = 1};
+    struct raft_message m = fixture_append(9, 1, 0, 0, 1, &run, 1, 0);
+    m.configs = &entry;
+    m.config_count = 1;
+    struct raft_event receive = {.type = RAFT_RECEIVE, .message = &m};
+    assert_true(step_until_enough(r, receive, &u) >= 5);
+    assert_int_equal(raft_configuration(r)->index, 1);
+    raft_free(&r);
+}
+
+/* The peers of the configuration before fit too: a truncation cannot wait for memory. */
+static void a_rollback_needs_no_memory(void **state)
+{
+    (void)state;
+    struct raft_config config = {.self = FIXTURE_SELF, .seed = 1};
+    struct raft_run runs[] = {{.first = 1, .term = 1}};
+    struct raft_disk disk = {.term = 1,
+                             .last_index = 2,
+                             .runs = runs,
+                             .run_count = 1,
+                             .config = {.index = 2, .members = fixture_members(1, 0)},
+                             .previous_config = {.index = 1, .members = fixture_members(7, 20)}};
+    struct raft *r = NULL;
+    assert_int_equal(raft_new(&config, &disk, 0, &r), FERRY_OK);
+    const struct raft_run other = {.first = 2, .term = 2};
+    struct raft_message m = fixture_append(2, 2, 1, 1, 1, &other, 1, 1);
+    mem_test_fail_after(1);
+    struct raft_update u = fixture_receive(r, m);
+    mem_test_fail_after(0);
+    assert_int_equal(u.config.index, 1);
+    raft_free(&r);
+}
+
 /* A broker that starts while memory is short still gets to lead: raft_new took the room for the
  * no-op's run. */
 static void the_first_election_after_a_start_needs_no_memory(void **state)
@@ -150,6 +217,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_core_that_cannot_be_made_leaves_nothing),
         cmocka_unit_test(a_received_append_that_finds_no_memory_changes_nothing),
+        cmocka_unit_test(a_configuration_that_finds_no_memory_changes_nothing),
+        cmocka_unit_test(a_rollback_needs_no_memory),
         cmocka_unit_test(the_first_election_after_a_start_needs_no_memory),
         cmocka_unit_test(the_steady_path_does_not_allocate),
     };

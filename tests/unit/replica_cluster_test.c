@@ -271,6 +271,11 @@ static void a_confirmed_read_knows_all_that_was_acknowledged(void **state)
     assert_int_equal(replica_read_done(cluster_replica(c, leader), lost), REPLICA_READ_LOST);
     assert_int_equal(replica_read_done(cluster_replica(c, leader), number), REPLICA_READ_DONE);
     cluster_free(c);
+    c = started(1, 9); /* Nobody to ask: at once. */
+    produce_many(c, 1, 3, 0);
+    assert_int_equal(replica_read(cluster_replica(c, 0), c->now_us, &number), FERRY_OK);
+    assert_int_equal(replica_read_done(cluster_replica(c, 0), number), REPLICA_READ_DONE);
+    cluster_free(c);
 }
 
 /* A group that is asked nothing stops talking, and wakes when a node dies. */

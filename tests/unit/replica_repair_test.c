@@ -215,6 +215,60 @@ static void a_damaged_member_and_an_outdated_one_are_no_majority(void **state)
     }
 }
 
+/* The no-op of a new term is the end of the log, and its header is gone: what is guessed of its
+ * term is wrong, and put right by the repair. */
+static void a_damaged_entry_of_another_term_than_guessed_is_repaired(void **state)
+{
+    (void)state;
+    struct cluster *c = started(3, 85);
+    produce_many(c, 0, 5);
+    cluster_settle(c);
+    int old = cluster_wait_leader(c);
+    cluster_crash(c, old);
+    int leader = cluster_wait_leader(c);
+    cluster_start(c, old);
+    cluster_settle(c);
+    uint64_t last = replica_last_index(cluster_replica(c, old));
+    for (int i = 0; i < 3; i++) {
+        if (i != leader) {
+            cluster_damage_at(c, i, last);
+            cluster_crash(c, i);
+            cluster_start(c, i);
+            assert_int_equal(replica_state(cluster_replica(c, i)), REPLICA_DAMAGED);
+        }
+    }
+    expect_whole(c, 5);
+    cluster_free(c);
+}
+
+/* What a leader took while it was cut off is damaged on its disk: nobody has it, and nobody needs
+ * it. */
+static void a_damaged_entry_that_never_committed_is_cut_away(void **state)
+{
+    (void)state;
+    for (int header = 0; header < 2; header++) {
+        struct cluster *c = started(3, 86 + (uint64_t)header);
+        produce_many(c, 0, 5);
+        cluster_settle(c);
+        int old = cluster_wait_leader(c);
+        cluster_isolate(c, old, true);
+        enum ferry_err err = FERRY_OK;
+        for (uint64_t i = 0; i < 6; i++) {
+            (void)cluster_send(c, old, &(struct cluster_batch){.content = MARK + 900 + i}, &err);
+        }
+        cluster_run_ms(c, 3000);
+        cluster_crash(c, old);
+        cluster_damage(c, old, MARK + 903, header == 1);
+        produce_many(c, 5, 5);
+        cluster_start(c, old);
+        assert_int_equal(replica_state(cluster_replica(c, old)), REPLICA_DAMAGED);
+        cluster_run_ms(c, 1000);
+        cluster_isolate(c, old, false);
+        expect_whole(c, 10);
+        cluster_free(c);
+    }
+}
+
 /* A peer's answer is checked like anything else that comes from outside. */
 static bool spoil_repairs(struct cluster *c, int from, int to, const struct peer_item *item)
 {
@@ -328,6 +382,8 @@ int main(void)
         cmocka_unit_test(damage_at_another_place_on_every_replica_is_repaired),
         cmocka_unit_test(damage_at_the_same_place_on_every_replica_stops_the_group),
         cmocka_unit_test(a_damaged_member_and_an_outdated_one_are_no_majority),
+        cmocka_unit_test(a_damaged_entry_of_another_term_than_guessed_is_repaired),
+        cmocka_unit_test(a_damaged_entry_that_never_committed_is_cut_away),
         cmocka_unit_test(a_spoiled_repair_is_not_taken),
         cmocka_unit_test(a_group_of_one_goes_on_around_a_damaged_entry),
         cmocka_unit_test(damage_here_and_there_loses_nothing),

@@ -1,0 +1,211 @@
+"""Ferry beside NATS JetStream and RabbitMQ quorum queues: three nodes each, the same work, in turns.
+
+One client publishes messages of 100 B and of 1 KiB for some seconds, with the same number without
+an answer, then one at a time. A message counts when the broker has confirmed it. Each broker is
+alone on the machine while it is measured, on an empty folder; every round starts all of them anew.
+They do not promise the same: what each has on disk when it confirms stands beside its figures.
+
+Installs nats-server, rabbitmq-server, their C clients and a compiler from Debian's packages when they
+are missing (as root or with sudo), and starts none of the machine's services. Not part of the tests.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+
+import bench  # pylint: disable=wrong-import-position
+import results  # pylint: disable=wrong-import-position
+from bench import Place, number, spread  # pylint: disable=wrong-import-position
+from cluster import Cluster  # pylint: disable=wrong-import-position
+from processes import Nats, Rabbit  # pylint: disable=wrong-import-position
+
+SIZES = (100, 1024)
+NO_SERVICES = "/usr/sbin/policy-rc.d"  # While it says so, a package starts no service.
+
+
+def install(packages):
+    """What is missing. A service that the package would start is kept from starting."""
+    missing = [p for p in packages if subprocess.run(["dpkg-query", "-W", p], capture_output=True,
+                                                     check=False).returncode != 0]
+    if not missing:
+        return
+    print("installing", *missing, file=sys.stderr)
+    root = [] if os.getuid() == 0 else ["sudo"]
+    ours = not os.path.exists(NO_SERVICES)
+    if ours:
+        subprocess.run([*root, "sh", "-c", f"printf '#!/bin/sh\\nexit 101\\n' >{NO_SERVICES} && "
+                        f"chmod +x {NO_SERVICES}"], check=True)
+    try:
+        subprocess.run([*root, "apt-get", "update"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y",
+                        "--no-install-recommends", *missing], check=True, stdout=subprocess.DEVNULL)
+    finally:
+        if ours:
+            subprocess.run([*root, "rm", "-f", NO_SERVICES], check=True)
+
+
+def build(folder, name, library):
+    program = os.path.join(folder, name)
+    subprocess.run(["cc", "-O2", "-std=c11", "-D_GNU_SOURCE", "-o", program,
+                    os.path.join(HERE, name + ".c"), os.path.join(HERE, "peer.c"), "-l" + library,
+                    "-lpthread"], check=True)
+    return program
+
+
+class Peer:
+    """One of the others: its processes, and its client."""
+
+    def __init__(self, kind, program, folder):
+        self.kind, self.program, self.folder = kind, program, folder
+        self.name, self.durability = kind.name, kind.durability
+
+    def version(self):
+        return self.kind.version()
+
+    def measure(self, options):
+        with self.kind(self.folder) as processes:
+            return series(options, lambda *words: self.once(processes, *words))
+
+    def once(self, processes, size, in_flight, seconds):
+        """Retried while the cluster elects for the first time."""
+        for left in range(20, -1, -1):
+            done = subprocess.run([self.program, processes.url, str(size), str(in_flight),
+                                   str(seconds)], capture_output=True, text=True, timeout=600,
+                                  check=False)
+            if done.returncode == 0:
+                return json.loads(done.stdout)
+            if not left or not processes.alive():
+                raise RuntimeError(f"{self.name}: {done.stderr.strip()}")
+            time.sleep(1)
+        return None
+
+
+class Ferry:
+    name = "Ferry, 3 replicas"
+
+    def __init__(self, place, nodes):
+        self.place, self.nodes, self.durability, self.known = place, nodes, "", ""
+        if nodes == 1:
+            self.name = "Ferry, one node (a stand-in)"
+
+    def version(self):
+        return self.known
+
+    def measure(self, options):
+        with Cluster(self.place, self.nodes) as cluster:
+            cluster.create("peers", 1)
+            return series(options, lambda *words: self.once(cluster, *words))
+
+    def once(self, cluster, size, in_flight, seconds):
+        words = ["--in-flight", in_flight] if in_flight > 1 else ["--sync"]
+        result = self.place.bench(cluster, "produce", "--topic", "peers", "--size", size, "--seconds",
+                                  seconds, *words)
+        self.known = (result["broker"] or {}).get("version", "unknown")
+        self.durability = (result["broker"] or {}).get("durability", "unknown")
+        return result
+
+
+def series(options, once):
+    """All that is measured of one started cluster: {name: figure}."""
+    figures = {}
+    for size in SIZES:
+        os.sync()
+        figures[f"{size} records/s"] = once(size, options.in_flight,
+                                            options.seconds)["records_per_second"]
+        os.sync()
+        figures[f"{size} p50 us"] = once(size, 1, max(1, options.seconds // 2))["latency_us"]["p50"]
+    return figures
+
+
+# ---- The report ---------------------------------------------------------------------------------
+
+def row(words):
+    return "| " + " | ".join(words) + " |"
+
+
+def table(brokers, rounds):
+    """A line for each broker and figure, with Ferry's ratio to it, as the median of the rounds'."""
+    ours = brokers[0]
+    lines = [row(["work", "broker", "figure", "Ferry is"]), "|---|---|---|---|"]
+    for name in rounds[0][ours]:
+        slow = name.endswith("us")
+        for broker in brokers:
+            values = [r[broker][name] for r in rounds]
+            ratio = statistics.median(
+                (r[broker][name] / r[ours][name]) if slow else (r[ours][name] / r[broker][name])
+                for r in rounds)
+            size = name.split()[0] + " B"
+            work = f"one {size} message at a time, p50" if slow else f"publish {size}"
+            shown = spread(values, lambda v: f"{number(v)} us" if slow else number(v))
+            lines.append(row([work, broker.name, shown if slow else shown + " messages/s",
+                              "" if broker is ours else f"{ratio:.1f} times as fast"]))
+    return "\n".join(lines)
+
+
+RESULTS = """## Beside other brokers
+
+Medians of {runs} rounds, least and greatest in brackets; a ratio is the median of the rounds'
+ratios. One client, {in_flight} messages in flight for {seconds} s, then one at a time; the client and
+three nodes share one machine and one disk, and each broker is alone while it is measured. Made by
+`tests/bench/run.sh --peers{command}` on {date}.
+
+| broker | version | when it confirms, the message is |
+|---|---|---|
+{brokers}
+
+{table}
+
+{load}
+"""
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    bin_folder = os.environ.get("FERRY_BIN", os.path.join(bench.SOURCE, "build"))
+    parser.add_argument("--bin", default=bin_folder, help="Ferry's build folder")
+    parser.add_argument("--dir", default=tempfile.gettempdir(), help="where files are made: on a disk")
+    parser.add_argument("--nodes", type=int, default=3, choices=(1, 3), help="of Ferry")
+    parser.add_argument("--runs", type=int, default=3, help="rounds (default 3)")
+    parser.add_argument("--in-flight", type=int, default=1024, help="messages (default 1024)")
+    parser.add_argument("--seconds", type=int, default=5, help="of each measurement (default 5)")
+    parser.add_argument("--write", action="store_true", help="write the section of RESULTS.md")
+    return parser.parse_args()
+
+
+def main():
+    options = parse_options()
+    install(("gcc", "libc6-dev", *Nats.packages, *Rabbit.packages))
+    load = results.load()
+    with tempfile.TemporaryDirectory(prefix="ferry-peers-", dir=options.dir) as folder:
+        brokers = [Ferry(Place(options), options.nodes),
+                   Peer(Nats, build(folder, "nats_peer", "nats"), folder),
+                   Peer(Rabbit, build(folder, "rabbit_peer", "rabbitmq"), folder)]
+        rounds = []
+        for i in range(options.runs):
+            rounds.append({})
+            for broker in brokers if i % 2 == 0 else reversed(brokers):
+                rounds[-1][broker] = broker.measure(options)
+                print(broker.name, rounds[-1][broker], file=sys.stderr, flush=True)
+    told = "\n".join(row([b.name, b.version(), b.durability]) for b in brokers)
+    words = results.shown_command()
+    text = RESULTS.format(runs=options.runs, in_flight=number(options.in_flight),
+                          seconds=options.seconds, command=" " + words if words else "",
+                          date=time.strftime("%Y-%m-%d"), brokers=told,
+                          table=table(brokers, rounds),
+                          load=f"The machine: {load} before, {results.load()} after.")
+    print(text)
+    if options.write:
+        results.write("beside other brokers", text)
+
+
+if __name__ == "__main__":
+    main()

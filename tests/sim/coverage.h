@@ -1,0 +1,50 @@
+/* coverage: cases that a set of seeds must have reached (reliability.md SIM-*, E*), counted by seed.
+ *
+ * Marks are set from outside: by the nemesis, by what the checkers see on disks, in frames and in
+ * histories. A run of many seeds fails when a mark that is required was never set. */
+#ifndef FERRY_SIM_COVERAGE_H
+#define FERRY_SIM_COVERAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* X(name, required of a run of 500 seeds, what) */
+#define COVERAGE_MAP(X)                                                                            \
+    X(N01_LOST, true, "a message was lost")                                                        \
+    X(N02_DOUBLED, true, "a message came twice")                                                   \
+    X(N02_OLD, true, "a message of long ago came again")                                           \
+    X(N03_LATE, true, "a message took over a second")                                              \
+    X(N05_CUT, true, "nodes were cut off from each other")                                         \
+    X(N09_RESET, true, "a connection was reset with messages on it")                               \
+    X(N10_FLIP, true, "a bit flipped in a frame")                                                  \
+    X(P01_BEFORE_COMMIT, true, "a crash between the write and its commit")                         \
+    X(P01_AFTER_COMMIT, true, "a crash between the commit and the replies")                        \
+    X(P02_ALL, true, "all nodes crashed at once")                                                  \
+    X(P04_PAUSE, true, "a node paused longer than an election, then went on")                      \
+    X(P07_WIPE, true, "a folder was wiped")                                                        \
+    X(P08_OLD_FOLDER, true, "an older folder was put back")                                        \
+    X(T01_CLOCK, true, "a clock was changed")                                                      \
+    X(D01_UNSYNCED, true, "a commit under way was lost in a crash")                                \
+    X(D06_ROT, true, "a bit of an entry flipped on a disk")                                        \
+    X(D10_COMMIT_FAILS, true, "a commit failed")                                                   \
+    X(D11_FULL, true, "a disk was full")                                                           \
+    X(D14_STALL, true, "a commit did not end")                                                     \
+    X(L_UNKNOWN, true, "a send ended as unknown")                                                  \
+    X(L_DUPLICATE, true, "a repeat was recognised")                                                \
+    X(L_TRIMMED, true, "a reader was told that messages were dropped")
+
+enum mark {
+#define COVERAGE_ENUM(name, required, what) MARK_##name,
+    COVERAGE_MAP(COVERAGE_ENUM)
+#undef COVERAGE_ENUM
+        MARKS
+};
+
+void mark(enum mark m);
+bool mark_is_set(enum mark m);
+void marks_clear(void);
+const char *mark_name(enum mark m);
+const char *mark_what(enum mark m);
+bool mark_is_required(enum mark m);
+
+#endif

@@ -1,0 +1,199 @@
+#include "sim/run.h"
+
+#include "sim/checkers.h"
+#include "sim/coverage.h"
+#include "sim/fiber.h"
+#include "sim/nemesis.h"
+#include "sim/observe.h"
+#include "sim/sim_disk.h"
+#include "sim/workload.h"
+
+#define START_US    (60 * SIM_SECOND)
+#define LIVENESS_US (180 * SIM_SECOND)
+
+struct run {
+    const struct run_options *options;
+    struct world world;
+    struct swarm swarm;
+    struct nemesis nemesis;
+    struct workload load;
+    struct sim_node *nodes[SIM_NODES_MAX];
+    uint32_t node_count;
+};
+
+static bool topics_made(const struct run *r)
+{
+    return r->load.topics_made;
+}
+
+static bool verified(const struct run *r)
+{
+    return r->load.verified;
+}
+
+static bool programs_over(const struct run *r)
+{
+    return workload_is_over(&r->load);
+}
+
+/* Runs until it holds; false: not within `most_us`. */
+static bool run_until(struct run *r, bool (*holds)(const struct run *), int64_t most_us)
+{
+    int64_t until = r->world.now_us + most_us;
+    while (!r->world.ended && !holds(r) && r->world.now_us < until) {
+        world_run(&r->world, r->world.now_us + 100 * SIM_MS);
+    }
+    return holds(r);
+}
+
+static void make_nodes(struct run *r)
+{
+    char servers[400] = "";
+    char founders[400] = "";
+    size_t used = 0;
+    r->node_count = r->swarm.nodes;
+    for (uint32_t i = 0; i < r->node_count && r->node_count > 1; i++) {
+        char one[64];
+        sim_node_founder(i + 1, one, sizeof(one));
+        used += (size_t)snprintf(founders + used, sizeof(founders) - used, "%s%s", i > 0 ? "," : "",
+                                 one);
+    }
+    used = 0;
+    for (uint32_t i = 0; i < r->node_count; i++) {
+        r->nodes[i] = sim_node_new(i + 1, 1 + (uint32_t)chance_below(r->swarm.shards_max), founders);
+        used += (size_t)snprintf(servers + used, sizeof(servers) - used, "%s%s", i > 0 ? "," : "",
+                                 sim_node_endpoint(r->nodes[i]));
+    }
+    uint32_t most = r->node_count >= 5 && chance_permille(500) ? 5 : 3;
+    workload_init(&r->load, servers, r->node_count < 3 ? 1 : most);
+    for (uint32_t i = 0; i < 3; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof(name), "topic%u", i);
+        uint32_t t = history_add_topic(&r->load.history, name, 1 + (uint32_t)chance_below(3));
+        r->load.history.topics[t].retained = i == 2;
+    }
+    r->load.relay_topic =
+        history_add_topic(&r->load.history, "relayed", 1 + (uint32_t)chance_below(2));
+    r->load.history.topics[history_add_topic(&r->load.history, "temp", 1)].loose = true;
+}
+
+static void start_programs(struct run *r)
+{
+    for (uint64_t i = 1 + chance_below(3); i-- > 0;) {
+        workload_start(&r->load, PROGRAM_PRODUCER);
+    }
+    for (uint64_t i = 1 + chance_below(2); i-- > 0;) {
+        workload_start(&r->load, PROGRAM_READER);
+    }
+    workload_start(&r->load, PROGRAM_SUBSCRIBER);
+    for (uint64_t i = chance_below(3); i-- > 0;) {
+        workload_start(&r->load, PROGRAM_RELAY);
+    }
+    if (chance_permille(500)) {
+        workload_start(&r->load, PROGRAM_ADMIN);
+    }
+}
+
+static void run_world(struct run *r)
+{
+    for (uint32_t i = 0; i < r->node_count; i++) {
+        must(sim_node_start(r->nodes[i]));
+    }
+    workload_make_topics(&r->load);
+    if (!run_until(r, topics_made, START_US)) {
+        sim_fail(SIM_LIVENESS, "no topics after the start");
+        return;
+    }
+    start_programs(r);
+    nemesis_start(&r->nemesis, &r->swarm, r->nodes, r->node_count, (r->load.replicas - 1) / 2);
+    world_run(&r->world, r->world.now_us + r->swarm.seconds * SIM_SECOND);
+    r->load.stop = true;
+    uint32_t minority = (r->load.replicas - 1) / 2;
+    nemesis_heal(&r->nemesis, (uint32_t)chance_below(minority + 1));
+    if (!run_until(r, programs_over, LIVENESS_US)) {
+        sim_fail(SIM_LIVENESS, "INV-V04: a client program does not end in the healed phase");
+        return;
+    }
+    workload_verify(&r->load);
+    if (!run_until(r, verified, LIVENESS_US)) {
+        sim_fail(SIM_LIVENESS, "INV-V01: not everything could be written and read in time");
+        return;
+    }
+    history_check_end(&r->load.history);
+}
+
+static void mark_what_was(const struct run *r)
+{
+    const struct net_counters *c = sim_net_counters();
+    const struct history *h = &r->load.history;
+    const struct nemesis *n = &r->nemesis;
+    const struct {
+        enum mark mark;
+        bool was;
+    } marks[] = {{MARK_N01_LOST, c->lost > 0},        {MARK_N02_DOUBLED, c->doubled > 0},
+                 {MARK_N02_OLD, c->old > 0},          {MARK_N05_CUT, n->cuts > 0},
+                 {MARK_N09_RESET, c->resets > 0},     {MARK_N10_FLIP, c->flipped > 0},
+                 {MARK_P07_WIPE, n->wipes > 0},       {MARK_P08_OLD_FOLDER, n->restores > 0},
+                 {MARK_T01_CLOCK, n->clocks > 0},     {MARK_D06_ROT, n->rots > 0},
+                 {MARK_L_UNKNOWN, h->unknown > 0},    {MARK_L_DUPLICATE, h->duplicates > 0}};
+    for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
+        if (marks[i].was) {
+            mark(marks[i].mark);
+        }
+    }
+}
+
+static void print_counts(const struct run *r)
+{
+    const struct history *h = &r->load.history;
+    const struct nemesis *n = &r->nemesis;
+    swarm_print(&r->swarm, stdout);
+    (void)printf("  acked %llu, unknown %llu, not stored %llu, read %llu, duplicates %llu\n",
+                 (unsigned long long)h->acked, (unsigned long long)h->unknown,
+                 (unsigned long long)h->not_stored, (unsigned long long)h->read,
+                 (unsigned long long)h->duplicates);
+    (void)printf("  crashes %llu, cuts %llu, pauses %llu, clocks %llu, disks %llu, wipes %llu, rots "
+                 "%llu, old folders %llu\n",
+                 (unsigned long long)n->crashes, (unsigned long long)n->cuts,
+                 (unsigned long long)n->pauses, (unsigned long long)n->clocks,
+                 (unsigned long long)n->disks, (unsigned long long)n->wipes,
+                 (unsigned long long)n->rots, (unsigned long long)n->restores);
+}
+
+void run_seed(const struct run_options *options, struct run_result *result)
+{
+    static struct run run; /* Large; a process runs one. */
+    struct run *r = &run;
+    r->options = options;
+    world_init(&r->world, options->seed);
+    r->world.verbose = options->verbose;
+    marks_clear();
+    sim_net_init();
+    sim_disks_init();
+    observe_init();
+    swarm_draw(&r->swarm, options->nodes, !options->no_faults);
+    if (options->seconds > 0) {
+        r->swarm.seconds = options->seconds;
+    }
+    make_nodes(r);
+    checkers_init(r->nodes, r->node_count, options->frames);
+    run_world(r);
+    mark_what_was(r);
+    if (r->world.ended && options->print) {
+        check_show();
+    }
+    *result = (struct run_result){.end = r->world.end,
+                                  .hash = r->world.hash,
+                                  .events = r->world.events,
+                                  .simulated_us = r->world.now_us,
+                                  .acked = r->load.history.acked,
+                                  .read = r->load.history.read};
+    memcpy(result->verdict, r->world.verdict, sizeof(result->verdict));
+    for (int i = 0; i < MARKS; i++) {
+        result->marks[i] = mark_is_set((enum mark)i);
+    }
+    if (options->print) {
+        print_counts(r);
+    }
+    /* What fibers and nodes still hold goes with the process: a seed has one of its own. */
+}
