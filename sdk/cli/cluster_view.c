@@ -365,9 +365,14 @@ static enum view_safety count_left(const struct cluster_view *view, const struct
         if (m->node_id == node_id) {
             continue;
         }
-        if (view_in_sync(view, p, m, words)) {
+        /* The leader's word is some seconds old where a node has just gone. */
+        if (!view_node_answers(view, m->node_id, NULL)) {
+            (void)snprintf(words, sizeof(words), "node %u does not answer", m->node_id);
+        } else if (view_in_sync(view, p, m, words)) {
             left++;
-        } else if (first[0] == '\0') {
+            continue;
+        }
+        if (first[0] == '\0') {
             (void)snprintf(first, sizeof(first), "%s", words);
         }
     }
