@@ -225,6 +225,7 @@ static void settle(struct shard *s)
     if (s->meta != NULL) {
         shard_answer_meta(s);
     }
+    shard_check_transfers(s);
     shard_tell_leaders(s, false);
     shard_fire_fetch_deadlines(s);
     shard_end_view(s);
@@ -254,6 +255,7 @@ void shard_turn(struct shard *s)
     s->counters.turns++;
     s->received_bytes = 0;
     s->send_bytes_left = SEND_TURN_BYTES;
+    shard_fill_copies(s);
     shard_take_mail(s); /* First: it says what is here, and what came in is judged by it. */
     shard_receive_peers(s);
     receive_clients(s);

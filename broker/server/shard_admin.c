@@ -87,10 +87,13 @@ void shard_finish_topic(struct shard *s, struct request *r, enum ferry_err err,
 static void answer_existing(struct shard *s, struct request *r)
 {
     struct rollout *rollout = shard_find_rollout(s, &r->meta_ticket.topic_id);
+    if (rollout == NULL) {
+        rollout = shard_roll_out_again(s, &r->meta_ticket.topic_id);
+    }
     if (rollout != NULL && rollout->request != NULL) {
         shard_reply_error(s, r, FERRY_ERR_NOT_READY, "the topic is being opened");
     } else if (rollout != NULL) {
-        rollout->request = r;
+        shard_await_rollout(s, r);
     } else {
         shard_finish_topic(s, r, FERRY_OK, &r->meta_ticket.topic_id);
     }

@@ -47,6 +47,22 @@ static struct rollout *begin_rollout(struct shard *s, const struct meta_topic *t
     return rollout;
 }
 
+struct rollout *shard_roll_out_again(struct shard *s, const struct ferry_id *topic_id)
+{
+    const struct meta_topic *topic;
+    for (size_t i = 0; (topic = meta_topic_at(s->meta, i)) != NULL; i++) {
+        if (!id_equal(&topic->id, topic_id)) {
+            continue;
+        }
+        uint32_t without = 0;
+        for (uint32_t p = 0; p < topic->partitions; p++) {
+            without += shard_leader_of(s, topic->first_group + p) == 0 ? 1 : 0;
+        }
+        return without > 0 ? begin_rollout(s, topic, true, without) : NULL;
+    }
+    return NULL;
+}
+
 void shard_await_rollout(struct shard *s, struct request *r)
 {
     struct rollout *rollout = shard_find_rollout(s, &r->meta_ticket.topic_id);

@@ -19,6 +19,7 @@ void shard_close_dropped(struct shard *s, struct seat *seat)
         shard_answer_partition(s, seat);
     }
     shard_stop_driving(s, seat);
+    shard_check_transfers(s);
     shard_answer_reads(s, seat);
     shard_fail_fetches(s, seat);
     uint64_t group = seat->group;

@@ -155,11 +155,12 @@ void shard_handle_group_list(struct shard *s, struct request *r, const struct fr
 
 /* ---- PARTITION_TRANSFER ---- */
 
-static void finish_transfer(struct shard *s, struct seat *seat, enum ferry_err err,
+static void finish_transfer(struct seat *seat, struct shard *s, enum ferry_err err,
                             const char *detail)
 {
     struct request *r = seat->transfer;
     seat->transfer = NULL;
+    list_remove(&seat->transferring);
     if (err != FERRY_OK) {
         shard_reply_error(s, r, err, detail);
     } else {
@@ -167,24 +168,44 @@ static void finish_transfer(struct shard *s, struct seat *seat, enum ferry_err e
     }
 }
 
-/* It is over when this node leads no more: whoever leads now is told to clients by the rest. */
-void shard_check_transfer(struct shard *s, struct seat *seat)
+/* Done when the other leads, as far as this node has heard. */
+static void look_at_transfer(struct shard *s, struct seat *seat)
 {
-    if (seat->transfer == NULL) {
-        return;
-    }
-    if (seat->led_term == 0) {
-        finish_transfer(s, seat, FERRY_OK, "");
+    raft_id leader = replica_leader(seat->replica);
+    enum ferry_err err = replica_failure(seat->replica);
+    if (err != FERRY_OK || seat->dropping) {
+        finish_transfer(seat, s, err != FERRY_OK ? err : FERRY_ERR_NOT_LEADER, "");
+    } else if (leader == seat->transfer_to) {
+        finish_transfer(seat, s, FERRY_OK, "");
     } else if (s->now_us >= seat->transfer_until_us) {
-        finish_transfer(s, seat, FERRY_ERR_TIMEOUT, "the other did not take over");
+        finish_transfer(seat, s, FERRY_ERR_TIMEOUT, "the other did not take over");
     }
+}
+
+void shard_check_transfers(struct shard *s)
+{
+    for (struct list *n = s->transfers.next; n != &s->transfers;) {
+        struct seat *seat = list_entry(n, struct seat, transferring);
+        n = n->next;
+        look_at_transfer(s, seat);
+    }
+}
+
+static void begin_transfer(struct shard *s, struct seat *seat, struct request *r, raft_id to)
+{
+    int64_t wait_ms =
+        r->timeout_ms > 0 && r->timeout_ms < TRANSFER_MS ? r->timeout_ms : TRANSFER_MS;
+    seat->transfer = r;
+    seat->transfer_to = to;
+    seat->transfer_until_us = s->now_us + wait_ms * 1000;
+    list_push_back(&s->transfers, &seat->transferring);
+    shard_touch(s, seat);
 }
 
 void shard_handle_transfer(struct shard *s, struct request *r, const struct frame *f)
 {
     struct partition_transfer_request q;
     struct seat *seat = NULL;
-    const char *detail = "";
     enum ferry_err err = partition_transfer_request_decode(f->body, &q);
     if (err == FERRY_OK) {
         err = shard_find_partition(s, q.group, &seat);
@@ -197,28 +218,20 @@ void shard_handle_transfer(struct shard *s, struct request *r, const struct fram
         return;
     }
     const struct node *n = shard_find_node(s, q.to_node);
-    if (n == NULL) {
-        err = FERRY_ERR_UNKNOWN_NODE;
-    } else if (n->member == s->self) {
+    if (n != NULL && n->member == s->self) {
         shard_reply_empty(s, r);
         return;
-    } else if (seat->transfer != NULL) {
-        err = FERRY_ERR_NOT_READY;
-        detail = "another transfer of it is under way";
-    } else {
-        err = replica_transfer(seat->replica, n->member, s->now_us);
-        detail = err == FERRY_ERR_INVALID_ARGUMENT ? "that node has no vote in this partition" : "";
     }
-    if (err != FERRY_OK) {
-        shard_reply_error(s, r, err, detail);
+    if (n == NULL || !raft_members_has_voter(replica_members(seat->replica), n->member)) {
+        shard_reply_error(s, r, FERRY_ERR_UNKNOWN_NODE,
+                          "that node has no vote in this partition: see `ferry partition info`");
         return;
     }
-    int64_t wait_ms =
-        r->timeout_ms > 0 && r->timeout_ms < TRANSFER_MS ? r->timeout_ms : TRANSFER_MS;
-    seat->transfer = r;
-    seat->transfer_until_us = s->now_us + wait_ms * 1000;
-    /* Who asked for it does not want it handed back at once. */
-    seat->transfer_due_us = s->now_us + 60 * (int64_t)1000000;
-    heap_set(&s->moves, &seat->move, seat->transfer_until_us);
-    shard_touch(s, seat);
+    err = seat->transfer != NULL ? FERRY_ERR_NOT_READY
+                                 : replica_transfer(seat->replica, n->member, s->now_us);
+    if (err != FERRY_OK) {
+        shard_reply_error(s, r, err, "another transfer of it is under way");
+        return;
+    }
+    begin_transfer(s, seat, r, n->member);
 }

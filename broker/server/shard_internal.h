@@ -66,7 +66,9 @@ struct seat {
     bool filling;                  /* It counts among the active moves. */
     int64_t transfer_due_us;       /* Not before. */
     int64_t fenced_us;             /* When a member that went back was told so. */
-    struct request *transfer;      /* PARTITION_TRANSFER under way. */
+    struct request *transfer;      /* PARTITION_TRANSFER under way, */
+    raft_id transfer_to;
+    struct list transferring; /* in the shard's list of those. */
     int64_t transfer_until_us;
 };
 
@@ -205,6 +207,7 @@ struct shard {
     struct heap moves;           /* Seats whose members are to be looked at. */
     struct heap fetch_deadlines; /* Waiting fetches. */
     struct list led;             /* Seats. */
+    struct list transfers;       /* Seats. */
     struct list live;            /* Requests without an answer. */
     struct list pool;
     size_t pool_count;
@@ -217,6 +220,8 @@ struct shard {
     size_t received_bytes;  /* This turn. */
     size_t send_bytes_left; /* This turn. */
     uint32_t filling;       /* Seats that count among the active moves. */
+    int64_t copy_bytes; /* What may be given to replicas that are being made; filled up by time. */
+    int64_t copy_filled_us;
     struct shard_counters counters;
     int64_t started_us;
 
@@ -365,6 +370,8 @@ enum ferry_err shard_own_record(const struct shard *s, struct buf *client, struc
 /* ---- shard_peers.c ---- */
 void shard_receive_peers(struct shard *s);
 void shard_release_frames(struct shard *s);
+/* Quiet groups that the node is in look around. */
+void shard_wake_groups_of(struct shard *s, const struct node *n);
 void shard_flush_outbox(struct shard *s);
 void shard_tick_peers(struct shard *s); /* When heartbeat_due_us has come. */
 /* Answers on the connection that a frame came by. */
@@ -377,6 +384,7 @@ void shard_close_links(struct node *n);
 /* ---- shard_moves.c ---- */
 void shard_look_at_members(struct shard *s, struct seat *seat); /* Soon. */
 void shard_drive_moves(struct shard *s);
+void shard_fill_copies(struct shard *s); /* cluster.move_bytes_per_second, for the time passed. */
 void shard_stop_driving(struct shard *s, struct seat *seat); /* It leads no more. */
 void shard_hand_over(struct shard *s); /* While leaving: leaderships go to others. */
 
@@ -405,6 +413,9 @@ void shard_finish_task(struct shard *s, struct request *r);
 void shard_send_catalog(struct shard *s, bool sweep);
 void shard_take_change(struct shard *s, const struct meta_change *change);
 struct rollout *shard_find_rollout(const struct shard *s, const struct ferry_id *topic_id);
+/* One for a topic that was made before and of which some partition has had no leader yet; NULL: all
+ * have. */
+struct rollout *shard_roll_out_again(struct shard *s, const struct ferry_id *topic_id);
 void shard_await_rollout(struct shard *s, struct request *r);
 void shard_take_opened(struct shard *s, const struct mail *mail);
 void shard_count_led(struct shard *s, uint64_t group); /* It has its first leader. */
@@ -444,7 +455,7 @@ request_handler *shard_find_cluster_handler(uint16_t command);
 bool shard_finish_cluster(struct shard *s, struct request *r, enum ferry_err err);
 void shard_handle_group_list(struct shard *s, struct request *r, const struct frame *f);
 void shard_handle_transfer(struct shard *s, struct request *r, const struct frame *f);
-void shard_check_transfer(struct shard *s, struct seat *seat);
+void shard_check_transfers(struct shard *s);
 request_handler *shard_find_lease_handler(uint16_t command);
 bool shard_finish_lease(struct shard *s, struct request *r, enum ferry_err err);
 

@@ -239,6 +239,7 @@ static void init_parts(struct shard *s)
     heap_init(&s->fetch_deadlines);
     list_init(&s->touched);
     list_init(&s->led);
+    list_init(&s->transfers);
     list_init(&s->live);
     list_init(&s->pool);
     list_init(&s->drops);
@@ -300,6 +301,7 @@ static void end_work(struct shard *s)
 {
     shard_flush_rows(s);
     fail_seats(s);
+    shard_check_transfers(s);
     shard_forget_fetches(s);
     if (s->meta != NULL) {
         shard_answer_meta(s);

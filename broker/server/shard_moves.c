@@ -14,8 +14,8 @@
 #define LOOK_AGAIN_US 200000
 #define REPEAT_US     1000000
 /* A leadership that is where it should not be is handed over after so long, and not more often. */
-#define SPREAD_US 10000000
-#define HEARD_US  1000000
+#define SPREAD_US     10000000
+#define COPY_BURST_US 100000
 /* Behind by no more than this counts as caught up: it takes one round of appends. */
 #define CAUGHT_UP_ENTRIES 256u
 
@@ -29,12 +29,6 @@ void shard_look_at_members(struct shard *s, struct seat *seat)
 static void look_again(struct shard *s, struct seat *seat, int64_t after_us)
 {
     heap_set(&s->moves, &seat->move, s->now_us + after_us);
-}
-
-static bool is_wide(const struct seat *seat)
-{
-    const struct raft_members *m = replica_members(seat->replica);
-    return m->voter_count + m->old_voter_count > 1;
 }
 
 static void set_filling(struct shard *s, struct seat *seat, bool filling)
@@ -53,7 +47,6 @@ void shard_stop_driving(struct shard *s, struct seat *seat)
         list_remove(&seat->led);
     }
     seat->led_term = 0;
-    shard_check_transfer(s, seat);
 }
 
 /* ---- What should be ---- */
@@ -287,34 +280,46 @@ void shard_drive_moves(struct shard *s)
     }
 }
 
+void shard_fill_copies(struct shard *s)
+{
+    int64_t rate = s->config.options->move_bytes_per_second;
+    int64_t passed_us = s->now_us - s->copy_filled_us;
+    int64_t most = rate / (1000000 / COPY_BURST_US);
+    /* Only what makes whole bytes is counted as passed: at a low rate turns are short for one. */
+    int64_t added = rate / 1000 * (passed_us < COPY_BURST_US ? passed_us : COPY_BURST_US) / 1000;
+    if (added > 0) {
+        s->copy_bytes = s->copy_bytes + added < most ? s->copy_bytes + added : most;
+        s->copy_filled_us = s->now_us;
+    }
+}
+
 /* ---- Leaving the process ---- */
 
-static void hand_over(struct shard *s, struct seat *seat)
+/* True while another could have it. */
+static bool hand_over(struct shard *s, struct seat *seat)
 {
     struct progress p;
     p.count = replica_progress(seat->replica, p.peers, RAFT_PEERS_MAX);
     for (size_t i = 0; i < p.count; i++) {
         if (may_lead(s, seat, &p, p.peers[i].id)) {
             enum ferry_err err = replica_transfer(seat->replica, p.peers[i].id, s->now_us);
-            (void)err; /* Under way, or tried again with the next heartbeat. */
+            (void)err; /* Under way, or tried again soon. */
             shard_touch(s, seat);
-            return;
+            return true;
         }
     }
+    return false;
 }
 
 void shard_hand_over(struct shard *s)
 {
-    uint32_t wide = 0;
+    uint32_t left = 0;
     if (!atomic_load(&s->leaving)) {
         return;
     }
     for (struct list *n = s->led.next; n != &s->led; n = n->next) {
         struct seat *seat = list_entry(n, struct seat, led);
-        if (is_wide(seat)) {
-            wide++;
-            hand_over(s, seat);
-        }
+        left += hand_over(s, seat) ? 1 : 0;
     }
-    atomic_store(&s->left, wide == 0);
+    atomic_store(&s->left, left == 0);
 }

@@ -111,7 +111,6 @@ void shard_announce(struct shard *s, struct seat *seat)
     }
     if (ready) {
         fence_regressed(s, seat);
-        shard_check_transfer(s, seat);
     }
 }
 
@@ -157,6 +156,7 @@ static enum ferry_err open_replica(struct shard *s, struct seat *seat, const str
                                       .election_min_us = o->election_min_ms * 1000,
                                       .election_max_us = o->election_max_ms * 1000,
                                       .heartbeat_us = o->heartbeat_ms * 1000,
+                                      .copy_bytes = &s->copy_bytes,
                                       .message_max_bytes = (size_t)o->message_max_bytes,
                                       .batch_max_bytes =
                                           (size_t)o->message_max_bytes + BATCH_ROOM_BYTES};

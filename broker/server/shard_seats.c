@@ -30,6 +30,7 @@ enum ferry_err shard_add_seat(struct shard *s, uint64_t group, struct seat **sea
     list_init(&made->fetches);
     list_init(&made->reads);
     list_init(&made->led);
+    list_init(&made->transferring);
     heap_node_init(&made->timer);
     heap_node_init(&made->move);
     if (!heap_reserve(&s->timers, s->seats.count + 1) ||
@@ -103,18 +104,16 @@ void shard_end_view(struct shard *s)
 
 /* ---- Who leads ---- */
 
+/* Moved away, perhaps: whoever asks looks at the metadata again. Not NOT_LEADER, which leaves open
+ * whether something was done. */
 enum ferry_err shard_unknown_group(const struct shard *s)
 {
-    if (!s->knows_catalog) {
-        return FERRY_ERR_NOT_READY;
-    }
-    /* Moved away, perhaps: whoever asks looks at the metadata again, which knows. */
-    return s->node_count > 1 ? FERRY_ERR_NOT_LEADER : FERRY_ERR_UNKNOWN_PARTITION;
+    return s->knows_catalog ? FERRY_ERR_UNKNOWN_PARTITION : FERRY_ERR_NOT_READY;
 }
 
 enum ferry_err shard_dropping_error(const struct shard *s)
 {
-    return s->node_count > 1 ? FERRY_ERR_NOT_LEADER : FERRY_ERR_UNKNOWN_TOPIC;
+    return s->node_count > 1 ? FERRY_ERR_UNKNOWN_PARTITION : FERRY_ERR_UNKNOWN_TOPIC;
 }
 
 const char *shard_leader_hint(const struct shard *s, const struct seat *seat,

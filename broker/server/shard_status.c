@@ -67,6 +67,12 @@ static json_t *describe_counters(const struct shard *s)
                      (json_int_t)c->turns);
 }
 
+static const char *durability(const struct shard *s)
+{
+    return shard_is_clustered(s) ? "acked after fsync on a majority of the partition's replicas"
+                                 : "acked after fsync on a quorum (1 of 1 node)";
+}
+
 static json_t *describe(const struct shard *s)
 {
     const struct broker_options *o = s->config.options;
@@ -79,9 +85,8 @@ static json_t *describe(const struct shard *s)
         "{s:s, s:I, s:s, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o}",
         "version", FERRY_VERSION, "node", (json_int_t)o->node_id, "cluster_id", cluster, "shard",
         (json_int_t)s->config.index, "shards", (json_int_t)o->shards, "uptime_ms",
-        (json_int_t)((s->now_us - s->started_us) / 1000), "durability",
-        "acked after fsync on a quorum (1 of 1 node)", "data", o->data, "file_system",
-        text_or_unknown(file_system(o->data)), "kernel",
+        (json_int_t)((s->now_us - s->started_us) / 1000), "durability", durability(s), "data",
+        o->data, "file_system", text_or_unknown(file_system(o->data)), "kernel",
         text_or_unknown(known ? system.release : NULL), "lmdb", store_library_version(), "zeromq",
         net_library_version(), "store", describe_store(s), "connections", describe_connections(s),
         "counters", describe_counters(s), "partitions", json_integer((json_int_t)s->seats.count));

@@ -309,12 +309,17 @@ static void refused(const struct frame *f, struct reply *reply)
 
 /* A broker with a slow disk is not a lost one: silence is measured by how long answers take here.
  */
+static int64_t long_silence_us(const struct connection *k)
+{
+    int64_t silence_us = k->pace_us * PROBE_PACES;
+    return silence_us > PROBE_FIRST_US ? silence_us : PROBE_FIRST_US;
+}
+
 static void learn_pace(struct connection *k, const struct request *r)
 {
     int64_t took_us = k->received_us - r->written_us - r->patience_us;
     k->pace_us += ((took_us > 0 ? took_us : 0) - k->pace_us) / 8;
-    int64_t silence_us = k->pace_us * PROBE_PACES;
-    silence_us = silence_us > PROBE_FIRST_US ? silence_us : PROBE_FIRST_US;
+    int64_t silence_us = long_silence_us(k);
     k->probe_after_us = silence_us < PROBE_SOON_US ? silence_us : PROBE_SOON_US;
 }
 
@@ -364,8 +369,7 @@ bool connection_receive(struct connection *k, int messages_max)
 static void give_up_unanswered(struct connection *k, int64_t probed_us)
 {
     int64_t now_us = clock_monotonic_us();
-    int64_t silence_us = k->pace_us * PROBE_PACES;
-    silence_us = silence_us > PROBE_FIRST_US ? silence_us : PROBE_FIRST_US;
+    int64_t silence_us = long_silence_us(k);
     uint32_t looked_at = k->in_flight_count;
     struct list *n = k->in_flight.next;
     struct list lost;
@@ -497,8 +501,12 @@ static int64_t probe_at(const struct connection *k)
     if (since_us == INT64_MAX) {
         return INT64_MAX;
     }
-    since_us = since_us > k->received_us ? since_us : k->received_us;
-    return since_us + k->probe_after_us;
+    int64_t quiet_us = since_us > k->received_us ? since_us : k->received_us;
+    int64_t silent_at_us = quiet_us + k->probe_after_us;
+    /* Younger requests are answered and this one is not: it may have gone with a TCP connection
+     * that was mended since. */
+    int64_t wait_us = long_silence_us(k) > PROBE_SOON_US ? long_silence_us(k) : PROBE_SOON_US;
+    return silent_at_us < since_us + wait_us ? silent_at_us : since_us + wait_us;
 }
 
 /* When the hello that is out is overdue enough to look elsewhere. */

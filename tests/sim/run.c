@@ -10,6 +10,7 @@
 
 #define START_US    (60 * SIM_SECOND)
 #define LIVENESS_US (180 * SIM_SECOND)
+#define SETTLE_US   (4 * SIM_SECOND) /* Until rows are on all disks. */
 
 struct run {
     const struct run_options *options;
@@ -120,6 +121,8 @@ static void run_world(struct run *r)
         return;
     }
     history_check_end(&r->load.history);
+    world_run(&r->world, r->world.now_us + SETTLE_US);
+    check_same_state();
 }
 
 static void mark_what_was(const struct run *r)

@@ -1,0 +1,115 @@
+/* Three brokers serve: topics, records, positions, leases, whoever is asked. */
+#include "lib/broker_cluster.h"
+
+#include "net/net.h"
+
+/* Any broker says where things are, and whoever does not lead says who does. */
+static void what_is_stored_is_read_whoever_is_asked_first(void **state)
+{
+    struct broker_cluster *c = *state;
+    cluster_found(c);
+    cluster_topic(c, "t", 8, 3);
+    cluster_produce(c, "t", 500);
+    cluster_check(c, "t");
+    cluster_settle(c);
+}
+
+/* As many partitions as there are, led by all nodes in turn. */
+static void leaders_are_spread(void **state)
+{
+    struct broker_cluster *c = *state;
+    uint32_t led[CLUSTER_NODES + 1] = {0};
+    struct ferry_topic_info *info;
+    cluster_found(c);
+    cluster_topic(c, "t", 30, 3);
+    assert_int_equal(ferry_topic_info(c->client, "t", CLUSTER_WAIT_MS, &info), FERRY_OK);
+    for (size_t i = 0; i < info->partition_count; i++) {
+        assert_int_equal(info->partitions[i].err, FERRY_OK);
+        led[info->partitions[i].leader_node]++;
+    }
+    ferry_topic_info_free(&info);
+    for (uint32_t i = 1; i <= 3; i++) {
+        assert_in_range(led[i], 5, 15);
+    }
+}
+
+/* Deleted is deleted on every node; a topic of the same name is another. */
+static void a_topic_is_deleted_everywhere(void **state)
+{
+    struct broker_cluster *c = *state;
+    cluster_found(c);
+    for (int round = 0; round < 2; round++) {
+        c->sent = 0;
+        cluster_topic(c, "t", 3, 3);
+        cluster_produce(c, "t", 50);
+        cluster_check(c, "t");
+        assert_int_equal(ferry_topic_delete(c->client, "t", CLUSTER_WAIT_MS), FERRY_OK);
+    }
+    cluster_settle(c); /* No replica of it is left that would be counted. */
+    struct ferry_topic_info *info;
+    assert_int_equal(ferry_topic_info(c->client, "t", CLUSTER_WAIT_MS, &info),
+                     FERRY_ERR_UNKNOWN_TOPIC);
+}
+
+/* More replicas than nodes is refused with what to do. */
+static void more_replicas_than_nodes_are_refused(void **state)
+{
+    struct broker_cluster *c = *state;
+    struct ferry_topic_spec spec = {.name = "t", .partitions = 1, .replicas = 4};
+    cluster_found(c);
+    assert_int_equal(ferry_topic_create(c->client, &spec, CLUSTER_WAIT_MS),
+                     FERRY_ERR_INVALID_ARGUMENT);
+}
+
+/* Positions are as new as the question, also on a partition that has gone quiet. */
+static void positions_are_kept_by_the_cluster(void **state)
+{
+    struct broker_cluster *c = *state;
+    struct ferry_consumer *consumer;
+    struct ferry_subscription_info *info;
+    cluster_found(c);
+    cluster_topic(c, "t", 1, 3);
+    cluster_produce(c, "t", 20);
+    assert_int_equal(
+        ferry_consumer_open(&consumer, c->client, "t", "s", FERRY_FROM_START, CLUSTER_WAIT_MS),
+        FERRY_OK);
+    assert_int_equal(ferry_consumer_commit(consumer, 0, 7, CLUSTER_WAIT_MS), FERRY_OK);
+    ferry_consumer_close(&consumer);
+    (void)net_poll(NULL, 0, 1500); /* Quiet now. */
+    assert_int_equal(ferry_subscription_info(c->client, "t", "s", CLUSTER_WAIT_MS, &info),
+                     FERRY_OK);
+    assert_int_equal(info->partitions[0].position, 7);
+    ferry_subscription_info_free(&info);
+}
+
+/* A partition is handed to another node on request, and nothing is lost or doubled by it. */
+static void a_partition_is_handed_to_another_node(void **state)
+{
+    struct broker_cluster *c = *state;
+    cluster_found(c);
+    cluster_topic(c, "t", 1, 3);
+    for (int round = 0; round < 4; round++) {
+        cluster_produce(c, "t", 50);
+        uint32_t to = cluster_leader(c, "t", 0) % 3 + 1;
+        assert_int_equal(ferry_partition_transfer(c->client, "t", 0, to, CLUSTER_WAIT_MS),
+                         FERRY_OK);
+        assert_int_equal(cluster_leader(c, "t", 0), to);
+    }
+    cluster_produce(c, "t", 50);
+    cluster_check(c, "t");
+    assert_int_equal(ferry_partition_transfer(c->client, "t", 0, 4, CLUSTER_WAIT_MS),
+                     FERRY_ERR_UNKNOWN_NODE);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cluster_test(what_is_stored_is_read_whoever_is_asked_first),
+        cluster_test(leaders_are_spread),
+        cluster_test(a_topic_is_deleted_everywhere),
+        cluster_test(more_replicas_than_nodes_are_refused),
+        cluster_test(positions_are_kept_by_the_cluster),
+        cluster_test(a_partition_is_handed_to_another_node),
+    };
+    return cmocka_run_group_tests_name("cluster_produce", tests, NULL, NULL);
+}
