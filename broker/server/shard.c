@@ -239,6 +239,9 @@ static void housekeep(struct shard *s)
     if (s->now_us >= s->watch_due_us) {
         net_server_watch(s->server);
         shard_expire_rollouts(s, false);
+        if (s->waiting > 0) {
+            shard_open_waiting(s);
+        }
         shard_answer_unknown_topics(s, false);
         if (shard_is_clustered(s)) {
             net_server_watch(s->peer_server);
