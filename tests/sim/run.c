@@ -10,7 +10,7 @@
 
 #define START_US    (60 * SIM_SECOND)
 #define LIVENESS_US (180 * SIM_SECOND)
-#define SETTLE_US   (4 * SIM_SECOND) /* Until rows are on all disks. */
+#define SETTLE_US   (12 * SIM_SECOND) /* Until rows are on all disks. */
 
 struct run {
     const struct run_options *options;
