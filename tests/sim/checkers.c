@@ -56,6 +56,7 @@ static struct {
     size_t truth_count;
     struct claim **claims; /* Each owned. */
     size_t claim_count, claim_capacity;
+    struct shadow *shadows[SIM_NODES_MAX + 1][SIM_SHARDS_MAX];
     struct check_counters counters;
     bool frames; /* Shown. */
 } all;
@@ -102,11 +103,21 @@ static struct truth_entry *truth_at(const struct truth *t, uint64_t index)
     return index >= t->first && index - t->first < t->count ? &t->entries[index - t->first] : NULL;
 }
 
+/* By node and shard, once found: a shadow stays where it is. */
+static struct shadow *shadow_of_shard(const struct sim_node *n, uint32_t shard)
+{
+    struct shadow **known = &all.shadows[n->id % (SIM_NODES_MAX + 1)][shard];
+    if (*known == NULL) {
+        char path[PATH_MAX_BYTES + 32];
+        sim_node_path(n, shard, path, sizeof(path));
+        *known = observe_disk(path);
+    }
+    return *known;
+}
+
 static struct shadow *shadow_of(const struct sim_node *n, uint64_t group)
 {
-    char path[PATH_MAX_BYTES + 32];
-    sim_node_path(n, (uint32_t)(group % n->shard_count), path, sizeof(path));
-    return observe_disk(path);
+    return shadow_of_shard(n, (uint32_t)(group % n->shard_count));
 }
 
 static struct sim_node *host_of_member(raft_id member)
@@ -355,9 +366,7 @@ static void check_marks(const struct shadow *d, struct claim *c, const struct sh
 
 static void check_disk(const struct sim_node *n, uint32_t shard)
 {
-    char path[PATH_MAX_BYTES + 32];
-    sim_node_path(n, shard, path, sizeof(path));
-    const struct shadow *d = observe_disk(path);
+    const struct shadow *d = shadow_of_shard(n, shard);
     for (size_t i = 0; d != NULL && i < d->group_count; i++) {
         const struct shadow_group *g = d->groups[i];
         struct claim *c = claim_of(n->member, g->id);
