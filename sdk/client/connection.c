@@ -492,6 +492,20 @@ static int64_t unanswered_since(const struct connection *k)
     return INT64_MAX;
 }
 
+/* When a request has waited for much longer than answers take, though others are answered: it may
+ * have gone with a TCP connection that was mended since. Not before it would be taken as lost. */
+static int64_t overtaken_at(const struct connection *k)
+{
+    int64_t wait_us = long_silence_us(k) > PROBE_SOON_US ? long_silence_us(k) : PROBE_SOON_US;
+    int64_t soonest_us = INT64_MAX;
+    for (const struct list *n = k->in_flight.next; n != &k->in_flight; n = n->next) {
+        const struct request *r = list_entry(n, struct request, node);
+        int64_t late_us = r->written_us + r->patience_us + wait_us;
+        soonest_us = r != &k->hello && late_us < soonest_us ? late_us : soonest_us;
+    }
+    return soonest_us;
+}
+
 static int64_t probe_at(const struct connection *k)
 {
     if (k->state != CONNECTION_READY || !request_is_idle(&k->hello)) {
@@ -501,12 +515,10 @@ static int64_t probe_at(const struct connection *k)
     if (since_us == INT64_MAX) {
         return INT64_MAX;
     }
-    int64_t quiet_us = since_us > k->received_us ? since_us : k->received_us;
-    int64_t silent_at_us = quiet_us + k->probe_after_us;
-    /* Younger requests are answered and this one is not: it may have gone with a TCP connection
-     * that was mended since. */
-    int64_t wait_us = long_silence_us(k) > PROBE_SOON_US ? long_silence_us(k) : PROBE_SOON_US;
-    return silent_at_us < since_us + wait_us ? silent_at_us : since_us + wait_us;
+    since_us = since_us > k->received_us ? since_us : k->received_us;
+    int64_t silent_us = since_us + k->probe_after_us;
+    int64_t late_us = overtaken_at(k);
+    return silent_us < late_us ? silent_us : late_us;
 }
 
 /* When the hello that is out is overdue enough to look elsewhere. */
