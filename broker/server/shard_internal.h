@@ -381,6 +381,8 @@ enum ferry_err shard_own_record(const struct shard *s, struct buf *client, struc
 /* ---- shard_peers.c ---- */
 void shard_receive_peers(struct shard *s);
 void shard_release_frames(struct shard *s);
+/* Quiet groups that the node is in look around. */
+void shard_wake_groups_of(struct shard *s, const struct node *n);
 void shard_flush_outbox(struct shard *s);
 void shard_tick_peers(struct shard *s); /* When heartbeat_due_us has come. */
 /* Answers on the connection that a frame came by. */
@@ -396,6 +398,8 @@ void shard_drive_moves(struct shard *s);
 void shard_fill_copies(struct shard *s); /* cluster.move_bytes_per_second, for the time passed. */
 void shard_stop_driving(struct shard *s, struct seat *seat); /* It leads no more. */
 void shard_hand_over(struct shard *s); /* While leaving: leaderships go to others. */
+/* This node cannot take what clients send to the group: another replica leads it, where one can. */
+void shard_lead_elsewhere(struct shard *s, struct seat *seat);
 
 /* ---- shard_folder.c ---- */
 enum ferry_err shard_count_boot(struct shard *s);

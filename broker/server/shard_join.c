@@ -432,6 +432,9 @@ static void registered(struct shard *s, const struct node_register_reply *r)
         struct raft_members nobody = {0};
         enter_cluster(s, &r->cluster_id, &nobody);
     }
+    if (s->meta == NULL) {
+        return; /* It could not be written down; the shard has ended. */
+    }
     for (uint32_t i = 0; i < r->record_count; i++) {
         struct node_record record;
         must(node_record_decode(&rest, &record) == FERRY_OK);

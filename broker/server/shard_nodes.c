@@ -168,6 +168,8 @@ void shard_remove_node(struct shard *s, uint32_t id)
     if (at == s->node_count || s->nodes[at]->id != id) {
         return;
     }
+    /* Nobody watches that life of it any more: quiet groups that it led would wait for ever. */
+    shard_wake_groups_of(s, s->nodes[at]);
     if (s->outbox != NULL) {
         peer_outbox_forget(s->outbox, s->nodes[at]->member);
     }

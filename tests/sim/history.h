@@ -44,7 +44,18 @@ struct history_topic {
     struct history_log logs[HISTORY_PARTITIONS_MAX];
 };
 
+/* A lie planted for the canary: what the history is told is not what was. */
+enum history_lie {
+    LIE_NONE,
+    LIE_LOST,      /* An ack for a place behind the end. */
+    LIE_MOVED,     /* An ack for another place. */
+    LIE_FORGED,    /* A changed payload. */
+    LIE_REORDERED, /* A message is said to be older than it is. */
+    LIE_UNSAID,    /* A stored message is told to be not stored. */
+};
+
 struct history {
+    enum history_lie lie; /* Told once, when there is something to lie about. */
     struct history_topic topics[HISTORY_TOPICS_MAX];
     uint32_t topic_count;
     struct history_message *messages; /* By number; 0 is not used. */

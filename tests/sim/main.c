@@ -1,6 +1,7 @@
 /* sim: runs seeds.
  *
  *   sim --seed N [--verbose [--frames]] [--nodes N] [--seconds N] [--no-faults] [--twice]
+ *       [--lie lost|moved|forged|reordered|unsaid]
  *   sim --seeds FROM..TO [--jobs N] [--cover] [--ledger FILE] [--stop-after FAILURES]
  *
  * One seed is one process. The exit code of one seed is its end (world.h); of many it is the first
@@ -285,6 +286,18 @@ static bool take_flag(const char *name, struct options *o)
     return false;
 }
 
+static bool parse_lie(const char *text, struct options *o)
+{
+    static const char *const lies[] = {"none", "lost", "moved", "forged", "reordered", "unsaid"};
+    for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+        if (strcmp(text, lies[i]) == 0) {
+            o->run.lie = (int)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool take_value(const char *name, const char *value, struct options *o)
 {
     if (strcmp(name, "--seed") == 0) {
@@ -299,6 +312,8 @@ static bool take_value(const char *name, const char *value, struct options *o)
         o->jobs = (int)strtol(value, NULL, 10);
     } else if (strcmp(name, "--stop-after") == 0) {
         o->stop_after = (int)strtol(value, NULL, 10);
+    } else if (strcmp(name, "--lie") == 0) {
+        return parse_lie(value, o);
     } else if (strcmp(name, "--ledger") == 0) {
         o->ledger = value;
     } else {

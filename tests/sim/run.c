@@ -10,6 +10,7 @@
 
 #define START_US    (60 * SIM_SECOND)
 #define LIVENESS_US (180 * SIM_SECOND)
+#define SETTLE_US   (12 * SIM_SECOND) /* Until rows are on all disks. */
 
 struct run {
     const struct run_options *options;
@@ -66,6 +67,7 @@ static void make_nodes(struct run *r)
     }
     uint32_t most = r->node_count >= 5 && chance_permille(500) ? 5 : 3;
     workload_init(&r->load, servers, r->node_count < 3 ? 1 : most);
+    r->load.history.lie = (enum history_lie)r->options->lie;
     for (uint32_t i = 0; i < 3; i++) {
         char name[16];
         (void)snprintf(name, sizeof(name), "topic%u", i);
@@ -107,6 +109,9 @@ static void run_world(struct run *r)
     start_programs(r);
     nemesis_start(&r->nemesis, &r->swarm, r->nodes, r->node_count, (r->load.replicas - 1) / 2);
     world_run(&r->world, r->world.now_us + r->swarm.seconds * SIM_SECOND);
+    if (r->world.ended) {
+        return;
+    }
     r->load.stop = true;
     uint32_t minority = (r->load.replicas - 1) / 2;
     nemesis_heal(&r->nemesis, (uint32_t)chance_below(minority + 1));
@@ -120,6 +125,8 @@ static void run_world(struct run *r)
         return;
     }
     history_check_end(&r->load.history);
+    world_run(&r->world, r->world.now_us + SETTLE_US);
+    check_same_state();
 }
 
 static void mark_what_was(const struct run *r)
@@ -179,7 +186,7 @@ void run_seed(const struct run_options *options, struct run_result *result)
     checkers_init(r->nodes, r->node_count, options->frames);
     run_world(r);
     mark_what_was(r);
-    if (r->world.ended && options->print) {
+    if (r->world.ended && options->verbose) {
         check_show();
     }
     *result = (struct run_result){.end = r->world.end,
