@@ -87,7 +87,7 @@ wait_ready() { # NODE
         if grep -q '^ferryd: ready' "$dir/$1.log"; then
             return
         fi
-        if [ -z "$(pid_of "$1")" ]; then
+        if ! kill -0 "$(cat "$dir/$1.pid")" 2>/dev/null; then
             tail -n 5 "$dir/$1.log" >&2
             fail "node $1 has ended: see $dir/$1.log"
         fi

@@ -416,6 +416,7 @@ enum ferry_err partition_open(const struct partition_config *config, int64_t now
                                    .election_min_us = config->election_min_us,
                                    .election_max_us = config->election_max_us,
                                    .heartbeat_us = config->heartbeat_us,
+                                   .copy_bytes = config->copy_bytes,
                                    .seed = config->seed,
                                    .store = config->store,
                                    .ops = &partition_ops,

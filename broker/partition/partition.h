@@ -55,6 +55,7 @@ struct partition_config {
     raft_id self;
     struct raft_members initial; /* As in replica_config, like these times. */
     int64_t election_min_us, election_max_us, heartbeat_us;
+    int64_t *copy_bytes;
     uint64_t seed;
     struct store *store;
     struct topic_settings settings;

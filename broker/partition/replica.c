@@ -110,6 +110,12 @@ enum ferry_err replica_tick(struct replica *r, int64_t now_us)
     return replica_step(r, &tick);
 }
 
+bool replica_must_not_copy(const struct replica *r)
+{
+    bool copies = replica_members(r)->learner_count > 0 || r->out[0].to != 0 || r->out[1].to != 0;
+    return copies && r->config.copy_bytes != NULL && *r->config.copy_bytes <= 0;
+}
+
 int64_t replica_deadline_us(const struct replica *r)
 {
     if (r->failed != FERRY_OK) {
@@ -119,6 +125,9 @@ int64_t replica_deadline_us(const struct replica *r)
         return install_deadline_us(r);
     }
     int64_t due = raft_deadline_us(r->raft);
+    if (replica_must_not_copy(r) && replica_is_leader(r)) {
+        due = sooner(due, r->now_us + REPLICA_COPY_WAIT_US);
+    }
     if (r->dirty_since_us != 0) {
         due = sooner(due, r->dirty_since_us + REPLICA_FLUSH_MS * 1000);
     }

@@ -77,6 +77,10 @@ struct replica_config {
      * give the same. No voters: a new member that waits to be fed. */
     struct raft_members initial;
     int64_t election_min_us, election_max_us, heartbeat_us; /* All 0: raft.h's defaults. */
+    /* Bytes that may still be given to replicas that are being made (snapshots, entries to
+     * learners), shared by the shard's replicas and filled up by it; spent it may be below 0. NULL:
+     * no limit. */
+    int64_t *copy_bytes;
 };
 
 /* Entries applied, and bytes, after which the rows are written with the next transaction; and the

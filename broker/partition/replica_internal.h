@@ -18,9 +18,11 @@ _Static_assert(REPLICA_TABLE_CONFIG > PEER_ROWS_TABLE_MAX, "it does not travel a
 
 /* A message that waits for its turn, and damaged entries that are remembered; more are dropped:
  * messages as a network would, damage is met again by whoever reads it. */
-#define REPLICA_MESSAGES_MAX        4096u
-#define REPLICA_DAMAGED_MAX         32u
-#define REPLICA_SNAPSHOT_RESEND_US  500000
+#define REPLICA_MESSAGES_MAX       4096u
+#define REPLICA_DAMAGED_MAX        32u
+#define REPLICA_SNAPSHOT_RESEND_US 500000
+/* To the next look whether there is something to be copied with again. */
+#define REPLICA_COPY_WAIT_US        20000
 #define REPLICA_REPAIR_RETRY_US     200000
 #define REPLICA_REPAIR_REQUESTS_MAX 16u
 
@@ -189,6 +191,8 @@ enum ferry_err replica_step_update(struct replica *r, const struct raft_event *e
 enum ferry_err replica_step_received(struct replica *r, const struct raft_event *event,
                                      struct bytes entries, uint32_t entry_count);
 bool replica_is_leader(const struct replica *r);
+/* What the shard lets new replicas be given is spent for now. */
+bool replica_must_not_copy(const struct replica *r);
 /* The group has other members. */
 bool replica_has_peers(const struct replica *r);
 void replica_lose_office(struct replica *r);

@@ -142,6 +142,11 @@ static bool send_piece(struct sender *s, struct raft_message *piece, raft_index 
     }
     going = going && buf_ok(b);
     size_t bytes = b->size - at;
+    int64_t *copy_bytes = s->r->config.copy_bytes;
+    if (count > 0 && copy_bytes != NULL &&
+        !raft_members_has_voter(replica_members(s->r), piece->to)) {
+        *copy_bytes -= (int64_t)bytes;
+    }
     *s->budget -= bytes < *s->budget ? bytes : *s->budget;
     peer_set_raft_entries(b, at, count);
     peer_outbox_end(s->out);
@@ -237,8 +242,14 @@ enum ferry_err replica_send(struct replica *r, enum peer_phase phase, int64_t no
                             size_t *budget_bytes, struct peer_outbox *out)
 {
     r->now_us = now_us;
-    if (r->failed != FERRY_OK || !replica_wants_send(r)) {
+    if (r->failed != FERRY_OK) {
         return r->failed;
+    }
+    if (r->raft != NULL) {
+        raft_pause_learners(r->raft, replica_must_not_copy(r));
+    }
+    if (!replica_wants_send(r)) {
+        return FERRY_OK;
     }
     struct sender s = {.r = r, .out = out, .budget = budget_bytes, .now_us = now_us};
     if (phase == PEER_NOW) {

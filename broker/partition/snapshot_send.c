@@ -383,7 +383,8 @@ static size_t unanswered_bytes(const struct snapshot_out *s)
 /* The receiver empties itself before it takes more than the first chunk. */
 static bool wants_chunk(const struct replica *r, const struct snapshot_out *s)
 {
-    if (s->to == 0 || s->phase == SNAPSHOT_SENT || (!s->begun && !can_begin(r))) {
+    if (replica_must_not_copy(r) || s->to == 0 || s->phase == SNAPSHOT_SENT ||
+        (!s->begun && !can_begin(r))) {
         return false;
     }
     bool waits = s->begun && s->first_chunk == 0;
@@ -438,8 +439,13 @@ static enum ferry_err make_chunks(struct replica *r, struct snapshot_out *s, siz
     while (err == FERRY_OK && wants_chunk(r, s) && unanswered_bytes(s) - before < budget) {
         err = store_read_begin(r->config.store);
         if (err == FERRY_OK) {
+            size_t made = unanswered_bytes(s);
             err = advance(r, s);
             store_read_end(r->config.store);
+            made = unanswered_bytes(s) - made;
+            if (r->config.copy_bytes != NULL && s->to != 0) {
+                *r->config.copy_bytes -= (int64_t)made;
+            }
         }
     }
     return err;
@@ -536,6 +542,9 @@ int64_t snapshot_deadline_us(const struct replica *r)
 
 static void tick_one(struct replica *r, struct snapshot_out *s, int64_t now_us)
 {
+    if (replica_must_not_copy(r) && s->chunk_count == 0) {
+        s->heard_us = now_us; /* It was told nothing that it could answer. */
+    }
     if (now_us - s->heard_us >= REPLICA_SNAPSHOT_SILENCE_MS * 1000) {
         give_up(r, s, "the receiver is silent");
         return;

@@ -71,6 +71,7 @@ struct raft {
     int64_t election_min_us, election_max_us, heartbeat_us;
     bool never_quiet;
     uint32_t window; /* Entries on the way to one peer. */
+    bool learners_paused;
 
     /* Of the configuration in force: voters of both sets and learners, without self. */
     bool self_in_new, self_in_old;

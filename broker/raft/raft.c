@@ -454,6 +454,11 @@ int64_t raft_deadline_us(const struct raft *r)
     return is_waiting && !r->is_quiet ? r->timer_us : RAFT_NEVER;
 }
 
+void raft_pause_learners(struct raft *r, bool paused)
+{
+    r->learners_paused = paused;
+}
+
 void raft_set_window(struct raft *r, uint32_t entries)
 {
     must(entries >= 1 && entries <= RAFT_APPEND_WINDOW_MAX);

@@ -272,6 +272,8 @@ int64_t raft_deadline_us(const struct raft *r);
 /* Bounds entries on the way to a peer to what fits into bytes, by the driver's knowledge of their
  * size. 1..RAFT_APPEND_WINDOW_MAX. */
 void raft_set_window(struct raft *r, uint32_t entries);
+/* Learners get no entries while it is paused, only heartbeats: a driver's means to copy slowly. */
+void raft_pause_learners(struct raft *r, bool paused);
 /* True when a RAFT_SEND would send something. */
 bool raft_wants_send(const struct raft *r);
 

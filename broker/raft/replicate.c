@@ -108,6 +108,9 @@ static uint64_t sendable_count(const struct raft *r, const struct raft_peer *pee
         room = 0;
         break;
     }
+    if (peer->is_learner && r->learners_paused) {
+        room = 0;
+    }
     return smaller(smaller(lacking, room), RAFT_APPEND_ENTRIES_MAX);
 }
 

@@ -14,8 +14,8 @@
  * (16), founders × u64 member, text: peer endpoint of the metadata leader, record REGISTER u32
  * attempt, u8 registered before, u8[3] 0, record REGISTER_REPLY u32 attempt, u16 answer, u16 error,
  * id of the cluster (16), u64 index of the metadata, text: detail, u32 records, records LEADERS u32
- * count, u32 0, count × {u64 group, u64 term}: the sender leads these MOVE_DONE      (empty; the
- * item's group) FENCED         u16 error, text */
+ * count, u32 0, count × {u64 group, u64 term, u64 bytes}: the sender leads these MOVE_DONE (empty;
+ * the item's group) FENCED         u16 error, text */
 #ifndef FERRY_SERVER_NODE_WIRE_H
 #define FERRY_SERVER_NODE_WIRE_H
 
@@ -120,6 +120,7 @@ MUST_CHECK enum ferry_err node_register_reply_decode(struct bytes body,
 struct node_led {
     uint64_t group;
     raft_term term;
+    uint64_t bytes; /* Of the partition, for plans. */
 };
 void node_leaders_encode(struct buf *b, const struct node_led *led, uint32_t count);
 /* The i-th is read by node_leaders_at. */

@@ -239,6 +239,9 @@ static void housekeep(struct shard *s)
     if (s->now_us >= s->watch_due_us) {
         net_server_watch(s->server);
         shard_expire_rollouts(s, false);
+        if (s->waiting > 0) {
+            shard_open_waiting(s);
+        }
         shard_answer_unknown_topics(s, false);
         if (shard_is_clustered(s)) {
             net_server_watch(s->peer_server);
@@ -255,6 +258,7 @@ void shard_turn(struct shard *s)
     s->counters.turns++;
     s->received_bytes = 0;
     s->send_bytes_left = SEND_TURN_BYTES;
+    shard_fill_copies(s);
     shard_take_mail(s); /* First: it says what is here, and what came in is judged by it. */
     shard_receive_peers(s);
     receive_clients(s);

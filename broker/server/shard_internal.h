@@ -35,6 +35,12 @@
 /* What a turn may take in from clients and peers together; the rest of STORE_TURN_MAX_BYTES is for
  * rows, headers and flushes. */
 #define TURN_MAX_BYTES (20u << 20)
+_Static_assert(TURN_MAX_BYTES + (4u << 20) <= STORE_TURN_MAX_BYTES, "a turn fits a transaction");
+_Static_assert(PEER_FRAME_MAX_BYTES <= TURN_MAX_BYTES, "the largest frame has a turn to itself");
+_Static_assert(TURN_MAX_BYTES / 2 + (8u << 20) + BATCH_ROOM_BYTES + FRAME_BODY_MAX_BYTES +
+                       FRAME_HEADER_BYTES <=
+                   TURN_MAX_BYTES,
+               "half a turn, and the largest request that crosses it");
 
 /* A replica's seat in the shard: a partition's, or the metadata group's. */
 struct seat {
@@ -48,6 +54,7 @@ struct seat {
     uint32_t generation; /* Of the catalog that named it last. */
     bool announced;      /* Shard 0 knows that it is open. */
     bool dropping;
+    struct mail *waiting;    /* It is opened once its old data is deleted; owned. */
     int64_t told_end_offset; /* Waiting fetches have been looked at up to here. */
     struct list touched;
     struct heap_node timer;
@@ -213,6 +220,7 @@ struct shard {
     size_t pool_count;
     struct map loads; /* struct peer_load, by peer. */
     struct list drops;
+    uint32_t waiting;   /* Seats that wait for one. */
     bool knows_catalog; /* Every partition of this shard has its seat: what has none is unknown. */
     bool view_open;
     int64_t now_us, now_ms;
@@ -220,6 +228,8 @@ struct shard {
     size_t received_bytes;  /* This turn. */
     size_t send_bytes_left; /* This turn. */
     uint32_t filling;       /* Seats that count among the active moves. */
+    int64_t copy_bytes; /* What may be given to replicas that are being made; filled up by time. */
+    int64_t copy_filled_us;
     struct shard_counters counters;
     int64_t started_us;
 
@@ -334,6 +344,8 @@ void shard_forget_fetches(struct shard *s);
 /* ---- shard_partitions.c ---- */
 void shard_take_mail(struct shard *s);
 void shard_post(struct shard *s, struct mail *mail); /* To the shard that the kind says. */
+void shard_open_waiting(struct shard *s);            /* Those whose old data is gone. */
+void shard_stop_waiting(struct shard *s, struct seat *seat);
 /* Looks at what the seat has become: open, leading, no longer leading. */
 void shard_announce(struct shard *s, struct seat *seat);
 
@@ -382,6 +394,7 @@ void shard_close_links(struct node *n);
 /* ---- shard_moves.c ---- */
 void shard_look_at_members(struct shard *s, struct seat *seat); /* Soon. */
 void shard_drive_moves(struct shard *s);
+void shard_fill_copies(struct shard *s); /* cluster.move_bytes_per_second, for the time passed. */
 void shard_stop_driving(struct shard *s, struct seat *seat); /* It leads no more. */
 void shard_hand_over(struct shard *s); /* While leaving: leaderships go to others. */
 
@@ -423,7 +436,8 @@ void shard_finish_topic(struct shard *s, struct request *r, enum ferry_err err,
 
 /* ---- shard_leaders.c ---- */
 uint32_t shard_leader_of(const struct shard *s, uint64_t group); /* Node id; 0: not known. */
-void shard_learn_leader(struct shard *s, uint64_t group, raft_term term, uint32_t node_id);
+uint64_t shard_bytes_of(const struct shard *s, uint64_t group);  /* As its leader told last. */
+void shard_learn_leader(struct shard *s, const struct node_led *led, uint32_t node_id);
 void shard_forget_leader(struct shard *s, uint64_t group);
 void shard_take_leaders(struct shard *s, const struct peer_header *h, struct bytes body);
 void shard_tell_leaders(struct shard *s, bool all); /* What this shard leads, to all nodes. */

@@ -14,8 +14,8 @@
 #define LOOK_AGAIN_US 200000
 #define REPEAT_US     1000000
 /* A leadership that is where it should not be is handed over after so long, and not more often. */
-#define SPREAD_US 10000000
-#define HEARD_US  1000000
+#define SPREAD_US     10000000
+#define COPY_BURST_US 100000
 /* Behind by no more than this counts as caught up: it takes one round of appends. */
 #define CAUGHT_UP_ENTRIES 256u
 
@@ -277,6 +277,19 @@ void shard_drive_moves(struct shard *s)
         struct seat *seat = list_entry(node, struct seat, move);
         heap_remove(&s->moves, node);
         drive(s, seat);
+    }
+}
+
+void shard_fill_copies(struct shard *s)
+{
+    int64_t rate = s->config.options->move_bytes_per_second;
+    int64_t passed_us = s->now_us - s->copy_filled_us;
+    int64_t most = rate / (1000000 / COPY_BURST_US);
+    /* Only what makes whole bytes is counted as passed: at a low rate turns are short for one. */
+    int64_t added = rate / 1000 * (passed_us < COPY_BURST_US ? passed_us : COPY_BURST_US) / 1000;
+    if (added > 0) {
+        s->copy_bytes = s->copy_bytes + added < most ? s->copy_bytes + added : most;
+        s->copy_filled_us = s->now_us;
     }
 }
 

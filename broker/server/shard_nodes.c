@@ -215,7 +215,7 @@ void shard_learn_node(struct shard *s, const struct node_record *r)
 {
     const struct node *n = shard_find_node(s, node_of_member(r->member));
     bool older = n != NULL && n->member == r->member && (r->boot < n->boot || is_same(n, r));
-    if (older) {
+    if (older || (s->meta != NULL && meta_member_is_gone(s->meta, r->member))) {
         return;
     }
     enum ferry_err err = shard_set_node(s, r);

@@ -39,9 +39,6 @@ static void post_of(struct shard *s, const struct seat *seat, enum mail_kind kin
 {
     struct mail mail = {
         .kind = kind, .group = seat->group, .topic_id = seat->topic_id, .err = seat->err};
-    if (kind == MAIL_LED) {
-        mail.term = seat->led_term;
-    }
     shard_post(s, &mail);
 }
 
@@ -156,6 +153,7 @@ static enum ferry_err open_replica(struct shard *s, struct seat *seat, const str
                                       .election_min_us = o->election_min_ms * 1000,
                                       .election_max_us = o->election_max_ms * 1000,
                                       .heartbeat_us = o->heartbeat_ms * 1000,
+                                      .copy_bytes = &s->copy_bytes,
                                       .message_max_bytes = (size_t)o->message_max_bytes,
                                       .batch_max_bytes =
                                           (size_t)o->message_max_bytes + BATCH_ROOM_BYTES};
@@ -171,31 +169,13 @@ static enum ferry_err open_replica(struct shard *s, struct seat *seat, const str
     return err;
 }
 
-static void open_partition(struct shard *s, const struct mail *mail)
+static void open_seat(struct shard *s, struct seat *seat, const struct mail *mail)
 {
-    struct seat *seat = shard_find_seat(s, mail->group);
-    if (seat != NULL) {
-        seat->dropping = false;
-        set_target(s, seat, mail);
-        return;
-    }
-    enum ferry_err err = shard_add_seat(s, mail->group, &seat);
-    if (err != FERRY_OK) {
-        shard_fail_store(s, err);
-        return;
-    }
     struct err_text e = {{0}};
-    seat->topic_id = mail->topic_id;
-    seat->index = mail->partition;
-    memcpy(seat->topic, mail->topic, sizeof(seat->topic));
-    set_target(s, seat, mail);
-    /* It was moved away and comes back before all of it is deleted: the old data must be gone
-     * first, so it is opened by the next catalog or the next start. */
-    seat->err =
-        shard_is_dropped(s, mail->group) ? FERRY_ERR_NOT_READY : open_replica(s, seat, mail, &e);
+    seat->err = open_replica(s, seat, mail, &e);
     if (seat->err != FERRY_OK) {
-        log_line(LOG_ERROR, "shard", "partition %d (group %llu) is not served: %s", mail->partition,
-                 (unsigned long long)mail->group,
+        log_line(LOG_ERROR, "shard", "partition %d of %s (group %llu) is not served: %s",
+                 mail->partition, mail->topic, (unsigned long long)mail->group,
                  e.text[0] != '\0' ? e.text : ferry_err_text(seat->err));
         seat->announced = true;
         post_of(s, seat, MAIL_OPENED);
@@ -203,6 +183,70 @@ static void open_partition(struct shard *s, const struct mail *mail)
     }
     heap_set(&s->timers, &seat->timer, s->now_us);
     shard_touch(s, seat);
+}
+
+/* It was moved away and comes back before all of it is deleted: the old data has to go first. */
+static void wait_for_drop(struct shard *s, struct seat *seat, const struct mail *mail)
+{
+    seat->err = FERRY_ERR_NOT_READY;
+    seat->waiting = mem_dup(mail, sizeof(*mail));
+    if (seat->waiting == NULL) {
+        shard_fail_store(s, FERRY_ERR_NO_MEMORY);
+        return;
+    }
+    seat->waiting->initial_count = 0; /* Whatever it was once: now it is fed. */
+    seat->waiting->campaign = false;
+    s->waiting++;
+}
+
+void shard_stop_waiting(struct shard *s, struct seat *seat)
+{
+    if (seat->waiting != NULL) {
+        mem_free(seat->waiting);
+        seat->waiting = NULL;
+        s->waiting--;
+    }
+}
+
+void shard_open_waiting(struct shard *s)
+{
+    size_t at = 0;
+    for (struct seat *seat; s->waiting > 0 && (seat = map_next(&s->seats, &at)) != NULL;) {
+        if (seat->waiting == NULL || seat->dropping || shard_is_dropped(s, seat->group)) {
+            continue;
+        }
+        struct mail *mail = seat->waiting;
+        seat->waiting = NULL;
+        s->waiting--;
+        open_seat(s, seat, mail);
+        mem_free(mail);
+    }
+}
+
+static void open_partition(struct shard *s, const struct mail *mail)
+{
+    struct seat *seat = shard_find_seat(s, mail->group);
+    if (seat != NULL && !seat->dropping) {
+        set_target(s, seat, mail);
+        return;
+    }
+    if (seat != NULL) {
+        shard_close_dropped(s, seat); /* What waits there is answered; then it is made anew. */
+    }
+    enum ferry_err err = shard_add_seat(s, mail->group, &seat);
+    if (err != FERRY_OK) {
+        shard_fail_store(s, err);
+        return;
+    }
+    seat->topic_id = mail->topic_id;
+    seat->index = mail->partition;
+    memcpy(seat->topic, mail->topic, sizeof(seat->topic));
+    set_target(s, seat, mail);
+    if (shard_is_dropped(s, mail->group)) {
+        wait_for_drop(s, seat, mail);
+    } else {
+        open_seat(s, seat, mail);
+    }
 }
 
 /* ---- Dropping ---- */
@@ -318,9 +362,11 @@ static void take_shard_mail(struct shard *s, const struct mail *mail)
     case MAIL_DROPPED:
         shard_take_opened(s, mail);
         return;
-    case MAIL_LED:
-        shard_learn_leader(s, mail->group, mail->term, node_of_member(s->self));
+    case MAIL_LED: {
+        struct node_led led = {.group = mail->group, .term = mail->term, .bytes = mail->bytes};
+        shard_learn_leader(s, &led, node_of_member(s->self));
         return;
+    }
     case MAIL_MOVED:
         shard_report_move(s, mail->group, mail->target, mail->target_count);
         return;

@@ -50,6 +50,7 @@ void shard_remove_seat(struct shard *s, struct seat *seat)
     if (!list_is_empty(&seat->touched)) {
         list_remove(&seat->touched);
     }
+    shard_stop_waiting(s, seat);
     heap_remove(&s->timers, &seat->timer);
     heap_remove(&s->moves, &seat->move);
     map_remove(&s->seats, map_hash_u64(seat->group), seat);

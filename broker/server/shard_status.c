@@ -1,6 +1,7 @@
 /* What the broker is and on what it stands, as one JSON object: for `ferry bench`, whose figures
  * mean nothing without it, and for people. */
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/utsname.h>
 #include <sys/vfs.h>
@@ -67,24 +68,74 @@ static json_t *describe_counters(const struct shard *s)
                      (json_int_t)c->turns);
 }
 
+static json_t *describe_peers(const struct shard *s)
+{
+    const struct shard_counters *c = &s->counters;
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "frames_in", (json_int_t)c->peer_frames_in,
+        "bytes_in", (json_int_t)c->peer_bytes_in, "frames_out", (json_int_t)c->peer_frames_out,
+        "bytes_out", (json_int_t)c->peer_bytes_out, "refused", (json_int_t)c->peer_refused,
+        "dropped", (json_int_t)c->peer_dropped, "no_room", (json_int_t)c->peer_no_room);
+}
+
+/* Shards of other nodes that have not been heard for longer than an election takes. */
+static json_int_t count_silent(const struct shard *s)
+{
+    json_int_t silent = 0;
+    for (size_t i = 0; i < s->node_count; i++) {
+        const struct node *n = s->nodes[i];
+        for (uint32_t k = 0; n->member != s->self && k < n->shards; k++) {
+            silent += n->far[k].silent ? 1 : 0;
+        }
+    }
+    return silent;
+}
+
+static json_int_t count_led(const struct shard *s)
+{
+    json_int_t led = 0;
+    for (const struct list *n = s->led.next; n != &s->led; n = n->next) {
+        led++;
+    }
+    return led;
+}
+
+static json_t *describe_cluster(const struct shard *s)
+{
+    char member[32];
+    (void)snprintf(member, sizeof(member), "%016llx", (unsigned long long)s->self);
+    json_int_t led = count_led(s);
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:o}", "member", member, "nodes",
+                     (json_int_t)s->node_count, "groups_led", led, "groups_followed",
+                     (json_int_t)s->seats.count - led, "peers_silent", count_silent(s),
+                     "groups_being_filled", (json_int_t)s->filling, "ready",
+                     (int)atomic_load(&s->peers[0]->ready), "leaving",
+                     (int)atomic_load(&s->leaving), "peers", describe_peers(s));
+}
+
+static const char *durability(const struct shard *s)
+{
+    return s->node_count > 1 ? "acked after fsync on a quorum of the partition's replicas"
+                             : "acked after fsync on a quorum (1 of 1 node)";
+}
+
 static json_t *describe(const struct shard *s)
 {
     const struct broker_options *o = s->config.options;
     struct utsname system;
     bool known = uname(&system) == 0;
     char cluster[ID_TEXT_BYTES];
-    struct ferry_id cluster_id = store_cluster_id(s->store);
-    id_format(&cluster_id, cluster);
+    id_format(&s->cluster_id, cluster);
     return json_pack(
-        "{s:s, s:I, s:s, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o}",
+        "{s:s, s:I, s:s, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o}",
         "version", FERRY_VERSION, "node", (json_int_t)o->node_id, "cluster_id", cluster, "shard",
         (json_int_t)s->config.index, "shards", (json_int_t)o->shards, "uptime_ms",
-        (json_int_t)((s->now_us - s->started_us) / 1000), "durability",
-        "acked after fsync on a quorum (1 of 1 node)", "data", o->data, "file_system",
-        text_or_unknown(file_system(o->data)), "kernel",
+        (json_int_t)((s->now_us - s->started_us) / 1000), "durability", durability(s), "data",
+        o->data, "file_system", text_or_unknown(file_system(o->data)), "kernel",
         text_or_unknown(known ? system.release : NULL), "lmdb", store_library_version(), "zeromq",
         net_library_version(), "store", describe_store(s), "connections", describe_connections(s),
-        "counters", describe_counters(s), "partitions", json_integer((json_int_t)s->seats.count));
+        "counters", describe_counters(s), "cluster", describe_cluster(s), "partitions",
+        json_integer((json_int_t)s->seats.count));
 }
 
 void shard_handle_status(struct shard *s, struct request *r)

@@ -1,11 +1,13 @@
 """Every program of examples/ does what it says."""
 import os
+import re
 import unittest
 from pathlib import Path
 
 from ferry_processes import BIN, folder, run
 
 DEMO = Path(os.environ["FERRY_SOURCE"]) / "examples/demo.sh"
+CLUSTER = Path(os.environ["FERRY_SOURCE"]) / "examples/cluster.sh"
 
 
 class ExamplesTest(unittest.TestCase):
@@ -41,6 +43,32 @@ class ExamplesTest(unittest.TestCase):
         self.assertEqual(self.demo("--input", "/no/such/file")[1], 2)
         self.assertEqual(self.demo("--no-such-option")[1], 2)
         self.assertEqual(self.demo("--help")[1], 0)
+
+    def cluster(self, word, home, port):
+        env = {**os.environ, "FERRY_PORT": str(port)}
+        code, out, err = run(CLUSTER, word, home, env=env, patience=60)
+        return code, out.decode(), err
+
+    def test_a_cluster_starts_serves_stops_and_goes_on(self):
+        home = folder(self)
+        port = 21000 + os.getpid() % 500 * 20  # Below those of outgoing connections.
+        self.addCleanup(self.cluster, "stop", home, port)
+        for turn in range(2):
+            code, out, err = self.cluster("start", home, port)
+            self.assertEqual(code, 0, out + err)
+            server = re.search(r"^server: (\S+)$", out, re.M).group(1)
+            self.assertEqual(len(server.split(",")), 3)
+            code, out, err = run(BIN / "ferry", "--server", server, "topic", "create", "t")
+            self.assertEqual(code, 0, err)
+            code, out, err = self.cluster("status", home, port)
+            self.assertEqual(code, 0, out + err)
+            self.assertRegex(out, r"(?m)^healthy +2 of 2$")
+            code, out, err = self.cluster("stop", home, port)
+            self.assertEqual(code, 0, out + err)
+            self.assertEqual(out.count("stopped"), 3)
+        self.assertEqual(self.cluster("stop", home, port)[1].count("not running"), 3)
+        self.assertEqual(run(CLUSTER, "no-such-word")[0], 2)
+        self.assertEqual(run(CLUSTER, "--help")[0], 0)
 
     def test_hello_has_each_effect_once(self):
         home = folder(self)
