@@ -397,6 +397,8 @@ void shard_drive_moves(struct shard *s);
 void shard_fill_copies(struct shard *s); /* cluster.move_bytes_per_second, for the time passed. */
 void shard_stop_driving(struct shard *s, struct seat *seat); /* It leads no more. */
 void shard_hand_over(struct shard *s); /* While leaving: leaderships go to others. */
+/* This node cannot take what clients send to the group: another replica leads it, where one can. */
+void shard_lead_elsewhere(struct shard *s, struct seat *seat);
 
 /* ---- shard_join.c ---- */
 enum ferry_err shard_begin_join(struct shard *s, struct err_text *e);

@@ -201,6 +201,7 @@ static void no_leader_and_no_answer_are_not_the_same(void **state)
     assert_int_equal(health(c), VIEW_UNKNOWN);
     assert_int_equal(safety(c, 2), VIEW_SAFETY_UNKNOWN);
     assert_false(view_node_lag(&c->view, 2, &lag));
+    assert_true(view_node_lag(&c->view, 4, &lag)); /* Has nothing of it. */
     c->shard[0].err = FERRY_OK;
     c->shard[3].err = FERRY_ERR_TIMEOUT; /* Cannot be the leader: has no replica. */
     assert_int_equal(health(c), VIEW_NO_LEADER);
