@@ -7,7 +7,7 @@
 #include "sim/observe.h"
 #include "wire/batch.h"
 
-#define GROUPS_MAX   64
+#define GROUPS_MAX 64
 
 /* What the world agrees on about one group. */
 struct truth_entry {
@@ -40,10 +40,10 @@ struct truth {
 struct claim {
     raft_id member;
     uint64_t group;
-    uint64_t term, commit; /* The greatest, in this start. */
-    uint64_t checked;      /* Entries up to here have been compared with the truth. */
-    uint64_t led_term;     /* Of which it has been looked at as leader. */
-    uint64_t acked;        /* The greatest entry it has acknowledged, ever. */
+    uint64_t term, commit;    /* The greatest, in this start. */
+    uint64_t checked;         /* Entries up to here have been compared with the truth. */
+    uint64_t led_term;        /* Of which it has been looked at as leader. */
+    uint64_t acked;           /* The greatest entry it has acknowledged, ever. */
     struct store_group marks; /* As last seen durable. */
     bool has_marks;
     enum replica_state state;
@@ -151,7 +151,8 @@ static bool holds(raft_id member, uint64_t group, uint64_t index, const struct t
     }
     const struct shadow_group *g = shadow_find(d, group);
     const struct shadow_entry *s = shadow_at(g, index);
-    bool trimmed = g != NULL && g->has_marks && g->marks.trim_index >= index;
+    bool trimmed =
+        g != NULL && g->has_marks && !g->marks.installing && g->marks.trim_index >= index;
     bool there = trimmed || (s != NULL && s->term == e->term && s->hash == e->hash);
     /* A topic is deleted here a little earlier than there. */
     return there || (!serves(n, group) && claim_of(member, group)->acked >= index);
@@ -179,10 +180,10 @@ static void first_commit(struct truth *t, const struct replica *r, uint64_t inde
         const struct shadow *d = shadow_of(n, t->group);
         const struct shadow_group *g = d != NULL ? shadow_find(d, t->group) : NULL;
         const struct shadow_entry *s = shadow_at(g, index);
-        sim_say("  node%u: %s, log ends at %llu, there it has term %llu hash %llx; wanted %llu %llx",
-                n->id, n->member == m->voters[i] ? "same life" : "another life",
-                ULL(shadow_last(g)), ULL(s != NULL ? s->term : 0), ULL(s != NULL ? s->hash : 0),
-                ULL(e->term), ULL(e->hash));
+        sim_say(
+            "  node%u: %s, log ends at %llu, there it has term %llu hash %llx; wanted %llu %llx",
+            n->id, n->member == m->voters[i] ? "same life" : "another life", ULL(shadow_last(g)),
+            ULL(s != NULL ? s->term : 0), ULL(s != NULL ? s->hash : 0), ULL(e->term), ULL(e->hash));
     }
     if (!quorum) {
         sim_fail(SIM_INVARIANT,
@@ -241,7 +242,8 @@ static void check_election(struct truth *t, struct claim *c, const struct replic
     for (size_t i = t->leader_count; i-- > 0;) {
         const struct leader *l = &t->leaders[i];
         if (l->term == term && l->member != c->member) {
-            sim_fail(SIM_INVARIANT, "INV-R01: group %llu has two leaders in term %llu: nodes %u, %u",
+            sim_fail(SIM_INVARIANT,
+                     "INV-R01: group %llu has two leaders in term %llu: nodes %u, %u",
                      ULL(t->group), ULL(term), (uint32_t)l->member, (uint32_t)c->member);
         }
         if (l->term == term) {
@@ -456,8 +458,9 @@ static void check_vote(const struct sim_node *n, const struct raft_message *m, u
     const struct shadow *d = shadow_of(n, group);
     const struct shadow_group *g = d != NULL ? shadow_find(d, group) : NULL;
     all.counters.votes++;
-    bool durable = g != NULL && g->has_marks &&
-                   (g->marks.term > m->term || (g->marks.term == m->term && g->marks.vote == m->to));
+    bool durable =
+        g != NULL && g->has_marks &&
+        (g->marks.term > m->term || (g->marks.term == m->term && g->marks.vote == m->to));
     if (!durable) {
         sim_fail(SIM_INVARIANT,
                  "INV-R08: node %u votes for node %u in term %llu of group %llu before that is "
@@ -616,11 +619,12 @@ static void compare_state(const struct shard *a, const struct seat *x, const str
         if (hash_table(a->store, group, (uint8_t)t) != hash_table(b->store, group, (uint8_t)t)) {
             show_table(a->store, group, (uint8_t)t);
             show_table(b->store, group, (uint8_t)t);
-            sim_fail(SIM_INVARIANT,
-                     "INV-R18: nodes %lld and %lld have applied group %llu up to %llu, and table %u "
-                     "differs",
-                     (long long)a->config.options->node_id, (long long)b->config.options->node_id,
-                     ULL(group), ULL(replica_applied(x->replica)), t);
+            sim_fail(
+                SIM_INVARIANT,
+                "INV-R18: nodes %lld and %lld have applied group %llu up to %llu, and table %u "
+                "differs",
+                (long long)a->config.options->node_id, (long long)b->config.options->node_id,
+                ULL(group), ULL(replica_applied(x->replica)), t);
         }
     }
     if (replica_first_index(x->replica) != replica_first_index(y->replica)) {
@@ -628,8 +632,8 @@ static void compare_state(const struct shard *a, const struct seat *x, const str
                  "INV-R18: nodes %lld and %lld have applied group %llu up to %llu, and drop up to "
                  "%llu and %llu",
                  (long long)a->config.options->node_id, (long long)b->config.options->node_id,
-                 ULL(group), ULL(replica_applied(x->replica)),
-                 ULL(replica_first_index(x->replica)), ULL(replica_first_index(y->replica)));
+                 ULL(group), ULL(replica_applied(x->replica)), ULL(replica_first_index(x->replica)),
+                 ULL(replica_first_index(y->replica)));
     }
     store_read_end(a->store);
     store_read_end(b->store);
@@ -655,7 +659,7 @@ void check_same_state(void)
 
 static void show_replica(const struct sim_node *n, const struct replica *r)
 {
-    static const char *const states[] = {"following", "leading", "ready",
+    static const char *const states[] = {"following",  "leading", "ready",
                                          "installing", "damaged", "failed"};
     const struct raft_members *m = replica_members(r);
     (void)fprintf(stderr,

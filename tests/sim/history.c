@@ -79,9 +79,9 @@ static void place(struct history *h, uint64_t number, uint32_t topic, int32_t pa
         log->size = at + 1;
     }
     if (log->at[at] != 0 && log->at[at] != number) {
-        sim_fail(SIM_INVARIANT,
-                 "INV-L02: %s/%d offset %lld is message %llu and message %llu", t->name, partition,
-                 (long long)offset, (unsigned long long)log->at[at], (unsigned long long)number);
+        sim_fail(SIM_INVARIANT, "INV-L02: %s/%d offset %lld is message %llu and message %llu",
+                 t->name, partition, (long long)offset, (unsigned long long)log->at[at],
+                 (unsigned long long)number);
         return;
     }
     bool elsewhere = m->offset >= 0 && (m->offset != offset || m->partition != partition);
@@ -157,8 +157,8 @@ static bool is_whole(const struct history *h, const void *payload, size_t bytes,
         return false;
     }
     memcpy(number, payload, 8);
-    return *number > 0 && *number < h->count &&
-           history_payload(*number, expected) == bytes && memcmp(expected, payload, bytes) == 0;
+    return *number > 0 && *number < h->count && history_payload(*number, expected) == bytes &&
+           memcmp(expected, payload, bytes) == 0;
 }
 
 void history_saw(struct history *h, struct history_session *s, int64_t offset, const void *payload,

@@ -24,7 +24,7 @@ struct history_message {
     uint32_t topic, producer;
     int32_t partition; /* -1: not known. */
     enum history_state state;
-    int64_t offset; /* -1: not known. */
+    int64_t offset;                /* -1: not known. */
     uint32_t attempts, not_stored; /* A message with an id may be sent again. */
     int64_t sent_us, acked_us;     /* The first attempt; the first ack, or SIM_NEVER. */
 };
@@ -32,7 +32,7 @@ struct history_message {
 struct history_log {
     uint64_t *at; /* Message by offset; 0: not seen. */
     size_t size, capacity;
-    bool finally_read;      /* From first_kept to end, at the end of the run. */
+    bool finally_read; /* From first_kept to end, at the end of the run. */
     int64_t first_kept, end;
 };
 

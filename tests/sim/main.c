@@ -17,8 +17,8 @@
 #include "sim/run.h"
 #include "sim/sim_disk.h"
 
-#define JOBS_MAX      64
-#define NOT_COVERED   13
+#define JOBS_MAX         64
+#define NOT_COVERED      13
 #define SEED_CPU_SECONDS 20 /* A seed that takes longer hangs. */
 
 _Noreturn void must_fail(const char *expression, const char *file, int line)
@@ -62,8 +62,8 @@ static void print_end(const struct run_result *r, uint64_t seed)
 
 static struct run_result *shared_results(size_t count)
 {
-    struct run_result *r = mmap(NULL, count * sizeof(*r), PROT_READ | PROT_WRITE,
-                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct run_result *r =
+        mmap(NULL, count * sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     must(r != MAP_FAILED);
     return r;
 }

@@ -61,7 +61,8 @@ static void make_nodes(struct run *r)
     }
     used = 0;
     for (uint32_t i = 0; i < r->node_count; i++) {
-        r->nodes[i] = sim_node_new(i + 1, 1 + (uint32_t)chance_below(r->swarm.shards_max), founders);
+        r->nodes[i] =
+            sim_node_new(i + 1, 1 + (uint32_t)chance_below(r->swarm.shards_max), founders);
         used += (size_t)snprintf(servers + used, sizeof(servers) - used, "%s%s", i > 0 ? "," : "",
                                  sim_node_endpoint(r->nodes[i]));
     }
@@ -137,12 +138,12 @@ static void mark_what_was(const struct run *r)
     const struct {
         enum mark mark;
         bool was;
-    } marks[] = {{MARK_N01_LOST, c->lost > 0},        {MARK_N02_DOUBLED, c->doubled > 0},
-                 {MARK_N02_OLD, c->old > 0},          {MARK_N05_CUT, n->cuts > 0},
-                 {MARK_N09_RESET, c->resets > 0},     {MARK_N10_FLIP, c->flipped > 0},
-                 {MARK_P07_WIPE, n->wipes > 0},       {MARK_P08_OLD_FOLDER, n->restores > 0},
-                 {MARK_T01_CLOCK, n->clocks > 0},     {MARK_D06_ROT, n->rots > 0},
-                 {MARK_L_UNKNOWN, h->unknown > 0},    {MARK_L_DUPLICATE, h->duplicates > 0}};
+    } marks[] = {{MARK_N01_LOST, c->lost > 0},     {MARK_N02_DOUBLED, c->doubled > 0},
+                 {MARK_N02_OLD, c->old > 0},       {MARK_N05_CUT, n->cuts > 0},
+                 {MARK_N09_RESET, c->resets > 0},  {MARK_N10_FLIP, c->flipped > 0},
+                 {MARK_P07_WIPE, n->wipes > 0},    {MARK_P08_OLD_FOLDER, n->restores > 0},
+                 {MARK_T01_CLOCK, n->clocks > 0},  {MARK_D06_ROT, n->rots > 0},
+                 {MARK_L_UNKNOWN, h->unknown > 0}, {MARK_L_DUPLICATE, h->duplicates > 0}};
     for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
         if (marks[i].was) {
             mark(marks[i].mark);
@@ -159,12 +160,12 @@ static void print_counts(const struct run *r)
                  (unsigned long long)h->acked, (unsigned long long)h->unknown,
                  (unsigned long long)h->not_stored, (unsigned long long)h->read,
                  (unsigned long long)h->duplicates);
-    (void)printf("  crashes %llu, cuts %llu, pauses %llu, clocks %llu, disks %llu, wipes %llu, rots "
-                 "%llu, old folders %llu\n",
-                 (unsigned long long)n->crashes, (unsigned long long)n->cuts,
-                 (unsigned long long)n->pauses, (unsigned long long)n->clocks,
-                 (unsigned long long)n->disks, (unsigned long long)n->wipes,
-                 (unsigned long long)n->rots, (unsigned long long)n->restores);
+    (void)printf(
+        "  crashes %llu, cuts %llu, pauses %llu, clocks %llu, disks %llu, wipes %llu, rots "
+        "%llu, old folders %llu\n",
+        (unsigned long long)n->crashes, (unsigned long long)n->cuts, (unsigned long long)n->pauses,
+        (unsigned long long)n->clocks, (unsigned long long)n->disks, (unsigned long long)n->wipes,
+        (unsigned long long)n->rots, (unsigned long long)n->restores);
 }
 
 void run_seed(const struct run_options *options, struct run_result *result)
