@@ -147,6 +147,11 @@ enum ferry_err replica_failure(const struct replica *r)
     return r->failed;
 }
 
+uint64_t replica_flushed(const struct replica *r)
+{
+    return r->flushed;
+}
+
 uint64_t replica_applied(const struct replica *r)
 {
     return r->applied;

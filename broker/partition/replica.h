@@ -184,6 +184,7 @@ void replica_damaged(struct replica *r, uint64_t index);
 bool replica_is_ready(const struct replica *r);
 enum ferry_err replica_failure(const struct replica *r); /* FERRY_OK while it works. */
 uint64_t replica_applied(const struct replica *r);
+uint64_t replica_flushed(const struct replica *r); /* Invariant 2. */
 uint64_t replica_commit(const struct replica *r);
 uint64_t replica_last_index(const struct replica *r);
 uint64_t replica_term(const struct replica *r);

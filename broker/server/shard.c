@@ -224,6 +224,7 @@ static void settle(struct shard *s)
     }
     if (s->meta != NULL) {
         shard_answer_meta(s);
+        shard_post_flushed(s);
     }
     shard_check_transfers(s);
     shard_tell_leaders(s, false);

@@ -128,6 +128,62 @@ void shard_forget_rollouts(struct shard *s)
     }
 }
 
+/* ---- Mail that waits for the metadata's rows ---- */
+
+/* What deletes data must not be ahead of the rows that say so: a node that starts again with older
+ * ones would open the group anew, empty, as a founder that votes, while others still have it. */
+struct unflushed {
+    struct list node;
+    uint64_t index; /* Of the metadata, that the mail follows from. */
+    struct mail mail;
+};
+
+/* `index` 0: at once, but not past what waits. */
+static void post_after(struct shard *s, struct mail *mail, uint64_t index)
+{
+    bool waits = index > replica_flushed(s->meta_seat->replica) || !list_is_empty(&s->unflushed);
+    if (!waits) {
+        shard_post(s, mail);
+        return;
+    }
+    struct unflushed *u = mem_zalloc(1, sizeof(*u));
+    if (u == NULL) {
+        shard_fail_store(s, FERRY_ERR_NO_MEMORY);
+        return;
+    }
+    list_init(&u->node);
+    u->index = index;
+    u->mail = *mail;
+    list_push_back(&s->unflushed, &u->node);
+    replica_ask_flush(s->meta_seat->replica);
+    shard_touch(s, s->meta_seat);
+}
+
+static void post_when_flushed(struct shard *s, struct mail *mail)
+{
+    post_after(s, mail, replica_applied(s->meta_seat->replica));
+}
+
+void shard_post_flushed(struct shard *s)
+{
+    while (!list_is_empty(&s->unflushed)) {
+        struct unflushed *u = list_entry(s->unflushed.next, struct unflushed, node);
+        if (u->index > replica_flushed(s->meta_seat->replica)) {
+            return;
+        }
+        list_remove(&u->node);
+        shard_post(s, &u->mail);
+        mem_free(u);
+    }
+}
+
+void shard_forget_unflushed(struct shard *s)
+{
+    for (struct list *n; (n = list_pop_front(&s->unflushed)) != NULL;) {
+        mem_free(list_entry(n, struct unflushed, node));
+    }
+}
+
 /* ---- What a shard is told of a partition ---- */
 
 /* Who founded the group: the members that its nodes had when the topic was made. Where one of them
@@ -181,7 +237,7 @@ static bool post_partition(struct shard *s, const struct meta_topic *topic, uint
     fill_founders(s, topic, partition, &mail);
     fill_target(s, &mail);
     mail.campaign = just_made && mail.target_count > 0 && mail.target[0] == self;
-    shard_post(s, &mail);
+    post_after(s, &mail, 0);
     return true;
 }
 
@@ -204,7 +260,7 @@ void shard_send_catalog(struct shard *s, bool sweep)
     for (uint32_t i = 0; i < s->peer_count; i++) {
         struct mail keep = {
             .kind = MAIL_KEEP, .group = i, .generation = s->generation, .sweep = sweep};
-        shard_post(s, &keep);
+        post_after(s, &keep, sweep ? replica_applied(s->meta_seat->replica) : 0);
     }
 }
 
@@ -261,7 +317,7 @@ static void take_deleted(struct shard *s, const struct meta_topic *topic)
     for (uint32_t p = 0; p < topic->partitions; p++) {
         struct mail mail = {
             .kind = MAIL_DROP, .group = topic->first_group + p, .topic_id = topic->id};
-        shard_post(s, &mail);
+        post_when_flushed(s, &mail);
     }
 }
 
@@ -271,7 +327,7 @@ static void take_placement(struct shard *s, uint64_t group)
     const struct meta_topic *topic = meta_topic_of_group(s->meta, group, &partition);
     if (topic != NULL && !post_partition(s, topic, partition, false)) {
         struct mail mail = {.kind = MAIL_DROP, .group = group, .topic_id = topic->id};
-        shard_post(s, &mail);
+        post_when_flushed(s, &mail);
     }
 }
 

@@ -259,6 +259,7 @@ struct shard {
     struct join join;
     struct map leaders; /* struct leader, by group. */
     struct list rollouts;
+    struct list unflushed; /* struct unflushed: mail that waits for the metadata's rows. */
     struct list unknown_topics; /* Requests: METADATA of a topic that may only be new. */
     uint32_t opening;           /* Partitions not yet open at start-up. */
     uint32_t generation;
@@ -442,6 +443,8 @@ void shard_take_opened(struct shard *s, const struct mail *mail);
 void shard_count_led(struct shard *s, uint64_t group); /* It has its first leader. */
 void shard_expire_rollouts(struct shard *s, bool all);
 void shard_forget_rollouts(struct shard *s);
+void shard_post_flushed(struct shard *s); /* Each turn. */
+void shard_forget_unflushed(struct shard *s);
 void shard_finish_topic(struct shard *s, struct request *r, enum ferry_err err,
                         const struct ferry_id *topic_id);
 

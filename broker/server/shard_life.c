@@ -244,6 +244,7 @@ static void init_parts(struct shard *s)
     list_init(&s->pool);
     list_init(&s->drops);
     list_init(&s->rollouts);
+    list_init(&s->unflushed);
     list_init(&s->unknown_topics);
     net_message_init(&s->held_over);
 }
@@ -322,6 +323,7 @@ void shard_free(struct shard **out)
     shard_forget_requests(s);
     shard_forget_rollouts(s);
     shard_forget_leaders(s);
+    shard_forget_unflushed(s);
     shard_forget_drops(s);
     close_seats(s);
     meta_close(&s->meta);
