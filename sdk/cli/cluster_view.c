@@ -218,6 +218,19 @@ static const char *bad_state(const struct ferry_group *own)
     }
 }
 
+/* A quiet group hears of its members by their nodes. One that has just been woken has not heard of
+ * them for as long as it was quiet, whatever became of the node since. */
+static int64_t heard_before_ms(const struct ferry_group *leader, const struct ferry_node *node,
+                               const struct ferry_group_member *m)
+{
+    bool silent = node->state == FERRY_NODE_SILENT;
+    if (leader->quiet) {
+        return silent ? node->silent_ms : 0;
+    }
+    bool node_tells = silent && (m->silent_ms < 0 || node->silent_ms < m->silent_ms);
+    return node_tells ? node->silent_ms : m->silent_ms;
+}
+
 static bool is_heard(const struct cluster_view *view, const struct ferry_group *leader,
                      const struct ferry_group_member *m, char why[VIEW_WORDS_BYTES])
 {
@@ -231,10 +244,7 @@ static bool is_heard(const struct cluster_view *view, const struct ferry_group *
         (void)snprintf(why, VIEW_WORDS_BYTES, "node %u has another data folder now", m->node_id);
         return false;
     }
-    int64_t silent_ms = leader->quiet ? node->silent_ms : m->silent_ms;
-    if (leader->quiet && node->state != FERRY_NODE_SILENT) {
-        silent_ms = 0; /* A quiet group hears of its members by their nodes. */
-    }
+    int64_t silent_ms = heard_before_ms(leader, node, m);
     if (silent_ms < 0) {
         (void)snprintf(why, VIEW_WORDS_BYTES, "node %u was not heard since %u leads", m->node_id,
                        leader->leader_node);

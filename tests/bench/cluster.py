@@ -4,9 +4,11 @@ Each node has a folder of its own below a temporary one, and ports of its own th
 is started again. Everything that is started here is ended here.
 """
 
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -14,6 +16,7 @@ import time
 
 PATIENCE = 120  # Seconds for a node to become ready, a topic to have its leaders, a copy to catch up.
 TICKS = os.sysconf("SC_CLK_TCK")
+PR_SET_PDEATHSIG = 1
 
 
 def until(condition, what, patience=PATIENCE):
@@ -26,6 +29,11 @@ def until(condition, what, patience=PATIENCE):
         if time.monotonic() > deadline:
             raise RuntimeError(f"not within {patience} s: {what() if callable(what) else what}")
         time.sleep(0.02)
+
+
+def end_with_us():
+    """For a child, before it becomes its program: it is killed when we end in any way."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def free_endpoints(count):
@@ -57,7 +65,8 @@ class Node:
 
     def start(self):
         with open(self.log_path, "w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log,
+                                            preexec_fn=end_with_us)
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as log:

@@ -18,7 +18,7 @@ import time
 import bench
 import results
 from bench import Place, Table, in_turns, megabytes, number, spread
-from cluster import Cluster, until
+from cluster import Cluster, end_with_us, until
 
 RATE_WHILE_KILLING = 1000  # Records a second, one client.
 NOTHING_MISSING = "0 missing"
@@ -153,7 +153,7 @@ class Writer:
     def __init__(self, place, cluster, topic):
         self.process = subprocess.Popen(
             [place.program("failover_bench"), cluster.endpoint, topic, str(RATE_WHILE_KILLING)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_us)
 
     def __enter__(self):
         return self

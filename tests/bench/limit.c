@@ -35,7 +35,8 @@
 #define FILE_BYTES_MAX                                                                             \
     (UINT64_C(512) << 20) /* Preallocated: growing a file costs more than writing. */
 #define WINDOW_BYTES (UINT64_C(300) << 20)
-#define POLL_MS      5000 /* Nobody is silent for so long unless something broke. */
+#define POLL_MS      20000      /* Nobody is silent for so long unless something broke. */
+#define GOODBYE      UINT64_MAX /* A follower's last answer. */
 
 struct options {
     const char *folder; /* Where the temporary folder is made. */
@@ -179,13 +180,15 @@ static void log_close(struct log *l)
 
 static void *new_socket(void *context, int type)
 {
-    int none = 0;
+    int none = 0, patience_ms = POLL_MS;
     void *socket = zmq_socket(context, type);
     if (socket == NULL) {
         die("zmq_socket: %s", zmq_strerror(zmq_errno()));
     }
     check_zmq(zmq_setsockopt(socket, ZMQ_RCVHWM, &none, sizeof(none)), "ZMQ_RCVHWM");
     check_zmq(zmq_setsockopt(socket, ZMQ_SNDHWM, &none, sizeof(none)), "ZMQ_SNDHWM");
+    check_zmq(zmq_setsockopt(socket, ZMQ_RCVTIMEO, &patience_ms, sizeof(patience_ms)),
+              "ZMQ_RCVTIMEO");
     return socket;
 }
 
@@ -215,7 +218,7 @@ static void *connect_to(void *context, const char *endpoint)
 static bool receive_batch(void *router, zmq_msg_t *identity, zmq_msg_t *batch, int flags)
 {
     if (zmq_msg_recv(identity, router, flags) < 0) {
-        if (zmq_errno() != EAGAIN) {
+        if (zmq_errno() != EAGAIN || flags != ZMQ_DONTWAIT) {
             die("receiving: %s", zmq_strerror(zmq_errno()));
         }
         return false;
@@ -243,6 +246,7 @@ struct turn {
     size_t follower_count;
     zmq_msg_t identity; /* Of the sender, for the reply. */
     bool stop;
+    size_t goodbyes; /* Of followers. */
 };
 
 static void take_batch(struct turn *t, struct log *l, zmq_msg_t *batch)
@@ -286,7 +290,7 @@ static void run_follower(const char *folder, const struct options *o, int pipe_f
     while (!t.stop) {
         receive_turn(&t, &l, 0);
         log_commit(&l);
-        reply(t.router, &t.identity, l.next);
+        reply(t.router, &t.identity, t.stop ? GOODBYE : l.next);
     }
     zmq_msg_close(&t.identity);
     zmq_close(t.router);
@@ -302,16 +306,38 @@ static uint64_t quorum_of(const uint64_t m[REPLICAS_MAX])
     return m[2] < low ? low : m[2] > high ? high : m[2];
 }
 
-static void hear_followers(const struct turn *t, uint64_t on_disk[REPLICAS_MAX])
+/* Takes a follower's answer; how many of its batches are on disk, which a goodbye does not say. */
+static void hear(struct turn *t, uint64_t n, uint64_t *on_disk)
+{
+    if (n == GOODBYE) {
+        t->goodbyes++;
+    } else {
+        *on_disk = n;
+    }
+}
+
+static void hear_followers(struct turn *t, uint64_t on_disk[REPLICAS_MAX])
 {
     for (size_t i = 0; i < t->follower_count; i++) {
         uint64_t n;
         while (zmq_recv(t->followers[i], &n, sizeof(n), ZMQ_DONTWAIT) == (int)sizeof(n)) {
-            on_disk[i + 1] = n;
+            hear(t, n, &on_disk[i + 1]);
         }
     }
     for (size_t i = t->follower_count + 1; i < REPLICAS_MAX; i++) {
         on_disk[i] = on_disk[0];
+    }
+}
+
+/* The connections stay until the followers have read "stop": one that answers to a closed one loses
+ * what it has not read yet. */
+static void await_goodbyes(struct turn *t, zmq_pollitem_t *items, uint64_t on_disk[REPLICAS_MAX])
+{
+    while (t->goodbyes < t->follower_count) {
+        if (zmq_poll(items, (int)t->follower_count, POLL_MS) <= 0) {
+            die("a follower did not stop in %d ms", POLL_MS);
+        }
+        hear_followers(t, on_disk);
     }
 }
 
@@ -334,6 +360,7 @@ static void lead(struct turn *t, struct log *l)
             reply(t->router, &t->identity, told);
         }
     }
+    await_goodbyes(t, items + 1, on_disk);
     reply(t->router, &t->identity, l->commits); /* The answer to "stop". */
 }
 
@@ -389,9 +416,6 @@ static void run_client(const char *endpoint, const struct options *o, struct mea
     void *socket = connect_to(context, endpoint);
     char *batch = allocate(o->batch_bytes);
     int64_t *sent_us = allocate(o->batches * sizeof(sent_us[0]));
-    int patience_ms = POLL_MS;
-    check_zmq(zmq_setsockopt(socket, ZMQ_RCVTIMEO, &patience_ms, sizeof(patience_ms)),
-              "ZMQ_RCVTIMEO");
     for (size_t i = 0; i < o->batch_bytes; i++) {
         batch[i] = (char)(i * 2654435761u >> 13);
     }

@@ -16,7 +16,7 @@
 #include "server/options.h"
 
 #define LINE_MAX_BYTES      1024
-#define OPTION_NAME_BYTES      128
+#define OPTION_NAME_BYTES   128
 #define OPTIONS_MAX         128
 #define PARAGRAPH_MIN_CHARS 32 /* Less is a label, not a paragraph. */
 
