@@ -65,7 +65,7 @@ all_of() { # FUNCTION PREFIX?
 pid_of() { # NODE
     local pid
     pid=$(cat "$dir/$1.pid" 2>/dev/null) || return 0
-    if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "--data $dir/$1 "; then
+    if { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF -- "--data $dir/$1 "; then
         echo "$pid"
     fi
 }

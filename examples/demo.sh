@@ -4,12 +4,14 @@
 #
 #   examples/demo.sh                 sells this machine's installed packages, one transaction each
 #   examples/demo.sh --input FILE    any text file instead, a line a transaction
+#   examples/demo.sh --brokers 3     a cluster of three brokers, each message on all of them
 #   examples/demo.sh --keep          leaves the folder with databases and logs, and says where
 #
 # shop puts each line and its message into a SQLite database in one transaction, and rolls back every
 # tenth. ferry-outbox publishes the messages, ferryd keeps them, ledger and audit apply them to SQLite
 # databases of their own. Meanwhile the relay, the ledger and the broker are killed with kill -9, once
-# each, and started again. Then `ferry verify effects` compares what was committed, what is in the log
+# each, and started again; of three brokers first the one that leads, while the others go on without
+# it, and later all of them. Then `ferry verify effects` compares what was committed, what is in the log
 # and what took effect. The exit status is 0 only if nothing was lost, doubled or unexpected.
 #
 # Installs the Debian packages that are missing and builds into build/demo, unless FERRY_BIN names a
@@ -32,11 +34,15 @@ usage() {
     sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"
 }
 
-input='' keep=false
+input='' keep=false brokers=1
 while [ $# -gt 0 ]; do
     case $1 in
     --input)
         input=${2:?--input needs a file}
+        shift
+        ;;
+    --brokers)
+        brokers=${2:?--brokers needs 1 or 3}
         shift
         ;;
     --keep) keep=true ;;
@@ -51,6 +57,10 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+if [ "$brokers" != 1 ] && [ "$brokers" != 3 ]; then
+    echo "demo.sh: --brokers $brokers: 1 or 3" >&2
+    exit 2
+fi
 if [ -n "$input" ] && [ ! -r "$input" ]; then
     echo "demo.sh: $input: there is no such file, or it may not be read" >&2
     exit 2
@@ -72,6 +82,14 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/ferry-demo-XXXXXX")
 endpoint='tcp://127.0.0.1:*' # A free port; the broker says which, and keeps it when it comes back.
 declare -A pids=()
 
+# Three brokers must know of each other before they start: fixed ports, on an address of this machine
+# that no other demo has.
+host=127.$((1 + ($$ >> 16) % 64)).$((($$ >> 8) % 256)).$(($$ % 256))
+founders="1=tcp://$host:7500,2=tcp://$host:7510,3=tcp://$host:7520"
+if [ "$brokers" = 3 ]; then
+    endpoint="tcp://$host:7400,tcp://$host:7410,tcp://$host:7420"
+fi
+
 # ---- Processes ----------------------------------------------------------------------------------
 start() { # NAME COMMAND…
     local name=$1
@@ -91,7 +109,7 @@ stop() { # NAME SIGNAL
 
 clean_up() {
     local name
-    for name in audit ledger relay shop ferryd; do
+    for name in audit ledger relay shop ferryd ferryd-1 ferryd-2 ferryd-3; do
         stop "$name" KILL
     done
     if $keep; then
@@ -109,16 +127,33 @@ fail() {
     exit 1
 }
 
-start_broker() {
-    local log=$work/ferryd.log until=$((SECONDS + READY_SECONDS))
-    : >"$log"
-    start ferryd "$FERRY_BIN/ferryd" --data "$work/data" --listen "$endpoint"
+wait_ready() { # NAME
+    local log=$work/$1.log until=$((SECONDS + READY_SECONDS))
     until grep -q '^ferryd: ready' "$log"; do
-        if [ $SECONDS -ge $until ] || ! kill -0 "${pids[ferryd]}" 2>/dev/null; then
+        if [ $SECONDS -ge $until ] || ! kill -0 "${pids[$1]}" 2>/dev/null; then
             fail "the broker does not start"
         fi
         sleep 0.02
     done
+}
+
+start_node() { # NODE
+    : >"$work/ferryd-$1.log"
+    start "ferryd-$1" "$FERRY_BIN/ferryd" --data "$work/data-$1" --node "$1" \
+        --listen "tcp://$host:$((7390 + 10 * $1))" --peer-listen "tcp://$host:$((7490 + 10 * $1))" \
+        --bootstrap "$founders"
+}
+
+start_brokers() {
+    local log=$work/ferryd.log n
+    if [ "$brokers" = 3 ]; then
+        for n in 1 2 3; do start_node $n; done
+        for n in 1 2 3; do wait_ready ferryd-$n; done
+        return
+    fi
+    : >"$log"
+    start ferryd "$FERRY_BIN/ferryd" --data "$work/data" --listen "$endpoint"
+    wait_ready ferryd
     endpoint=$(sed -n 's/^ferryd: ready: \(tcp:[^ ,]*\).*/\1/p' "$log")
 }
 
@@ -128,6 +163,11 @@ start_relay() {
 
 start_subscriber() { # NAME
     start "$1" "$FERRY_BIN/examples/$1" "$work/$1.db" "$endpoint" "$TOPIC"
+}
+
+stop_brokers() { # SIGNAL
+    local name
+    for name in ferryd ferryd-1 ferryd-2 ferryd-3; do stop $name "$1"; done
 }
 
 # ---- Progress -----------------------------------------------------------------------------------
@@ -158,6 +198,30 @@ progress() { # WHAT HAPPENS; a line that stays if it is said to
     fi
 }
 
+# ---- The broker's death: of three, of the one that leads partition 0 ------------------------------
+kill_broker() {
+    if [ "$brokers" = 1 ]; then
+        stop ferryd KILL
+        progress 'kill -9 of the broker' stays
+        return
+    fi
+    leader=$(ferry --json partition info "$TOPIC" 0 | sum_of leader_node)
+    [ "$leader" != 0 ] || leader=1 # Nobody at this moment.
+    stop "ferryd-$leader" KILL
+    progress "kill -9 of broker $leader, a leader" stays
+}
+
+bring_broker_back() {
+    if [ "$brokers" = 1 ]; then
+        start_brokers
+        progress 'the broker is back' stays
+        return
+    fi
+    start_node "$leader"
+    wait_ready "ferryd-$leader"
+    progress "broker $leader is back" stays
+}
+
 # ---- The run ------------------------------------------------------------------------------------
 if [ -n "$input" ]; then
     awk 1 "$input" >"$work/lines" # The last line gets its newline.
@@ -173,7 +237,7 @@ if [ "$total" -eq 0 ]; then
 fi
 echo "Selling $what: $total transactions, every ${REFUSE_EVERY}th is rolled back."
 
-start_broker
+start_brokers
 ferry topic create "$TOPIC" --partitions $PARTITIONS --quiet >/dev/null
 ferry outbox init "sqlite:$work/shop.db" --quiet >/dev/null
 start_relay
@@ -194,8 +258,10 @@ for ((slice = 1; slice <= SLICES; slice++)); do
     4) start_relay && progress 'the relay is back' stays ;;
     12) stop ledger KILL && progress 'kill -9 of the ledger' stays ;;
     13) start_subscriber ledger && progress 'the ledger is back' stays ;;
-    16) stop ferryd KILL && progress 'kill -9 of the broker' stays ;;
-    17) start_broker && progress 'the broker is back' stays ;;
+    16) kill_broker ;;
+    17) bring_broker_back ;;
+    20) [ "$brokers" = 1 ] || { stop_brokers KILL && progress 'kill -9 of all brokers' stays; } ;;
+    21) [ "$brokers" = 1 ] || { start_brokers && progress 'the brokers are back' stays; } ;;
     *) progress '' ;;
     esac
     sleep $PAUSE
@@ -228,7 +294,12 @@ ferry verify effects --topic "$TOPIC" \
     --effects ledger "sqlite:$work/ledger.db" 'SELECT message_id FROM entry' \
     --effects audit "sqlite:$work/audit.db" 'SELECT message_id FROM trail' \
     --inbox ledger "sqlite:$work/ledger.db" --inbox audit "sqlite:$work/audit.db" || verdict=$?
-stop ferryd TERM
+stop_brokers TERM
 echo
-echo "Relay, ledger and broker were killed once each. It took $((SECONDS - started)) s."
+if [ "$brokers" = 1 ]; then
+    killed='Relay, ledger and broker were killed once each.'
+else
+    killed='Relay, ledger and a leading broker were killed once each, and all brokers at once.'
+fi
+echo "$killed It took $((SECONDS - started)) s."
 exit $verdict

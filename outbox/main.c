@@ -66,6 +66,9 @@ static void print_help(FILE *to)
                 "\n"
                 "  ferry-outbox --db sqlite:PATH [--db …] [--server EP[,EP…]]\n"
                 "\n"
+                "Several may serve one database: one is active, the others stand by and take over\n"
+                "when it has not been heard of for relay.lease_ms.\n"
+                "\n"
                 "  --db URL        a database to serve; may be given more than once\n"
                 "  --server EP     brokers, default tcp://127.0.0.1:7400\n"
                 "  --config FILE   options from a file; conf/ferry-outbox.conf shows all of them\n"
@@ -291,15 +294,21 @@ static enum ferry_err open_client(struct program *p, struct err_text *e)
     return err;
 }
 
-/* Who holds the source: this host and this file, not this process. The broker lets the same holder
- * take over at once, and the lock beside the file lets one process be it; so a relay that was
- * killed does not wait for its own lease to end. Names have letters, digits, `.`, `_` and `-` only.
- */
-static void holder_name(const char *path, char *name, size_t bytes)
+/* Who holds the source. The first relay at a file is named by host and file, not by its process:
+ * the broker lets the same holder take over at once, and the lock beside the file lets one process
+ * be it; so a relay that was killed does not wait for its own lease to end. Others stand by and are
+ * named by process too, also when they become the first. Names have letters, digits, `.`, `_` and
+ * `-` only. */
+static void holder_name(const char *path, bool first, char *name, size_t bytes)
 {
     struct stat st = {0};
     (void)stat(path, &st); /* What cannot be opened is told when it is opened. */
-    unsigned long long file[2] = {(unsigned long long)st.st_dev, (unsigned long long)st.st_ino};
+    unsigned long long file[4] = {(unsigned long long)st.st_dev, (unsigned long long)st.st_ino};
+    if (!first) {
+        file[2] =
+            (unsigned long long)getpid(); /* Containers may share a file and have equal ones. */
+        file[3] = (unsigned long long)clock_monotonic_us();
+    }
     char host[64] = "host";
     (void)gethostname(host, sizeof(host) - 1);
     for (char *c = host; *c != '\0'; c++) {
@@ -314,11 +323,13 @@ static void holder_name(const char *path, char *name, size_t bytes)
 static enum ferry_err open_served(struct program *p, struct served *s, struct err_text *e)
 {
     char holder[128];
-    holder_name(s->url.path, holder, sizeof(holder));
-    enum ferry_err err = source_open_sqlite(&s->source, s->url.path, p->options.barrier, e);
+    unsigned flags = (p->options.barrier ? (unsigned)SOURCE_BARRIER : 0) |
+                     (p->once ? 0 : (unsigned)SOURCE_STAND_BY); /* Once would wait for ever. */
+    enum ferry_err err = source_open_sqlite(&s->source, s->url.path, flags, e);
     if (err != FERRY_OK) {
         return err;
     }
+    holder_name(s->url.path, s->source.ops->is_first(s->source.driver), holder, sizeof(holder));
     struct ferry_id id = s->source.ops->id(s->source.driver);
     err = relay_broker_open(&s->broker, p->client, &id, holder);
     if (err == FERRY_OK) {

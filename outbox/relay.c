@@ -212,6 +212,7 @@ static void beat_step(struct relay *r)
     }
     struct relay_word word = {
         .pid = getpid(), .beat_ms = clock_wall_ms(), .published_id = relay_low_mark(r)};
+    word.active = r->state == RELAY_ACTIVE;
     snprintf(word.state, sizeof(word.state), "%s", relay_state_name(r->state));
     r->source->ops->leave_word(r->source->driver, &word);
 }

@@ -9,7 +9,8 @@
 
 #define LOCK_SUFFIX   "-ferry-relay"
 #define LOCK_PATH_MAX 4096
-#define WORD_BYTES    256 /* Always written whole, so that a reader sees one word or the other. */
+#define WORD_FRESH_MS 3000 /* Three beats: whoever left it lives. */
+#define WORD_BYTES    256  /* Always written whole, so that a reader sees one word or the other. */
 #define WORD_FORMAT                                                                                \
     "ferry-relay 1\npid %" PRId64 "\nbeat_ms %" PRId64 "\npublished_id %" PRId64 "\nstate %s\n"
 
@@ -19,7 +20,7 @@ static bool lock_path(const char *database_path, char path[LOCK_PATH_MAX])
     return n > 0 && n < LOCK_PATH_MAX;
 }
 
-enum ferry_err relay_lock_take(const char *database_path, int *fd, struct err_text *e)
+enum ferry_err relay_lock_open(const char *database_path, int *fd, struct err_text *e)
 {
     char path[LOCK_PATH_MAX];
     if (!lock_path(database_path, path)) {
@@ -29,18 +30,14 @@ enum ferry_err relay_lock_take(const char *database_path, int *fd, struct err_te
     if (made < 0) {
         return err_set(e, FERRY_ERR_IO, "%s: cannot make the lock file: %s", path, strerror(errno));
     }
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (fcntl(made, F_OFD_SETLK, &lock) != 0) {
-        bool held = errno == EAGAIN || errno == EACCES;
-        enum ferry_err err =
-            held ? err_set(e, FERRY_ERR_LOCKED,
-                           "another ferry-outbox serves %s: stop it or let it work", database_path)
-                 : err_set(e, FERRY_ERR_IO, "%s: cannot lock: %s", path, strerror(errno));
-        close(made);
-        return err;
-    }
     *fd = made;
     return FERRY_OK;
+}
+
+bool relay_lock_try(int fd)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0;
 }
 
 void relay_lock_release(int *fd)
@@ -51,8 +48,28 @@ void relay_lock_release(int *fd)
     }
 }
 
+static bool read_word(int fd, struct relay_word *word)
+{
+    char text[WORD_BYTES + 1] = {0};
+    struct relay_word read = {0};
+    if (pread(fd, text, WORD_BYTES, 0) != WORD_BYTES ||
+        sscanf(text,
+               "ferry-relay 1\npid %" SCNd64 "\nbeat_ms %" SCNd64 "\npublished_id %" SCNd64
+               "\nstate %31s\n",
+               &read.pid, &read.beat_ms, &read.published_id, read.state) != 4) {
+        return false;
+    }
+    *word = read;
+    return true;
+}
+
 void relay_lock_write(int fd, const struct relay_word *word)
 {
+    struct relay_word there;
+    if (!word->active && read_word(fd, &there) && there.pid != word->pid &&
+        word->beat_ms - there.beat_ms < WORD_FRESH_MS) {
+        return;
+    }
     char text[WORD_BYTES];
     memset(text, ' ', sizeof(text));
     int n = snprintf(text, sizeof(text), WORD_FORMAT, word->pid, word->beat_ms, word->published_id,
@@ -86,7 +103,6 @@ bool relay_lock_ask(const char *database_path, bool *held)
 bool relay_lock_read(const char *database_path, struct relay_word *word)
 {
     char path[LOCK_PATH_MAX];
-    char text[WORD_BYTES + 1] = {0};
     if (!lock_path(database_path, path)) {
         return false;
     }
@@ -94,15 +110,7 @@ bool relay_lock_read(const char *database_path, struct relay_word *word)
     if (fd < 0) {
         return false;
     }
-    ssize_t n = pread(fd, text, WORD_BYTES, 0);
+    bool known = read_word(fd, word);
     close(fd);
-    struct relay_word read = {0};
-    if (n != WORD_BYTES || sscanf(text,
-                                  "ferry-relay 1\npid %" SCNd64 "\nbeat_ms %" SCNd64
-                                  "\npublished_id %" SCNd64 "\nstate %31s\n",
-                                  &read.pid, &read.beat_ms, &read.published_id, read.state) != 4) {
-        return false;
-    }
-    *word = read;
-    return true;
+    return known;
 }

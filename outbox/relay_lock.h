@@ -1,9 +1,12 @@
-/* relay_lock: one relay for each database file, and the word it leaves for people.
+/* relay_lock: which relay of this machine was first at a database file, and the word that relays
+ * leave for people.
  *
- * `PATH-ferry-relay` is locked for as long as a relay serves the database; the lock dies with the
- * process. The same file holds a few lines, rewritten each second, so that `ferry outbox status`
- * can tell how the relay does without writing to the database or asking a broker. It is an
- * open-file-description lock, because that kind can be asked about without being taken. */
+ * `PATH-ferry-relay` is locked by the first relay that is there; the lock dies with the process. It
+ * gives the first one its name at the broker and the wakes. Which of several publishes is decided
+ * by the lease alone. The same file holds a few lines, rewritten each second, so that `ferry outbox
+ * status` can tell how the relay does without writing to the database or asking a broker: the
+ * active relay's, and another's only where none was active lately. It is an open-file-description
+ * lock, because that kind can be asked about without being taken. */
 #ifndef FERRY_OUTBOX_RELAY_LOCK_H
 #define FERRY_OUTBOX_RELAY_LOCK_H
 
@@ -17,11 +20,15 @@ struct relay_word {
     int64_t beat_ms;      /* Unix ms. */
     int64_t published_id; /* Every row up to here is published, or set aside. */
     char state[RELAY_STATE_MAX + 1];
+    bool active; /* Of whom writes; not kept. */
 };
 
-/* Errors: LOCKED (another relay has it), IO; with a detail. */
-MUST_CHECK enum ferry_err relay_lock_take(const char *database_path, int *fd, struct err_text *e);
+/* Errors: IO, with a detail. */
+MUST_CHECK enum ferry_err relay_lock_open(const char *database_path, int *fd, struct err_text *e);
+/* False: another relay has it. Never waits. */
+MUST_CHECK bool relay_lock_try(int fd);
 void relay_lock_release(int *fd); /* Accepts -1. The file stays, with the last word. */
+/* A word that is not the active relay's does not replace another relay's fresh one. */
 void relay_lock_write(int fd, const struct relay_word *word);
 
 /* Whether a relay holds the lock. False as result: cannot be known. */

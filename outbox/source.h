@@ -73,8 +73,11 @@ struct source_ops {
                                 struct err_text *e);
     int (*wake_fd)(void *driver); /* Readable after a commit was announced; -1: none. */
     void (*wake_drain)(void *driver);
-    void (*leave_word)(void *driver,
-                       const struct relay_word *word); /* For `ferry outbox status`. */
+    /* For `ferry outbox status`. A relay that found another one here becomes the first by it once
+     * that one has gone. */
+    void (*leave_word)(void *driver, const struct relay_word *word);
+    /* Whether no other relay of this machine was here before this one. */
+    bool (*is_first)(void *driver);
 };
 
 struct source {
@@ -82,10 +85,16 @@ struct source {
     void *driver;
 };
 
-/* Opens the outbox of a database file for the one relay that may serve it. `barrier`: what was read
- * is fsynced before it is handed on. Errors: as above, and LOCKED (another relay serves it). */
-MUST_CHECK enum ferry_err source_open_sqlite(struct source *source, const char *path, bool barrier,
-                                             struct err_text *e);
+enum source_flags {
+    SOURCE_BARRIER = 1,  /* What was read is fsynced before it is handed on. */
+    SOURCE_STAND_BY = 2, /* Opened although another relay of this machine is here: who serves it is
+                            then for the lease alone to say. */
+};
+
+/* Opens the outbox of a database file. Errors: as above, and LOCKED (another relay is here, and
+ * SOURCE_STAND_BY is not set). */
+MUST_CHECK enum ferry_err source_open_sqlite(struct source *source, const char *path,
+                                             unsigned flags, struct err_text *e);
 void source_close(struct source *source); /* Accepts zeroed memory. */
 
 #endif

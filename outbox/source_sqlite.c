@@ -462,8 +462,21 @@ static void driver_wake_drain(void *driver)
 
 static void driver_leave_word(void *driver, const struct relay_word *word)
 {
-    const struct source_sqlite *s = driver;
+    struct source_sqlite *s = driver;
+    struct err_text ignored = {{0}};
+    if (!s->first && relay_lock_try(s->lock_fd)) {
+        s->first = true;
+        if (wake_listen(s->path, &s->wake_fd, &ignored) != FERRY_OK) {
+            s->wake_fd = -1; /* It polls. */
+        }
+    }
     relay_lock_write(s->lock_fd, word);
+}
+
+static bool driver_is_first(void *driver)
+{
+    const struct source_sqlite *s = driver;
+    return s->first;
 }
 
 const struct source_ops source_sqlite_ops = {
@@ -480,4 +493,5 @@ const struct source_ops source_sqlite_ops = {
     .wake_fd = driver_wake_fd,
     .wake_drain = driver_wake_drain,
     .leave_word = driver_leave_word,
+    .is_first = driver_is_first,
 };

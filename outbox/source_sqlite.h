@@ -33,8 +33,9 @@ struct source_sqlite {
     sqlite3 *reader, *writer;
     sqlite3_stmt *statements[STATEMENT_COUNT];
     int64_t data_version; /* At the last call of `changed`. */
-    int lock_fd, wake_fd;
-    int wal_fd; /* The WAL file, for the barrier; -1: no barrier. */
+    int lock_fd, wake_fd; /* The second only where `first`. */
+    bool first;           /* The lock is ours. */
+    int wal_fd;           /* The WAL file, for the barrier; -1: no barrier. */
     struct ferry_header headers[SOURCE_HEADERS_MAX]; /* Of the row being read. */
 };
 

@@ -1,4 +1,4 @@
-/* Opening the outbox of a SQLite file: is it one that can be served, and is nobody serving it. */
+/* Opening the outbox of a SQLite file: is it one that can be served, and is another relay here. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -163,12 +163,26 @@ static enum ferry_err open_file(struct source_sqlite *s, const char *path, struc
     return err == FERRY_OK ? check_journal(s, e) : err;
 }
 
-static enum ferry_err open_all(struct source_sqlite *s, const char *path, bool with_barrier,
+static enum ferry_err take_lock(struct source_sqlite *s, unsigned flags, struct err_text *e)
+{
+    enum ferry_err err = relay_lock_open(s->path, &s->lock_fd, e);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    s->first = relay_lock_try(s->lock_fd);
+    if (s->first || (flags & SOURCE_STAND_BY) != 0) {
+        return FERRY_OK;
+    }
+    return err_set(e, FERRY_ERR_LOCKED, "another ferry-outbox serves %s: stop it or let it work",
+                   s->path);
+}
+
+static enum ferry_err open_all(struct source_sqlite *s, const char *path, unsigned flags,
                                struct err_text *e)
 {
     enum ferry_err err = open_file(s, path, e);
     if (err == FERRY_OK) {
-        err = relay_lock_take(s->path, &s->lock_fd, e);
+        err = take_lock(s, flags, e);
     }
     if (err == FERRY_OK) {
         /* A delete that a power failure takes back is simply done again. */
@@ -181,13 +195,13 @@ static enum ferry_err open_all(struct source_sqlite *s, const char *path, bool w
     if (err == FERRY_OK) {
         err = read_source_id(s, e);
     }
-    if (err == FERRY_OK && with_barrier) {
+    if (err == FERRY_OK && (flags & SOURCE_BARRIER) != 0) {
         err = open_barrier(s, e);
     }
-    return err == FERRY_OK ? wake_listen(s->path, &s->wake_fd, e) : err;
+    return err == FERRY_OK && s->first ? wake_listen(s->path, &s->wake_fd, e) : err;
 }
 
-enum ferry_err source_open_sqlite(struct source *source, const char *path, bool with_barrier,
+enum ferry_err source_open_sqlite(struct source *source, const char *path, unsigned flags,
                                   struct err_text *e)
 {
     struct source_sqlite *s = mem_zalloc(1, sizeof(*s));
@@ -198,7 +212,7 @@ enum ferry_err source_open_sqlite(struct source *source, const char *path, bool 
     s->wake_fd = -1;
     s->wal_fd = -1;
     s->data_version = -1;
-    enum ferry_err err = open_all(s, path, with_barrier, e);
+    enum ferry_err err = open_all(s, path, flags, e);
     if (err != FERRY_OK) {
         source_sqlite_ops.close(s);
         return err;

@@ -137,7 +137,6 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
     if (err != FERRY_OK) {
         return err;
     }
-    /* What is proposed behind this entry may be later already. */
     m->last_time_ms =
         entry->append_time_ms > m->last_time_ms ? entry->append_time_ms : m->last_time_ms;
     ticket_queue_applied(&m->tickets, index);
@@ -226,11 +225,12 @@ static enum ferry_err propose(struct meta *m, const struct buf *payload, int64_t
         return FERRY_ERR_NO_MEMORY;
     }
     int64_t time_ms = now_ms > m->last_time_ms ? now_ms : m->last_time_ms;
+    time_ms = time_ms > m->proposed_time_ms ? time_ms : m->proposed_time_ms;
     struct store_entry entry = {
         .type = STORE_ENTRY_CONTROL, .append_time_ms = time_ms, .payload = buf_bytes(payload)};
     enum ferry_err err = replica_propose(m->replica, &entry, now_us, index);
     if (err == FERRY_OK) {
-        m->last_time_ms = time_ms;
+        m->proposed_time_ms = time_ms; /* Not last_time_ms, which is a row: all have the same. */
     }
     return err;
 }

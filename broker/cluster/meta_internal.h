@@ -143,7 +143,8 @@ struct meta {
     struct ticket_queue tickets;
     struct list changes;
     struct list dead_rows;
-    int64_t last_time_ms;
+    int64_t last_time_ms;     /* Of what is applied. */
+    int64_t proposed_time_ms; /* The greatest proposed here; it may never be applied. */
 
     struct topic_row **topics; /* Sorted by name. */
     struct topic_row **groups; /* The same, sorted by first group. */

@@ -101,6 +101,8 @@ struct replica_config {
 /* Chunks of one snapshot on the way, not yet answered; and silence after which it is given up. */
 #define REPLICA_SNAPSHOT_WINDOW     4u
 #define REPLICA_SNAPSHOT_SILENCE_MS 10000
+/* How far behind the commit index a learner may be that is made a voter. */
+#define REPLICA_CAUGHT_UP_ENTRIES 1024u
 /* Snapshots that one replica sends at a time. */
 #define REPLICA_SNAPSHOTS_MAX 2u
 
@@ -142,7 +144,8 @@ bool replica_wants_send(const struct replica *r);
 /* A node went silent or restarted: `member` is one of its lives. Quiet groups look around. */
 MUST_CHECK enum ferry_err replica_wake(struct replica *r, raft_id member, int64_t now_us);
 MUST_CHECK enum ferry_err replica_campaign(struct replica *r, int64_t now_us);
-/* Errors: as RAFT_CONFIGURE and RAFT_TRANSFER of raft_step. */
+/* Errors: as RAFT_CONFIGURE and RAFT_TRANSFER of raft_step; NOT_READY also while one that is to
+ * become a voter is no learner that has caught up. */
 MUST_CHECK enum ferry_err replica_configure(struct replica *r, const struct raft_members *members,
                                             int64_t now_us);
 MUST_CHECK enum ferry_err replica_transfer(struct replica *r, raft_id to, int64_t now_us);

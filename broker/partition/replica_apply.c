@@ -113,7 +113,7 @@ static bool has_unwritten(const struct replica *r)
 }
 
 /* What waited for this fsync may leave now. */
-static void release_messages(struct replica *r)
+void replica_release_after_sync(struct replica *r)
 {
     for (size_t i = 0; i < r->after_sync.count; i++) {
         replica_queue_message(r, &r->durable, &r->after_sync.items[i]);
@@ -127,10 +127,10 @@ static enum ferry_err tell_stored(struct replica *r, int64_t now_us)
     uint64_t last = raft_last_index(r->raft);
     struct raft_event stored = {
         .type = RAFT_STORED, .now_us = now_us, .index = last, .term = raft_term_at(r->raft, last)};
-    release_messages(r);
+    replica_release_after_sync(r);
     enum ferry_err err = replica_step(r, &stored);
     if (err == FERRY_OK && !has_unwritten(r)) {
-        release_messages(r); /* All that they vouch for is on disk already. */
+        replica_release_after_sync(r); /* All that they vouch for is on disk already. */
     }
     return err;
 }

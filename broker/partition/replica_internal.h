@@ -158,6 +158,8 @@ struct replica {
     uint64_t snapshot_ids;
     bool limit_told; /* That the small tables are too large for a snapshot. */
     struct snapshot_in in;
+    raft_id install_leader;   /* While installing: who was heard as leader last, */
+    int64_t install_heard_us; /*   and when; 0: nobody. */
     /* An answer about another snapshot than `in`. */
     struct peer_snapshot refuse;
     struct peer_snapshot_reply refusal;
@@ -201,6 +203,8 @@ void replica_settle_reads(struct replica *r);
 /* Drops pending entries from `index` on. */
 void replica_drop_pending(struct replica *r, size_t keep);
 const struct store_entry *replica_pending_entry(const struct replica *r, raft_index index);
+/* What waited for an fsync that has been: it may leave now. */
+void replica_release_after_sync(struct replica *r);
 void replica_queue_message(struct replica *r, struct message_list *l, const struct raft_message *m);
 
 /* ---- snapshot_send.c ---- */

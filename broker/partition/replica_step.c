@@ -355,10 +355,41 @@ enum ferry_err replica_campaign(struct replica *r, int64_t now_us)
     return ask(r, &event);
 }
 
+/* A voter to be must be a learner that can be fed from the log from here on. Else a majority of the
+ * new voters may be installing when the leader dies, and nobody is left to be elected, nor to feed
+ * them (4.2.1). */
+static bool is_caught_up(const struct replica *r, raft_id member)
+{
+    struct raft_progress peers[RAFT_PEERS_MAX];
+    size_t count = raft_progress(r->raft, peers, RAFT_PEERS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        if (peers[i].id == member) {
+            return !peers[i].snapshotting && peers[i].match > 0 &&
+                   peers[i].match >= raft_trim_index(r->raft) &&
+                   peers[i].match + REPLICA_CAUGHT_UP_ENTRIES >= raft_commit_index(r->raft);
+        }
+    }
+    return false;
+}
+
+static bool voters_are_caught_up(const struct replica *r, const struct raft_members *wanted)
+{
+    bool all = true;
+    for (uint32_t i = 0; i < wanted->voter_count && i < RAFT_VOTERS_MAX; i++) {
+        raft_id id = wanted->voters[i];
+        bool votes = id == r->config.self || raft_members_has_voter(&r->members.members, id);
+        all = all && (votes || is_caught_up(r, id));
+    }
+    return all;
+}
+
 enum ferry_err replica_configure(struct replica *r, const struct raft_members *members,
                                  int64_t now_us)
 {
     struct raft_event event = {.type = RAFT_CONFIGURE, .now_us = now_us, .members = members};
+    if (replica_is_leader(r) && !voters_are_caught_up(r, members)) {
+        return FERRY_ERR_NOT_READY;
+    }
     return ask(r, &event);
 }
 

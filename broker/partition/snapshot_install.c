@@ -1,8 +1,14 @@
 /* Installing a snapshot. First the mark on disk (installing), with which nothing else of the group
- * counts any more but term and vote; then the old rows and entries go, a bounded number a
- * transaction; then the chunks come in, in order; at last one transaction writes the marks and
- * takes the mark away, and the core is made anew from disk. A crash in the middle leaves the mark.
- */
+ * counts any more but term, vote and where the log ended; then the old rows and entries go, a
+ * bounded number a transaction; then the chunks come in, in order; at last one transaction writes
+ * the marks and takes the mark away, and the core is made anew from disk. A crash in the middle
+ * leaves the mark.
+ *
+ * A voter that installs still votes: without it a group of three with one member behind would lose
+ * its leader for good when that dies in the middle, though a majority is there (INV-V01). It votes
+ * by the end that its log had (kept in the marks as the trim): nobody wins with less than it has
+ * acknowledged. What it throws away, others have: its log ended before the leader's trim, and the
+ * entry that moved the trim there was committed by a majority without it. */
 #include "base/log.h"
 #include "base/mem.h"
 #include "partition/replica_internal.h"
@@ -37,11 +43,19 @@ static bool has_all(const struct replica *r, const struct peer_snapshot_begin *s
 
 static void forget_group(struct replica *r, raft_term term)
 {
+    raft_index end = r->marks.trim_index; /* Of a log given up before, when there is no core. */
+    raft_term end_term = r->marks.trim_term;
+    if (r->raft != NULL) {
+        end = raft_last_index(r->raft);
+        end_term = end > raft_trim_index(r->raft) ? raft_term_at(r->raft, end) : end_term;
+    }
     replica_free_core(r);
     bool newer = term > r->marks.term;
     r->marks = (struct store_group){.group = r->config.group,
                                     .term = newer ? term : r->marks.term,
                                     .vote = newer ? 0 : r->marks.vote,
+                                    .trim_index = end,
+                                    .trim_term = end_term,
                                     .installing = true};
     r->marks_dirty = true;
     r->members_dirty = false;
@@ -177,6 +191,10 @@ static void receive_chunk(struct replica *r, const struct peer_item *item,
     struct snapshot_in *in = &r->in;
     if (r->raft == NULL && in->from == item->from && same_name(&in->name, name)) {
         in->heard_us = now_us;
+        if (name->term >= r->marks.term) {
+            r->install_leader = item->from;
+            r->install_heard_us = now_us;
+        }
         /* Another than the next: a repeat, or one before it was lost. The answer tells. */
         if (in->emptying || in->ended || name->chunk != in->next_chunk ||
             !take_chunk(r, item, rest)) {
@@ -211,11 +229,13 @@ enum ferry_err install_receive(struct replica *r, const struct peer_item *item, 
  * sends a snapshot. The hint's index is as high as a refusal's may be, for this member may have
  * acknowledged entries in this term before it began to install. It promises nothing: no later term
  * has been heard of than the leader's. */
-void install_hear(struct replica *r, const struct raft_message *m)
+static void hear_leader(struct replica *r, const struct raft_message *m)
 {
-    if (m->type != RAFT_APPEND_REQUEST || m->term < r->marks.term) {
+    if (m->term < r->marks.term) {
         return;
     }
+    r->install_leader = m->from;
+    r->install_heard_us = r->now_us;
     if (r->in.from != 0 && m->term > r->in.name.term) {
         r->in.from = 0; /* Another leader: it begins anew. */
         r->in.taken_count = 0;
@@ -228,6 +248,68 @@ void install_hear(struct replica *r, const struct raft_message *m)
                                      .match_index = m->prev_index,
                                      .sequence = m->sequence};
         replica_queue_message(r, &r->now, &reply);
+    }
+}
+
+/* As the core's rules (raft_receive_vote_request, raft_receive_pre_vote_request). */
+static bool stands_by_another(const struct replica *r, raft_id candidate)
+{
+    int64_t patience = r->config.election_min_us;
+    patience = patience != 0 ? patience : RAFT_ELECTION_MIN_US;
+    return r->install_heard_us != 0 && r->install_leader != candidate &&
+           r->now_us - r->install_heard_us < patience;
+}
+
+static bool has_all_that_was_here(const struct replica *r, const struct raft_message *m)
+{
+    if (m->prev_term != r->marks.trim_term) {
+        return m->prev_term > r->marks.trim_term;
+    }
+    return m->prev_index >= r->marks.trim_index;
+}
+
+static void vote(struct replica *r, const struct raft_message *m)
+{
+    bool disturbs = !m->transfer && stands_by_another(r, m->from);
+    if (m->term > r->marks.term && !disturbs) {
+        r->marks.term = m->term;
+        r->marks.vote = 0;
+    }
+    bool free = r->marks.vote == 0 || r->marks.vote == m->from;
+    bool granted = !disturbs && m->term == r->marks.term && free && has_all_that_was_here(r, m);
+    r->marks.vote = granted ? m->from : r->marks.vote;
+    r->marks_dirty = true; /* The reply waits for this fsync. */
+    struct raft_message reply = {.type = RAFT_VOTE_REPLY,
+                                 .from = r->config.self,
+                                 .to = m->from,
+                                 .term = r->marks.term,
+                                 .success = granted};
+    replica_queue_message(r, &r->after_sync, &reply);
+}
+
+static void pre_vote(struct replica *r, const struct raft_message *m)
+{
+    bool granted =
+        m->term > r->marks.term && has_all_that_was_here(r, m) && !stands_by_another(r, m->from);
+    struct raft_message reply = {.type = RAFT_PRE_VOTE_REPLY,
+                                 .from = r->config.self,
+                                 .to = m->from,
+                                 .term = r->marks.term,
+                                 .success = granted,
+                                 .sequence = m->sequence};
+    replica_queue_message(r, &r->now, &reply);
+}
+
+void install_hear(struct replica *r, const struct raft_message *m)
+{
+    bool sound =
+        m->from != 0 && m->term > 0 && m->term <= RAFT_TERM_MAX && m->prev_index <= RAFT_INDEX_MAX;
+    if (sound && m->type == RAFT_APPEND_REQUEST) {
+        hear_leader(r, m);
+    } else if (sound && m->prev_term < m->term && m->type == RAFT_VOTE_REQUEST) {
+        vote(r, m);
+    } else if (sound && m->prev_term < m->term && m->type == RAFT_PRE_VOTE_REQUEST) {
+        pre_vote(r, m);
     }
 }
 
@@ -290,6 +372,7 @@ static void write_end(struct replica *r)
     r->marks.trim_term = s->trim_term;
     r->marks.deleted_index = s->trim_index;
     r->marks.installing = false;
+    r->install_heard_us = 0;
     r->marks_dirty = true;
     r->members = s->config;
     r->previous_members = s->previous_config;
@@ -377,6 +460,7 @@ enum ferry_err install_stored(struct replica *r, int64_t now_us)
     }
     in->reply_owed = in->from != 0;
     r->members_dirty = false;
+    replica_release_after_sync(r);
     return in->ended && in->from != 0 ? finish_install(r, now_us) : FERRY_OK;
 }
 

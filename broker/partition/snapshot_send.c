@@ -207,25 +207,37 @@ static enum ferry_err collect_small(struct replica *r, struct snapshot_out *s)
     return err;
 }
 
-/* The configuration that was in force at `flushed`: the last one in the log up to there. */
 static bool can_begin(const struct replica *r)
 {
-    return r->flushed > 0 && r->flushed >= r->marks.trim_index &&
-           r->flushed >= r->previous_members.index;
+    return r->flushed > 0 && r->flushed >= r->marks.trim_index;
+}
+
+/* The configuration that goes with the rows: the one in force at `flushed`, or, when that is not
+ * known any more, the one before the last, which is committed (raft.h, invariant 9), as if it had
+ * been in force there. It cannot mislead: a majority of it has a log that goes on to where it was
+ * committed, and votes for nobody whose log ends before. To wait until `flushed` has passed it
+ * would be to wait for ever, if the commit needs the very member that is to be fed. */
+static void choose_configs(const struct replica *r, struct peer_snapshot_begin *s)
+{
+    bool in_force = r->members.index <= s->index;
+    s->config = in_force ? r->members : r->previous_members;
+    s->previous_config = r->previous_members;
+    if (s->config.index > s->index) {
+        s->config.index = s->index;
+        s->previous_config.index = s->index;
+    }
 }
 
 static enum ferry_err begin(struct replica *r, struct snapshot_out *s)
 {
-    bool in_force = r->members.index <= r->flushed;
     s->id = ++r->snapshot_ids;
     s->marks = (struct peer_snapshot_begin){
         .index = r->flushed,
         .index_term = raft_term_at(r->raft, r->flushed),
         .trim_index = r->marks.trim_index,
         .trim_term = r->marks.trim_term,
-        .config = in_force ? r->members : r->previous_members,
-        .previous_config = r->previous_members,
     };
+    choose_configs(r, &s->marks);
     must(s->marks.index_term != 0);
     s->next_entry = s->marks.trim_index + 1;
     enum ferry_err err = collect_small(r, s);

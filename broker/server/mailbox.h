@@ -40,7 +40,8 @@ struct mail {
     bool sweep;         /* KEEP. */
     bool campaign;      /* OPEN: just made, and this node is to lead it. */
     bool moving;        /* OPEN: somebody waits to be told that the target is reached. */
-    raft_term term;     /* LED. */
+    raft_term term;     /* LED, */
+    uint64_t bytes;     /* and how much there is. */
     uint32_t node_id;   /* NODE_GONE. */
     uint32_t target_count;
     uint32_t target[REPLICAS_MAX]; /* OPEN: nodes that the group should be on; MOVED: is on. */

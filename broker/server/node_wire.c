@@ -1,7 +1,7 @@
 #include "server/node_wire.h"
 
 #define RECORD_BYTES 40u
-#define LED_BYTES    16u
+#define LED_BYTES    24u
 #define LEADERS_HEAD 8u
 
 /* ---- Reading off the front ---- */
@@ -282,6 +282,7 @@ void node_leaders_encode(struct buf *b, const struct node_led *led, uint32_t cou
     for (uint32_t i = 0; i < count; i++) {
         buf_append_le64(b, led[i].group);
         buf_append_le64(b, led[i].term);
+        buf_append_le64(b, led[i].bytes);
     }
 }
 
@@ -299,7 +300,8 @@ struct node_led node_leaders_at(struct bytes body, uint32_t i)
 {
     const uint8_t *at = body.data + LEADERS_HEAD + (size_t)i * LED_BYTES;
     must(LEADERS_HEAD + ((size_t)i + 1) * LED_BYTES <= body.size);
-    return (struct node_led){.group = get_le64(at), .term = get_le64(at + 8)};
+    return (struct node_led){
+        .group = get_le64(at), .term = get_le64(at + 8), .bytes = get_le64(at + 16)};
 }
 
 /* ---- MOVE_DONE ---- */

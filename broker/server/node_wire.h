@@ -4,18 +4,36 @@
  * bytes there are before anything is done with it; a body with bytes left over is refused too.
  * Decoded text and records point into the body. Decoders: BAD_FRAME. Encoders fail by the buffer.
  *
- *   record: u64 member, u64 boot, u64 boot id, u32 weight, u32 shards, u8 zone bytes, u8 0, u16
- *           client bytes, u16 peer bytes, u16 0, then the three texts. Endpoints of the shards are
- *           joined by ' '.
- *   text:   u16 bytes, then the bytes.
+ * A record:
+ *    0 u64 member    8 u64 boot    16 u64 boot id    24 u32 weight    28 u32 shards
+ *   32 u8 zone bytes    33 u8 0    34 u16 client bytes    36 u16 peer bytes    38 u16 0
+ *   40 the three texts; endpoints of the shards are joined by ' '
  *
- *   HELLO          u8 version, u8 member of a cluster, u16 0, u32 hash of the founders' ids, record
- *   HELLO_REPLY    u8 version, u8 member of a cluster, u16 founders, u32 hash, id of the cluster
- * (16), founders × u64 member, text: peer endpoint of the metadata leader, record REGISTER u32
- * attempt, u8 registered before, u8[3] 0, record REGISTER_REPLY u32 attempt, u16 answer, u16 error,
- * id of the cluster (16), u64 index of the metadata, text: detail, u32 records, records LEADERS u32
- * count, u32 0, count × {u64 group, u64 term}: the sender leads these MOVE_DONE      (empty; the
- * item's group) FENCED         u16 error, text */
+ * A text: u16 bytes, then the bytes.
+ *
+ * HELLO:
+ *    0 u8 version    1 u8 member of a cluster    2 u16 0    4 u32 hash of the founders' ids
+ *    8 record
+ *
+ * HELLO_REPLY:
+ *    0 u8 version    1 u8 member of a cluster    2 u16 founders    4 u32 hash    8 u8[16] cluster
+ *   24 u64 member of each founder, then text: peer endpoint of the metadata leader, then record
+ *
+ * REGISTER:
+ *    0 u32 attempt    4 u32 0    8 record
+ *
+ * REGISTER_REPLY:
+ *    0 u32 attempt    4 u16 answer    6 u16 error    8 u8[16] cluster    24 u64 metadata index
+ *   32 text: detail, then u32 records, then the records
+ *
+ * LEADERS, the sender leads these:
+ *    0 u32 count    4 u32 0    8 of each: u64 group, u64 term, u64 bytes
+ *
+ * MOVE_DONE, the item's group is on these nodes:
+ *    0 u32 count    4 u32 node id of each
+ *
+ * FENCED:
+ *    0 u16 error    2 text */
 #ifndef FERRY_SERVER_NODE_WIRE_H
 #define FERRY_SERVER_NODE_WIRE_H
 
@@ -23,9 +41,9 @@
 #include "partition/peer.h"
 
 #define NODE_WIRE_VERSION    1u
-#define NODE_ENDPOINTS_BYTES (NODE_SHARDS_MAX * (ENDPOINT_MAX_BYTES + 1u))
+#define NODE_ENDPOINTS_BYTES META_ENDPOINTS_MAX_BYTES
 #define NODE_TEXT_MAX        512u
-#define NODE_RECORDS_MAX     NODES_MAX
+#define NODE_RECORDS_MAX     META_NODES_MAX
 #define NODE_LEADERS_MAX     4096u /* In one item. */
 #define NODE_FOUNDERS_MAX    RAFT_VOTERS_MAX
 
@@ -120,6 +138,7 @@ MUST_CHECK enum ferry_err node_register_reply_decode(struct bytes body,
 struct node_led {
     uint64_t group;
     raft_term term;
+    uint64_t bytes; /* Of the partition, for plans. */
 };
 void node_leaders_encode(struct buf *b, const struct node_led *led, uint32_t count);
 /* The i-th is read by node_leaders_at. */

@@ -95,11 +95,7 @@ static void fill_move(const struct shard *s, const struct plan_step *step, struc
                                .to_count = count};
     memcpy(move->from, step->from, count * sizeof(step->from[0]));
     memcpy(move->to, step->to, count * sizeof(step->to[0]));
-    /* Where this shard has the partition it knows how much there is to copy. */
-    const struct seat *seat = shard_find_seat(s, step->group);
-    if (seat != NULL && seat->partition != NULL) {
-        move->bytes = (uint64_t)partition_size_bytes(seat->partition) * plan_step_copies(step);
-    }
+    move->bytes = shard_bytes_of(s, step->group) * plan_step_copies(step);
 }
 
 static void handle_move_list(struct shard *s, struct request *r, const struct frame *f)

@@ -11,7 +11,7 @@
 static enum group_state state_of(const struct seat *seat)
 {
     if (seat->replica == NULL) {
-        return GROUP_FAILED;
+        return seat->waiting != NULL ? GROUP_INSTALLING : GROUP_FAILED;
     }
     switch (replica_state(seat->replica)) {
     case REPLICA_FOLLOWING:

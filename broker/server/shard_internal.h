@@ -10,6 +10,7 @@
  *   shard_moves.c     bringing a group to where it should be
  * and of shard 0 alone:
  *   shard_join.c      founding, joining, registering   shard_register.c   the other side of it
+ *   shard_folder.c    what the folder remembers of it
  *   shard_catalog.c   topics rolled out to the shards  shard_leaders.c    who leads what
  *   shard_admin.c     commands of the metadata group   shard_metadata.c   where things are
  *   shard_cluster.c   nodes, plans, moves              shard_groups.c     groups, transfer
@@ -380,6 +381,8 @@ enum ferry_err shard_own_record(const struct shard *s, struct buf *client, struc
 /* ---- shard_peers.c ---- */
 void shard_receive_peers(struct shard *s);
 void shard_release_frames(struct shard *s);
+/* Quiet groups that the node is in look around. */
+void shard_wake_groups_of(struct shard *s, const struct node *n);
 void shard_flush_outbox(struct shard *s);
 void shard_tick_peers(struct shard *s); /* When heartbeat_due_us has come. */
 /* Answers on the connection that a frame came by. */
@@ -395,6 +398,16 @@ void shard_drive_moves(struct shard *s);
 void shard_fill_copies(struct shard *s); /* cluster.move_bytes_per_second, for the time passed. */
 void shard_stop_driving(struct shard *s, struct seat *seat); /* It leads no more. */
 void shard_hand_over(struct shard *s); /* While leaving: leaderships go to others. */
+/* This node cannot take what clients send to the group: another replica leads it, where one can. */
+void shard_lead_elsewhere(struct shard *s, struct seat *seat);
+
+/* ---- shard_folder.c ---- */
+enum ferry_err shard_count_boot(struct shard *s);
+enum ferry_err shard_read_founders(struct shard *s, struct raft_members *founders);
+enum ferry_err shard_read_joined(struct shard *s, bool *joined);
+/* The cluster's id and how this node came to it, in one transaction; no founders: it was let in. */
+enum ferry_err shard_remember_cluster(struct shard *s, const struct ferry_id *cluster_id,
+                                      const struct raft_members *founders);
 
 /* ---- shard_join.c ---- */
 enum ferry_err shard_begin_join(struct shard *s, struct err_text *e);
@@ -434,7 +447,8 @@ void shard_finish_topic(struct shard *s, struct request *r, enum ferry_err err,
 
 /* ---- shard_leaders.c ---- */
 uint32_t shard_leader_of(const struct shard *s, uint64_t group); /* Node id; 0: not known. */
-void shard_learn_leader(struct shard *s, uint64_t group, raft_term term, uint32_t node_id);
+uint64_t shard_bytes_of(const struct shard *s, uint64_t group);  /* As its leader told last. */
+void shard_learn_leader(struct shard *s, const struct node_led *led, uint32_t node_id);
 void shard_forget_leader(struct shard *s, uint64_t group);
 void shard_take_leaders(struct shard *s, const struct peer_header *h, struct bytes body);
 void shard_tell_leaders(struct shard *s, bool all); /* What this shard leads, to all nodes. */

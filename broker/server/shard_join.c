@@ -1,11 +1,5 @@
 /* How a node comes to its cluster and is known there, on shard 0.
  *
- * A folder remembers, in rows of its own (NODE_GROUP, which is no Raft group):
- *   "boot"     how often it was started: u64; raised and fsynced before anything is said
- *   "founders" members that founded the cluster, this one among them: u64 each
- *   "joined"   it was let into a cluster that lived: group 0 is to be fed from others
- * and the store's identity the cluster's id. All are written before they are acted on.
- *
  * SEEK (no cluster yet): HELLO to all seeds. One of a cluster that names this member as a founder:
  * take that over. One of any other cluster: REGISTER there. With node.bootstrap, all of its nodes
  * seen and none of a cluster: the lowest id founds it with the members it has seen; the others are
@@ -23,102 +17,11 @@
 #include "base/log.h"
 #include "server/shard_internal.h"
 
-#define NODE_GROUP      UINT64_MAX
-#define NODE_TABLE      1u
 #define ASK_US          100000  /* Between two rounds of HELLO, and to the next REGISTER. */
 #define PATIENCE_US     1000000 /* For an answer. */
 #define FRESH_US        3000000 /* A HELLO_REPLY counts for so long. */
 #define SAY_US          10000000
 #define ATTEMPTS_REMIND 20u
-
-/* ---- What the folder remembers ---- */
-
-static enum ferry_err read_row(struct shard *s, const char *key, struct buf *value)
-{
-    bool found = false;
-    struct bytes row;
-    enum ferry_err err = store_read_begin(s->store);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    err = store_get(s->store, NODE_GROUP, NODE_TABLE, bytes_of_string(key), &found, &row);
-    if (err == FERRY_OK && found) {
-        buf_append_bytes(value, row);
-    }
-    store_read_end(s->store);
-    return err == FERRY_OK && !buf_ok(value) ? FERRY_ERR_NO_MEMORY : err;
-}
-
-static enum ferry_err put_row(struct shard *s, const char *key, struct bytes value)
-{
-    return store_put(s->store, NODE_GROUP, NODE_TABLE, bytes_of_string(key), value);
-}
-
-static enum ferry_err count_boot(struct shard *s)
-{
-    struct buf row;
-    uint8_t value[8];
-    buf_init(&row, sizeof(value));
-    enum ferry_err err = read_row(s, "boot", &row);
-    s->boot_count = (row.size == sizeof(value) ? get_le64(row.data) : 0) + 1;
-    buf_fini(&row);
-    if (err == FERRY_OK) {
-        err = store_begin(s->store);
-    }
-    put_le64(value, s->boot_count);
-    if (err == FERRY_OK) {
-        err = put_row(s, "boot", bytes_of(value, sizeof(value)));
-    }
-    return err == FERRY_OK ? store_commit(s->store) : err;
-}
-
-static enum ferry_err read_founders(struct shard *s, struct raft_members *m)
-{
-    struct buf row;
-    buf_init(&row, RAFT_VOTERS_MAX * sizeof(uint64_t));
-    *m = (struct raft_members){0};
-    enum ferry_err err = read_row(s, "founders", &row);
-    for (size_t i = 0; i < row.size / sizeof(uint64_t); i++) {
-        m->voters[m->voter_count++] = get_le64(row.data + i * sizeof(uint64_t));
-    }
-    buf_fini(&row);
-    return err;
-}
-
-static enum ferry_err was_joined(struct shard *s, bool *joined)
-{
-    struct buf row;
-    buf_init(&row, 8);
-    enum ferry_err err = read_row(s, "joined", &row);
-    *joined = row.size > 0;
-    buf_fini(&row);
-    return err;
-}
-
-/* The cluster's id and how this node came to it, in one transaction. */
-static enum ferry_err remember_cluster(struct shard *s, const struct ferry_id *cluster_id,
-                                       const struct raft_members *founders)
-{
-    uint8_t row[RAFT_VOTERS_MAX * sizeof(uint64_t)];
-    for (uint32_t i = 0; i < founders->voter_count; i++) {
-        put_le64(row + i * sizeof(uint64_t), founders->voters[i]);
-    }
-    enum ferry_err err = store_begin(s->store);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    err = store_set_cluster(s->store, cluster_id);
-    if (err == FERRY_OK && founders->voter_count > 0) {
-        err = put_row(s, "founders", bytes_of(row, founders->voter_count * sizeof(uint64_t)));
-    } else if (err == FERRY_OK) {
-        err = put_row(s, "joined", bytes_of("1", 1));
-    }
-    if (err != FERRY_OK) {
-        store_abort(s->store);
-        return err;
-    }
-    return store_commit(s->store);
-}
 
 /* ---- The metadata group ---- */
 
@@ -211,13 +114,13 @@ enum ferry_err shard_begin_join(struct shard *s, struct err_text *e)
     s->boot_id = prng_next(&s->prng) | 1;
     enum ferry_err err = read_options(s, e);
     if (err == FERRY_OK) {
-        err = count_boot(s);
+        err = shard_count_boot(s);
     }
     if (err == FERRY_OK) {
-        err = read_founders(s, &initial);
+        err = shard_read_founders(s, &initial);
     }
     if (err == FERRY_OK) {
-        err = was_joined(s, &joined);
+        err = shard_read_joined(s, &joined);
     }
     s->join.founders = initial;
     s->join.step = id_is_zero(&s->cluster_id) ? JOIN_SEEK : JOIN_REGISTER;
@@ -247,7 +150,7 @@ static void enter_cluster(struct shard *s, const struct ferry_id *cluster_id,
 {
     struct err_text e = {{0}};
     char text[ID_TEXT_BYTES];
-    enum ferry_err err = remember_cluster(s, cluster_id, founders);
+    enum ferry_err err = shard_remember_cluster(s, cluster_id, founders);
     if (err == FERRY_OK) {
         s->cluster_id = *cluster_id;
         s->join.founders = *founders;
@@ -528,6 +431,9 @@ static void registered(struct shard *s, const struct node_register_reply *r)
     if (j->step == JOIN_SEEK) {
         struct raft_members nobody = {0};
         enter_cluster(s, &r->cluster_id, &nobody);
+    }
+    if (s->meta == NULL) {
+        return; /* It could not be written down; the shard has ended. */
     }
     for (uint32_t i = 0; i < r->record_count; i++) {
         struct node_record record;

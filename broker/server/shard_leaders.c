@@ -7,6 +7,7 @@
 struct leader {
     uint64_t group;
     raft_term term;
+    uint64_t bytes;
     uint32_t node_id;
 };
 
@@ -26,23 +27,31 @@ uint32_t shard_leader_of(const struct shard *s, uint64_t group)
     return l != NULL ? l->node_id : 0;
 }
 
-void shard_learn_leader(struct shard *s, uint64_t group, raft_term term, uint32_t node_id)
+uint64_t shard_bytes_of(const struct shard *s, uint64_t group)
 {
-    struct leader *l = find(s, group);
+    const struct leader *l = find(s, group);
+    return l != NULL ? l->bytes : 0;
+}
+
+void shard_learn_leader(struct shard *s, const struct node_led *led, uint32_t node_id)
+{
+    struct leader *l = find(s, led->group);
     if (l != NULL) {
-        if (term >= l->term) {
-            l->term = term;
+        if (led->term >= l->term) {
+            l->term = led->term;
+            l->bytes = led->bytes;
             l->node_id = node_id;
         }
         return;
     }
     l = mem_zalloc(1, sizeof(*l));
-    if (l == NULL || !map_add(&s->leaders, map_hash_u64(group), l)) {
+    if (l == NULL || !map_add(&s->leaders, map_hash_u64(led->group), l)) {
         mem_free(l);
         return; /* A hint less; it is told again. */
     }
-    *l = (struct leader){.group = group, .term = term, .node_id = node_id};
-    shard_count_led(s, group);
+    *l = (struct leader){
+        .group = led->group, .term = led->term, .bytes = led->bytes, .node_id = node_id};
+    shard_count_led(s, led->group);
 }
 
 void shard_forget_leader(struct shard *s, uint64_t group)
@@ -88,7 +97,7 @@ void shard_take_leaders(struct shard *s, const struct peer_header *h, struct byt
         uint32_t partition;
         if (led.group == META_GROUP ||
             meta_topic_of_group(s->meta, led.group, &partition) != NULL) {
-            shard_learn_leader(s, led.group, led.term, node_of_member(h->from));
+            shard_learn_leader(s, &led, node_of_member(h->from));
         }
     }
 }
@@ -109,13 +118,14 @@ static void tell_page(struct shard *s, const struct node_led *led, uint32_t coun
     }
 }
 
-static void tell_here(struct shard *s, const struct seat *seat)
+static void tell_here(struct shard *s, const struct node_led *led)
 {
     if (shard_is_first(s)) {
-        shard_learn_leader(s, seat->group, seat->led_term, node_of_member(s->self));
+        shard_learn_leader(s, led, node_of_member(s->self));
         return;
     }
-    struct mail mail = {.kind = MAIL_LED, .group = seat->group, .term = seat->led_term};
+    struct mail mail = {
+        .kind = MAIL_LED, .group = led->group, .term = led->term, .bytes = led->bytes};
     shard_post(s, &mail);
 }
 
@@ -138,11 +148,13 @@ void shard_tell_leaders(struct shard *s, bool all)
     uint32_t count = 0;
     for (struct list *n = first_to_tell(s, all); n != &s->led; n = n->next) {
         struct seat *seat = list_entry(n, struct seat, led);
-        if (!seat->told) {
-            tell_here(s, seat);
+        struct node_led led = {.group = seat->group, .term = seat->led_term};
+        if (seat->partition != NULL) {
+            led.bytes = (uint64_t)partition_size_bytes(seat->partition);
         }
         seat->told = true;
-        page[count++] = (struct node_led){.group = seat->group, .term = seat->led_term};
+        tell_here(s, &led);
+        page[count++] = led;
         if (count == sizeof(page) / sizeof(page[0])) {
             if (s->outbox != NULL) {
                 tell_page(s, page, count);

@@ -2,8 +2,9 @@
 #include "server/shard_internal.h"
 
 /* A topic made a moment ago on the leader reaches the other copies with the next heartbeat: who
- * asks one of those is not told at once that there is none. */
-#define UNKNOWN_WAIT_US 300000
+ * asks one of those is not told at once that there is none. Well below the time that clients
+ * give each broker before they ask the next (METADATA_SHORT_TRY_MS). */
+#define UNKNOWN_WAIT_US 150000
 
 static void add_node(struct metadata_reply *reply, const struct node *n)
 {

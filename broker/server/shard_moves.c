@@ -311,6 +311,14 @@ static bool hand_over(struct shard *s, struct seat *seat)
     return false;
 }
 
+void shard_lead_elsewhere(struct shard *s, struct seat *seat)
+{
+    if (s->now_us >= seat->transfer_due_us) {
+        seat->transfer_due_us = s->now_us + SPREAD_US; /* All disks may be full. */
+        (void)hand_over(s, seat);
+    }
+}
+
 void shard_hand_over(struct shard *s)
 {
     uint32_t left = 0;

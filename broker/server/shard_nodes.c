@@ -168,6 +168,8 @@ void shard_remove_node(struct shard *s, uint32_t id)
     if (at == s->node_count || s->nodes[at]->id != id) {
         return;
     }
+    /* Nobody watches that life of it any more: quiet groups that it led would wait for ever. */
+    shard_wake_groups_of(s, s->nodes[at]);
     if (s->outbox != NULL) {
         peer_outbox_forget(s->outbox, s->nodes[at]->member);
     }
@@ -213,7 +215,7 @@ void shard_learn_node(struct shard *s, const struct node_record *r)
 {
     const struct node *n = shard_find_node(s, node_of_member(r->member));
     bool older = n != NULL && n->member == r->member && (r->boot < n->boot || is_same(n, r));
-    if (older) {
+    if (older || (s->meta != NULL && meta_member_is_gone(s->meta, r->member))) {
         return;
     }
     enum ferry_err err = shard_set_node(s, r);

@@ -39,9 +39,6 @@ static void post_of(struct shard *s, const struct seat *seat, enum mail_kind kin
 {
     struct mail mail = {
         .kind = kind, .group = seat->group, .topic_id = seat->topic_id, .err = seat->err};
-    if (kind == MAIL_LED) {
-        mail.term = seat->led_term;
-    }
     shard_post(s, &mail);
 }
 
@@ -365,9 +362,11 @@ static void take_shard_mail(struct shard *s, const struct mail *mail)
     case MAIL_DROPPED:
         shard_take_opened(s, mail);
         return;
-    case MAIL_LED:
-        shard_learn_leader(s, mail->group, mail->term, node_of_member(s->self));
+    case MAIL_LED: {
+        struct node_led led = {.group = mail->group, .term = mail->term, .bytes = mail->bytes};
+        shard_learn_leader(s, &led, node_of_member(s->self));
         return;
+    }
     case MAIL_MOVED:
         shard_report_move(s, mail->group, mail->target, mail->target_count);
         return;

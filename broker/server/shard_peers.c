@@ -38,6 +38,13 @@ static void wake_groups(struct shard *s, const struct node *n, uint32_t far)
     }
 }
 
+void shard_wake_groups_of(struct shard *s, const struct node *n)
+{
+    for (uint32_t i = 0; i < n->shards; i++) {
+        wake_groups(s, n, i);
+    }
+}
+
 static void heard(struct shard *s, struct node *n, const struct peer_header *h)
 {
     if (n == NULL || h->from_shard >= n->shards) {

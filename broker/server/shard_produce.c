@@ -27,11 +27,14 @@ static void finish_produce(struct shard *s, struct request *r)
     shard_send_reply(s, r, &b);
 }
 
-static enum ferry_err check_room(struct shard *s, size_t bytes, struct err_text *e)
+/* Where there is none, a replica that has some may lead: the next try goes there. */
+static enum ferry_err check_room(struct shard *s, struct seat *seat, size_t bytes,
+                                 struct err_text *e)
 {
     if (store_has_room(s->store, s->received_bytes + bytes)) {
         return FERRY_OK;
     }
+    shard_lead_elsewhere(s, seat);
     return err_set(e, FERRY_ERR_STORAGE_FULL,
                    "%s has no room for %zu bytes more: free space or lower retention",
                    s->config.options->data, bytes);
@@ -47,7 +50,7 @@ static void handle_produce(struct shard *s, struct request *r, const struct fram
         err = find_leader(s, q.group, &seat);
     }
     if (err == FERRY_OK) {
-        err = check_room(s, f->attachment.size, &e);
+        err = check_room(s, seat, f->attachment.size, &e);
     }
     if (err == FERRY_OK) {
         err = shard_view(s);
@@ -103,7 +106,7 @@ static void handle_append_cas(struct shard *s, struct request *r, const struct f
         err = find_leader(s, q.group, &seat);
     }
     if (err == FERRY_OK) {
-        err = check_room(s, f->attachment.size, &e);
+        err = check_room(s, seat, f->attachment.size, &e);
     }
     if (err == FERRY_OK) {
         struct append_cas c = {.source = q.source,

@@ -73,7 +73,12 @@ void cli_warn(const struct cli *cli, enum ferry_err err, const char *subject, co
 enum cli_exit cli_fail(const struct cli *cli, enum ferry_err err, const char *subject,
                        const char *detail)
 {
+    char said[DETAIL_BYTES] = "";
     must(err != FERRY_OK);
+    if (!is_given(detail) && cli->client != NULL) {
+        ferry_error_detail(cli->client, said, sizeof(said)); /* By the broker, to this call. */
+        detail = said;
+    }
     print_for_people(cli, err, subject, detail);
     if (cli->json) {
         json_t *object = output_object();

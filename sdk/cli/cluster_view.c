@@ -218,6 +218,19 @@ static const char *bad_state(const struct ferry_group *own)
     }
 }
 
+/* A quiet group hears of its members by their nodes. One that has just been woken has not heard of
+ * them for as long as it was quiet, whatever became of the node since. */
+static int64_t heard_before_ms(const struct ferry_group *leader, const struct ferry_node *node,
+                               const struct ferry_group_member *m)
+{
+    bool silent = node->state == FERRY_NODE_SILENT;
+    if (leader->quiet) {
+        return silent ? node->silent_ms : 0;
+    }
+    bool node_tells = silent && (m->silent_ms < 0 || node->silent_ms < m->silent_ms);
+    return node_tells ? node->silent_ms : m->silent_ms;
+}
+
 static bool is_heard(const struct cluster_view *view, const struct ferry_group *leader,
                      const struct ferry_group_member *m, char why[VIEW_WORDS_BYTES])
 {
@@ -231,10 +244,7 @@ static bool is_heard(const struct cluster_view *view, const struct ferry_group *
         (void)snprintf(why, VIEW_WORDS_BYTES, "node %u has another data folder now", m->node_id);
         return false;
     }
-    int64_t silent_ms = leader->quiet ? node->silent_ms : m->silent_ms;
-    if (leader->quiet && node->state != FERRY_NODE_SILENT) {
-        silent_ms = 0; /* A quiet group hears of its members by their nodes. */
-    }
+    int64_t silent_ms = heard_before_ms(leader, node, m);
     if (silent_ms < 0) {
         (void)snprintf(why, VIEW_WORDS_BYTES, "node %u was not heard since %u leads", m->node_id,
                        leader->leader_node);
@@ -286,15 +296,27 @@ static const struct ferry_group_member *find_member(const struct ferry_group *le
     return NULL;
 }
 
+static bool is_placed(const struct cluster_view *view, const struct view_partition *p,
+                      uint32_t node_id)
+{
+    const struct ferry_node *node = view_node(view, node_id);
+    if (p->placement == NULL) {
+        return node == NULL || node->metadata_role == FERRY_METADATA_VOTER ||
+               node->metadata_role == FERRY_METADATA_LEADER;
+    }
+    return may_lead(p, node);
+}
+
 bool view_node_lag(const struct cluster_view *view, uint32_t node_id, uint64_t *lag)
 {
     *lag = 0;
     for (size_t i = 0; i < view->count; i++) {
         const struct view_partition *p = &view->partitions[i];
-        if (p->leader == NULL) {
+        if (p->leader == NULL && is_placed(view, p, node_id)) {
             return false; /* It may be behind in that one. */
         }
-        const struct ferry_group_member *m = find_member(p->leader, node_id);
+        const struct ferry_group_member *m =
+            p->leader != NULL ? find_member(p->leader, node_id) : NULL;
         if (m != NULL && node_id != p->leader_node && view_lag(p->leader, m) > *lag) {
             *lag = view_lag(p->leader, m);
         }
@@ -337,17 +359,6 @@ enum view_health view_health_of(const struct cluster_view *view, const struct vi
     return VIEW_HEALTHY;
 }
 
-static bool is_placed(const struct cluster_view *view, const struct view_partition *p,
-                      uint32_t node_id)
-{
-    const struct ferry_node *node = view_node(view, node_id);
-    if (p->placement == NULL) {
-        return node == NULL || node->metadata_role == FERRY_METADATA_VOTER ||
-               node->metadata_role == FERRY_METADATA_LEADER;
-    }
-    return may_lead(p, node);
-}
-
 /* Who would be left of a majority. */
 static enum view_safety count_left(const struct cluster_view *view, const struct view_partition *p,
                                    uint32_t node_id, char why[VIEW_WORDS_BYTES])
@@ -364,9 +375,14 @@ static enum view_safety count_left(const struct cluster_view *view, const struct
         if (m->node_id == node_id) {
             continue;
         }
-        if (view_in_sync(view, p, m, words)) {
+        /* The leader's word is some seconds old where a node has just gone. */
+        if (!view_node_answers(view, m->node_id, NULL)) {
+            (void)snprintf(words, sizeof(words), "node %u does not answer", m->node_id);
+        } else if (view_in_sync(view, p, m, words)) {
             left++;
-        } else if (first[0] == '\0') {
+            continue;
+        }
+        if (first[0] == '\0') {
             (void)snprintf(first, sizeof(first), "%s", words);
         }
     }

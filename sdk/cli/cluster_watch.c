@@ -22,7 +22,9 @@ struct watch {
     int64_t started_us, answered_us, moving_us;
     struct progress state;
     struct output_progress bar;
-    bool drained;
+    uint64_t asked; /* Moves that were decided. */
+    bool begun, drained;
+    uint32_t silent_node; /* The first that is silent; 0: none is. */
 };
 
 /* What has been copied of the moves that are not done: snapshots that are being installed. */
@@ -55,7 +57,9 @@ static void take_moves(struct watch *w, const struct ferry_moves *moves, uint64_
         s->bytes_total = moves->total_bytes;
     }
     s->moves_done = s->moves_total - left;
-    s->bytes_done = s->bytes_total - moves->total_bytes + copied;
+    /* Never back: a snapshot that was taken is no longer told, and its move not yet done. */
+    uint64_t done = s->bytes_total - moves->total_bytes + copied;
+    s->bytes_done = done > s->bytes_done ? done : s->bytes_done;
 }
 
 static bool is_drained(const struct ferry_nodes *nodes, uint32_t node_id)
@@ -67,6 +71,17 @@ static bool is_drained(const struct ferry_nodes *nodes, uint32_t node_id)
         }
     }
     return true; /* Removed meanwhile. */
+}
+
+/* Moves from or to it wait: the reason a person looks for first. */
+static uint32_t find_silent(const struct ferry_nodes *nodes)
+{
+    for (size_t i = 0; i < nodes->count; i++) {
+        if (nodes->nodes[i].state == FERRY_NODE_SILENT) {
+            return nodes->nodes[i].node_id;
+        }
+    }
+    return 0;
 }
 
 /* True when all has moved. */
@@ -89,8 +104,11 @@ static enum ferry_err look(struct watch *w, bool *done)
         copied = copied_bytes(moves, groups);
     }
     take_moves(w, moves, copied);
+    w->silent_node = find_silent(nodes);
     w->drained = w->node_id == 0 || is_drained(nodes, w->node_id);
-    *done = moves->count == 0 && w->drained;
+    /* A broker may be behind: what was asked for has begun, or has ended. */
+    w->begun = w->begun || moves->count > 0 || moves->done >= w->asked;
+    *done = moves->count == 0 && w->drained && w->begun;
     if (moves->count > 0) {
         w->moving_us = clock_monotonic_us();
     }
@@ -103,12 +121,17 @@ static enum ferry_err look(struct watch *w, bool *done)
 static void show(struct watch *w, enum ferry_err err)
 {
     char text[PROGRESS_TEXT_BYTES];
-    char line[PROGRESS_TEXT_BYTES + 64];
+    char trouble[64] = "";
+    char line[PROGRESS_TEXT_BYTES + sizeof(trouble)];
     int64_t now_us = clock_monotonic_us();
     w->state.elapsed_us = now_us - w->started_us;
     progress_describe(&w->state, text);
-    (void)snprintf(line, sizeof(line), "%s%s%s%s", text, err != FERRY_OK ? " (no answer: " : "",
-                   err != FERRY_OK ? ferry_err_name(err) : "", err != FERRY_OK ? ")" : "");
+    if (err != FERRY_OK) {
+        (void)snprintf(trouble, sizeof(trouble), " (no answer: %s)", ferry_err_name(err));
+    } else if (w->silent_node != 0) {
+        (void)snprintf(trouble, sizeof(trouble), " (node %u is silent)", w->silent_node);
+    }
+    (void)snprintf(line, sizeof(line), "%s%s", text, trouble);
     output_progress_show(&w->bar, now_us, progress_part(&w->state), line);
 }
 
@@ -147,6 +170,7 @@ enum cli_exit watch_moves(struct cli *cli, uint32_t node_id, uint64_t moves, uin
     int64_t now_us = clock_monotonic_us();
     struct watch w = {.cli = cli,
                       .node_id = node_id,
+                      .asked = moves,
                       .started_us = now_us,
                       .answered_us = now_us,
                       .moving_us = now_us,

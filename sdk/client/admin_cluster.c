@@ -111,7 +111,7 @@ enum ferry_err ferry_nodes_list(struct ferry_client *client, int timeout_ms,
     if (made == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
-    call_init(&calls[0], COMMAND_NODE_LIST, ROUTE_ANY, encode_empty, NULL, timeout_ms);
+    call_init(&calls[0], COMMAND_NODE_LIST, ROUTE_CONTROLLER, encode_empty, NULL, timeout_ms);
     call_init(&calls[1], COMMAND_METADATA, ROUTE_ANY, encode_metadata, &all, timeout_ms);
     call_run(client, calls, 2);
     enum ferry_err err = calls[0].err != FERRY_OK ? calls[0].err : calls[1].err;
@@ -366,7 +366,7 @@ enum ferry_err ferry_moves_list(struct ferry_client *client, int timeout_ms,
         struct call call;
         struct move_list_request request = {
             .after_group = made->count > 0 ? made->moves[made->count - 1].group : 0};
-        call_init(&call, COMMAND_MOVE_LIST, ROUTE_ANY, encode_move_list, &request,
+        call_init(&call, COMMAND_MOVE_LIST, ROUTE_CONTROLLER, encode_move_list, &request,
                   left_ms(deadline_us));
         err = call_run_one(client, &call);
         if (err == FERRY_OK) {

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "client/admin_text.h"
 #include "client/metadata.h"
 
 #define MISPLACED_MAX 20u /* As of streams: metadata may be behind for some moments. */
@@ -108,6 +109,39 @@ void call_run(struct ferry_client *c, struct call *calls, size_t count)
 {
     call_begin(c, calls, count);
     call_wait(c, calls, count);
+}
+
+static void keep_detail(struct ferry_client *c, const char *text)
+{
+    pthread_mutex_lock(&c->lock);
+    (void)snprintf(c->last_detail.text, sizeof(c->last_detail.text), "%s", text);
+    pthread_mutex_unlock(&c->lock);
+}
+
+enum ferry_err call_run_one(struct ferry_client *c, struct call *call)
+{
+    keep_detail(c, "");
+    call_run(c, call, 1);
+    if (call->err != FERRY_OK) {
+        keep_detail(c, call->detail.text);
+    }
+    return call->err;
+}
+
+void ferry_error_detail(struct ferry_client *client, char *detail, size_t detail_bytes)
+{
+    pthread_mutex_lock(&client->lock);
+    if (detail_bytes > 0) {
+        admin_copy_text(detail, detail_bytes, bytes_of_string(client->last_detail.text));
+    }
+    pthread_mutex_unlock(&client->lock);
+}
+
+/* Answered by any broker, though asked of the controller first, which knows most. */
+static bool anybody_answers(enum command command)
+{
+    return command == COMMAND_TOPIC_LIST || command == COMMAND_NODE_LIST ||
+           command == COMMAND_MOVE_LIST;
 }
 
 void calls_fail(struct ferry_client *c)
@@ -384,7 +418,7 @@ static void on_reply(struct request *r, const struct reply *reply)
         call_finish(call, reply->err, "");
         return;
     }
-    if (call->route == ROUTE_CONTROLLER && call->command != COMMAND_TOPIC_LIST) {
+    if (call->route == ROUTE_CONTROLLER && !anybody_answers(call->command)) {
         call->client->controller = call->asked; /* It answered as nobody else would. */
     } else if (call->route == ROUTE_PARTITION) {
         call->topic->partitions[call->partition]->hops = 0;

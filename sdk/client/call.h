@@ -75,11 +75,8 @@ bool call_wait_any(struct ferry_client *c, const struct call *calls, const bool 
                    size_t count);
 /* Begins and waits. */
 void call_run(struct ferry_client *c, struct call *calls, size_t count);
-static inline enum ferry_err call_run_one(struct ferry_client *c, struct call *call)
-{
-    call_run(c, call, 1);
-    return call->err;
-}
+/* One call; what the broker said of its error is kept for ferry_error_detail. */
+enum ferry_err call_run_one(struct ferry_client *c, struct call *call);
 
 /* The io thread. */
 void call_start(struct ferry_client *c, struct call *call);

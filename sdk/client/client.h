@@ -96,7 +96,8 @@ struct ferry_client {
     size_t queued_bytes;
     size_t message_max_bytes; /* The smaller of ours and the brokers'. */
     size_t batch_max_bytes;
-    struct list due; /* Things with callbacks to run, in order. */
+    struct err_text last_detail; /* Of the last administrative call that failed. */
+    struct list due;             /* Things with callbacks to run, in order. */
     unsigned due_waiters;
     bool due_signalled;
 

@@ -309,12 +309,17 @@ static void refused(const struct frame *f, struct reply *reply)
 
 /* A broker with a slow disk is not a lost one: silence is measured by how long answers take here.
  */
+static int64_t long_silence_us(const struct connection *k)
+{
+    int64_t silence_us = k->pace_us * PROBE_PACES;
+    return silence_us > PROBE_FIRST_US ? silence_us : PROBE_FIRST_US;
+}
+
 static void learn_pace(struct connection *k, const struct request *r)
 {
     int64_t took_us = k->received_us - r->written_us - r->patience_us;
     k->pace_us += ((took_us > 0 ? took_us : 0) - k->pace_us) / 8;
-    int64_t silence_us = k->pace_us * PROBE_PACES;
-    silence_us = silence_us > PROBE_FIRST_US ? silence_us : PROBE_FIRST_US;
+    int64_t silence_us = long_silence_us(k);
     k->probe_after_us = silence_us < PROBE_SOON_US ? silence_us : PROBE_SOON_US;
 }
 
@@ -364,8 +369,7 @@ bool connection_receive(struct connection *k, int messages_max)
 static void give_up_unanswered(struct connection *k, int64_t probed_us)
 {
     int64_t now_us = clock_monotonic_us();
-    int64_t silence_us = k->pace_us * PROBE_PACES;
-    silence_us = silence_us > PROBE_FIRST_US ? silence_us : PROBE_FIRST_US;
+    int64_t silence_us = long_silence_us(k);
     uint32_t looked_at = k->in_flight_count;
     struct list *n = k->in_flight.next;
     struct list lost;
@@ -488,6 +492,20 @@ static int64_t unanswered_since(const struct connection *k)
     return INT64_MAX;
 }
 
+/* When a request has waited for much longer than answers take, though others are answered: it may
+ * have gone with a TCP connection that was mended since. Not before it would be taken as lost. */
+static int64_t overtaken_at(const struct connection *k)
+{
+    int64_t wait_us = long_silence_us(k) > PROBE_SOON_US ? long_silence_us(k) : PROBE_SOON_US;
+    int64_t soonest_us = INT64_MAX;
+    for (const struct list *n = k->in_flight.next; n != &k->in_flight; n = n->next) {
+        const struct request *r = list_entry(n, struct request, node);
+        int64_t late_us = r->written_us + r->patience_us + wait_us;
+        soonest_us = r != &k->hello && late_us < soonest_us ? late_us : soonest_us;
+    }
+    return soonest_us;
+}
+
 static int64_t probe_at(const struct connection *k)
 {
     if (k->state != CONNECTION_READY || !request_is_idle(&k->hello)) {
@@ -498,7 +516,9 @@ static int64_t probe_at(const struct connection *k)
         return INT64_MAX;
     }
     since_us = since_us > k->received_us ? since_us : k->received_us;
-    return since_us + k->probe_after_us;
+    int64_t silent_us = since_us + k->probe_after_us;
+    int64_t late_us = overtaken_at(k);
+    return silent_us < late_us ? silent_us : late_us;
 }
 
 /* When the hello that is out is overdue enough to look elsewhere. */

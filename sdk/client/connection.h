@@ -16,10 +16,11 @@
  * new link, so that nothing old is left in the queue of the old one.
  *
  * A lost TCP connection is mended by the layer below without a word, and what was on it is gone.
- * So when requests are out and nothing has come for a while, HELLO is asked once more: its answer
- * proves that the broker is there, and what was sent before it and is not answered is taken as
- * lost and tried again. All requests may be repeated, so a wrong guess costs bytes only; the guess
- * waits twice as long each time until something is answered.
+ * So when requests are out and nothing has come for a while, or one has waited for much longer than
+ * answers take here, HELLO is asked once more: its answer proves that the broker is there, and what
+ * was sent before it and is not answered is taken as lost and tried again. All requests may be
+ * repeated, so a wrong guess costs bytes only; the guess waits twice as long each time until
+ * something is answered.
  *
  * A HELLO that is itself not answered soon makes the connection a suspect, until anything comes or
  * it begins anew: then the answers are looked for elsewhere (route.h). */

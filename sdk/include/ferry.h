@@ -314,6 +314,10 @@ bool ferry_record_next_header(const struct ferry_record *record, size_t *positio
  * Administration. Each call asks the brokers and waits at most `timeout_ms`. Errors of all:
  * UNREACHABLE, TIMEOUT, DENIED, NO_MEMORY, besides those named. */
 
+/* What the broker said of the error of the last call of administration that failed, for a person:
+ * "" if nothing. Of calls of several threads it is the latest. */
+void ferry_error_detail(struct ferry_client *client, char *detail, size_t detail_bytes);
+
 struct ferry_topic_spec {
     const char *name;
     uint32_t partitions;      /* 0: the broker's default. */
@@ -456,7 +460,7 @@ enum ferry_node_change {
 };
 /* Asks for the change of one node; returns when it is decided, not when moves have ended (see
  * ferry_moves_list). Asking twice is as asking once. Errors: UNKNOWN_NODE, NODE_NOT_EMPTY,
- * INVALID_ARGUMENT, LIMIT_REACHED (too few nodes would be left for the replicas of a topic). */
+ * INVALID_ARGUMENT (of a drain: too few nodes would be left for the replicas of a topic). */
 enum ferry_err ferry_node_change(struct ferry_client *client, uint32_t node_id,
                                  enum ferry_node_change change, uint32_t weight, int timeout_ms);
 

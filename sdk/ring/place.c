@@ -197,6 +197,56 @@ static void place_partition(struct placement *pl, uint64_t hash)
     pl->placed++;
 }
 
+/* ---- Leaders -------------------------------------------------------------------------------- */
+
+/* The most partitions that the node should be the first of. */
+static uint32_t leads_limit(const struct placement *pl, uint32_t node, uint32_t partitions,
+                            uint32_t load_percent)
+{
+    uint64_t weights = 0;
+    for (size_t n = 0; n < pl->ring->count; n++) {
+        weights += pl->ring->shares[n].weight;
+    }
+    uint64_t hundredths = (uint64_t)partitions * pl->ring->shares[node].weight * load_percent;
+    return (uint32_t)((hundredths + weights * 100 - 1) / (weights * 100));
+}
+
+/* The replica of a partition that is to be its first: in the ring's order the first with room, or
+ * the one that is the least beyond its part. `room[n]`: leads that the node may still take; below 0
+ * beyond. */
+static uint32_t choose_first(const struct placement *pl, const uint32_t *chosen,
+                             const int64_t *room)
+{
+    uint32_t best = 0;
+    for (uint32_t k = 0; k < pl->replicas; k++) {
+        if (room[chosen[k]] > 0) {
+            return k;
+        }
+        if (room[chosen[k]] > room[chosen[best]]) {
+            best = k;
+        }
+    }
+    return best;
+}
+
+static void spread_leaders(struct placement *pl, uint32_t partitions, uint32_t load_percent)
+{
+    int64_t room[RING_NODES_MAX];
+    for (uint32_t n = 0; n < pl->ring->count; n++) {
+        room[n] = leads_limit(pl, n, partitions, load_percent);
+    }
+    for (uint32_t p = 0; p < partitions; p++) {
+        uint32_t *chosen = &pl->chosen[(size_t)p * pl->stride];
+        uint32_t k = choose_first(pl, chosen, room);
+        uint32_t first = chosen[k];
+        for (; k > 0; k--) {
+            chosen[k] = chosen[k - 1];
+        }
+        chosen[0] = first;
+        room[first]--;
+    }
+}
+
 static void write_ids(const struct placement *pl, uint32_t partitions)
 {
     for (uint32_t p = 0; p < partitions; p++) {
@@ -220,6 +270,7 @@ void place_all(const struct ring *ring, struct bytes topic_id, uint32_t partitio
             put_le32(number, p);
             place_partition(&pl, checksum_of_two(topic_id.data, topic_id.size, number, 4));
         }
+        spread_leaders(&pl, partitions, load_percent);
     }
     write_ids(&pl, partitions);
 }

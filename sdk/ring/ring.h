@@ -9,7 +9,9 @@
  * were named in; (2) the replicas of a partition are distinct nodes, in distinct zones while there
  * are zones left; (3) no node holds more than ceil(load_factor × its weighted fair share). The
  * share counts what can be: a node holds a partition once at most, and where (2) keeps nodes from
- * taking their share by weight the others take it, again by weight. */
+ * taking their share by weight the others take it, again by weight; (4) no node is the first
+ * replica of more partitions than ceil(load_factor × its part by weight) unless none of a
+ * partition's replicas has room for it. */
 #ifndef FERRY_RING_RING_H
 #define FERRY_RING_RING_H
 

@@ -57,6 +57,18 @@ static void draw_faults(struct cluster *c)
     c->rests = cluster_happens(c, 600);
 }
 
+/* A node without which every configuration that may be in force still has its quorums; 0: none. */
+static raft_id pick_dispensable(struct cluster *c)
+{
+    raft_id id = 1 + prng_below(&c->prng, c->node_count);
+    uint32_t others = ~(UINT32_C(1) << id);
+    bool is_dispensable = c->node_count > 1;
+    for (uint32_t i = 0; i < c->checker.config_count; i++) {
+        is_dispensable = is_dispensable && raft_checker_is_quorum(&c->checker.configs[i], others);
+    }
+    return is_dispensable ? id : 0;
+}
+
 static void heal(struct cluster *c)
 {
     c->loss = c->doubling = c->lateness = c->crash_rate = c->cut_rate = c->link_rate = 0;
@@ -65,11 +77,15 @@ static void heal(struct cluster *c)
     c->rests = false;
     c->sync_max_us = 2000;
     c->delay_max_us = 2000;
-    c->is_healed = true;
+    c->dead = cluster_happens(c, 400) ? pick_dispensable(c) : 0;
     memset(c->is_cut, 0, sizeof(c->is_cut));
     for (size_t id = 1; id <= c->node_count; id++) {
         struct node *n = &c->nodes[id];
         n->is_cut_off = false;
+        if (id == c->dead) {
+            node_crash(c, id);
+            continue;
+        }
         if (n->r == NULL) {
             node_start(c, id);
         }
@@ -230,7 +246,7 @@ static void chaos(struct cluster *c)
     raft_id id = 1 + prng_below(&c->prng, c->node_count);
     struct node *n = &c->nodes[id];
     cut_something(c, id);
-    if (n->r == NULL && cluster_happens(c, 100)) {
+    if (n->r == NULL && id != c->dead && cluster_happens(c, 100)) {
         node_start(c, id);
     } else if (n->r != NULL && cluster_happens(c, c->crash_rate)) {
         node_crash(c, id);
@@ -406,7 +422,7 @@ static void check_liveness(struct cluster *c, raft_index committed_before,
     }
     for (size_t id = 1; id <= c->node_count; id++) {
         const struct node *n = &c->nodes[id];
-        if (raft_members_has(m, id) && n->now.commit != last) {
+        if (id != c->dead && raft_members_has(m, id) && n->now.commit != last) {
             raft_checker_fail(&c->checker, "a node lags after healing", id, n->now.commit);
         }
     }

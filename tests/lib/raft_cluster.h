@@ -5,8 +5,8 @@
  * synced, or keeps it unannounced; nodes crash, restart, are paused and cut off, and find entries
  * that they cannot read. Meanwhile somebody proposes, reads, changes members, hands leadership
  * over, trims, and stops all that until groups go quiet. How much of each is drawn from the seed.
- * Then everything heals, and the group must commit again, agree, and keep its leader. Every step is
- * followed by raft_check and the checkers. */
+ * Then everything heals, but perhaps for one node that no quorum needs, and the group must commit
+ * again, agree, and keep its leader. Every step is followed by raft_check and the checkers. */
 #ifndef FERRY_TEST_RAFT_CLUSTER_H
 #define FERRY_TEST_RAFT_CLUSTER_H
 

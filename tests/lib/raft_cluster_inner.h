@@ -92,7 +92,7 @@ struct cluster {
     size_t snapshot_count;
     int64_t now_us, chaos_us;
     uint64_t next_value;
-    bool is_healed;
+    raft_id dead; /* After the healing: stays down for good; 0: nobody. */
     /* Drawn for this seed, in thousandths, or microseconds. */
     uint64_t loss, doubling, lateness, cutting, crash_rate, cut_rate, link_rate, pause_rate;
     uint64_t propose_rate, trim_rate, configure_rate, transfer_rate, read_rate, mute_rate;

@@ -40,7 +40,7 @@ static int node_of(raft_id member)
     return (int)(member & 0xffff) - 1;
 }
 
-struct raft_members cluster_members(const struct cluster *c, const int *voters, uint32_t count)
+struct raft_members replicas_members(const struct cluster *c, const int *voters, uint32_t count)
 {
     struct raft_members m = {.voter_count = count};
     for (uint32_t i = 0; i < count; i++) {
@@ -57,7 +57,7 @@ struct raft_members cluster_members(const struct cluster *c, const int *voters, 
     return m;
 }
 
-struct cluster *cluster_new(int count, uint64_t seed)
+struct cluster *replicas_new(int count, uint64_t seed)
 {
     struct cluster *c = mem_zalloc(1, sizeof(*c));
     assert_non_null(c);
@@ -83,7 +83,7 @@ struct cluster *cluster_new(int count, uint64_t seed)
         all[i] = i;
     }
     for (int i = 0; i < count; i++) {
-        c->nodes[i].initial = cluster_members(c, all, (uint32_t)count);
+        c->nodes[i].initial = replicas_members(c, all, (uint32_t)count);
     }
     return c;
 }
@@ -113,17 +113,17 @@ static void drop_owned(struct cluster_node *n)
     }
 }
 
-void cluster_free(struct cluster *c)
+void replicas_free(struct cluster *c)
 {
     for (int i = 0; i < c->count; i++) {
-        cluster_crash(c, i);
+        replicas_crash(c, i);
     }
     drop_frames(&c->wire, -1);
     fixture_remove_tree(c->root);
     mem_free(c);
 }
 
-struct replica *cluster_replica(const struct cluster *c, int i)
+struct replica *replicas_replica(const struct cluster *c, int i)
 {
     return partition_replica(c->nodes[i].p);
 }
@@ -144,12 +144,12 @@ static void wake_others(struct cluster *c, int i)
 {
     for (int k = 0; k < c->count; k++) {
         if (k != i && c->nodes[k].p != NULL) {
-            (void)!replica_wake(cluster_replica(c, k), c->nodes[i].self, c->now_us);
+            (void)!replica_wake(replicas_replica(c, k), c->nodes[i].self, c->now_us);
         }
     }
 }
 
-enum ferry_err cluster_try_start(struct cluster *c, int i)
+enum ferry_err replicas_try_start(struct cluster *c, int i)
 {
     struct cluster_node *n = &c->nodes[i];
     assert_null(n->store);
@@ -186,9 +186,9 @@ enum ferry_err cluster_try_start(struct cluster *c, int i)
     return FERRY_OK;
 }
 
-void cluster_start(struct cluster *c, int i)
+void replicas_start(struct cluster *c, int i)
 {
-    assert_string_equal(ferry_err_name(cluster_try_start(c, i)), ferry_err_name(FERRY_OK));
+    assert_string_equal(ferry_err_name(replicas_try_start(c, i)), ferry_err_name(FERRY_OK));
 }
 
 static void take_answers(struct cluster_node *n)
@@ -198,7 +198,7 @@ static void take_answers(struct cluster_node *n)
     }
 }
 
-void cluster_crash(struct cluster *c, int i)
+void replicas_crash(struct cluster *c, int i)
 {
     struct cluster_node *n = &c->nodes[i];
     if (n->store == NULL) {
@@ -215,10 +215,10 @@ void cluster_crash(struct cluster *c, int i)
     wake_others(c, i);
 }
 
-void cluster_wipe(struct cluster *c, int i)
+void replicas_wipe(struct cluster *c, int i)
 {
     struct cluster_node *n = &c->nodes[i];
-    cluster_crash(c, i);
+    replicas_crash(c, i);
     fixture_remove_tree(n->folder);
     n->life++;
     n->self = member_of(i, n->life);
@@ -232,7 +232,7 @@ void cluster_wipe(struct cluster *c, int i)
 
 /* ---- The network ---- */
 
-void cluster_isolate(struct cluster *c, int i, bool isolated)
+void replicas_isolate(struct cluster *c, int i, bool isolated)
 {
     for (int k = 0; k < c->count; k++) {
         if (k != i) {
@@ -317,7 +317,7 @@ static void receive_frame(struct cluster *c, int i, const struct wire_frame *f)
     while (peer_frame_next(frame, &h, &at, &item)) {
         assert_int_equal(item.group, CLUSTER_GROUP);
         if (c->filter == NULL || c->filter(c, f->from, i, &item)) {
-            (void)!replica_receive(cluster_replica(c, i), &item, c->now_us);
+            (void)!replica_receive(replicas_replica(c, i), &item, c->now_us);
         }
     }
 }
@@ -327,12 +327,12 @@ static void receive_frame(struct cluster *c, int i, const struct wire_frame *f)
 static void send_phase(struct cluster *c, int i, enum peer_phase phase)
 {
     size_t budget = c->send_budget;
-    (void)!replica_send(cluster_replica(c, i), phase, c->now_us, &budget, c->nodes[i].out);
+    (void)!replica_send(replicas_replica(c, i), phase, c->now_us, &budget, c->nodes[i].out);
     post(c, i, phase);
 }
 
 /* False: the node ended here. */
-static bool write_phase(struct cluster *c, int i, enum cluster_crash crash)
+static bool write_phase(struct cluster *c, int i, enum replicas_crash crash)
 {
     struct cluster_node *n = &c->nodes[i];
     struct replica *r = partition_replica(n->p);
@@ -342,13 +342,13 @@ static bool write_phase(struct cluster *c, int i, enum cluster_crash crash)
         assert_int_equal(replica_write(r, c->now_us, &rows_left), FERRY_OK);
         if (crash == CRASH_WITHOUT_COMMIT) {
             store_abort(n->store);
-            cluster_crash(c, i);
+            replicas_crash(c, i);
             return false;
         }
         assert_int_equal(store_commit(n->store), FERRY_OK);
     }
     if (crash != CRASH_NEVER) {
-        cluster_crash(c, i);
+        replicas_crash(c, i);
         return false;
     }
     if (replica_has_written(r) || replica_wants_stored(r)) {
@@ -357,7 +357,7 @@ static bool write_phase(struct cluster *c, int i, enum cluster_crash crash)
     return true;
 }
 
-void cluster_turn(struct cluster *c, int i, enum cluster_crash crash)
+void replicas_turn(struct cluster *c, int i, enum replicas_crash crash)
 {
     struct cluster_node *n = &c->nodes[i];
     if (n->store == NULL) {
@@ -380,39 +380,66 @@ void cluster_turn(struct cluster *c, int i, enum cluster_crash crash)
     partition_check(n->p);
 }
 
-void cluster_run_ms(struct cluster *c, int64_t ms)
+void replicas_run_ms(struct cluster *c, int64_t ms)
 {
     for (int64_t end = c->now_us + ms * 1000; c->now_us < end;) {
         c->now_us += CLUSTER_STEP_US;
         c->now_ms += CLUSTER_STEP_US / 1000;
         deliver(c);
         for (int i = 0; i < c->count; i++) {
-            cluster_turn(c, i, CRASH_NEVER);
+            replicas_turn(c, i, CRASH_NEVER);
         }
     }
 }
 
-int cluster_leader(const struct cluster *c)
+int replicas_leader(const struct cluster *c)
 {
     int leader = -1;
     uint64_t term = 0;
     for (int i = 0; i < c->count; i++) {
-        if (c->nodes[i].store != NULL && replica_is_ready(cluster_replica(c, i)) &&
-            replica_term(cluster_replica(c, i)) > term) {
+        if (c->nodes[i].store != NULL && replica_is_ready(replicas_replica(c, i)) &&
+            replica_term(replicas_replica(c, i)) > term) {
             leader = i;
-            term = replica_term(cluster_replica(c, i));
+            term = replica_term(replicas_replica(c, i));
         }
     }
     return leader;
 }
 
-int cluster_wait_leader(struct cluster *c)
+/* For the person who reads a failure. */
+static void show_nodes(const struct cluster *c)
 {
-    for (int i = 0; i < 1000 && cluster_leader(c) < 0; i++) {
-        cluster_run_ms(c, 20);
+    for (int i = 0; i < c->count; i++) {
+        if (c->nodes[i].store == NULL) {
+            continue;
+        }
+        const struct replica *r = replicas_replica(c, i);
+        const struct raft_members *m = replica_members(r);
+        print_message("node %d: state %d term %llu applied %llu commit %llu last %llu leader %llx: "
+                      "%s; voters",
+                      i, (int)replica_state(r), (unsigned long long)replica_term(r),
+                      (unsigned long long)replica_applied(r), (unsigned long long)replica_commit(r),
+                      (unsigned long long)replica_last_index(r),
+                      (unsigned long long)replica_leader(r), ferry_err_name(replica_failure(r)));
+        for (uint32_t k = 0; k < m->voter_count; k++) {
+            print_message(" %llx", (unsigned long long)m->voters[k]);
+        }
+        print_message(" old");
+        for (uint32_t k = 0; k < m->old_voter_count; k++) {
+            print_message(" %llx", (unsigned long long)m->old_voters[k]);
+        }
+        print_message("\n");
     }
-    int leader = cluster_leader(c);
+}
+
+int replicas_wait_leader(struct cluster *c)
+{
+    for (int i = 0; i < 1000 && replicas_leader(c) < 0; i++) {
+        replicas_run_ms(c, 20);
+    }
+    int leader = replicas_leader(c);
     if (leader < 0) {
+        show_nodes(c);
         fail_msg("seed %llu: nobody leads", (unsigned long long)c->seed);
     }
     return leader;
@@ -426,7 +453,7 @@ static uint64_t settled_at(const struct cluster *c)
         if (c->nodes[i].store == NULL) {
             continue;
         }
-        const struct replica *r = cluster_replica(c, i);
+        const struct replica *r = replicas_replica(c, i);
         assert_int_equal(replica_failure(r), FERRY_OK);
         if (replica_state(r) == REPLICA_INSTALLING || replica_state(r) == REPLICA_DAMAGED ||
             replica_applied(r) != replica_last_index(r) ||
@@ -438,28 +465,19 @@ static uint64_t settled_at(const struct cluster *c)
     return applied;
 }
 
-void cluster_settle(struct cluster *c)
+void replicas_settle(struct cluster *c)
 {
     for (int64_t ms = 0; ms < SETTLE_MS_MAX; ms += 100) {
-        cluster_run_ms(c, 100);
+        replicas_run_ms(c, 100);
         uint64_t applied = settled_at(c);
         if (applied != 0) {
-            cluster_run_ms(c, 2 * REPLICA_FLUSH_MS); /* The rows are written. */
+            replicas_run_ms(c, 2 * REPLICA_FLUSH_MS); /* The rows are written. */
             if (settled_at(c) == applied) {
                 return;
             }
         }
     }
-    for (int i = 0; i < c->count; i++) {
-        if (c->nodes[i].store != NULL) {
-            const struct replica *r = cluster_replica(c, i);
-            print_message(
-                "node %d: state %d term %llu applied %llu commit %llu last %llu: %s\n", i,
-                (int)replica_state(r), (unsigned long long)replica_term(r),
-                (unsigned long long)replica_applied(r), (unsigned long long)replica_commit(r),
-                (unsigned long long)replica_last_index(r), ferry_err_name(replica_failure(r)));
-        }
-    }
+    show_nodes(c);
     fail_msg("seed %llu: the replicas do not become the same", (unsigned long long)c->seed);
 }
 
@@ -474,7 +492,7 @@ static struct owned *own(struct cluster_node *n, size_t size)
     return o;
 }
 
-struct partition_ticket *cluster_ticket(struct cluster *c, int i)
+struct partition_ticket *replicas_ticket(struct cluster *c, int i)
 {
     struct owned *o = own(&c->nodes[i], 0);
     o->ticket = mem_zalloc(1, sizeof(*o->ticket));
@@ -508,37 +526,37 @@ static struct bytes make_batch(struct cluster *c, int i, const struct cluster_ba
     return batch;
 }
 
-struct partition_ticket *cluster_send(struct cluster *c, int i, const struct cluster_batch *b,
-                                      enum ferry_err *err)
+struct partition_ticket *replicas_send(struct cluster *c, int i, const struct cluster_batch *b,
+                                       enum ferry_err *err)
 {
     struct cluster_node *n = &c->nodes[i];
     struct err_text e = {{0}};
     struct bytes batch = make_batch(c, i, b);
-    struct partition_ticket *t = cluster_ticket(c, i);
+    struct partition_ticket *t = replicas_ticket(c, i);
     assert_int_equal(store_read_begin(n->store), FERRY_OK);
     *err = partition_produce(n->p, batch, c->now_ms, c->now_us, t, &e);
     store_read_end(n->store);
     return *err == FERRY_OK ? t : NULL;
 }
 
-void cluster_produce(struct cluster *c, const struct cluster_batch *b)
+void replicas_produce(struct cluster *c, const struct cluster_batch *b)
 {
     for (int tries = 0; tries < 50; tries++) {
-        int leader = cluster_wait_leader(c);
+        int leader = replicas_wait_leader(c);
         uint32_t life = c->nodes[leader].life;
         enum ferry_err err = FERRY_OK;
-        struct partition_ticket *t = cluster_send(c, leader, b, &err);
+        struct partition_ticket *t = replicas_send(c, leader, b, &err);
         for (int i = 0; t != NULL && i < 400; i++) {
             if (list_is_empty(&t->base.node)) {
                 break;
             }
-            cluster_run_ms(c, 5);
+            replicas_run_ms(c, 5);
             assert_int_equal(life, c->nodes[leader].life);
         }
         if (t != NULL && list_is_empty(&t->base.node) && t->base.err == FERRY_OK) {
             return;
         }
-        cluster_run_ms(c, 50);
+        replicas_run_ms(c, 50);
     }
     fail_msg("seed %llu: nothing can be produced", (unsigned long long)c->seed);
 }
@@ -564,9 +582,9 @@ static size_t take_batch(const struct store_entry *entry, struct bytes batch, ui
     return count;
 }
 
-size_t cluster_contents(struct cluster *c, int i, uint64_t *contents, size_t max)
+size_t replicas_contents(struct cluster *c, int i, uint64_t *contents, size_t max)
 {
-    const struct replica *r = cluster_replica(c, i);
+    const struct replica *r = replicas_replica(c, i);
     struct store *store = c->nodes[i].store;
     size_t count = 0;
     assert_int_equal(store_read_begin(store), FERRY_OK);
@@ -604,7 +622,7 @@ static void hash_table(struct cluster *c, int i, struct hashing *h)
         FERRY_OK);
 }
 
-uint64_t cluster_rows_hash(struct cluster *c, int i, uint64_t *rows)
+uint64_t replicas_rows_hash(struct cluster *c, int i, uint64_t *rows)
 {
     struct hashing h = {0};
     assert_int_equal(store_read_begin(c->nodes[i].store), FERRY_OK);
@@ -619,7 +637,7 @@ uint64_t cluster_rows_hash(struct cluster *c, int i, uint64_t *rows)
 
 static uint64_t log_hash(struct cluster *c, int i)
 {
-    const struct replica *r = cluster_replica(c, i);
+    const struct replica *r = replicas_replica(c, i);
     struct store *store = c->nodes[i].store;
     uint64_t hash = replica_first_index(r);
     assert_int_equal(store_read_begin(store), FERRY_OK);
@@ -656,7 +674,7 @@ static void show_tables(struct cluster *c, int a, int b)
     }
 }
 
-void cluster_compare(struct cluster *c)
+void replicas_compare(struct cluster *c)
 {
     int first = -1;
     uint64_t rows = 0, want = 0, want_log = 0;
@@ -664,7 +682,7 @@ void cluster_compare(struct cluster *c)
         if (c->nodes[i].store == NULL) {
             continue;
         }
-        uint64_t here = 0, hash = cluster_rows_hash(c, i, &here), log = log_hash(c, i);
+        uint64_t here = 0, hash = replicas_rows_hash(c, i, &here), log = log_hash(c, i);
         if (first < 0) {
             first = i;
             rows = here;
@@ -718,13 +736,13 @@ static void flip_at(struct cluster *c, int i, struct bytes needle, bool of_batch
     (void)close(fd);
 }
 
-void cluster_damage(struct cluster *c, int i, uint64_t content, bool header)
+void replicas_damage(struct cluster *c, int i, uint64_t content, bool header)
 {
     /* In the header: its base offset, 40 bytes before the payload. */
     flip_at(c, i, bytes_of(&content, sizeof(content)), header, header ? 40 : 0);
 }
 
-void cluster_damage_at(struct cluster *c, int i, uint64_t index)
+void replicas_damage_at(struct cluster *c, int i, uint64_t index)
 {
     struct store_entry entry;
     uint8_t bytes[8192];
@@ -736,9 +754,9 @@ void cluster_damage_at(struct cluster *c, int i, uint64_t index)
     flip_at(c, i, bytes_of(bytes, 48), false, 0);
 }
 
-enum ferry_err cluster_check_log(struct cluster *c, int i)
+enum ferry_err replicas_check_log(struct cluster *c, int i)
 {
-    const struct replica *r = cluster_replica(c, i);
+    const struct replica *r = replicas_replica(c, i);
     enum ferry_err err = store_read_begin(c->nodes[i].store);
     for (uint64_t at = replica_first_index(r); err == FERRY_OK && at <= replica_last_index(r);
          at++) {

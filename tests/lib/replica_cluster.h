@@ -37,7 +37,7 @@ struct cluster_node {
 };
 
 /* Where a node ends within a turn. */
-enum cluster_crash { CRASH_NEVER, CRASH_WITHOUT_COMMIT, CRASH_AFTER_COMMIT };
+enum replicas_crash { CRASH_NEVER, CRASH_WITHOUT_COMMIT, CRASH_AFTER_COMMIT };
 
 struct cluster {
     char root[256];
@@ -58,25 +58,25 @@ struct cluster {
     uint64_t counter; /* For filters. */
 };
 
-struct cluster *cluster_new(int count, uint64_t seed);
-void cluster_free(struct cluster *c);
+struct cluster *replicas_new(int count, uint64_t seed);
+void replicas_free(struct cluster *c);
 /* Members by node numbers, in the lives they have; old and learners may be empty. */
-struct raft_members cluster_members(const struct cluster *c, const int *voters, uint32_t count);
+struct raft_members replicas_members(const struct cluster *c, const int *voters, uint32_t count);
 
-void cluster_start(struct cluster *c, int i); /* Opens from the folder. */
-enum ferry_err cluster_try_start(struct cluster *c, int i);
-void cluster_crash(struct cluster *c, int i);
+void replicas_start(struct cluster *c, int i); /* Opens from the folder. */
+enum ferry_err replicas_try_start(struct cluster *c, int i);
+void replicas_crash(struct cluster *c, int i);
 /* Empties the folder; the next start is another member. */
-void cluster_wipe(struct cluster *c, int i);
-void cluster_turn(struct cluster *c, int i, enum cluster_crash crash);
-void cluster_run_ms(struct cluster *c, int64_t ms);
+void replicas_wipe(struct cluster *c, int i);
+void replicas_turn(struct cluster *c, int i, enum replicas_crash crash);
+void replicas_run_ms(struct cluster *c, int64_t ms);
 /* Runs until somebody leads and is ready; fails the test after 20 seconds. */
-int cluster_wait_leader(struct cluster *c);
-int cluster_leader(const struct cluster *c); /* -1: none is ready. */
+int replicas_wait_leader(struct cluster *c);
+int replicas_leader(const struct cluster *c); /* -1: none is ready. */
 /* Runs until all nodes that are up have applied the same and have flushed it. */
-void cluster_settle(struct cluster *c);
-void cluster_isolate(struct cluster *c, int i, bool isolated);
-struct replica *cluster_replica(const struct cluster *c, int i);
+void replicas_settle(struct cluster *c);
+void replicas_isolate(struct cluster *c, int i, bool isolated);
+struct replica *replicas_replica(const struct cluster *c, int i);
 
 struct cluster_batch {
     uint64_t producer, first_sequence;
@@ -86,24 +86,24 @@ struct cluster_batch {
     uint64_t content;
 };
 /* Proposes at node i; NULL when it is refused (`err`). The ticket lives as long as the node. */
-struct partition_ticket *cluster_send(struct cluster *c, int i, const struct cluster_batch *b,
-                                      enum ferry_err *err);
-struct partition_ticket *cluster_ticket(struct cluster *c, int i);
+struct partition_ticket *replicas_send(struct cluster *c, int i, const struct cluster_batch *b,
+                                       enum ferry_err *err);
+struct partition_ticket *replicas_ticket(struct cluster *c, int i);
 /* Sends to the leader and runs until it is answered: FERRY_OK. */
-void cluster_produce(struct cluster *c, const struct cluster_batch *b);
+void replicas_produce(struct cluster *c, const struct cluster_batch *b);
 /* The contents that node i would serve, in order; reads through its store, whoever leads. */
-size_t cluster_contents(struct cluster *c, int i, uint64_t *contents, size_t max);
+size_t replicas_contents(struct cluster *c, int i, uint64_t *contents, size_t max);
 
 /* Fails unless the state rows of all nodes that are up are the same bytes, and the logs, too. */
-void cluster_compare(struct cluster *c);
+void replicas_compare(struct cluster *c);
 /* A hash of all state rows of the group at node i, but for the replica's own. */
-uint64_t cluster_rows_hash(struct cluster *c, int i, uint64_t *rows);
+uint64_t replicas_rows_hash(struct cluster *c, int i, uint64_t *rows);
 /* Flips a byte of the batch with this content on node i's disk: of its payload, or of the entry's
  * header. The node may be up or down. */
-void cluster_damage(struct cluster *c, int i, uint64_t content, bool header);
+void replicas_damage(struct cluster *c, int i, uint64_t content, bool header);
 /* Flips a byte in the header of the entry at this index. The node must be up. */
-void cluster_damage_at(struct cluster *c, int i, uint64_t index);
+void replicas_damage_at(struct cluster *c, int i, uint64_t index);
 /* FERRY_OK when every entry on disk from the trim on reads in full. */
-enum ferry_err cluster_check_log(struct cluster *c, int i);
+enum ferry_err replicas_check_log(struct cluster *c, int i);
 
 #endif

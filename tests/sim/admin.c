@@ -6,10 +6,8 @@
 
 static void make_temp(struct session *s)
 {
-    struct ferry_topic_spec spec = {.name = "temp",
-                                    .partitions = 1,
-                                    .replicas = s->p->load->replicas,
-                                    .retention_ms = -1};
+    struct ferry_topic_spec spec = {
+        .name = "temp", .partitions = 1, .replicas = s->p->load->replicas, .retention_ms = -1};
     program_note(s->p, "create temp", ferry_topic_create(s->client, &spec, ADMIN_MS));
 }
 

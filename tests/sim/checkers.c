@@ -1,11 +1,13 @@
 #include "sim/checkers.h"
 
+#include "base/checksum.h"
 #include "base/mem.h"
 #include "partition/peer_item.h"
 #include "sim/coverage.h"
 #include "sim/observe.h"
+#include "wire/batch.h"
 
-#define GROUPS_MAX   64
+#define GROUPS_MAX 64
 
 /* What the world agrees on about one group. */
 struct truth_entry {
@@ -38,10 +40,10 @@ struct truth {
 struct claim {
     raft_id member;
     uint64_t group;
-    uint64_t term, commit; /* The greatest, in this start. */
-    uint64_t checked;      /* Entries up to here have been compared with the truth. */
-    uint64_t led_term;     /* Of which it has been looked at as leader. */
-    uint64_t acked;        /* The greatest entry it has acknowledged, ever. */
+    uint64_t term, commit;    /* The greatest, in this start. */
+    uint64_t checked;         /* Entries up to here have been compared with the truth. */
+    uint64_t led_term;        /* Of which it has been looked at as leader. */
+    uint64_t acked;           /* The greatest entry it has acknowledged, ever. */
     struct store_group marks; /* As last seen durable. */
     bool has_marks;
     enum replica_state state;
@@ -54,6 +56,7 @@ static struct {
     size_t truth_count;
     struct claim **claims; /* Each owned. */
     size_t claim_count, claim_capacity;
+    struct shadow *shadows[SIM_NODES_MAX + 1][SIM_SHARDS_MAX];
     struct check_counters counters;
     bool frames; /* Shown. */
 } all;
@@ -100,11 +103,21 @@ static struct truth_entry *truth_at(const struct truth *t, uint64_t index)
     return index >= t->first && index - t->first < t->count ? &t->entries[index - t->first] : NULL;
 }
 
+/* By node and shard, once found: a shadow stays where it is. */
+static struct shadow *shadow_of_shard(const struct sim_node *n, uint32_t shard)
+{
+    struct shadow **known = &all.shadows[n->id % (SIM_NODES_MAX + 1)][shard];
+    if (*known == NULL) {
+        char path[PATH_MAX_BYTES + 32];
+        sim_node_path(n, shard, path, sizeof(path));
+        *known = observe_disk(path);
+    }
+    return *known;
+}
+
 static struct shadow *shadow_of(const struct sim_node *n, uint64_t group)
 {
-    char path[PATH_MAX_BYTES + 32];
-    sim_node_path(n, (uint32_t)(group % n->shard_count), path, sizeof(path));
-    return observe_disk(path);
+    return shadow_of_shard(n, (uint32_t)(group % n->shard_count));
 }
 
 static struct sim_node *host_of_member(raft_id member)
@@ -119,6 +132,14 @@ static struct sim_node *host_of_member(raft_id member)
 
 /* ---- Commits ---- */
 
+/* The node serves the group: it is not deleting it. */
+static bool serves(const struct sim_node *n, uint64_t group)
+{
+    const struct shard *s = n->shards[group % n->shard_count];
+    const struct seat *seat = s != NULL ? shard_find_seat(s, group) : NULL;
+    return seat != NULL && seat->replica != NULL && !seat->dropping;
+}
+
 /* The member's disk holds this very entry, durably, in this life of the folder. */
 static bool holds(raft_id member, uint64_t group, uint64_t index, const struct truth_entry *e)
 {
@@ -130,8 +151,11 @@ static bool holds(raft_id member, uint64_t group, uint64_t index, const struct t
     }
     const struct shadow_group *g = shadow_find(d, group);
     const struct shadow_entry *s = shadow_at(g, index);
-    bool trimmed = g != NULL && g->has_marks && g->marks.trim_index >= index;
-    return trimmed || (s != NULL && s->term == e->term && s->hash == e->hash);
+    bool trimmed =
+        g != NULL && g->has_marks && !g->marks.installing && g->marks.trim_index >= index;
+    bool there = trimmed || (s != NULL && s->term == e->term && s->hash == e->hash);
+    /* A topic is deleted here a little earlier than there. */
+    return there || (!serves(n, group) && claim_of(member, group)->acked >= index);
 }
 
 static bool majority_holds(const raft_id *voters, uint32_t count, uint64_t group, uint64_t index,
@@ -151,6 +175,16 @@ static void first_commit(struct truth *t, const struct replica *r, uint64_t inde
     all.counters.commits++;
     bool quorum = majority_holds(m->voters, m->voter_count, t->group, index, e) &&
                   majority_holds(m->old_voters, m->old_voter_count, t->group, index, e);
+    for (uint32_t i = 0; i < m->voter_count && !quorum; i++) {
+        const struct sim_node *n = host_of_member(m->voters[i]);
+        const struct shadow *d = shadow_of(n, t->group);
+        const struct shadow_group *g = d != NULL ? shadow_find(d, t->group) : NULL;
+        const struct shadow_entry *s = shadow_at(g, index);
+        sim_say(
+            "  node%u: %s, log ends at %llu, there it has term %llu hash %llx; wanted %llu %llx",
+            n->id, n->member == m->voters[i] ? "same life" : "another life", ULL(shadow_last(g)),
+            ULL(s != NULL ? s->term : 0), ULL(s != NULL ? s->hash : 0), ULL(e->term), ULL(e->hash));
+    }
     if (!quorum) {
         sim_fail(SIM_INVARIANT,
                  "INV-R09: entry %llu of group %llu is called committed, but no majority of its %u "
@@ -208,7 +242,8 @@ static void check_election(struct truth *t, struct claim *c, const struct replic
     for (size_t i = t->leader_count; i-- > 0;) {
         const struct leader *l = &t->leaders[i];
         if (l->term == term && l->member != c->member) {
-            sim_fail(SIM_INVARIANT, "INV-R01: group %llu has two leaders in term %llu: nodes %u, %u",
+            sim_fail(SIM_INVARIANT,
+                     "INV-R01: group %llu has two leaders in term %llu: nodes %u, %u",
                      ULL(t->group), ULL(term), (uint32_t)l->member, (uint32_t)c->member);
         }
         if (l->term == term) {
@@ -331,19 +366,9 @@ static void check_marks(const struct shadow *d, struct claim *c, const struct sh
     c->has_marks = true;
 }
 
-/* The node serves the group: it is not deleting it. */
-static bool serves(const struct sim_node *n, uint64_t group)
-{
-    const struct shard *s = n->shards[group % n->shard_count];
-    const struct seat *seat = s != NULL ? shard_find_seat(s, group) : NULL;
-    return seat != NULL && seat->replica != NULL && !seat->dropping;
-}
-
 static void check_disk(const struct sim_node *n, uint32_t shard)
 {
-    char path[PATH_MAX_BYTES + 32];
-    sim_node_path(n, shard, path, sizeof(path));
-    const struct shadow *d = observe_disk(path);
+    const struct shadow *d = shadow_of_shard(n, shard);
     for (size_t i = 0; d != NULL && i < d->group_count; i++) {
         const struct shadow_group *g = d->groups[i];
         struct claim *c = claim_of(n->member, g->id);
@@ -369,24 +394,63 @@ static void check_disk(const struct sim_node *n, uint32_t shard)
 
 /* ---- Frames ---- */
 
+/* What a node says in a frame that leaves when its turn's time is over, if the node still lives. */
+struct saying {
+    struct sim_node *node;
+    raft_id member, to;
+    uint64_t starts, group, term, match;
+    bool vote;
+};
+
 /* Over all lives of one folder, also when it was put back to what it was: one vote a term. */
-static void count_vote(const struct sim_node *n, const struct raft_message *m, uint64_t group)
+static void count_vote(const struct saying *v)
 {
-    struct truth *t = truth_of(group);
+    struct truth *t = truth_of(v->group);
     for (size_t i = t->vote_count; i-- > 0;) {
-        const struct vote *v = &t->votes[i];
-        if (v->term == m->term && v->voter == n->member) {
-            if (v->candidate != m->to) {
-                sim_fail(SIM_INVARIANT, "INV-R08: node %u votes for nodes %u and %u in term %llu of "
-                                        "group %llu",
-                         n->id, (uint32_t)v->candidate, (uint32_t)m->to, ULL(m->term), ULL(group));
+        const struct vote *known = &t->votes[i];
+        if (known->term == v->term && known->voter == v->member) {
+            if (known->candidate != v->to) {
+                sim_fail(SIM_INVARIANT,
+                         "INV-R08: node %u votes for nodes %u and %u in term %llu of group %llu",
+                         v->node->id, (uint32_t)known->candidate, (uint32_t)v->to, ULL(v->term),
+                         ULL(v->group));
             }
             return;
         }
     }
     must(mem_grow((void **)&t->votes, &t->vote_capacity, t->vote_count + 1, sizeof(*t->votes)));
     t->votes[t->vote_count++] =
-        (struct vote){.term = m->term, .voter = n->member, .candidate = m->to};
+        (struct vote){.term = v->term, .voter = v->member, .candidate = v->to};
+}
+
+static void count_said(void *arg, uint64_t number)
+{
+    struct saying *v = arg;
+    (void)number;
+    struct claim *c = claim_of(v->member, v->group);
+    if (!v->node->up || v->node->starts != v->starts) {
+        /* It died before. */
+    } else if (v->vote) {
+        count_vote(v);
+    } else {
+        c->acked = v->match > c->acked ? v->match : c->acked;
+    }
+    mem_free(v);
+}
+
+static void note_said(struct sim_node *n, const struct raft_message *m, uint64_t group)
+{
+    struct saying v = {.node = n,
+                       .member = n->member,
+                       .to = m->to,
+                       .starts = n->starts,
+                       .group = group,
+                       .term = m->term,
+                       .match = m->match_index,
+                       .vote = m->type == RAFT_VOTE_REPLY};
+    void *copy = mem_dup(&v, sizeof(v));
+    must(copy != NULL);
+    world_at(world_now(), count_said, copy, 0);
 }
 
 static void check_vote(const struct sim_node *n, const struct raft_message *m, uint64_t group)
@@ -394,8 +458,9 @@ static void check_vote(const struct sim_node *n, const struct raft_message *m, u
     const struct shadow *d = shadow_of(n, group);
     const struct shadow_group *g = d != NULL ? shadow_find(d, group) : NULL;
     all.counters.votes++;
-    bool durable = g != NULL && g->has_marks &&
-                   (g->marks.term > m->term || (g->marks.term == m->term && g->marks.vote == m->to));
+    bool durable =
+        g != NULL && g->has_marks &&
+        (g->marks.term > m->term || (g->marks.term == m->term && g->marks.vote == m->to));
     if (!durable) {
         sim_fail(SIM_INVARIANT,
                  "INV-R08: node %u votes for node %u in term %llu of group %llu before that is "
@@ -409,8 +474,6 @@ static void check_ack(const struct sim_node *n, const struct raft_message *m, ui
     const struct shadow *d = shadow_of(n, group);
     const struct shadow_group *g = d != NULL ? shadow_find(d, group) : NULL;
     uint64_t end = g == NULL ? 0 : g->count > 0 ? shadow_last(g) : g->marks.trim_index;
-    struct claim *c = claim_of(n->member, group);
-    c->acked = m->match_index > c->acked ? m->match_index : c->acked;
     if (m->match_index > end) {
         sim_fail(SIM_INVARIANT,
                  "INV-R09: node %u acknowledges entry %llu of group %llu, on its disk the log ends "
@@ -419,22 +482,20 @@ static void check_ack(const struct sim_node *n, const struct raft_message *m, ui
     }
 }
 
-static void check_message(const struct sim_node *n, const struct raft_message *m, uint64_t group)
+static void check_message(struct sim_node *n, const struct raft_message *m, uint64_t group)
 {
-    const struct claim *c = claim_of(n->member, group);
     all.counters.pre_votes += m->type == RAFT_PRE_VOTE_REQUEST;
     all.counters.transfers += m->type == RAFT_TIMEOUT_NOW;
     bool vote = m->type == RAFT_VOTE_REPLY && m->success;
     bool ack = m->type == RAFT_APPEND_REPLY && m->success;
     if (vote) {
-        count_vote(n, m, group);
         check_vote(n, m, group);
     }
     if (ack) {
         check_ack(n, m, group);
     }
-    if (c->state == REPLICA_INSTALLING && (vote || ack)) {
-        sim_say("group %llu: says something while it installs", ULL(group));
+    if (vote || ack) {
+        note_said(n, m, group);
     }
 }
 
@@ -453,6 +514,12 @@ static void show_client_frame(const struct host *to, struct bytes frame)
     struct frame f;
     struct err_text e;
     if (frame_parse(frame, &f, &e) == FERRY_OK) {
+        struct batch_header h;
+        if (f.kind == FRAME_REQUEST && f.command == COMMAND_PRODUCE &&
+            batch_check(f.attachment, &h, &e) == FERRY_OK) {
+            sim_say("batch of producer %llu epoch %u, %u from sequence %llu", ULL(h.producer_id),
+                    h.producer_epoch, h.count, ULL(h.first_sequence));
+        }
         sim_say("%s %s %llu to %s: %s, %zu+%zu bytes", command_name(f.command),
                 f.kind == FRAME_REQUEST ? "request" : "reply", ULL(f.request_id), to->name,
                 ferry_err_name((enum ferry_err)f.status), f.body.size, f.attachment.size);
@@ -491,9 +558,108 @@ static void on_frame(const struct host *from, const struct host *to, struct byte
     }
 }
 
+/* ---- The same state ---- */
+
+static enum ferry_err hash_row(struct bytes key, struct bytes value, bool *stop, void *arg)
+{
+    uint64_t *hash = arg;
+    (void)stop;
+    *hash = checksum_of_two(hash, sizeof(*hash), key.data, key.size);
+    *hash = checksum_of_two(hash, sizeof(*hash), value.data, value.size);
+    return FERRY_OK;
+}
+
+/* Of all rows of one table that travel in snapshots. */
+static uint64_t hash_table(struct store *s, uint64_t group, uint8_t table)
+{
+    uint64_t hash = 0;
+    enum ferry_err err = store_each_row(s, group, table, bytes_of(NULL, 0), hash_row, &hash);
+    return err == FERRY_OK ? hash : 1;
+}
+
+static enum ferry_err show_row(struct bytes key, struct bytes value, bool *stop, void *arg)
+{
+    char text[400];
+    size_t used = 0;
+    (void)stop;
+    for (size_t i = 0; i < key.size && used + 4 < sizeof(text); i++) {
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "%02x", key.data[i]);
+    }
+    used += (size_t)snprintf(text + used, sizeof(text) - used, ": ");
+    for (size_t i = 0; i < value.size && used + 4 < sizeof(text); i++) {
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "%02x", value.data[i]);
+    }
+    sim_say("  %s %s", (const char *)arg, text);
+    return FERRY_OK;
+}
+
+static void show_table(struct store *s, uint64_t group, uint8_t table)
+{
+    enum ferry_err err = store_each_row(s, group, table, bytes_of(NULL, 0), show_row, "row");
+    if (err != FERRY_OK) {
+        sim_say("  %s", ferry_err_name(err));
+    }
+}
+
+/* The other replica of the group that has applied as much. */
+static void compare_state(const struct shard *a, const struct seat *x, const struct shard *b)
+{
+    uint64_t group = x->group;
+    const struct seat *y = shard_find_seat(b, group);
+    bool comparable = y != NULL && y->replica != NULL && !x->dropping && !y->dropping &&
+                      replica_applied(x->replica) == replica_applied(y->replica) &&
+                      replica_state(x->replica) <= REPLICA_READY &&
+                      replica_state(y->replica) <= REPLICA_READY;
+    if (!comparable || store_read_begin(a->store) != FERRY_OK) {
+        return;
+    }
+    must(store_read_begin(b->store) == FERRY_OK);
+    all.counters.compared++;
+    for (unsigned t = 1; t <= PEER_ROWS_TABLE_MAX && !sim->ended; t++) {
+        if (hash_table(a->store, group, (uint8_t)t) != hash_table(b->store, group, (uint8_t)t)) {
+            show_table(a->store, group, (uint8_t)t);
+            show_table(b->store, group, (uint8_t)t);
+            sim_fail(
+                SIM_INVARIANT,
+                "INV-R18: nodes %lld and %lld have applied group %llu up to %llu, and table %u "
+                "differs",
+                (long long)a->config.options->node_id, (long long)b->config.options->node_id,
+                ULL(group), ULL(replica_applied(x->replica)), t);
+        }
+    }
+    if (replica_first_index(x->replica) != replica_first_index(y->replica)) {
+        sim_fail(SIM_INVARIANT,
+                 "INV-R18: nodes %lld and %lld have applied group %llu up to %llu, and drop up to "
+                 "%llu and %llu",
+                 (long long)a->config.options->node_id, (long long)b->config.options->node_id,
+                 ULL(group), ULL(replica_applied(x->replica)), ULL(replica_first_index(x->replica)),
+                 ULL(replica_first_index(y->replica)));
+    }
+    store_read_end(a->store);
+    store_read_end(b->store);
+}
+
+void check_same_state(void)
+{
+    for (uint32_t i = 0; i < all.node_count; i++) {
+        const struct sim_node *n = all.nodes[i];
+        for (uint32_t k = 0; n->up && k < n->shard_count; k++) {
+            size_t at = 0;
+            for (const struct seat *x; (x = map_next(&n->shards[k]->seats, &at)) != NULL;) {
+                for (uint32_t j = i + 1; x->replica != NULL && j < all.node_count; j++) {
+                    const struct sim_node *o = all.nodes[j];
+                    if (o->up && !sim->ended) {
+                        compare_state(n->shards[k], x, o->shards[x->group % o->shard_count]);
+                    }
+                }
+            }
+        }
+    }
+}
+
 static void show_replica(const struct sim_node *n, const struct replica *r)
 {
-    static const char *const states[] = {"following", "leading", "ready",
+    static const char *const states[] = {"following",  "leading", "ready",
                                          "installing", "damaged", "failed"};
     const struct raft_members *m = replica_members(r);
     (void)fprintf(stderr,

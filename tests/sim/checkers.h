@@ -27,8 +27,8 @@ void check_same_state(void);
 void check_show(void); /* What every replica says of itself, for people. */
 
 struct check_counters {
-    uint64_t elections, commits, truncations, snapshots, repairs, transfers, joint, pre_votes, quiet,
-        votes, damaged, learners;
+    uint64_t elections, commits, truncations, snapshots, repairs, transfers, joint, pre_votes,
+        quiet, votes, damaged, learners, compared;
 };
 const struct check_counters *check_counters(void);
 

@@ -1,4 +1,5 @@
-/* coverage: cases that a set of seeds must have reached (reliability.md SIM-*, E*), counted by seed.
+/* coverage: cases that a set of seeds must have reached (reliability.md SIM-*, E*), counted by
+ * seed.
  *
  * Marks are set from outside: by the nemesis, by what the checkers see on disks, in frames and in
  * histories. A run of many seeds fails when a mark that is required was never set. */

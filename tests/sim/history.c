@@ -79,9 +79,9 @@ static void place(struct history *h, uint64_t number, uint32_t topic, int32_t pa
         log->size = at + 1;
     }
     if (log->at[at] != 0 && log->at[at] != number) {
-        sim_fail(SIM_INVARIANT,
-                 "INV-L02: %s/%d offset %lld is message %llu and message %llu", t->name, partition,
-                 (long long)offset, (unsigned long long)log->at[at], (unsigned long long)number);
+        sim_fail(SIM_INVARIANT, "INV-L02: %s/%d offset %lld is message %llu and message %llu",
+                 t->name, partition, (long long)offset, (unsigned long long)log->at[at],
+                 (unsigned long long)number);
         return;
     }
     bool elsewhere = m->offset >= 0 && (m->offset != offset || m->partition != partition);
@@ -100,9 +100,29 @@ static void place(struct history *h, uint64_t number, uint32_t topic, int32_t pa
     m->offset = offset;
 }
 
+/* True once, of the first message that the lie can be about. */
+static bool lies(struct history *h, enum history_lie lie)
+{
+    bool now = h->lie == lie && h->acked > 20;
+    h->lie = now ? LIE_NONE : h->lie;
+    return now;
+}
+
 void history_outcome(struct history *h, uint64_t number, enum ferry_outcome outcome,
                      int32_t partition, int64_t offset, bool duplicate)
 {
+    bool may_lie = outcome == FERRY_STORED && offset >= 0 && h->messages[number].offset < 0 &&
+                   !h->topics[h->messages[number].topic].loose &&
+                   !h->topics[h->messages[number].topic].retained;
+    if (may_lie && lies(h, LIE_LOST)) {
+        offset += 1000000;
+    } else if (may_lie && lies(h, LIE_MOVED)) {
+        offset++;
+    } else if (may_lie && lies(h, LIE_UNSAID)) {
+        outcome = FERRY_NOT_STORED;
+    } else if (may_lie && offset > 0 && lies(h, LIE_REORDERED)) {
+        h->messages[number].acked_us = 0;
+    }
     struct history_message *m = &h->messages[number];
     h->acked += outcome == FERRY_STORED;
     h->unknown += outcome == FERRY_UNKNOWN;
@@ -137,8 +157,8 @@ static bool is_whole(const struct history *h, const void *payload, size_t bytes,
         return false;
     }
     memcpy(number, payload, 8);
-    return *number > 0 && *number < h->count &&
-           history_payload(*number, expected) == bytes && memcmp(expected, payload, bytes) == 0;
+    return *number > 0 && *number < h->count && history_payload(*number, expected) == bytes &&
+           memcmp(expected, payload, bytes) == 0;
 }
 
 void history_saw(struct history *h, struct history_session *s, int64_t offset, const void *payload,
@@ -152,7 +172,7 @@ void history_saw(struct history *h, struct history_session *s, int64_t offset, c
                  t->name, s->partition, (long long)offset, (long long)s->next);
     }
     s->next = offset + 1;
-    if (!is_whole(h, payload, bytes, &number)) {
+    if (!is_whole(h, payload, bytes, &number) || lies(h, LIE_FORGED)) {
         sim_fail(SIM_INVARIANT, "INV-L05: %s/%d offset %lld holds what nobody sent", t->name,
                  s->partition, (long long)offset);
         return;

@@ -24,7 +24,7 @@ struct history_message {
     uint32_t topic, producer;
     int32_t partition; /* -1: not known. */
     enum history_state state;
-    int64_t offset; /* -1: not known. */
+    int64_t offset;                /* -1: not known. */
     uint32_t attempts, not_stored; /* A message with an id may be sent again. */
     int64_t sent_us, acked_us;     /* The first attempt; the first ack, or SIM_NEVER. */
 };
@@ -32,7 +32,7 @@ struct history_message {
 struct history_log {
     uint64_t *at; /* Message by offset; 0: not seen. */
     size_t size, capacity;
-    bool finally_read;      /* From first_kept to end, at the end of the run. */
+    bool finally_read; /* From first_kept to end, at the end of the run. */
     int64_t first_kept, end;
 };
 
@@ -44,7 +44,18 @@ struct history_topic {
     struct history_log logs[HISTORY_PARTITIONS_MAX];
 };
 
+/* A lie planted for the canary: what the history is told is not what was. */
+enum history_lie {
+    LIE_NONE,
+    LIE_LOST,      /* An ack for a place behind the end. */
+    LIE_MOVED,     /* An ack for another place. */
+    LIE_FORGED,    /* A changed payload. */
+    LIE_REORDERED, /* A message is said to be older than it is. */
+    LIE_UNSAID,    /* A stored message is told to be not stored. */
+};
+
 struct history {
+    enum history_lie lie; /* Told once, when there is something to lie about. */
     struct history_topic topics[HISTORY_TOPICS_MAX];
     uint32_t topic_count;
     struct history_message *messages; /* By number; 0 is not used. */

@@ -1,6 +1,7 @@
 /* sim: runs seeds.
  *
  *   sim --seed N [--verbose [--frames]] [--nodes N] [--seconds N] [--no-faults] [--twice]
+ *       [--lie lost|moved|forged|reordered|unsaid]
  *   sim --seeds FROM..TO [--jobs N] [--cover] [--ledger FILE] [--stop-after FAILURES]
  *
  * One seed is one process. The exit code of one seed is its end (world.h); of many it is the first
@@ -16,8 +17,8 @@
 #include "sim/run.h"
 #include "sim/sim_disk.h"
 
-#define JOBS_MAX      64
-#define NOT_COVERED   13
+#define JOBS_MAX         64
+#define NOT_COVERED      13
 #define SEED_CPU_SECONDS 20 /* A seed that takes longer hangs. */
 
 _Noreturn void must_fail(const char *expression, const char *file, int line)
@@ -61,8 +62,8 @@ static void print_end(const struct run_result *r, uint64_t seed)
 
 static struct run_result *shared_results(size_t count)
 {
-    struct run_result *r = mmap(NULL, count * sizeof(*r), PROT_READ | PROT_WRITE,
-                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct run_result *r =
+        mmap(NULL, count * sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     must(r != MAP_FAILED);
     return r;
 }
@@ -285,6 +286,18 @@ static bool take_flag(const char *name, struct options *o)
     return false;
 }
 
+static bool parse_lie(const char *text, struct options *o)
+{
+    static const char *const lies[] = {"none", "lost", "moved", "forged", "reordered", "unsaid"};
+    for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+        if (strcmp(text, lies[i]) == 0) {
+            o->run.lie = (int)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool take_value(const char *name, const char *value, struct options *o)
 {
     if (strcmp(name, "--seed") == 0) {
@@ -299,6 +312,8 @@ static bool take_value(const char *name, const char *value, struct options *o)
         o->jobs = (int)strtol(value, NULL, 10);
     } else if (strcmp(name, "--stop-after") == 0) {
         o->stop_after = (int)strtol(value, NULL, 10);
+    } else if (strcmp(name, "--lie") == 0) {
+        return parse_lie(value, o);
     } else if (strcmp(name, "--ledger") == 0) {
         o->ledger = value;
     } else {

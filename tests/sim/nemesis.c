@@ -5,7 +5,6 @@
 #include "sim/observe.h"
 #include "sim/sim_disk.h"
 
-
 /* ---- What a seed draws ---- */
 
 static bool some(uint64_t permille, bool faults)
@@ -85,14 +84,14 @@ void swarm_draw(struct swarm *s, uint32_t nodes, bool faults)
 
 static void print_path(const char *name, const struct net_path *p, FILE *out)
 {
-    (void)fprintf(out,
-                  "  %s: %s, delay %lld+%lld us, tail %lld/1000 to %lld ms, loss %lld/1000, doubled "
-                  "%lld/1000, old %lld/1000, flips %lld/1000\n",
-                  name, p->datagrams ? "datagrams" : "streams", (long long)p->delay_min_us,
-                  (long long)p->delay_mean_us, (long long)p->tail_permille,
-                  (long long)(p->tail_us / SIM_MS), (long long)p->loss_permille,
-                  (long long)p->double_permille, (long long)p->old_permille,
-                  (long long)p->flip_permille);
+    (void)fprintf(
+        out,
+        "  %s: %s, delay %lld+%lld us, tail %lld/1000 to %lld ms, loss %lld/1000, doubled "
+        "%lld/1000, old %lld/1000, flips %lld/1000\n",
+        name, p->datagrams ? "datagrams" : "streams", (long long)p->delay_min_us,
+        (long long)p->delay_mean_us, (long long)p->tail_permille, (long long)(p->tail_us / SIM_MS),
+        (long long)p->loss_permille, (long long)p->double_permille, (long long)p->old_permille,
+        (long long)p->flip_permille);
 }
 
 void swarm_print(const struct swarm *s, FILE *out)
@@ -417,8 +416,7 @@ static struct sim_disk_faults *faults_of(const struct sim_node *node, uint32_t s
 static void heal_disk(const struct sim_node *node)
 {
     for (uint32_t i = 0; i < node->shard_count; i++) {
-        *faults_of(node, i) =
-            (struct sim_disk_faults){.commit_min_us = 200, .commit_max_us = 800};
+        *faults_of(node, i) = (struct sim_disk_faults){.commit_min_us = 200, .commit_max_us = 800};
     }
 }
 

@@ -3,8 +3,8 @@
  * Swarm testing: each seed draws which kinds of fault exist in its world at all, and how often; so
  * some worlds have only one kind, and some many at a time. Everything drawn is printed.
  *
- * What may destroy data (a wiped, rotten or older folder) strikes only nodes of one minority, chosen
- * at the start: the promise is kept through the loss of any minority, not of more. */
+ * What may destroy data (a wiped, rotten or older folder) strikes only nodes of one minority,
+ * chosen at the start: the promise is kept through the loss of any minority, not of more. */
 #ifndef FERRY_SIM_NEMESIS_H
 #define FERRY_SIM_NEMESIS_H
 
@@ -12,7 +12,14 @@
 #include "sim/sim_node.h"
 
 enum cut_kind {
-    CUT_HALVES, CUT_ISOLATE, CUT_RING, CUT_BRIDGE, CUT_ONE_WAY, CUT_DEAF, CUT_CLIENTS, CUT_KINDS
+    CUT_HALVES,
+    CUT_ISOLATE,
+    CUT_RING,
+    CUT_BRIDGE,
+    CUT_ONE_WAY,
+    CUT_DEAF,
+    CUT_CLIENTS,
+    CUT_KINDS
 };
 
 struct swarm {

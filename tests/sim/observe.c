@@ -2,6 +2,7 @@
 
 #include "base/checksum.h"
 #include "base/mem.h"
+#include "partition/peer_item.h"
 #include "sim/coverage.h"
 #include "sim/sim_disk.h"
 
@@ -185,7 +186,8 @@ static enum ferry_err read_group(const struct store_group *marks, void *arg)
     for (uint64_t i = first; err == FERRY_OK && last != 0 && i <= last; i++) {
         struct store_entry e;
         struct shadow_entry known = {0};
-        if (store_get_entry(r->store, marks->group, i, &e) == FERRY_OK) {
+        if (store_get_entry(r->store, marks->group, i, &e) == FERRY_OK &&
+            peer_entry_check(&e) == FERRY_OK) {
             known = (struct shadow_entry){.term = e.term, .hash = hash_entry(&e), .type = e.type};
         }
         append_entry(g, i, known);

@@ -55,7 +55,7 @@ for mutant in $mutants; do
     by=""
     for unit in $units; do
         link "$unit"
-        timeout 120 "$out/$unit" >/dev/null 2>&1 || by="$by $unit"
+        (timeout 120 "$out/$unit" || exit 1) >/dev/null 2>&1 || by="$by $unit"
     done
     echo "$mutant | seeds $found | unit tests:${by:- none}"
     if [ "$found" = "- - -" ] && [ -z "$by" ]; then

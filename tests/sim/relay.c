@@ -4,8 +4,8 @@
 #include "sim/fiber.h"
 #include "sim/workload.h"
 
-#define RELAY_TTL_MS  3000
-#define RELAY_MS      5000
+#define RELAY_TTL_MS      3000
+#define RELAY_MS          5000
 #define RELAY_ROWS_A_TURN 6
 
 struct append_state {
@@ -52,14 +52,14 @@ static uint64_t rows_of(const struct ferry_cursor *c)
     return c->version == 0 ? 0 : get_le64(c->blob);
 }
 
-static enum ferry_err read_cursor(struct session *s, struct ferry_source *source,
-                                  int32_t partition, struct ferry_cursor *c)
+static enum ferry_err read_cursor(struct session *s, struct ferry_source *source, int32_t partition,
+                                  struct ferry_cursor *c)
 {
     const struct workload *w = s->p->load;
     struct relay_table *t = table_of(s, partition);
     uint64_t known = t->cursor;
-    enum ferry_err err = ferry_source_cursor(source, w->history.topics[w->relay_topic].name,
-                                             partition, RELAY_MS, c);
+    enum ferry_err err =
+        ferry_source_cursor(source, w->history.topics[w->relay_topic].name, partition, RELAY_MS, c);
     if (err != FERRY_OK) {
         return err;
     }
@@ -80,8 +80,8 @@ static enum ferry_err append_rows(struct session *s, struct ferry_source *source
     uint8_t cursor[8];
     for (uint64_t i = 0; i < a->count; i++) {
         uint64_t number = row_message(s, a->partition, a->first + i);
-        messages[i] = (struct ferry_message){
-            .payload = payloads[i], .payload_bytes = history_payload(number, payloads[i])};
+        messages[i] = (struct ferry_message){.payload = payloads[i],
+                                             .payload_bytes = history_payload(number, payloads[i])};
         history_sending(h, number);
     }
     put_le64(cursor, a->first + a->count - 1);
@@ -158,8 +158,9 @@ static void verify_partition(struct session *s, int32_t partition, uint64_t curs
     for (uint64_t row = 1; row <= RELAY_ROWS_MAX && t->rows[row] != 0; row++) {
         bool there = w->history.messages[t->rows[row]].offset >= 0;
         if (there != (row <= cursor)) {
-            sim_fail(SIM_INVARIANT, "INV-E01: partition %d: the cursor is at row %llu, row %llu is %s",
-                     partition, (unsigned long long)cursor, (unsigned long long)row,
+            sim_fail(SIM_INVARIANT,
+                     "INV-E01: partition %d: the cursor is at row %llu, row %llu is %s", partition,
+                     (unsigned long long)cursor, (unsigned long long)row,
                      there ? "in the log" : "not in the log");
             return;
         }

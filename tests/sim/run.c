@@ -10,6 +10,7 @@
 
 #define START_US    (60 * SIM_SECOND)
 #define LIVENESS_US (180 * SIM_SECOND)
+#define SETTLE_US   (12 * SIM_SECOND) /* Until rows are on all disks. */
 
 struct run {
     const struct run_options *options;
@@ -60,12 +61,14 @@ static void make_nodes(struct run *r)
     }
     used = 0;
     for (uint32_t i = 0; i < r->node_count; i++) {
-        r->nodes[i] = sim_node_new(i + 1, 1 + (uint32_t)chance_below(r->swarm.shards_max), founders);
+        r->nodes[i] =
+            sim_node_new(i + 1, 1 + (uint32_t)chance_below(r->swarm.shards_max), founders);
         used += (size_t)snprintf(servers + used, sizeof(servers) - used, "%s%s", i > 0 ? "," : "",
                                  sim_node_endpoint(r->nodes[i]));
     }
     uint32_t most = r->node_count >= 5 && chance_permille(500) ? 5 : 3;
     workload_init(&r->load, servers, r->node_count < 3 ? 1 : most);
+    r->load.history.lie = (enum history_lie)r->options->lie;
     for (uint32_t i = 0; i < 3; i++) {
         char name[16];
         (void)snprintf(name, sizeof(name), "topic%u", i);
@@ -107,6 +110,9 @@ static void run_world(struct run *r)
     start_programs(r);
     nemesis_start(&r->nemesis, &r->swarm, r->nodes, r->node_count, (r->load.replicas - 1) / 2);
     world_run(&r->world, r->world.now_us + r->swarm.seconds * SIM_SECOND);
+    if (r->world.ended) {
+        return;
+    }
     r->load.stop = true;
     uint32_t minority = (r->load.replicas - 1) / 2;
     nemesis_heal(&r->nemesis, (uint32_t)chance_below(minority + 1));
@@ -120,6 +126,8 @@ static void run_world(struct run *r)
         return;
     }
     history_check_end(&r->load.history);
+    world_run(&r->world, r->world.now_us + SETTLE_US);
+    check_same_state();
 }
 
 static void mark_what_was(const struct run *r)
@@ -130,12 +138,12 @@ static void mark_what_was(const struct run *r)
     const struct {
         enum mark mark;
         bool was;
-    } marks[] = {{MARK_N01_LOST, c->lost > 0},        {MARK_N02_DOUBLED, c->doubled > 0},
-                 {MARK_N02_OLD, c->old > 0},          {MARK_N05_CUT, n->cuts > 0},
-                 {MARK_N09_RESET, c->resets > 0},     {MARK_N10_FLIP, c->flipped > 0},
-                 {MARK_P07_WIPE, n->wipes > 0},       {MARK_P08_OLD_FOLDER, n->restores > 0},
-                 {MARK_T01_CLOCK, n->clocks > 0},     {MARK_D06_ROT, n->rots > 0},
-                 {MARK_L_UNKNOWN, h->unknown > 0},    {MARK_L_DUPLICATE, h->duplicates > 0}};
+    } marks[] = {{MARK_N01_LOST, c->lost > 0},     {MARK_N02_DOUBLED, c->doubled > 0},
+                 {MARK_N02_OLD, c->old > 0},       {MARK_N05_CUT, n->cuts > 0},
+                 {MARK_N09_RESET, c->resets > 0},  {MARK_N10_FLIP, c->flipped > 0},
+                 {MARK_P07_WIPE, n->wipes > 0},    {MARK_P08_OLD_FOLDER, n->restores > 0},
+                 {MARK_T01_CLOCK, n->clocks > 0},  {MARK_D06_ROT, n->rots > 0},
+                 {MARK_L_UNKNOWN, h->unknown > 0}, {MARK_L_DUPLICATE, h->duplicates > 0}};
     for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
         if (marks[i].was) {
             mark(marks[i].mark);
@@ -152,12 +160,12 @@ static void print_counts(const struct run *r)
                  (unsigned long long)h->acked, (unsigned long long)h->unknown,
                  (unsigned long long)h->not_stored, (unsigned long long)h->read,
                  (unsigned long long)h->duplicates);
-    (void)printf("  crashes %llu, cuts %llu, pauses %llu, clocks %llu, disks %llu, wipes %llu, rots "
-                 "%llu, old folders %llu\n",
-                 (unsigned long long)n->crashes, (unsigned long long)n->cuts,
-                 (unsigned long long)n->pauses, (unsigned long long)n->clocks,
-                 (unsigned long long)n->disks, (unsigned long long)n->wipes,
-                 (unsigned long long)n->rots, (unsigned long long)n->restores);
+    (void)printf(
+        "  crashes %llu, cuts %llu, pauses %llu, clocks %llu, disks %llu, wipes %llu, rots "
+        "%llu, old folders %llu\n",
+        (unsigned long long)n->crashes, (unsigned long long)n->cuts, (unsigned long long)n->pauses,
+        (unsigned long long)n->clocks, (unsigned long long)n->disks, (unsigned long long)n->wipes,
+        (unsigned long long)n->rots, (unsigned long long)n->restores);
 }
 
 void run_seed(const struct run_options *options, struct run_result *result)
@@ -179,7 +187,7 @@ void run_seed(const struct run_options *options, struct run_result *result)
     checkers_init(r->nodes, r->node_count, options->frames);
     run_world(r);
     mark_what_was(r);
-    if (r->world.ended && options->print) {
+    if (r->world.ended && options->verbose) {
         check_show();
     }
     *result = (struct run_result){.end = r->world.end,

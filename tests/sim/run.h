@@ -11,7 +11,8 @@ struct run_options {
     uint32_t nodes;  /* 0: the seed says. */
     int64_t seconds; /* Of faults; 0: the seed says. */
     bool no_faults;
-    bool print;      /* The options that the seed drew, and what was counted. */
+    int lie;    /* enum history_lie; the run must fail. */
+    bool print; /* The options that the seed drew, and what was counted. */
 };
 
 struct run_result {

@@ -10,13 +10,13 @@
 #include "wire/command.h"
 #include "wire/frame.h"
 
-#define WAKE_FD_FIRST     1000000
-#define LINK_QUEUE_MAX    256
-#define RECONNECT_MIN_US  (50 * SIM_MS)
-#define RECONNECT_MAX_US  (1000 * SIM_MS)
-#define OLD_MAX_US        (40 * SIM_SECOND)
-#define UNNOTICED_MAX_US  (10 * SIM_SECOND)
-#define SOME_PORT_BYTES   256
+#define WAKE_FD_FIRST    1000000
+#define LINK_QUEUE_MAX   256
+#define RECONNECT_MIN_US (50 * SIM_MS)
+#define RECONNECT_MAX_US (1000 * SIM_MS)
+#define OLD_MAX_US       (40 * SIM_SECOND)
+#define UNNOTICED_MAX_US (10 * SIM_SECOND)
+#define SOME_PORT_BYTES  256
 
 struct ferry_context {
     struct host *host;
@@ -313,7 +313,8 @@ static void try_connect(void *arg, uint64_t number)
     }
     struct conn *c = mem_zalloc(1, sizeof(*c));
     must(c != NULL);
-    must(mem_grow((void **)&net.conns, &net.conn_capacity, net.conn_count + 1, sizeof(struct conn *)));
+    must(mem_grow((void **)&net.conns, &net.conn_capacity, net.conn_count + 1,
+                  sizeof(struct conn *)));
     net.conns[net.conn_count++] = c;
     *c = (struct conn){.server = s,
                        .link = l,
@@ -376,8 +377,8 @@ static void land(void *arg, uint64_t number)
     }
     bool gone = c == NULL || (c->broken && !f->old) || c->server == NULL || c->link == NULL;
     /* Its host died before it would have left. */
-    bool never_left = !f->old && net.died_us[from->number] != 0 &&
-                      f->left_us >= net.died_us[from->number];
+    bool never_left =
+        !f->old && net.died_us[from->number] != 0 && f->left_us >= net.died_us[from->number];
     if (!gone && !never_left) {
         arrive(f, c);
     }
@@ -404,8 +405,8 @@ static int64_t delay_of(const struct net_path *path, const struct host *a, const
     return us + net.slow_us[a->number] + net.slow_us[b->number];
 }
 
-/* The list of duplicates in the reply to a produce carries no checksum: a known gap of the protocol,
- * which TCP's own covers; such replies stay whole. */
+/* The list of duplicates in the reply to a produce carries no checksum: a known gap of the
+ * protocol, which TCP's own covers; such replies stay whole. */
 static bool is_unprotected(const uint8_t *data, size_t size)
 {
     return size >= FRAME_HEADER_BYTES && get_le16(data) == FRAME_MAGIC && data[3] == FRAME_REPLY &&

@@ -107,9 +107,8 @@ static void turn(struct task *t)
 
 static bool make_shards(struct sim_node *n, struct err_text *e)
 {
-    struct shard_config config = {.options = &n->options,
-                                  .context = n->context,
-                                  .seed = 1 + chance_below(UINT64_MAX - 1)};
+    struct shard_config config = {
+        .options = &n->options, .context = n->context, .seed = 1 + chance_below(UINT64_MAX - 1)};
     for (uint32_t i = 0; i < n->shard_count; i++) {
         char name[24];
         (void)snprintf(name, sizeof(name), "%s.%u", n->host->name, i);

@@ -28,7 +28,7 @@ struct sim_node {
     enum doom doom;
     bool keeps; /* A commit that is under way when it dies becomes durable. */
     uint64_t starts;
-    raft_id member; /* Of the folder it has open, or had. */
+    raft_id member;       /* Of the folder it has open, or had. */
     enum ferry_err ended; /* Why its process ended by itself; FERRY_OK: it did not. */
 };
 
@@ -39,7 +39,7 @@ void sim_node_founder(uint32_t id, char *text, size_t bytes);
 void sim_node_free(struct sim_node **n);
 /* Starts it, as after a crash or for the first time. False: it could not; why is said. */
 bool sim_node_start(struct sim_node *n);
-void sim_node_crash(struct sim_node *n); /* Now, between turns. */
+void sim_node_crash(struct sim_node *n);                /* Now, between turns. */
 void sim_node_doom(struct sim_node *n, enum doom doom); /* At the next such point. */
 void sim_node_path(const struct sim_node *n, uint32_t shard, char *path, size_t bytes);
 const char *sim_node_endpoint(const struct sim_node *n);

@@ -14,8 +14,8 @@
 #include "store/store_core.h"
 #undef store
 
-#define DISKS_MAX   128
-#define PATH_MAX_   1100
+#define DISKS_MAX 128
+#define PATH_MAX_ 1100
 
 struct value {
     uint8_t *data; /* Owned. NULL: none. */
@@ -39,8 +39,15 @@ struct sim_group {
     size_t row_count, row_capacity;
 };
 
-enum undo_kind { UNDO_APPEND, UNDO_FRONT, UNDO_BACK, UNDO_REPLACE, UNDO_MARKS, UNDO_ROW,
-                 UNDO_CLUSTER };
+enum undo_kind {
+    UNDO_APPEND,
+    UNDO_FRONT,
+    UNDO_BACK,
+    UNDO_REPLACE,
+    UNDO_MARKS,
+    UNDO_ROW,
+    UNDO_CLUSTER
+};
 
 struct undo {
     enum undo_kind kind;
@@ -114,7 +121,8 @@ static struct sim_group *need_group(struct sim_disk *d, uint64_t id)
     must(g != NULL);
     g->id = id;
     size_t at = group_place(d, id);
-    must(mem_grow((void **)&d->groups, &d->group_capacity, d->group_count + 1, sizeof(struct sim_group *)));
+    must(mem_grow((void **)&d->groups, &d->group_capacity, d->group_count + 1,
+                  sizeof(struct sim_group *)));
     memmove(&d->groups[at + 1], &d->groups[at], (d->group_count - at) * sizeof(struct sim_group *));
     d->groups[at] = g;
     d->group_count++;
@@ -231,9 +239,8 @@ static struct value set_row(struct sim_group *g, const uint8_t *key, size_t key_
         size_t at = row_place(g, key, key_bytes);
         must(mem_grow((void **)&g->rows, &g->row_capacity, g->row_count + 1, sizeof(*g->rows)));
         memmove(&g->rows[at + 1], &g->rows[at], (g->row_count - at) * sizeof(*g->rows));
-        g->rows[at] = (struct row){.key = copy_value(key, key_bytes).data,
-                                   .key_bytes = key_bytes,
-                                   .value = value};
+        g->rows[at] = (struct row){
+            .key = copy_value(key, key_bytes).data, .key_bytes = key_bytes, .value = value};
         g->row_count++;
     }
     return was;
@@ -494,8 +501,8 @@ static struct sim_disk *make_disk(const struct store_config *c)
         .node_id = c->node_id,
         .shard = c->shard,
         .shards = c->shards,
-        .incarnation = c->incarnation != 0 ? c->incarnation
-                                           : 1 + (uint32_t)prng_below(&ids.prng, UINT32_MAX),
+        .incarnation =
+            c->incarnation != 0 ? c->incarnation : 1 + (uint32_t)prng_below(&ids.prng, UINT32_MAX),
     };
     add_disk(d);
     return d;
@@ -931,7 +938,8 @@ static struct sim_group rows_before(const struct store *s, uint64_t group)
     const struct sim_group *g = find_group(s->disk, group);
     if (g != NULL) {
         before.row_count = g->row_count;
-        must(mem_grow((void **)&before.rows, &before.row_capacity, g->row_count, sizeof(struct row)));
+        must(mem_grow((void **)&before.rows, &before.row_capacity, g->row_count,
+                      sizeof(struct row)));
         if (g->row_count > 0) {
             memcpy(before.rows, g->rows, g->row_count * sizeof(struct row));
         }

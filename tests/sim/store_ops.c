@@ -74,8 +74,7 @@ static void append(struct run *r, size_t g)
 
 static void replace(struct run *r, size_t g)
 {
-    struct store_entry e = {
-        .term = 9, .type = STORE_ENTRY_NOOP, .payload = some_bytes(r, 100)};
+    struct store_entry e = {.term = 9, .type = STORE_ENTRY_NOOP, .payload = some_bytes(r, 100)};
     uint64_t index = r->last[g] > 0 ? r->first[g] + below(r, r->last[g] - r->first[g] + 1) : 1;
     note(r, store_replace_entry(r->store, g, index, &e));
 }

@@ -146,8 +146,8 @@ static void burst(struct session *s, uint32_t topic)
         /* Ids go with keys, so that a repeat goes to the same partition. */
         bool with_id = number % 4 == 0;
         bool keyed = with_id || chance_permille(500);
-        int32_t partition = keyed ? FERRY_PARTITION_ANY
-                                  : (int32_t)chance_below(h->topics[topic].partitions);
+        int32_t partition =
+            keyed ? FERRY_PARTITION_ANY : (int32_t)chance_below(h->topics[topic].partitions);
         send(s, number, partition, with_id);
     }
     if (chance_permille(150)) {

@@ -9,8 +9,13 @@
 
 #define PROGRAMS_MAX 12
 
-enum program_kind { PROGRAM_PRODUCER, PROGRAM_READER, PROGRAM_SUBSCRIBER, PROGRAM_RELAY,
-                    PROGRAM_ADMIN };
+enum program_kind {
+    PROGRAM_PRODUCER,
+    PROGRAM_READER,
+    PROGRAM_SUBSCRIBER,
+    PROGRAM_RELAY,
+    PROGRAM_ADMIN
+};
 
 struct workload;
 

@@ -53,11 +53,11 @@ struct task {
     char name[24];
     void (*turn)(struct task *t); /* Ends with task_sleep, or the task is over. */
     void *arg;
-    int64_t wake_us;    /* SIM_NEVER: only task_wake does. */
-    uint64_t wake_seq;  /* Of the event that is queued for it; others are stale. */
-    int64_t busy_us;    /* No turn before. */
-    int64_t spent_us;   /* In this turn so far. */
-    bool missed;        /* Woken while its host was paused. */
+    int64_t wake_us;   /* SIM_NEVER: only task_wake does. */
+    uint64_t wake_seq; /* Of the event that is queued for it; others are stale. */
+    int64_t busy_us;   /* No turn before. */
+    int64_t spent_us;  /* In this turn so far. */
+    bool missed;       /* Woken while its host was paused. */
     bool over;
     struct task *next; /* All tasks; freed with the world. */
 };

@@ -170,6 +170,19 @@ static void a_quiet_group_hears_of_its_members_by_their_nodes(void **state)
     assert_int_equal(health(c), VIEW_UNDER_REPLICATED);
 }
 
+static void a_group_that_was_just_woken_tells_the_silence_of_the_node(void **state)
+{
+    struct cluster *c = *state;
+    c->node[1].state = FERRY_NODE_SILENT;
+    c->node[1].silent_ms = 4000;
+    word(c)->members[1].silent_ms = 900000;
+    assert_int_equal(health(c), VIEW_UNDER_REPLICATED);
+    assert_string_equal(c->why, "node 2 is silent for 4.00 s");
+    word(c)->members[1].silent_ms = -1;
+    assert_int_equal(health(c), VIEW_UNDER_REPLICATED);
+    assert_string_equal(c->why, "node 2 is silent for 4.00 s");
+}
+
 static void fewer_voters_than_wanted_are_under_replicated(void **state)
 {
     struct cluster *c = *state;
@@ -201,6 +214,7 @@ static void no_leader_and_no_answer_are_not_the_same(void **state)
     assert_int_equal(health(c), VIEW_UNKNOWN);
     assert_int_equal(safety(c, 2), VIEW_SAFETY_UNKNOWN);
     assert_false(view_node_lag(&c->view, 2, &lag));
+    assert_true(view_node_lag(&c->view, 4, &lag)); /* Has nothing of it. */
     c->shard[0].err = FERRY_OK;
     c->shard[3].err = FERRY_ERR_TIMEOUT; /* Cannot be the leader: has no replica. */
     assert_int_equal(health(c), VIEW_NO_LEADER);
@@ -318,6 +332,7 @@ int main(void)
         CASE(a_partition_with_all_in_sync_is_healthy_and_any_node_may_stop),
         CASE(a_follower_that_is_silent_behind_or_broken_is_named),
         CASE(a_quiet_group_hears_of_its_members_by_their_nodes),
+        CASE(a_group_that_was_just_woken_tells_the_silence_of_the_node),
         CASE(fewer_voters_than_wanted_are_under_replicated),
         CASE(of_two_that_say_they_lead_the_higher_term_does),
         CASE(no_leader_and_no_answer_are_not_the_same),

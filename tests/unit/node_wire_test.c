@@ -52,7 +52,7 @@ enum { HELLO, HELLO_REPLY, REGISTER, REGISTER_REPLY, LEADERS, MOVED, FENCED, KIN
 static void encode_some(struct buf *b, int kind)
 {
     struct node_record record = some_record();
-    struct node_led led[2] = {{5, 1}, {9, 4}};
+    struct node_led led[2] = {{5, 1, 0}, {9, 4, 1000}};
     uint32_t nodes[3] = {1, 2, 65535};
     buf_init(b, PEER_FRAME_MAX_BYTES);
     switch (kind) {
@@ -164,6 +164,7 @@ static void what_is_said_is_understood(void **state)
     encode_some(&b, LEADERS);
     assert_true(node_leaders_at(buf_bytes(&b), 1).group == 9);
     assert_true(node_leaders_at(buf_bytes(&b), 1).term == 4);
+    assert_true(node_leaders_at(buf_bytes(&b), 1).bytes == 1000);
     buf_fini(&b);
 }
 

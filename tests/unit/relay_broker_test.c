@@ -46,7 +46,7 @@ static void broker_down(struct stage *s)
 static void relay_up(struct stage *s, const char *holder)
 {
     struct err_text e = {{0}};
-    if (source_open_sqlite(&s->source, s->f->path, true, &e) != FERRY_OK) {
+    if (source_open_sqlite(&s->source, s->f->path, SOURCE_BARRIER, &e) != FERRY_OK) {
         fail_msg("%s", e.text);
     }
     struct ferry_id id = s->source.ops->id(s->source.driver);

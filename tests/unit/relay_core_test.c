@@ -389,8 +389,36 @@ static void a_second_relay_on_the_same_file_is_refused(void **state)
     struct rig *g = *state;
     struct source second = {0};
     struct err_text e = {{0}};
-    assert_int_equal(source_open_sqlite(&second, g->f->path, true, &e), FERRY_ERR_LOCKED);
+    assert_int_equal(source_open_sqlite(&second, g->f->path, SOURCE_BARRIER, &e), FERRY_ERR_LOCKED);
     assert_non_null(strstr(e.text, "another ferry-outbox"));
+}
+
+static void a_relay_that_stands_by_becomes_the_first_when_that_one_is_gone(void **state)
+{
+    struct rig *g = *state;
+    struct source second = {0};
+    struct err_text e = {{0}};
+    struct relay_word word;
+    rig_run(g, 1500);
+    assert_int_equal(source_open_sqlite(&second, g->f->path, SOURCE_STAND_BY, &e), FERRY_OK);
+    assert_false(second.ops->is_first(second.driver));
+    assert_int_equal(second.ops->wake_fd(second.driver), -1);
+    struct relay_word ours = {.pid = -7, .state = "standby"};
+    assert_true(relay_lock_read(g->f->path, &word));
+    ours.beat_ms = word.beat_ms + 1000;
+    second.ops->leave_word(second.driver, &ours);
+    assert_false(second.ops->is_first(second.driver));
+    assert_true(relay_lock_read(g->f->path, &word));
+    assert_int_equal(word.pid, getpid()); /* The active one's stays. */
+    rig_kill_relay(g, true);
+    ours.active = true;
+    second.ops->leave_word(second.driver, &ours);
+    assert_true(second.ops->is_first(second.driver));
+    assert_true(second.ops->wake_fd(second.driver) >= 0);
+    assert_true(relay_lock_read(g->f->path, &word));
+    assert_int_equal(word.pid, -7);
+    source_close(&second);
+    rig_start_relay(g, 1);
 }
 
 static void a_stopped_relay_settles_checkpoints_and_resigns(void **state)
@@ -481,7 +509,7 @@ static void out_of_memory_at_any_point_loses_nothing(void **state)
         rig_kill_relay(g, true);
         g->fake.holder = 0;
         mem_test_fail_after(n);
-        enum ferry_err err = source_open_sqlite(&g->source, g->f->path, true, &e);
+        enum ferry_err err = source_open_sqlite(&g->source, g->f->path, SOURCE_BARRIER, &e);
         if (err == FERRY_OK) {
             err = relay_new(&g->relay, &g->options, &g->source, &g->broker, 7);
             source_close(&g->source);
@@ -582,6 +610,7 @@ int main(void)
         RIG_TEST(a_database_set_back_under_a_running_relay_halts_it),
         RIG_TEST(a_file_put_in_the_place_of_the_database_halts_the_relay),
         RIG_TEST(a_second_relay_on_the_same_file_is_refused),
+        RIG_TEST(a_relay_that_stands_by_becomes_the_first_when_that_one_is_gone),
         RIG_TEST(a_stopped_relay_settles_checkpoints_and_resigns),
         RIG_TEST(a_commit_wakes_the_relay),
         RIG_TEST(without_a_wake_the_poll_finds_it_within_its_longest_pause),

@@ -317,7 +317,7 @@ static inline void fake_forget(struct fake_link *link, bool stored)
 static inline void rig_start_relay(struct rig *g, int who)
 {
     struct err_text e = {{0}};
-    if (source_open_sqlite(&g->source, g->f->path, true, &e) != FERRY_OK) {
+    if (source_open_sqlite(&g->source, g->f->path, SOURCE_BARRIER, &e) != FERRY_OK) {
         fail_msg("%s", e.text);
     }
     g->link = (struct fake_link){.fake = &g->fake, .who = who};

@@ -16,9 +16,9 @@ static uint64_t contents[2][CONTENTS_MAX];
 
 static struct cluster *started(int count, uint64_t seed)
 {
-    struct cluster *c = cluster_new(count, seed);
+    struct cluster *c = replicas_new(count, seed);
     for (int i = 0; i < count; i++) {
-        cluster_start(c, i);
+        replicas_start(c, i);
     }
     return c;
 }
@@ -26,7 +26,7 @@ static struct cluster *started(int count, uint64_t seed)
 static void produce_many(struct cluster *c, uint64_t first, uint64_t count, size_t bytes)
 {
     for (uint64_t i = 0; i < count; i++) {
-        cluster_produce(c, &(struct cluster_batch){.content = first + i, .payload_bytes = bytes});
+        replicas_produce(c, &(struct cluster_batch){.content = first + i, .payload_bytes = bytes});
     }
 }
 
@@ -37,7 +37,7 @@ static void expect_contents(struct cluster *c, uint64_t first, uint64_t count)
         if (c->nodes[i].store == NULL) {
             continue;
         }
-        assert_int_equal(cluster_contents(c, i, contents[0], CONTENTS_MAX), count);
+        assert_int_equal(replicas_contents(c, i, contents[0], CONTENTS_MAX), count);
         for (uint64_t k = 0; k < count; k++) {
             assert_int_equal(contents[0][k], first + k);
         }
@@ -50,10 +50,10 @@ static void a_batch_acknowledged_by_the_leader_is_on_every_replica(void **state)
     (void)state;
     struct cluster *c = started(3, 1);
     produce_many(c, 1000, 50, 0);
-    cluster_settle(c);
-    cluster_compare(c);
+    replicas_settle(c);
+    replicas_compare(c);
     expect_contents(c, 1000, 50);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* A quarter of all frames is lost, and batches are larger than what one item holds. */
@@ -64,9 +64,9 @@ static void a_lossy_network_delays_and_loses_nothing(void **state)
     c->loss_percent = 25;
     produce_many(c, 1, 30, 300000);
     c->loss_percent = 0;
-    cluster_settle(c);
-    cluster_compare(c);
-    cluster_free(c);
+    replicas_settle(c);
+    replicas_compare(c);
+    replicas_free(c);
 }
 
 /* A leader that dies takes nothing with it that it acknowledged, and comes back as a follower. */
@@ -76,17 +76,17 @@ static void what_was_acknowledged_survives_its_leader(void **state)
     struct cluster *c = started(3, 3);
     for (uint64_t round = 0; round < 5; round++) {
         produce_many(c, 100 + round * 10, 10, 0);
-        int leader = cluster_leader(c);
+        int leader = replicas_leader(c);
         assert_true(leader >= 0);
-        cluster_crash(c, leader);
-        int next = cluster_wait_leader(c);
+        replicas_crash(c, leader);
+        int next = replicas_wait_leader(c);
         assert_int_not_equal(next, leader);
-        cluster_start(c, leader);
+        replicas_start(c, leader);
     }
-    cluster_settle(c);
-    cluster_compare(c);
+    replicas_settle(c);
+    replicas_compare(c);
     expect_contents(c, 100, 50);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* All at once, with rows flushed or not. */
@@ -97,19 +97,19 @@ static void all_replicas_may_crash_and_go_on_from_disk(void **state)
     for (uint64_t round = 0; round < 4; round++) {
         produce_many(c, 1 + round * 7, 7, 0);
         if (round % 2 == 1) {
-            cluster_run_ms(c, 2000);
+            replicas_run_ms(c, 2000);
         }
         for (int i = 0; i < 3; i++) {
-            cluster_crash(c, i);
+            replicas_crash(c, i);
         }
         for (int i = 0; i < 3; i++) {
-            cluster_start(c, i);
+            replicas_start(c, i);
         }
     }
-    cluster_settle(c);
-    cluster_compare(c);
+    replicas_settle(c);
+    replicas_compare(c);
     expect_contents(c, 1, 28);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* A leader cut off from the others goes on taking batches that never commit; they are not applied
@@ -119,24 +119,24 @@ static void what_a_cut_off_leader_took_is_cut_away(void **state)
     (void)state;
     struct cluster *c = started(3, 5);
     produce_many(c, 1, 5, 0);
-    int old = cluster_leader(c);
-    cluster_isolate(c, old, true);
+    int old = replicas_leader(c);
+    replicas_isolate(c, old, true);
     enum ferry_err err = FERRY_OK;
     for (uint64_t i = 0; i < 20; i++) {
         struct ferry_id id = part_id(i);
-        (void)cluster_send(
+        (void)replicas_send(
             c, old, &(struct cluster_batch){.content = 900 + i, .ids = &id, .producer = i}, &err);
     }
     assert_int_equal(err, FERRY_OK);
-    cluster_run_ms(c, 3000);
+    replicas_run_ms(c, 3000);
     assert_int_equal(c->nodes[old].failed, 20);
-    assert_false(replica_is_ready(cluster_replica(c, old)));
+    assert_false(replica_is_ready(replicas_replica(c, old)));
     produce_many(c, 6, 5, 0);
-    cluster_isolate(c, old, false);
-    cluster_settle(c);
-    cluster_compare(c);
+    replicas_isolate(c, old, false);
+    replicas_settle(c);
+    replicas_compare(c);
     expect_contents(c, 1, 10);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* Who does not lead says so, and that somebody else does. */
@@ -144,25 +144,25 @@ static void a_follower_refuses_with_not_leader(void **state)
 {
     (void)state;
     struct cluster *c = started(3, 6);
-    int leader = cluster_wait_leader(c);
-    cluster_run_ms(c, 200);
+    int leader = replicas_wait_leader(c);
+    replicas_run_ms(c, 200);
     enum ferry_err err = FERRY_OK;
     for (int i = 0; i < 3; i++) {
         if (i != leader) {
-            assert_null(cluster_send(c, i, &(struct cluster_batch){.content = 1}, &err));
+            assert_null(replicas_send(c, i, &(struct cluster_batch){.content = 1}, &err));
             assert_int_equal(err, FERRY_ERR_NOT_LEADER);
-            assert_int_equal(replica_leader(cluster_replica(c, i)), c->nodes[leader].self);
+            assert_int_equal(replica_leader(replicas_replica(c, i)), c->nodes[leader].self);
         }
     }
     for (int i = 0; i < 3; i++) {
         if (i != leader) {
-            cluster_crash(c, i);
+            replicas_crash(c, i);
         }
     }
-    cluster_run_ms(c, 3000); /* Alone it is nobody's leader. */
-    assert_null(cluster_send(c, leader, &(struct cluster_batch){.content = 1}, &err));
+    replicas_run_ms(c, 3000); /* Alone it is nobody's leader. */
+    assert_null(replicas_send(c, leader, &(struct cluster_batch){.content = 1}, &err));
     assert_int_equal(err, FERRY_ERR_NOT_READY);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* Leadership goes where it is asked to go, and loses nothing. */
@@ -172,29 +172,29 @@ static void leadership_is_handed_over_on_request(void **state)
     struct cluster *c = started(3, 7);
     produce_many(c, 1, 5, 0);
     for (int round = 0; round < 4; round++) {
-        int leader = cluster_wait_leader(c);
+        int leader = replicas_wait_leader(c);
         int to = (leader + 1) % 3;
-        assert_int_equal(replica_transfer(cluster_replica(c, leader), c->nodes[to].self, c->now_us),
-                         FERRY_OK);
-        cluster_run_ms(c, 500);
-        assert_int_equal(cluster_leader(c), to);
+        assert_int_equal(
+            replica_transfer(replicas_replica(c, leader), c->nodes[to].self, c->now_us), FERRY_OK);
+        replicas_run_ms(c, 500);
+        assert_int_equal(replicas_leader(c), to);
         produce_many(c, 6 + (uint64_t)round, 1, 0);
     }
-    cluster_settle(c);
-    cluster_compare(c);
+    replicas_settle(c);
+    replicas_compare(c);
     expect_contents(c, 1, 9);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 static void configure(struct cluster *c, const struct raft_members *m)
 {
     for (int tries = 0; tries < 100; tries++) {
-        int leader = cluster_wait_leader(c);
-        enum ferry_err err = replica_configure(cluster_replica(c, leader), m, c->now_us);
+        int leader = replicas_wait_leader(c);
+        enum ferry_err err = replica_configure(replicas_replica(c, leader), m, c->now_us);
         if (err == FERRY_OK) {
             return;
         }
-        cluster_run_ms(c, 50);
+        replicas_run_ms(c, 50);
     }
     fail_msg("the members cannot be changed");
 }
@@ -202,13 +202,13 @@ static void configure(struct cluster *c, const struct raft_members *m)
 static void wait_members(struct cluster *c, const struct raft_members *m)
 {
     for (int tries = 0; tries < 400; tries++) {
-        int leader = cluster_wait_leader(c);
-        if (raft_members_equal(replica_members(cluster_replica(c, leader)), m) &&
-            replica_applied(cluster_replica(c, leader)) ==
-                replica_last_index(cluster_replica(c, leader))) {
+        int leader = replicas_wait_leader(c);
+        if (raft_members_equal(replica_members(replicas_replica(c, leader)), m) &&
+            replica_applied(replicas_replica(c, leader)) ==
+                replica_last_index(replicas_replica(c, leader))) {
             return;
         }
-        cluster_run_ms(c, 25);
+        replicas_run_ms(c, 25);
     }
     fail_msg("the members do not become what was asked for");
 }
@@ -217,38 +217,42 @@ static void wait_members(struct cluster *c, const struct raft_members *m)
 static void members_are_exchanged_while_batches_come_in(void **state)
 {
     (void)state;
-    struct cluster *c = cluster_new(5, 8);
-    struct raft_members first = cluster_members(c, (int[]){0, 1, 2}, 3);
+    struct cluster *c = replicas_new(5, 8);
+    struct raft_members first = replicas_members(c, (int[]){0, 1, 2}, 3);
     for (int i = 0; i < 5; i++) {
         c->nodes[i].initial = i < 3 ? first : (struct raft_members){0};
-        cluster_start(c, i);
+        replicas_start(c, i);
     }
     produce_many(c, 1, 20, 0);
     struct raft_members learning = first;
     learning.learner_count = 2;
     learning.learners[0] = c->nodes[3].self;
     learning.learners[1] = c->nodes[4].self;
+    struct raft_members last = replicas_members(c, (int[]){2, 3, 4}, 3);
+    int leader = replicas_wait_leader(c);
+    /* A voter to be learns first. */
+    assert_int_equal(replica_configure(replicas_replica(c, leader), &last, c->now_us),
+                     FERRY_ERR_NOT_READY);
     configure(c, &learning);
     wait_members(c, &learning);
     produce_many(c, 21, 20, 0);
-    struct raft_members last = cluster_members(c, (int[]){2, 3, 4}, 3);
     configure(c, &last);
     produce_many(c, 41, 20, 0);
     wait_members(c, &last);
-    cluster_crash(c, 0);
-    cluster_crash(c, 1);
+    replicas_crash(c, 0);
+    replicas_crash(c, 1);
     for (int i = 2; i < 5; i++) {
-        cluster_crash(c, i);
-        cluster_start(c, i); /* What is in force is on disk, whatever `initial` says. */
+        replicas_crash(c, i);
+        replicas_start(c, i); /* What is in force is on disk, whatever `initial` says. */
     }
     produce_many(c, 61, 20, 0);
-    cluster_settle(c);
+    replicas_settle(c);
     for (int i = 2; i < 5; i++) {
-        assert_true(raft_members_equal(replica_members(cluster_replica(c, i)), &last));
+        assert_true(raft_members_equal(replica_members(replicas_replica(c, i)), &last));
     }
-    cluster_compare(c);
+    replicas_compare(c);
     expect_contents(c, 1, 80);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* A read that is confirmed is at least as new as anything acknowledged before it was asked. */
@@ -257,25 +261,25 @@ static void a_confirmed_read_knows_all_that_was_acknowledged(void **state)
     (void)state;
     struct cluster *c = started(3, 9);
     produce_many(c, 1, 3, 0);
-    int leader = cluster_leader(c);
+    int leader = replicas_leader(c);
     uint64_t number = 0, lost = 0;
-    uint64_t applied = replica_applied(cluster_replica(c, leader));
-    assert_int_equal(replica_read(cluster_replica(c, leader), c->now_us, &number), FERRY_OK);
-    assert_int_equal(replica_read_done(cluster_replica(c, leader), number), REPLICA_READ_WAITING);
-    cluster_run_ms(c, 200);
-    assert_int_equal(replica_read_done(cluster_replica(c, leader), number), REPLICA_READ_DONE);
-    assert_true(replica_applied(cluster_replica(c, leader)) >= applied);
-    cluster_isolate(c, leader, true);
-    assert_int_equal(replica_read(cluster_replica(c, leader), c->now_us, &lost), FERRY_OK);
-    cluster_run_ms(c, 3000);
-    assert_int_equal(replica_read_done(cluster_replica(c, leader), lost), REPLICA_READ_LOST);
-    assert_int_equal(replica_read_done(cluster_replica(c, leader), number), REPLICA_READ_DONE);
-    cluster_free(c);
+    uint64_t applied = replica_applied(replicas_replica(c, leader));
+    assert_int_equal(replica_read(replicas_replica(c, leader), c->now_us, &number), FERRY_OK);
+    assert_int_equal(replica_read_done(replicas_replica(c, leader), number), REPLICA_READ_WAITING);
+    replicas_run_ms(c, 200);
+    assert_int_equal(replica_read_done(replicas_replica(c, leader), number), REPLICA_READ_DONE);
+    assert_true(replica_applied(replicas_replica(c, leader)) >= applied);
+    replicas_isolate(c, leader, true);
+    assert_int_equal(replica_read(replicas_replica(c, leader), c->now_us, &lost), FERRY_OK);
+    replicas_run_ms(c, 3000);
+    assert_int_equal(replica_read_done(replicas_replica(c, leader), lost), REPLICA_READ_LOST);
+    assert_int_equal(replica_read_done(replicas_replica(c, leader), number), REPLICA_READ_DONE);
+    replicas_free(c);
     c = started(1, 9); /* Nobody to ask: at once. */
     produce_many(c, 1, 3, 0);
-    assert_int_equal(replica_read(cluster_replica(c, 0), c->now_us, &number), FERRY_OK);
-    assert_int_equal(replica_read_done(cluster_replica(c, 0), number), REPLICA_READ_DONE);
-    cluster_free(c);
+    assert_int_equal(replica_read(replicas_replica(c, 0), c->now_us, &number), FERRY_OK);
+    assert_int_equal(replica_read_done(replicas_replica(c, 0), number), REPLICA_READ_DONE);
+    replicas_free(c);
 }
 
 /* A group that is asked nothing stops talking, and wakes when a node dies. */
@@ -284,21 +288,21 @@ static void a_group_that_is_idle_goes_quiet_and_wakes(void **state)
     (void)state;
     struct cluster *c = started(3, 10);
     produce_many(c, 1, 3, 0);
-    cluster_run_ms(c, 10000);
-    int leader = cluster_leader(c);
+    replicas_run_ms(c, 10000);
+    int leader = replicas_leader(c);
     for (int i = 0; i < 3; i++) {
-        assert_true(replica_is_quiet(cluster_replica(c, i)));
+        assert_true(replica_is_quiet(replicas_replica(c, i)));
     }
     uint64_t frames = c->frames;
-    cluster_run_ms(c, 5000);
+    replicas_run_ms(c, 5000);
     assert_int_equal(c->frames, frames);
-    cluster_crash(c, leader);
-    assert_int_not_equal(cluster_wait_leader(c), leader);
+    replicas_crash(c, leader);
+    assert_int_not_equal(replicas_wait_leader(c), leader);
     produce_many(c, 4, 3, 0);
-    cluster_start(c, leader);
-    cluster_settle(c);
-    cluster_compare(c);
-    cluster_free(c);
+    replicas_start(c, leader);
+    replicas_settle(c);
+    replicas_compare(c);
+    replicas_free(c);
 }
 
 /* One transaction carries many groups. When it fails, none of them may believe that its part is on
@@ -308,11 +312,11 @@ static void a_failed_commit_is_no_groups_success(void **state)
     (void)state;
     struct cluster *c = started(3, 11);
     produce_many(c, 1, 3, 0);
-    int leader = cluster_wait_leader(c);
-    struct replica *r = cluster_replica(c, leader);
+    int leader = replicas_wait_leader(c);
+    struct replica *r = replicas_replica(c, leader);
     enum ferry_err err = FERRY_OK;
     struct partition_ticket *t =
-        cluster_send(c, leader, &(struct cluster_batch){.content = 4}, &err);
+        replicas_send(c, leader, &(struct cluster_batch){.content = 4}, &err);
     assert_non_null(t);
     uint64_t applied = replica_applied(r);
     uint32_t rows_left = REPLICA_FLUSH_ROWS_TURN;
@@ -334,12 +338,12 @@ static void a_failed_commit_is_no_groups_success(void **state)
                      FERRY_ERR_STORE_FAILED);
     assert_true(partition_next_done(c->nodes[leader].p) == t);
     assert_int_not_equal(t->base.err, FERRY_OK);
-    cluster_crash(c, leader);
-    assert_int_not_equal(cluster_wait_leader(c), leader); /* The others go on. */
-    cluster_start(c, leader);
-    cluster_settle(c);
-    cluster_compare(c);
-    cluster_free(c);
+    replicas_crash(c, leader);
+    assert_int_not_equal(replicas_wait_leader(c), leader); /* The others go on. */
+    replicas_start(c, leader);
+    replicas_settle(c);
+    replicas_compare(c);
+    replicas_free(c);
 }
 
 /* ---- Random operations ---- */
@@ -374,7 +378,7 @@ static void random_produce(struct ops *o, int node)
                               .payload_bytes = 8 + draw(o, 600)};
     enum ferry_err err = FERRY_OK;
     o->content += 10;
-    if (cluster_send(o->c, node, &b, &err) != NULL && draw(o, 10) != 0) {
+    if (replicas_send(o->c, node, &b, &err) != NULL && draw(o, 10) != 0) {
         o->sequence[producer] += count;
     } else if (err == FERRY_ERR_SEQUENCE_GAP && sequence > 0) {
         o->sequence[producer] -= sequence > count ? count : sequence; /* Some were lost. */
@@ -400,7 +404,7 @@ static void random_cas(struct ops *o, int node)
                              .batch = batch};
     struct append_cas_refusal refusal;
     struct err_text e;
-    struct partition_ticket *t = cluster_ticket(o->c, node);
+    struct partition_ticket *t = replicas_ticket(o->c, node);
     enum ferry_err err =
         partition_append_cas(n->p, &cas, o->c->now_ms, o->c->now_us, t, &refusal, &e);
     if (err == FERRY_OK) {
@@ -416,7 +420,7 @@ static void random_subscription(struct ops *o, int node)
     struct cluster_node *n = &o->c->nodes[node];
     static const char *const names[] = {"a", "bb", "ccc", "dddd"};
     struct bytes name = bytes_of_string(names[draw(o, 4)]);
-    struct partition_ticket *t = cluster_ticket(o->c, node);
+    struct partition_ticket *t = replicas_ticket(o->c, node);
     int64_t end = partition_end_offset(n->p);
     switch (draw(o, 4)) {
     case 0:
@@ -441,21 +445,21 @@ static void random_trouble(struct ops *o)
     case 0:
     case 1:
         if (c->nodes[i].store != NULL) {
-            cluster_turn(c, i, draw(o, 2) == 0 ? CRASH_WITHOUT_COMMIT : CRASH_AFTER_COMMIT);
+            replicas_turn(c, i, draw(o, 2) == 0 ? CRASH_WITHOUT_COMMIT : CRASH_AFTER_COMMIT);
         }
         return;
     case 2:
-        cluster_isolate(c, i, true);
+        replicas_isolate(c, i, true);
         return;
     case 3:
-        cluster_isolate(c, i, false);
+        replicas_isolate(c, i, false);
         return;
     case 4:
         c->loss_percent = (uint32_t)draw(o, 20);
         return;
     default:
-        if (cluster_leader(c) >= 0) {
-            (void)!replica_transfer(cluster_replica(c, cluster_leader(c)), c->nodes[i].self,
+        if (replicas_leader(c) >= 0) {
+            (void)!replica_transfer(replicas_replica(c, replicas_leader(c)), c->nodes[i].self,
                                     c->now_us);
         }
         return;
@@ -470,10 +474,10 @@ static void random_step(struct ops *o)
     }
     for (int i = 0; i < c->count; i++) {
         if (c->nodes[i].store == NULL && draw(o, 40) == 0) {
-            cluster_start(c, i);
+            replicas_start(c, i);
         }
         /* Whoever believes it leads is asked, also one that others have left already. */
-        if (c->nodes[i].store != NULL && replica_is_ready(cluster_replica(c, i))) {
+        if (c->nodes[i].store != NULL && replica_is_ready(replicas_replica(c, i))) {
             for (uint64_t k = draw(o, 6); k > 0; k--) {
                 uint64_t what = draw(o, 10);
                 what < 7 ? random_produce(o, i)
@@ -481,16 +485,16 @@ static void random_step(struct ops *o)
             }
         }
     }
-    cluster_run_ms(c, 5 * (1 + (int64_t)draw(o, 6)));
+    replicas_run_ms(c, 5 * (1 + (int64_t)draw(o, 6)));
 }
 
 static void heal(struct cluster *c)
 {
     c->loss_percent = 0;
     for (int i = 0; i < c->count; i++) {
-        cluster_isolate(c, i, false);
+        replicas_isolate(c, i, false);
         if (c->nodes[i].store == NULL) {
-            cluster_start(c, i);
+            replicas_start(c, i);
         }
     }
 }
@@ -507,12 +511,12 @@ static void set_topic(struct cluster *c, struct topic_settings settings)
 
 static void run_random(uint64_t seed, struct topic_settings settings)
 {
-    struct cluster *c = cluster_new(3, seed);
+    struct cluster *c = replicas_new(3, seed);
     struct ops o = {.c = c, .content = 1};
     prng_init(&o.prng, seed);
     c->settings = settings;
     for (int i = 0; i < 3; i++) {
-        cluster_start(c, i);
+        replicas_start(c, i);
     }
     for (int round = 0; round < 3; round++) {
         for (int step = 0; step < 300; step++) {
@@ -523,14 +527,14 @@ static void run_random(uint64_t seed, struct topic_settings settings)
         struct topic_settings calm = {
             .retention_ms = -1, .retention_bytes = -1, .dedupe_window_ms = INT32_MAX};
         set_topic(c, calm);
-        cluster_settle(c);
-        cluster_compare(c);
+        replicas_settle(c);
+        replicas_compare(c);
         set_topic(c, settings);
     }
     print_message("seed %llu: %llu entries, %llu frames\n", (unsigned long long)seed,
-                  (unsigned long long)replica_applied(cluster_replica(c, 0)),
+                  (unsigned long long)replica_applied(replicas_replica(c, 0)),
                   (unsigned long long)c->frames);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* Repeated ids, sequences and cursors, crashes at all points, cuts, losses, leaders that change. */
@@ -556,6 +560,95 @@ static void replicas_keep_the_same_rows_when_much_is_dropped(void **state)
     }
 }
 
+/* Asks for three voters of the five nodes, and perhaps a learner, whatever was before. Those who
+ * have not caught up must learn first. */
+static void random_members(struct ops *o)
+{
+    struct cluster *c = o->c;
+    int leader = replicas_leader(c), skip = (int)draw(o, 5), also = (int)draw(o, 5), voters[3];
+    uint32_t count = 0;
+    for (int i = 0; i < 5 && count < 3; i++) {
+        if (i != skip && i != also) {
+            voters[count++] = i;
+        }
+    }
+    if (leader < 0) {
+        return;
+    }
+    struct raft_members m = replicas_members(c, voters, count);
+    struct raft_members now = *replica_members(replicas_replica(c, leader));
+    if (!raft_members_has_voter(&m, c->nodes[skip].self) && draw(o, 2) == 0) {
+        m.learners[m.learner_count++] = c->nodes[skip].self;
+    }
+    if (replica_configure(replicas_replica(c, leader), &m, c->now_us) == FERRY_OK ||
+        now.old_voter_count > 0) {
+        return;
+    }
+    now.learner_count = 0;
+    for (int i = 0; i < 5; i++) {
+        if (!raft_members_has_voter(&now, c->nodes[i].self)) {
+            now.learners[now.learner_count++] = c->nodes[i].self;
+        }
+    }
+    (void)!replica_configure(replicas_replica(c, leader), &now, c->now_us);
+}
+
+/* The others are not told of what goes on any more. */
+static void leave_only_members(struct cluster *c)
+{
+    replicas_run_ms(c, 3000);
+    struct raft_members m = *replica_members(replicas_replica(c, replicas_wait_leader(c)));
+    for (int i = 0; i < c->count; i++) {
+        if (!raft_members_has(&m, c->nodes[i].self)) {
+            replicas_crash(c, i);
+        }
+    }
+}
+
+static void run_members(uint64_t seed)
+{
+    struct topic_settings drop = {
+        .retention_ms = -1, .retention_bytes = 30000, .dedupe_window_ms = 1500};
+    struct topic_settings calm = {
+        .retention_ms = -1, .retention_bytes = -1, .dedupe_window_ms = INT32_MAX};
+    struct cluster *c = replicas_new(5, seed);
+    struct ops o = {.c = c, .content = 1};
+    prng_init(&o.prng, seed);
+    struct raft_members first = replicas_members(c, (int[]){0, 1, 2}, 3);
+    for (int i = 0; i < 5; i++) {
+        c->nodes[i].initial = i < 3 ? first : (struct raft_members){0};
+        c->settings = drop;
+        replicas_start(c, i);
+    }
+    for (int round = 0; round < 3; round++) {
+        for (int step = 0; step < 300; step++) {
+            random_step(&o);
+            if (draw(&o, 15) == 0) {
+                random_members(&o);
+            }
+        }
+        heal(c);
+        leave_only_members(c);
+        set_topic(c, calm);
+        replicas_settle(c);
+        replicas_compare(c);
+        heal(c);
+        set_topic(c, drop);
+    }
+    print_message("seed %llu: %llu frames\n", (unsigned long long)seed,
+                  (unsigned long long)c->frames);
+    replicas_free(c);
+}
+
+/* Voters and learners come and go while everything else goes wrong, too. */
+static void replicas_keep_the_same_rows_while_members_change(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 300; seed < 304; seed++) {
+        run_members(seed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -572,6 +665,7 @@ int main(void)
         cmocka_unit_test(a_failed_commit_is_no_groups_success),
         cmocka_unit_test(replicas_keep_the_same_rows_whatever_happens),
         cmocka_unit_test(replicas_keep_the_same_rows_when_much_is_dropped),
+        cmocka_unit_test(replicas_keep_the_same_rows_while_members_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

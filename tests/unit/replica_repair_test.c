@@ -14,9 +14,9 @@ static uint64_t contents[CONTENTS_MAX];
 
 static struct cluster *started(int count, uint64_t seed)
 {
-    struct cluster *c = cluster_new(count, seed);
+    struct cluster *c = replicas_new(count, seed);
     for (int i = 0; i < count; i++) {
-        cluster_start(c, i);
+        replicas_start(c, i);
     }
     return c;
 }
@@ -24,18 +24,18 @@ static struct cluster *started(int count, uint64_t seed)
 static void produce_many(struct cluster *c, uint64_t first, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++) {
-        cluster_produce(c,
-                        &(struct cluster_batch){.content = MARK + first + i, .payload_bytes = 200});
+        replicas_produce(
+            c, &(struct cluster_batch){.content = MARK + first + i, .payload_bytes = 200});
     }
 }
 
 static void expect_whole(struct cluster *c, uint64_t count)
 {
-    cluster_settle(c);
-    cluster_compare(c);
+    replicas_settle(c);
+    replicas_compare(c);
     for (int i = 0; i < c->count; i++) {
-        assert_int_equal(cluster_check_log(c, i), FERRY_OK);
-        assert_int_equal(cluster_contents(c, i, contents, CONTENTS_MAX), count);
+        assert_int_equal(replicas_check_log(c, i), FERRY_OK);
+        assert_int_equal(replicas_contents(c, i, contents, CONTENTS_MAX), count);
         for (uint64_t k = 0; k < count; k++) {
             assert_int_equal(contents[k], MARK + k);
         }
@@ -45,14 +45,14 @@ static void expect_whole(struct cluster *c, uint64_t count)
 static void crash_all(struct cluster *c)
 {
     for (int i = 0; i < c->count; i++) {
-        cluster_crash(c, i);
+        replicas_crash(c, i);
     }
 }
 
 static void start_all(struct cluster *c)
 {
     for (int i = 0; i < c->count; i++) {
-        cluster_start(c, i);
+        replicas_start(c, i);
     }
 }
 
@@ -65,13 +65,13 @@ static void a_damaged_entry_at_the_end_is_repaired_at_the_start(void **state)
         for (uint64_t which = 5; which < 10; which++) {
             struct cluster *c = started(3, 10 + which);
             produce_many(c, 0, 10);
-            cluster_settle(c);
+            replicas_settle(c);
             crash_all(c);
-            cluster_damage(c, 1, MARK + which, header == 1);
+            replicas_damage(c, 1, MARK + which, header == 1);
             start_all(c);
-            assert_int_equal(replica_state(cluster_replica(c, 1)), REPLICA_DAMAGED);
+            assert_int_equal(replica_state(replicas_replica(c, 1)), REPLICA_DAMAGED);
             expect_whole(c, 10);
-            cluster_free(c);
+            replicas_free(c);
         }
     }
 }
@@ -82,13 +82,13 @@ static void a_damaged_entry_is_not_applied(void **state)
     (void)state;
     for (int header = 0; header < 2; header++) {
         struct cluster *c = started(3, 30 + (uint64_t)header);
-        cluster_settle(c);
+        replicas_settle(c);
         produce_many(c, 0, 40);
         crash_all(c);
-        cluster_damage(c, 2, MARK + 7, header == 1);
+        replicas_damage(c, 2, MARK + 7, header == 1);
         start_all(c);
         expect_whole(c, 40);
-        cluster_free(c);
+        replicas_free(c);
     }
 }
 
@@ -115,18 +115,18 @@ static void a_leader_that_cannot_read_an_entry_steps_down_and_is_repaired(void *
     for (int header = 0; header < 2; header++) {
         struct cluster *c = started(3, 40 + (uint64_t)header);
         produce_many(c, 0, 30);
-        cluster_settle(c);
-        int leader = cluster_wait_leader(c);
+        replicas_settle(c);
+        int leader = replicas_wait_leader(c);
         assert_int_equal(read_all(c, leader), FERRY_OK);
-        cluster_damage(c, leader, MARK + 11, header == 1);
+        replicas_damage(c, leader, MARK + 11, header == 1);
         enum ferry_err err = read_all(c, leader);
         assert_true(err == FERRY_ERR_NOT_LEADER || err == FERRY_ERR_NOT_READY);
-        assert_int_equal(replica_state(cluster_replica(c, leader)), REPLICA_DAMAGED);
-        assert_false(replica_is_ready(cluster_replica(c, leader)));
-        cluster_run_ms(c, 5000);
-        assert_int_equal(read_all(c, cluster_wait_leader(c)), FERRY_OK);
+        assert_int_equal(replica_state(replicas_replica(c, leader)), REPLICA_DAMAGED);
+        assert_false(replica_is_ready(replicas_replica(c, leader)));
+        replicas_run_ms(c, 5000);
+        assert_int_equal(read_all(c, replicas_wait_leader(c)), FERRY_OK);
         expect_whole(c, 30);
-        cluster_free(c);
+        replicas_free(c);
     }
 }
 
@@ -136,15 +136,15 @@ static void a_damaged_entry_is_not_replicated(void **state)
     (void)state;
     struct cluster *c = started(3, 50);
     produce_many(c, 0, 10);
-    int leader = cluster_wait_leader(c);
+    int leader = replicas_wait_leader(c);
     int away = (leader + 1) % 3;
-    cluster_crash(c, away);
+    replicas_crash(c, away);
     produce_many(c, 10, 20);
-    cluster_run_ms(c, 3000);
-    cluster_damage(c, leader, MARK + 17, false);
-    cluster_start(c, away);
+    replicas_run_ms(c, 3000);
+    replicas_damage(c, leader, MARK + 17, false);
+    replicas_start(c, away);
     expect_whole(c, 30);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* Every replica has lost another entry: together they have all. */
@@ -154,19 +154,19 @@ static void damage_at_another_place_on_every_replica_is_repaired(void **state)
     for (uint64_t seed = 60; seed < 64; seed++) {
         struct cluster *c = started(3, seed);
         produce_many(c, 0, 20);
-        cluster_settle(c);
+        replicas_settle(c);
         crash_all(c);
         bool header = seed % 2 == 1;
-        cluster_damage(c, 0, MARK + 19, header);
-        cluster_damage(c, 1, MARK + 18, header);
-        cluster_damage(c, 2, MARK + 17, header);
-        cluster_damage(c, 2, MARK + 16, header);
+        replicas_damage(c, 0, MARK + 19, header);
+        replicas_damage(c, 1, MARK + 18, header);
+        replicas_damage(c, 2, MARK + 17, header);
+        replicas_damage(c, 2, MARK + 16, header);
         start_all(c);
         for (int i = 0; i < 3; i++) {
-            assert_int_equal(replica_state(cluster_replica(c, i)), REPLICA_DAMAGED);
+            assert_int_equal(replica_state(replicas_replica(c, i)), REPLICA_DAMAGED);
         }
         expect_whole(c, 20);
-        cluster_free(c);
+        replicas_free(c);
     }
 }
 
@@ -176,18 +176,18 @@ static void damage_at_the_same_place_on_every_replica_stops_the_group(void **sta
     (void)state;
     struct cluster *c = started(3, 70);
     produce_many(c, 0, 10);
-    cluster_settle(c);
+    replicas_settle(c);
     crash_all(c);
     for (int i = 0; i < 3; i++) {
-        cluster_damage(c, i, MARK + 9, false);
+        replicas_damage(c, i, MARK + 9, false);
     }
     start_all(c);
-    cluster_run_ms(c, 10000);
-    assert_int_equal(cluster_leader(c), -1);
+    replicas_run_ms(c, 10000);
+    assert_int_equal(replicas_leader(c), -1);
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(replica_state(cluster_replica(c, i)), REPLICA_DAMAGED);
+        assert_int_equal(replica_state(replicas_replica(c, i)), REPLICA_DAMAGED);
     }
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* Node A holds the last acknowledged entry, damaged; node B never had it; node C, which has it, is
@@ -198,20 +198,20 @@ static void a_damaged_member_and_an_outdated_one_are_no_majority(void **state)
     for (int header = 0; header < 2; header++) {
         struct cluster *c = started(3, 80 + (uint64_t)header);
         produce_many(c, 0, 5);
-        cluster_settle(c);
-        int a = cluster_wait_leader(c), b = (a + 1) % 3, third = (a + 2) % 3;
-        cluster_crash(c, b);
+        replicas_settle(c);
+        int a = replicas_wait_leader(c), b = (a + 1) % 3, third = (a + 2) % 3;
+        replicas_crash(c, b);
         produce_many(c, 5, 3);
         crash_all(c);
-        cluster_damage(c, a, MARK + 7, header == 1);
-        cluster_start(c, a);
-        cluster_start(c, b);
-        cluster_run_ms(c, 15000);
-        assert_int_equal(cluster_leader(c), -1);
-        assert_int_equal(replica_state(cluster_replica(c, a)), REPLICA_DAMAGED);
-        cluster_start(c, third);
+        replicas_damage(c, a, MARK + 7, header == 1);
+        replicas_start(c, a);
+        replicas_start(c, b);
+        replicas_run_ms(c, 15000);
+        assert_int_equal(replicas_leader(c), -1);
+        assert_int_equal(replica_state(replicas_replica(c, a)), REPLICA_DAMAGED);
+        replicas_start(c, third);
         expect_whole(c, 8);
-        cluster_free(c);
+        replicas_free(c);
     }
 }
 
@@ -222,23 +222,23 @@ static void a_damaged_entry_of_another_term_than_guessed_is_repaired(void **stat
     (void)state;
     struct cluster *c = started(3, 85);
     produce_many(c, 0, 5);
-    cluster_settle(c);
-    int old = cluster_wait_leader(c);
-    cluster_crash(c, old);
-    int leader = cluster_wait_leader(c);
-    cluster_start(c, old);
-    cluster_settle(c);
-    uint64_t last = replica_last_index(cluster_replica(c, old));
+    replicas_settle(c);
+    int old = replicas_wait_leader(c);
+    replicas_crash(c, old);
+    int leader = replicas_wait_leader(c);
+    replicas_start(c, old);
+    replicas_settle(c);
+    uint64_t last = replica_last_index(replicas_replica(c, old));
     for (int i = 0; i < 3; i++) {
         if (i != leader) {
-            cluster_damage_at(c, i, last);
-            cluster_crash(c, i);
-            cluster_start(c, i);
-            assert_int_equal(replica_state(cluster_replica(c, i)), REPLICA_DAMAGED);
+            replicas_damage_at(c, i, last);
+            replicas_crash(c, i);
+            replicas_start(c, i);
+            assert_int_equal(replica_state(replicas_replica(c, i)), REPLICA_DAMAGED);
         }
     }
     expect_whole(c, 5);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* What a leader took while it was cut off is damaged on its disk: nobody has it, and nobody needs
@@ -249,23 +249,23 @@ static void a_damaged_entry_that_never_committed_is_cut_away(void **state)
     for (int header = 0; header < 2; header++) {
         struct cluster *c = started(3, 86 + (uint64_t)header);
         produce_many(c, 0, 5);
-        cluster_settle(c);
-        int old = cluster_wait_leader(c);
-        cluster_isolate(c, old, true);
+        replicas_settle(c);
+        int old = replicas_wait_leader(c);
+        replicas_isolate(c, old, true);
         enum ferry_err err = FERRY_OK;
         for (uint64_t i = 0; i < 6; i++) {
-            (void)cluster_send(c, old, &(struct cluster_batch){.content = MARK + 900 + i}, &err);
+            (void)replicas_send(c, old, &(struct cluster_batch){.content = MARK + 900 + i}, &err);
         }
-        cluster_run_ms(c, 3000);
-        cluster_crash(c, old);
-        cluster_damage(c, old, MARK + 903, header == 1);
+        replicas_run_ms(c, 3000);
+        replicas_crash(c, old);
+        replicas_damage(c, old, MARK + 903, header == 1);
         produce_many(c, 5, 5);
-        cluster_start(c, old);
-        assert_int_equal(replica_state(cluster_replica(c, old)), REPLICA_DAMAGED);
-        cluster_run_ms(c, 1000);
-        cluster_isolate(c, old, false);
+        replicas_start(c, old);
+        assert_int_equal(replica_state(replicas_replica(c, old)), REPLICA_DAMAGED);
+        replicas_run_ms(c, 1000);
+        replicas_isolate(c, old, false);
         expect_whole(c, 10);
-        cluster_free(c);
+        replicas_free(c);
     }
 }
 
@@ -285,14 +285,14 @@ static bool spoil_repairs(struct cluster *c, int from, int to, const struct peer
         copy[at] ^= 0x10;
         struct peer_item bad = *item;
         bad.body = bytes_of(copy, item->body.size);
-        assert_int_equal(replica_receive(cluster_replica(c, to), &bad, c->now_us), FERRY_OK);
+        assert_int_equal(replica_receive(replicas_replica(c, to), &bad, c->now_us), FERRY_OK);
         c->counter++;
-        if (!replica_wants_write(cluster_replica(c, to), c->now_us)) {
+        if (!replica_wants_write(replicas_replica(c, to), c->now_us)) {
             continue;
         }
         /* Only what is not part of the entry may have been changed. */
-        cluster_turn(c, to, CRASH_NEVER);
-        assert_int_equal(cluster_check_log(c, to), FERRY_OK);
+        replicas_turn(c, to, CRASH_NEVER);
+        assert_int_equal(replicas_check_log(c, to), FERRY_OK);
     }
     return true;
 }
@@ -302,14 +302,14 @@ static void a_spoiled_repair_is_not_taken(void **state)
     (void)state;
     struct cluster *c = started(3, 90);
     produce_many(c, 0, 10);
-    cluster_settle(c);
+    replicas_settle(c);
     crash_all(c);
-    cluster_damage(c, 0, MARK + 9, false);
+    replicas_damage(c, 0, MARK + 9, false);
     c->filter = spoil_repairs;
     start_all(c);
     expect_whole(c, 10);
     assert_true(c->counter > 20);
-    cluster_free(c);
+    replicas_free(c);
 }
 
 /* A group of one has nobody to ask: as before, the bad entry is refused and the others are served.
@@ -319,12 +319,12 @@ static void a_group_of_one_goes_on_around_a_damaged_entry(void **state)
     (void)state;
     struct cluster *c = started(1, 95);
     produce_many(c, 0, 30);
-    cluster_settle(c);
-    cluster_damage(c, 0, MARK + 11, false);
+    replicas_settle(c);
+    replicas_damage(c, 0, MARK + 11, false);
     assert_int_equal(read_all(c, 0), FERRY_ERR_CORRUPT);
-    assert_int_equal(replica_state(cluster_replica(c, 0)), REPLICA_READY);
-    cluster_produce(c, &(struct cluster_batch){.content = 1});
-    cluster_free(c);
+    assert_int_equal(replica_state(replicas_replica(c, 0)), REPLICA_READY);
+    replicas_produce(c, &(struct cluster_batch){.content = 1});
+    replicas_free(c);
 }
 
 /* Random damage while batches come in, never on a majority at one place. */
@@ -338,23 +338,23 @@ static void damage_here_and_there_loses_nothing(void **state)
             uint64_t more = 1 + prng_below(&c->prng, 12);
             produce_many(c, made, more);
             made += more;
-            cluster_settle(c);
+            replicas_settle(c);
             int victim = (int)prng_below(&c->prng, 3);
             uint64_t at = prng_below(&c->prng, made);
             bool header = prng_below(&c->prng, 2) == 0;
             bool restart = prng_below(&c->prng, 2) == 0;
             if (restart) {
-                cluster_crash(c, victim);
+                replicas_crash(c, victim);
             }
-            cluster_damage(c, victim, MARK + at, header);
+            replicas_damage(c, victim, MARK + at, header);
             if (restart) {
-                cluster_start(c, victim);
+                replicas_start(c, victim);
             }
-            cluster_run_ms(c, 1000);
-            if (cluster_check_log(c, victim) != FERRY_OK) {
+            replicas_run_ms(c, 1000);
+            if (replicas_check_log(c, victim) != FERRY_OK) {
                 /* Nobody has read it yet: somebody does. */
-                uint64_t index = replica_first_index(cluster_replica(c, victim));
-                for (; index <= replica_last_index(cluster_replica(c, victim)); index++) {
+                uint64_t index = replica_first_index(replicas_replica(c, victim));
+                for (; index <= replica_last_index(replicas_replica(c, victim)); index++) {
                     struct store_entry entry;
                     assert_int_equal(store_read_begin(c->nodes[victim].store), FERRY_OK);
                     enum ferry_err err =
@@ -362,13 +362,13 @@ static void damage_here_and_there_loses_nothing(void **state)
                     err = err == FERRY_OK ? peer_entry_check(&entry) : err;
                     store_read_end(c->nodes[victim].store);
                     if (err != FERRY_OK) {
-                        replica_damaged(cluster_replica(c, victim), index);
+                        replica_damaged(replicas_replica(c, victim), index);
                     }
                 }
             }
         }
         expect_whole(c, made);
-        cluster_free(c);
+        replicas_free(c);
     }
 }
 

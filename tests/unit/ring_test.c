@@ -173,11 +173,41 @@ static void the_same_nodes_in_any_order_give_the_same_placement(void **state)
 static void a_known_placement_stays_as_it_is(void **state)
 {
     (void)state;
-    static const uint32_t known[] = {3, 1, 2, 2, 5, 3, 2, 4, 1, 3, 5, 4};
+    static const uint32_t known[] = {3, 1, 2, 2, 5, 3, 4, 2, 1, 5, 3, 4};
     struct spec s = even_spec(5, 0, 4, 3, 125);
     uint32_t *replicas = place(&s);
     assert_memory_equal(replicas, known, sizeof(known));
     mem_free(replicas);
+}
+
+/* The most partitions that one node is the first of. */
+static uint32_t most_leads(const struct spec *s, const uint32_t *replicas)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        uint32_t leads = 0;
+        for (uint32_t p = 0; p < s->partitions; p++) {
+            leads += replicas[(size_t)p * s->replicas] == s->nodes[i].id;
+        }
+        most = leads > most ? leads : most;
+    }
+    return most;
+}
+
+/* Invariant 4, where every node could lead each partition, and where three of more could. */
+static void leaders_are_spread_over_the_nodes_that_have_replicas(void **state)
+{
+    (void)state;
+    for (size_t count = 2; count <= 12; count++) {
+        for (uint32_t partitions = 1; partitions <= 100; partitions++) {
+            struct spec s = even_spec(count, 0, partitions, count < 3 ? (uint32_t)count : 3, 125);
+            uint32_t *replicas = place(&s);
+            uint64_t limit = (partitions * 125ull + count * 100 - 1) / (count * 100);
+            assert_true(most_leads(&s, replicas) <= limit + (count > 3 ? 1 : 0));
+            check_spread(&s, replicas);
+            mem_free(replicas);
+        }
+    }
 }
 
 static void another_topic_is_placed_otherwise(void **state)
@@ -489,6 +519,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_nodes_in_any_order_give_the_same_placement),
         cmocka_unit_test(a_known_placement_stays_as_it_is),
+        cmocka_unit_test(leaders_are_spread_over_the_nodes_that_have_replicas),
         cmocka_unit_test(another_topic_is_placed_otherwise),
         cmocka_unit_test(replicas_are_distinct_and_loads_are_bounded_in_every_shape),
         cmocka_unit_test(zones_are_distinct_while_there_are_zones_left),

@@ -181,9 +181,9 @@ class Cluster:
 
     # ---- The command line
 
-    def ferry(self, *words, node=None, patience=PATIENCE, given=b""):
-        """(exit status, standard output, standard error), from one node or from whoever answers."""
-        where = self.servers() if node is None else node.client
+    def ferry(self, *words, nodes=(), patience=PATIENCE, given=b""):
+        """(exit status, standard output, standard error), from some nodes or from whoever answers."""
+        where = ",".join(node.client for node in nodes or self.nodes.values())
         command = [str(word) for word in (BIN / "ferry", "--server", where, *words)]
         done = subprocess.run(command, input=given, capture_output=True, timeout=patience,
                               check=False)
@@ -204,18 +204,75 @@ class Cluster:
     def partitions(self, topic):
         return self.json("topic", "info", topic)["partitions"]
 
-    def leader_of(self, topic, partition=0):
-        """The Node that leads, as the command line knows it; None while nobody does."""
-        code, out, _ = self.ferry("--json", "topic", "info", topic)
+    def leader_of(self, topic, partition=0, nodes=()):
+        """The Node that leads, as the nodes say; None while nobody does."""
+        code, out, _ = self.ferry("--json", "topic", "info", topic, nodes=nodes)
         if code != OK:
             return None
-        found = json.loads(out)["partitions"][partition]
-        return self.nodes.get(found.get("leader_node", found.get("leader")))
+        return self.nodes.get(json.loads(out)["partitions"][partition]["leader_node"])
 
     # ---- What state it is in
 
+    def status(self):
+        return self.json("cluster", "status")
+
     def wait_whole(self, patience=PATIENCE):
-        """Every node is there, every partition has its leader, and every replica has everything."""
-        if len(self.nodes) == 1:
-            return
-        until(self.is_whole, f"the cluster is whole: {self.why_not_whole()}", patience)
+        """Every node is there, every partition has its leader and replicas, and nothing moves."""
+        until(lambda: not self.why_not_whole(), lambda: f"whole: {self.why_not_whole()}", patience)
+
+    def why_not_whole(self):
+        """Empty when it is."""
+        dead = [number for number, node in self.nodes.items() if not node.is_alive()]
+        if dead:
+            return f"nodes {dead} are not there"
+        code, out, err = self.ferry("--json", "cluster", "status")
+        if code != OK:
+            return f"cluster status: {code}: {out}{err}"
+        state = json.loads(out)
+        bad = [node for node in state["nodes"] if node["state"] != "up" or not node["answers"]]
+        known = {node["node"] for node in state["nodes"]}
+        if bad or known != set(self.nodes):
+            return f"nodes {sorted(known)}, of which not well: {bad}"
+        if state["healthy"] != state["partitions"] + 1 or state["moves_left"]:
+            return f"{state['troubles']}, {state['moves_left']} moves left"
+        return ""
+
+    def wait_caught_up(self, patience=PATIENCE):
+        """Once nobody writes: every replica has every entry."""
+        def behind():
+            return {node["node"]: node["lag_entries"] for node in self.status()["nodes"]
+                    if node["lag_entries"] != 0}
+        until(lambda: not behind(), lambda: f"replicas are behind: {behind()}", patience)
+
+    def node_state(self, number):
+        """What the cluster says of the node; None when it does not know it."""
+        return next((node for node in self.json("node", "list")["nodes"]
+                     if node["node"] == number), None)
+
+    def member(self, number):
+        return self.node_state(number)["member"]
+
+    def wait_node(self, number, state="up", patience=PATIENCE):
+        until(lambda: (self.node_state(number) or {}).get("state") == state,
+              lambda: f"node {number} is {state}: {self.node_state(number)}", patience)
+
+    def is_safe_to_stop(self, number):
+        return self.ferry("node", "check", "safe-to-stop", number)[0] == OK
+
+    def rebalance(self):
+        """Applies what the plan says now; how many moves that is."""
+        moves = len(self.json("cluster", "plan")["moves"])
+        self.ok("cluster", "apply", "--no-wait")
+        return moves
+
+    def wait_moved(self, patience=PATIENCE):
+        until(lambda: self.status()["moves_left"] == 0, lambda: f"moves end: {self.status()}",
+              patience)
+
+    def transfer(self, topic, partition, number):
+        self.ok("partition", "transfer", topic, partition, number)
+
+    def lead_by(self, topic, partition, which):
+        """Lets the replica lead that is the n-th of those placed."""
+        placed = self.json("partition", "info", topic, partition)["placed"]
+        self.transfer(topic, partition, placed[which])

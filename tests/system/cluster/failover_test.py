@@ -74,7 +74,7 @@ def run(kills, seed, count):
     print(f"failover: {kills} kills of the leader, seed {seed}", flush=True)
     cluster = Cluster(count).start()
     cluster.create(TOPIC, 1, count)
-    clients = Clients(cluster, seed, {TOPIC: 1}, rate=RATE, producers=1).start()
+    clients = Clients(cluster, seed, {TOPIC: 1}, rate=RATE, producers=1, replicas=count).start()
     try:
         clients.flow(500)
         when = kill_leaders(cluster, clients, kills, random.Random(seed))

@@ -57,7 +57,8 @@ class Clients:
     processes can be killed at any time."""
 
     def __init__(self, cluster, seed, topics, rate=300, keys=20, size=300, delivery="120s",
-                 producers=2):
+                 producers=2, replicas=3):
+        self.replicas = replicas  # Of each topic.
         self.cluster, self.seed, self.topics = cluster, seed, topics
         self.folder = sandbox.folder() / "history"
         self.folder.mkdir(exist_ok=True)
@@ -130,8 +131,8 @@ class Clients:
     # ---- The end
 
     def finish(self):
-        """Producers send no more and tell their outcomes, readers read to the end, and a last reader of
-        each topic that begins at the start does; then the history is judged."""
+        """Producers send no more and tell their outcomes, and readers read to the end. Then each replica in
+        turn leads, and its log is read from the start to the end; and the history is judged."""
         dead = self.have_died()
         for process in self.producers.values():
             process.send_signal(signal.SIGTERM)
@@ -139,15 +140,22 @@ class Clients:
         for group in (self.readers, self.subscribers):
             for process in group.values():
                 process.send_signal(signal.SIGTERM)
-        last = {topic: self._consumer(f"last-{topic}", topic, "stop_at_end=1")
-                for topic in self.topics}
         stuck = [self._wait(group, "consumers come to the end")
-                 for group in (self.readers, self.subscribers, last)]
+                 for group in (self.readers, self.subscribers)]
+        stuck += [self._read_all(replica) for replica in range(self.replicas)]
         if dead or any(stuck):
             print(f"died: {dead}; stuck: {stuck}; see {self.log}", flush=True)
         judged = checker.check(self.folder)
         judged.found["stuck"] += [f"{name} ended before it was asked to" for name in dead]
         return judged
+
+    def _read_all(self, replica):
+        for topic, partitions in self.topics.items():
+            for partition in range(partitions if self.replicas > 1 else 0):
+                self.cluster.lead_by(topic, partition, replica)
+        last = {topic: self._consumer(f"last{replica}-{topic}", topic, "stop_at_end=1")
+                for topic in self.topics}
+        return self._wait(last, f"replica {replica} is read to the end")
 
     def _wait(self, group, what):
         """Names of those that had to be killed."""

@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/must.h"
+
 #define STOP_PATIENCE_MS 10000
 #define STOP_LOOK_MS     5
 
@@ -23,6 +25,16 @@ static _Noreturn void become(const struct child *c, pid_t parent)
     (void)execv(c->args[0], (char *const *)(void *)c->args);
     perror(c->args[0]);
     _exit(127);
+}
+
+void child_describe(struct child *c, const char *name, const char *const *args)
+{
+    *c = (struct child){.name = name};
+    (void)snprintf(c->log, sizeof(c->log), "%s.log", name);
+    for (int i = 0; args[i] != NULL; i++) {
+        must(i + 1 < CHILD_ARGS_MAX);
+        c->args[i] = args[i];
+    }
 }
 
 void child_start(struct child *c)

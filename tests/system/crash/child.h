@@ -16,6 +16,8 @@ struct child {
     int kills;
 };
 
+/* `args` end with NULL; they and the name are borrowed. */
+void child_describe(struct child *c, const char *name, const char *const *args);
 void child_start(struct child *c);
 void child_kill(struct child *c); /* kill -9, and waits until it is gone. */
 void child_stop(struct child *c); /* SIGTERM; SIGKILL when it does not follow. */

@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "ferry.h"
 #include "system/crash/message.h"
 
 #define OPEN_TIMEOUT_MS   60000
@@ -74,10 +73,30 @@ static int read_for_ever(struct ferry_consumer *consumer, int fd, struct sight *
     }
 }
 
-int reader_run(const char *server, const char *topic, const char *file)
+enum ferry_err reader_open(struct ferry_client **client, struct ferry_consumer **consumer,
+                           const char *servers, const char *topic, const char *group)
 {
     char detail[512] = "";
     struct ferry_conf *conf = NULL;
+    enum ferry_err err = ferry_conf_new(&conf);
+    if (err == FERRY_OK) {
+        err = ferry_conf_set(conf, "servers", servers, detail, sizeof(detail));
+    }
+    if (err == FERRY_OK) {
+        err = ferry_conf_set(conf, "retry.backoff_max_ms", "100", detail, sizeof(detail));
+    }
+    if (err == FERRY_OK) {
+        err = ferry_open(client, &conf, detail, sizeof(detail));
+    }
+    if (err == FERRY_OK) {
+        err =
+            ferry_consumer_open(consumer, *client, topic, group, FERRY_FROM_START, OPEN_TIMEOUT_MS);
+    }
+    return err;
+}
+
+int reader_run(const char *server, const char *topic, const char *file)
+{
     struct ferry_client *client = NULL;
     struct ferry_consumer *consumer = NULL;
     struct sight *sights = calloc(SIGHTS_MAX, sizeof(*sights));
@@ -86,20 +105,7 @@ int reader_run(const char *server, const char *topic, const char *file)
         perror(file);
         return EXIT_FAILURE;
     }
-    enum ferry_err err = ferry_conf_new(&conf);
-    if (err == FERRY_OK) {
-        err = ferry_conf_set(conf, "servers", server, detail, sizeof(detail));
-    }
-    if (err == FERRY_OK) {
-        err = ferry_conf_set(conf, "retry.backoff_max_ms", "100", detail, sizeof(detail));
-    }
-    if (err == FERRY_OK) {
-        err = ferry_open(&client, &conf, detail, sizeof(detail));
-    }
-    if (err == FERRY_OK) {
-        err = ferry_consumer_open(&consumer, client, topic, "reader", FERRY_FROM_START,
-                                  OPEN_TIMEOUT_MS);
-    }
+    enum ferry_err err = reader_open(&client, &consumer, server, topic, READER_GROUP);
     if (err != FERRY_OK) {
         return complain(topic, err);
     }

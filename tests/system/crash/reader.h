@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "ferry.h"
+
 /* One record in the file. A life may end in the middle of a write: the next one cuts what is not
  * whole. */
 struct sight {
@@ -15,6 +17,11 @@ struct sight {
     uint64_t sum;
 };
 
+#define READER_GROUP "reader"
+
+/* A client and a consumer of `topic` with a subscription, as each of the killed processes has. */
+enum ferry_err reader_open(struct ferry_client **client, struct ferry_consumer **consumer,
+                           const char *servers, const char *topic, const char *group);
 /* Never returns but on an error, as an exit code. */
 int reader_run(const char *server, const char *topic, const char *file);
 

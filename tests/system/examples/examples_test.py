@@ -26,6 +26,16 @@ class ExamplesTest(unittest.TestCase):
             self.assertRegex(text, rf"(?m)^{row} ")
         self.assertEqual(list(home.iterdir()), [], "it cleans up after itself")
 
+    def test_the_demo_ends_as_well_with_three_brokers(self):
+        home, code, out, err = self.demo("--brokers", "3")
+        text = out.decode()
+        self.assertEqual(code, 0, text + err)
+        self.assertRegex(text, r"kill -9 of broker [123], a leader")
+        self.assertIn("kill -9 of all brokers", text)
+        self.assertRegex(text, r"(?m)^effects at audit ")
+        self.assertEqual(list(home.iterdir()), [], "it cleans up after itself")
+        self.assertEqual(self.demo("--brokers", "2")[1], 2)
+
     def test_the_demo_takes_any_file_and_keeps_what_it_made_when_asked(self):
         lines = folder(self) / "lines"
         lines.write_bytes(b"\n".join(b"k%d\tv\tsection\t%d" % (i % 7, i) for i in range(205)) +
