@@ -81,6 +81,7 @@ struct replica_config {
      * learners), shared by the shard's replicas and filled up by it; spent it may be below 0. NULL:
      * no limit. */
     int64_t *copy_bytes;
+    int64_t notice_us; /* See raft_set_notice. */
 };
 
 /* Entries applied, and bytes, after which the rows are written with the next transaction; and the

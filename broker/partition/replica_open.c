@@ -170,7 +170,11 @@ static enum ferry_err make_core(struct replica *r, uint64_t last, const struct r
                              .run_count = runs->count,
                              .config = r->members,
                              .previous_config = r->previous_members};
-    return raft_new(&config, &disk, now_us, &r->raft);
+    enum ferry_err err = raft_new(&config, &disk, now_us, &r->raft);
+    if (err == FERRY_OK) {
+        raft_set_notice(r->raft, r->config.notice_us);
+    }
+    return err;
 }
 
 static enum ferry_err open_core(struct replica *r, int64_t now_us)

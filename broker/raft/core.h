@@ -70,6 +70,7 @@ struct raft {
     raft_id self;
     int64_t election_min_us, election_max_us, heartbeat_us;
     bool never_quiet;
+    int64_t notice_us;
     uint32_t window; /* Entries on the way to one peer. */
     bool learners_paused;
 
@@ -111,6 +112,7 @@ struct raft {
     int64_t transfer_until_us;
     struct read_round reads[RAFT_READ_ROUNDS]; /* The older first. */
     uint64_t read_number;                      /* Of the last READ; never reset. */
+    int64_t notice_due_us; /* Until then a commit waits for entries; RAFT_NEVER: none waits. */
 
     /* Of the step at hand. */
     int64_t now_us;
@@ -183,6 +185,8 @@ void raft_replicate(struct raft *r); /* Sends what peers lack and may get now. *
 void raft_send_heartbeats(struct raft *r);
 void raft_replicate_past_trim(struct raft *r, struct raft_update *u); /* Nobody is fed below it. */
 void raft_advance_commit(struct raft *r, struct raft_update *u);
+/* The news of a commit waits no longer, if it is due. */
+void raft_end_notice(struct raft *r);
 
 /* ---- leader.c ---- */
 void raft_tick_leader(struct raft *r, struct raft_update *u);

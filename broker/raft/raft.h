@@ -32,7 +32,8 @@
  *
  * When things are sent. RAFT_PROPOSE and replies only change what peers lack. RAFT_SEND, once a
  * turn of the driver's loop, makes the appends: so a turn's proposals travel together. What peers
- * can lack is entries, the news of a commit, and the question of a READ.
+ * can lack is entries, the news of a commit (see raft_set_notice),
+ * and the question of a READ.
  *
  * What "stored" means. Every successful step gives its update a number: 1, 2, 3, … The driver makes
  * updates durable in that order, many with one fsync, and sends one RAFT_STORED an fsync: `number`
@@ -274,6 +275,10 @@ int64_t raft_deadline_us(const struct raft *r);
 void raft_set_window(struct raft *r, uint32_t entries);
 /* Learners get no entries while it is paused, only heartbeats: a driver's means to copy slowly. */
 void raft_pause_learners(struct raft *r, bool paused);
+/* How long the news of a commit may wait for an append with entries to travel with: 0 (the default,
+ * it goes with the next RAFT_SEND) to a heartbeat. A busy group saves a message and its answer for
+ * every commit. */
+void raft_set_notice(struct raft *r, int64_t notice_us);
 /* True when a RAFT_SEND would send something. */
 bool raft_wants_send(const struct raft *r);
 

@@ -100,6 +100,7 @@ static void become_leader(struct raft *r, struct raft_update *u)
     u->append_last = r->noop_index;
     u->append_term = r->term;
     r->timer_us = r->now_us + r->heartbeat_us;
+    r->notice_due_us = RAFT_NEVER;
     r->quiet_rounds = 0;
     r->quiet_sequence = r->sequence;
     for (size_t i = 0; i < r->peer_count; i++) {
