@@ -248,6 +248,9 @@ static enum ferry_err write_emptying(struct replica *r)
         err = store_delete_entries(r->config.store, r->config.group, 1, RAFT_INDEX_MAX,
                                    REPLICA_DELETE_MAX, &entries, &bytes);
     }
+    if (err == FERRY_OK) {
+        err = replica_floor_write(r->config.store, r->config.group, &r->floor);
+    }
     r->in.emptied_written = rows < REPLICA_DELETE_MAX && entries < REPLICA_DELETE_MAX;
     return err;
 }
