@@ -143,8 +143,8 @@ bool replica_wants_send(const struct replica *r);
 /* A node went silent or restarted: `member` is one of its lives. Quiet groups look around. */
 MUST_CHECK enum ferry_err replica_wake(struct replica *r, raft_id member, int64_t now_us);
 MUST_CHECK enum ferry_err replica_campaign(struct replica *r, int64_t now_us);
-/* Errors: as RAFT_CONFIGURE and RAFT_TRANSFER of raft_step; NOT_READY also while one that is to become
- * a voter is no learner that has caught up. */
+/* Errors: as RAFT_CONFIGURE and RAFT_TRANSFER of raft_step; NOT_READY also while one that is to
+ * become a voter is no learner that has caught up. */
 MUST_CHECK enum ferry_err replica_configure(struct replica *r, const struct raft_members *members,
                                             int64_t now_us);
 MUST_CHECK enum ferry_err replica_transfer(struct replica *r, raft_id to, int64_t now_us);
@@ -202,6 +202,9 @@ enum replica_state replica_state(const struct replica *r);
 bool replica_is_quiet(const struct replica *r);
 /* In force. Never NULL. */
 const struct raft_members *replica_members(const struct replica *r);
+/* They are committed. Until then who is not among them any more may still be needed: those who have
+ * not heard of it decide by the members before. */
+bool replica_members_are_final(const struct replica *r);
 size_t replica_progress(const struct replica *r, struct raft_progress *out, size_t max);
 /* A member that the leader has seen go back on what it acknowledged; 0: none. */
 raft_id replica_regressed(const struct replica *r);

@@ -214,6 +214,36 @@ static void wait_members(struct cluster *c, const struct raft_members *m)
     fail_msg("the members do not become what was asked for");
 }
 
+/* Whoever deletes a replica because it is no member any more waits until that is committed. */
+static void members_in_force_are_final_once_they_are_committed(void **state)
+{
+    (void)state;
+    struct cluster *c = replicas_new(4, 23);
+    struct raft_members first = replicas_members(c, (int[]){0, 1, 2}, 3);
+    for (int i = 0; i < 4; i++) {
+        c->nodes[i].initial = i < 3 ? first : (struct raft_members){0};
+        replicas_start(c, i);
+    }
+    produce_many(c, 1, 5, 0);
+    int leader = replicas_wait_leader(c);
+    struct raft_members learning = first;
+    learning.learner_count = 1;
+    learning.learners[0] = c->nodes[3].self;
+    assert_true(replica_members_are_final(replicas_replica(c, leader)));
+    replicas_isolate(c, leader, true);
+    assert_int_equal(replica_configure(replicas_replica(c, leader), &learning, c->now_us),
+                     FERRY_OK);
+    replicas_run_ms(c, 100);
+    assert_true(raft_members_equal(replica_members(replicas_replica(c, leader)), &learning));
+    assert_false(replica_members_are_final(replicas_replica(c, leader)));
+    replicas_isolate(c, leader, false);
+    configure(c, &learning);
+    wait_members(c, &learning);
+    replicas_run_ms(c, 100);
+    assert_true(replica_members_are_final(replicas_replica(c, replicas_wait_leader(c))));
+    replicas_free(c);
+}
+
 /* As a shard does with a partition that is moved away. */
 static void drop_data(struct cluster *c, int i)
 {
@@ -771,6 +801,7 @@ int main(void)
         cmocka_unit_test(a_follower_refuses_with_not_leader),
         cmocka_unit_test(leadership_is_handed_over_on_request),
         cmocka_unit_test(members_are_exchanged_while_batches_come_in),
+        cmocka_unit_test(members_in_force_are_final_once_they_are_committed),
         cmocka_unit_test(a_member_that_dropped_its_data_helps_nobody_who_lacks_what_it_had),
         cmocka_unit_test(a_member_that_died_while_it_dropped_its_data_is_fed_from_the_start),
         cmocka_unit_test(a_confirmed_read_knows_all_that_was_acknowledged),
