@@ -214,6 +214,7 @@ struct shard {
     size_t pool_count;
     struct map loads; /* struct peer_load, by peer. */
     struct list drops;
+    bool is_whole;      /* Shard 0: see shard_is_whole. */
     bool knows_catalog; /* Every partition of this shard has its seat: what has none is unknown. */
     bool view_open;
     int64_t now_us, now_ms;

@@ -4,6 +4,7 @@
  *   "boot"     how often it was started: u64; raised and fsynced before anything is said
  *   "founders" members that founded the cluster, this one among them: u64 each
  *   "joined"   it was let into a cluster that lived: group 0 is to be fed from others
+ *   "whole"    all shards of the node have had their folders
  * and the store's identity the cluster's id. All are written before they are acted on.
  *
  * SEEK (no cluster yet): HELLO to all seeds. One of a cluster that names this member as a founder:
@@ -85,14 +86,32 @@ static enum ferry_err read_founders(struct shard *s, struct raft_members *m)
     return err;
 }
 
-static enum ferry_err was_joined(struct shard *s, bool *joined)
+static enum ferry_err has_mark(struct shard *s, const char *key, bool *has)
 {
     struct buf row;
     buf_init(&row, 8);
-    enum ferry_err err = read_row(s, "joined", &row);
-    *joined = row.size > 0;
+    enum ferry_err err = read_row(s, key, &row);
+    *has = row.size > 0;
     buf_fini(&row);
     return err;
+}
+
+bool shard_is_whole(const struct shard *s)
+{
+    return s->is_whole;
+}
+
+enum ferry_err shard_remember_whole(struct shard *s)
+{
+    if (s->is_whole) {
+        return FERRY_OK;
+    }
+    enum ferry_err err = store_begin(s->store);
+    if (err == FERRY_OK) {
+        err = put_row(s, "whole", bytes_of("1", 1));
+    }
+    s->is_whole = err == FERRY_OK;
+    return err == FERRY_OK ? store_commit(s->store) : err;
 }
 
 /* The cluster's id and how this node came to it, in one transaction. */
@@ -217,7 +236,10 @@ enum ferry_err shard_begin_join(struct shard *s, struct err_text *e)
         err = read_founders(s, &initial);
     }
     if (err == FERRY_OK) {
-        err = was_joined(s, &joined);
+        err = has_mark(s, "joined", &joined);
+    }
+    if (err == FERRY_OK) {
+        err = has_mark(s, "whole", &s->is_whole);
     }
     s->join.founders = initial;
     s->join.step = id_is_zero(&s->cluster_id) ? JOIN_SEEK : JOIN_REGISTER;
