@@ -6,6 +6,10 @@
 #include "wire/pack.h"
 
 #define HOUSEKEEPING_MAX_BYTES 256u
+/* Nobody waits for followers to apply: what they lack when they are elected, the next leader's
+ * first entry commits. So the news of a commit travels with the next entries, if those come soon.
+ */
+#define COMMIT_NOTICE_US 10000
 
 void partition_ticket_init(struct partition_ticket *t)
 {
@@ -391,6 +395,12 @@ static enum ferry_err load_first(struct partition *p, uint64_t *applied, int64_t
 
 /* ---- Opening and closing ---- */
 
+static int64_t notice_us(const struct partition_config *config)
+{
+    bool beats_faster = config->heartbeat_us != 0 && config->heartbeat_us < COMMIT_NOTICE_US;
+    return beats_faster ? config->heartbeat_us : COMMIT_NOTICE_US;
+}
+
 enum ferry_err partition_open(const struct partition_config *config, int64_t now_us,
                               struct partition **out, struct err_text *e)
 {
@@ -417,6 +427,7 @@ enum ferry_err partition_open(const struct partition_config *config, int64_t now
                                    .election_max_us = config->election_max_us,
                                    .heartbeat_us = config->heartbeat_us,
                                    .copy_bytes = config->copy_bytes,
+                                   .notice_us = notice_us(config),
                                    .seed = config->seed,
                                    .store = config->store,
                                    .ops = &partition_ops,

@@ -70,6 +70,7 @@ struct raft {
     raft_id self;
     int64_t election_min_us, election_max_us, heartbeat_us;
     bool never_quiet;
+    int64_t notice_us;
     uint32_t window; /* Entries on the way to one peer. */
     bool learners_paused;
 
@@ -85,6 +86,8 @@ struct raft {
     raft_id vote;
     struct runs log;
     struct raft_config_entry config, previous_config;
+    raft_index floor_index; /* The end of a log that was deleted here; 0: none. */
+    raft_term floor_term;
 
     /* Volatile. */
     enum raft_role role;
@@ -111,6 +114,7 @@ struct raft {
     int64_t transfer_until_us;
     struct read_round reads[RAFT_READ_ROUNDS]; /* The older first. */
     uint64_t read_number;                      /* Of the last READ; never reset. */
+    int64_t notice_due_us; /* Until then a commit waits for entries; RAFT_NEVER: none waits. */
 
     /* Of the step at hand. */
     int64_t now_us;
@@ -154,6 +158,7 @@ void raft_receive_vote_request(struct raft *r, const struct raft_message *m, str
 void raft_receive_vote_reply(struct raft *r, const struct raft_message *m, struct raft_update *u);
 /* 3.6.1: whether the candidate's log is as good as ours. */
 bool raft_log_is_up_to_date(const struct raft *r, const struct raft_message *m);
+bool raft_is_below_floor(const struct raft *r); /* Invariant 13. */
 void raft_send_pre_vote_requests(struct raft *r);
 void raft_receive_pre_vote_request(struct raft *r, const struct raft_message *m);
 void raft_receive_pre_vote_reply(struct raft *r, const struct raft_message *m,
@@ -183,6 +188,8 @@ void raft_replicate(struct raft *r); /* Sends what peers lack and may get now. *
 void raft_send_heartbeats(struct raft *r);
 void raft_replicate_past_trim(struct raft *r, struct raft_update *u); /* Nobody is fed below it. */
 void raft_advance_commit(struct raft *r, struct raft_update *u);
+/* The news of a commit waits no longer, if it is due. */
+void raft_end_notice(struct raft *r);
 
 /* ---- leader.c ---- */
 void raft_tick_leader(struct raft *r, struct raft_update *u);

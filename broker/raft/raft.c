@@ -60,6 +60,8 @@ static enum ferry_err load_disk(struct raft *r, const struct raft_disk *disk)
     }
     r->config = disk->config;
     r->previous_config = disk->previous_config;
+    r->floor_index = disk->floor_index;
+    r->floor_term = disk->floor_term;
     r->term = disk->term;
     r->vote = disk->vote;
     r->stored = disk->last_index;
@@ -72,6 +74,7 @@ static enum ferry_err init_core(struct raft *r, const struct raft_config *config
 {
     r->self = config->self;
     r->never_quiet = config->never_quiet;
+    r->notice_due_us = RAFT_NEVER;
     r->window = RAFT_APPEND_WINDOW_MAX;
     set_times(r, config);
     bool sound = config->self != 0 && times_are_sound(r) &&
@@ -252,7 +255,10 @@ static void step_tick(struct raft *r, struct raft_update *u)
         return;
     }
     if (r->role == RAFT_LEADER) {
-        raft_tick_leader(r, u);
+        raft_end_notice(r);
+        if (r->now_us >= r->timer_us) {
+            raft_tick_leader(r, u);
+        }
     } else {
         raft_become_pre_candidate(r, u);
     }
@@ -451,7 +457,11 @@ int64_t raft_deadline_us(const struct raft *r)
         bool waits_for_disk = r->role == RAFT_CANDIDATE && raft_is_sole_voter(r);
         is_waiting = raft_may_campaign(r) && !waits_for_disk;
     }
-    return is_waiting && !r->is_quiet ? r->timer_us : RAFT_NEVER;
+    int64_t due_us = r->timer_us;
+    if (r->role == RAFT_LEADER && r->notice_due_us < due_us) {
+        due_us = r->notice_due_us;
+    }
+    return is_waiting && !r->is_quiet ? due_us : RAFT_NEVER;
 }
 
 void raft_pause_learners(struct raft *r, bool paused)
@@ -463,6 +473,12 @@ void raft_set_window(struct raft *r, uint32_t entries)
 {
     must(entries >= 1 && entries <= RAFT_APPEND_WINDOW_MAX);
     r->window = entries;
+}
+
+void raft_set_notice(struct raft *r, int64_t notice_us)
+{
+    must(notice_us >= 0 && notice_us <= r->heartbeat_us);
+    r->notice_us = notice_us;
 }
 
 enum raft_role raft_role(const struct raft *r)

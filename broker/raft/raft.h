@@ -24,6 +24,8 @@
  * (11) A muted node (see RAFT_MUTE) grants no vote, does not campaign or lead, and acknowledges
  *      nothing at or past the bound.
  * (12) A pre-vote changes no term and no vote (9.6).
+ * (13) A member whose log was deleted votes as if it still had it: for nobody whose log ends before
+ *      the floor that its disk tells; and it does not campaign before it has so much again.
  *
  * Roles: FOLLOWER (become_follower: any message of a later term, or of this term's leader),
  * PRE_CANDIDATE (become_pre_candidate: the election timer fired), CANDIDATE (become_candidate: a
@@ -32,7 +34,8 @@
  *
  * When things are sent. RAFT_PROPOSE and replies only change what peers lack. RAFT_SEND, once a
  * turn of the driver's loop, makes the appends: so a turn's proposals travel together. What peers
- * can lack is entries, the news of a commit, and the question of a READ.
+ * can lack is entries, the news of a commit (see raft_set_notice),
+ * and the question of a READ.
  *
  * What "stored" means. Every successful step gives its update a number: 1, 2, 3, … The driver makes
  * updates durable in that order, many with one fsync, and sends one RAFT_STORED an fsync: `number`
@@ -135,6 +138,10 @@ struct raft_disk {
     size_t run_count;
     struct raft_config_entry config;          /* The one in force: the last in the log. */
     struct raft_config_entry previous_config; /* The one before it; equal to `config` if none. */
+    /* The end of a log that this member once had here and that was deleted; 0: none. What it let
+     * be committed by having it, it must not help to undo: see invariant 13. */
+    raft_index floor_index;
+    raft_term floor_term;
 };
 
 /* Errors: INVALID_ARGUMENT (members or times unsound, …), CORRUPT (runs do not cover the log, a
@@ -274,6 +281,10 @@ int64_t raft_deadline_us(const struct raft *r);
 void raft_set_window(struct raft *r, uint32_t entries);
 /* Learners get no entries while it is paused, only heartbeats: a driver's means to copy slowly. */
 void raft_pause_learners(struct raft *r, bool paused);
+/* How long the news of a commit may wait for an append with entries to travel with: 0 (the default,
+ * it goes with the next RAFT_SEND) to a heartbeat. A busy group saves a message and its answer for
+ * every commit. */
+void raft_set_notice(struct raft *r, int64_t notice_us);
 /* True when a RAFT_SEND would send something. */
 bool raft_wants_send(const struct raft *r);
 

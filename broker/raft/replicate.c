@@ -114,11 +114,26 @@ static uint64_t sendable_count(const struct raft *r, const struct raft_peer *pee
     return smaller(smaller(lacking, room), RAFT_APPEND_ENTRIES_MAX);
 }
 
+/* The next append may bring the news of a commit; it does not come after all. */
+static void begin_notice(struct raft *r)
+{
+    if (r->notice_us > 0 && r->notice_due_us == RAFT_NEVER) {
+        r->notice_due_us = r->now_us + r->notice_us;
+    }
+}
+
+void raft_end_notice(struct raft *r)
+{
+    if (r->now_us >= r->notice_due_us) {
+        r->notice_due_us = RAFT_NEVER;
+    }
+}
+
 /* It has all entries but does not know that more of them are committed. */
 static bool lacks_commit(const struct raft *r, const struct raft_peer *peer)
 {
-    return peer->state == PEER_REPLICATE && peer->next > r->log.last_index &&
-           peer->told_commit < r->commit;
+    return r->notice_due_us == RAFT_NEVER && peer->state == PEER_REPLICATE &&
+           peer->next > r->log.last_index && peer->told_commit < r->commit;
 }
 
 static bool lacks_something(const struct raft *r, const struct raft_peer *peer)
@@ -206,6 +221,7 @@ void raft_advance_commit(struct raft *r, struct raft_update *u)
 #endif
     if (index > r->commit && is_own_term) {
         r->commit = index;
+        begin_notice(r);
         raft_after_commit(r, u);
     }
 }

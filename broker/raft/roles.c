@@ -14,7 +14,7 @@ bool raft_may_campaign(const struct raft *r)
 {
     bool is_still_needed =
         r->config.index > r->commit && raft_members_has_voter(&r->previous_config.members, r->self);
-    return (raft_is_voter(r) || is_still_needed) && r->mute == 0;
+    return (raft_is_voter(r) || is_still_needed) && r->mute == 0 && !raft_is_below_floor(r);
 }
 
 static void leave_leadership(struct raft *r, struct raft_update *u)
@@ -100,6 +100,7 @@ static void become_leader(struct raft *r, struct raft_update *u)
     u->append_last = r->noop_index;
     u->append_term = r->term;
     r->timer_us = r->now_us + r->heartbeat_us;
+    r->notice_due_us = RAFT_NEVER;
     r->quiet_rounds = 0;
     r->quiet_sequence = r->sequence;
     for (size_t i = 0; i < r->peer_count; i++) {

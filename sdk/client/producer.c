@@ -196,6 +196,20 @@ static bool has_present_identity(const struct partition *p)
            s->producer_epoch == producer->epoch;
 }
 
+/* Spoiled for one stream: everyone gets a new one. It is of the same producer id and a higher
+ * epoch, so that what is still on its way under the old one is refused where the new one has been
+ * seen, and cannot come in behind what was sent after it. An id without a name is this client's
+ * alone. */
+static void renew_identity(struct ferry_client *c)
+{
+    struct producer *producer = &c->producer;
+    if (c->options.producer_name[0] == '\0' && producer->epoch < UINT32_MAX) {
+        producer->epoch++;
+    } else {
+        producer->state = PRODUCER_NONE;
+    }
+}
+
 /* True when new batches may be numbered. Otherwise they wait: for the numbered ones to end, or for
  * an identity. */
 static bool ensure_identity(struct partition *p)
@@ -210,7 +224,7 @@ static bool ensure_identity(struct partition *p)
         return false;
     }
     if (producer->state == PRODUCER_READY && present) {
-        producer->state = PRODUCER_NONE; /* Spoiled for this stream: everyone gets a new one. */
+        renew_identity(client_of(p));
     }
     if (producer->state == PRODUCER_READY) {
         s->has_identity = true;

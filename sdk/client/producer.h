@@ -11,7 +11,9 @@
  *      cannot get other numbers under this identity: if A and B did arrive after all, B would then
  *      be in the log twice.
  *   4. So the stream numbers nothing new, lets every batch that is numbered end (stored, refused,
- *      or out of time), and then goes on with a new identity at sequence 0.
+ *      or out of time), and then goes on with a new identity at sequence 0: the same id with the
+ * next epoch, so that A, if it lies in some buffer of the network and comes after all, is refused
+ *      there and not put behind younger messages of its keys.
  *   5. A numbered batch that was refused and has no try of unknown fate is in the log neither now
  *      nor later: it goes back unnumbered and is sent under the new identity. One with such a try
  *      ends UNKNOWN.

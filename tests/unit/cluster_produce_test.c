@@ -1,5 +1,6 @@
 /* Three brokers serve: topics, records, positions, leases, whoever is asked. */
 #include "lib/broker_cluster.h"
+#include "lib/broker_fixture.h"
 
 #include "net/net.h"
 
@@ -101,6 +102,78 @@ static void a_partition_is_handed_to_another_node(void **state)
                      FERRY_ERR_UNKNOWN_NODE);
 }
 
+/* ---- What is said on the wire ---- */
+
+/* Raw frames to one node of the cluster. */
+static void connect_to(struct broker_cluster *c, struct broker_fixture *f, uint32_t node,
+                       struct wire_client *client)
+{
+    f->broker = c->nodes[node].broker;
+    wire_connect(f, client, NULL);
+}
+
+static uint64_t group_of(struct broker_cluster *c, const char *topic)
+{
+    struct ferry_placements *placements;
+    assert_int_equal(ferry_placements_list(c->client, topic, CLUSTER_WAIT_MS, &placements),
+                     FERRY_OK);
+    uint64_t group = placements->placements[0].group;
+    ferry_placements_free(&placements);
+    return group;
+}
+
+/* A node that follows says who leads: the endpoint, and nothing that a person would have to read.
+ */
+static void who_does_not_lead_says_who_does(void **state)
+{
+    struct broker_cluster *c = *state;
+    struct broker_fixture f = {.root = ""};
+    struct wire_client client;
+    struct wire_reply r;
+    struct buf batch;
+    cluster_found(c);
+    cluster_topic(c, "t", 1, 3);
+    cluster_produce(c, "t", 1);
+    uint64_t group = group_of(c, "t");
+    uint32_t leader = cluster_leader(c, "t", 0);
+    connect_to(c, &f, leader % 3 + 1, &client);
+    wire_batch(&batch, 0, 0, 1, 8, 1);
+    (void)wire_send_produce(&client, group, buf_bytes(&batch));
+    buf_fini(&batch);
+    wire_receive(&client, &r);
+    assert_int_equal(r.status, FERRY_ERR_NOT_LEADER);
+    assert_true(bytes_equal(r.error.detail, bytes_of_string(c->nodes[leader].options.endpoint)));
+    wire_reply_close(&r);
+    wire_close(&client);
+}
+
+/* A reader that waits at a leader is sent away when the leader is one no longer, not left to wait.
+ */
+static void a_long_poll_ends_with_the_leadership(void **state)
+{
+    struct broker_cluster *c = *state;
+    static struct fetch_reply reply;
+    struct broker_fixture f = {.root = ""};
+    struct wire_client client;
+    struct wire_reply r;
+    cluster_found(c);
+    cluster_topic(c, "t", 1, 3);
+    uint64_t group = group_of(c, "t");
+    uint32_t leader = cluster_leader(c, "t", 0);
+    connect_to(c, &f, leader, &client);
+    struct fetch_request q = wire_fetch_of(group, 0, 60000);
+    (void)wire_send_fetch(&client, &q);
+    assert_false(wire_receive_within(&client, &r, 300));
+    net_message_close(&r.message);
+    assert_int_equal(ferry_partition_transfer(c->client, "t", 0, leader % 3 + 1, CLUSTER_WAIT_MS),
+                     FERRY_OK);
+    wire_receive(&client, &r);
+    wire_fetch_reply(&r, &reply);
+    assert_int_equal(reply.items[0].status, FERRY_ERR_NOT_LEADER);
+    wire_reply_close(&r);
+    wire_close(&client);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -110,6 +183,8 @@ int main(void)
         cluster_test(more_replicas_than_nodes_are_refused),
         cluster_test(positions_are_kept_by_the_cluster),
         cluster_test(a_partition_is_handed_to_another_node),
+        cluster_test(who_does_not_lead_says_who_does),
+        cluster_test(a_long_poll_ends_with_the_leadership),
     };
     return cmocka_run_group_tests_name("cluster_produce", tests, NULL, NULL);
 }

@@ -395,6 +395,44 @@ static void a_commit_is_told_at_the_next_send(void **state)
     raft_free(&r);
 }
 
+/* With a notice the news of a commit travels with the next entries. */
+static void a_commit_may_wait_for_the_next_entries(void **state)
+{
+    (void)state;
+    struct raft *r = new_leader_of_three();
+    raft_set_notice(r, RAFT_HEARTBEAT_US / 10);
+    (void)propose_and_send(r, 1);
+    (void)fixture_stored(r);
+    assert_int_equal(success(r, 2, 2).commit, 2);
+    assert_false(raft_wants_send(r));
+    struct raft_update u = propose_and_send(r, 1);
+    assert_int_equal(u.send_now_count, 2);
+    assert_int_equal(sent_to(&u, 2)->commit, 2);
+    assert_int_equal(sent_to(&u, 2)->entry_count, 1);
+    raft_free(&r);
+}
+
+/* When none come it is told alone, long before the heartbeat, which keeps its own time. */
+static void a_commit_does_not_wait_longer_than_its_notice(void **state)
+{
+    (void)state;
+    struct raft *r = new_leader_of_three();
+    int64_t heartbeat_us = raft_deadline_us(r);
+    raft_set_notice(r, RAFT_HEARTBEAT_US / 10);
+    (void)propose_and_send(r, 1);
+    (void)fixture_stored(r);
+    (void)success(r, 2, 2);
+    assert_true(raft_deadline_us(r) < heartbeat_us);
+    assert_int_equal(fixture_tick(r).send_now_count, 0);
+    assert_int_equal(raft_deadline_us(r), heartbeat_us);
+    struct raft_update u = fixture_send(r);
+    assert_int_equal(u.send_now_count, 2);
+    assert_int_equal(sent_to(&u, 2)->commit, 2);
+    assert_int_equal(sent_to(&u, 2)->entry_count, 0);
+    assert_false(raft_wants_send(r));
+    raft_free(&r);
+}
+
 static void the_drivers_window_bounds_what_is_on_the_way(void **state)
 {
     (void)state;
@@ -455,6 +493,8 @@ int main(void)
         cmocka_unit_test(a_refusal_from_before_the_acknowledgement_is_no_loss),
         cmocka_unit_test(proposals_of_a_turn_share_an_append),
         cmocka_unit_test(a_commit_is_told_at_the_next_send),
+        cmocka_unit_test(a_commit_may_wait_for_the_next_entries),
+        cmocka_unit_test(a_commit_does_not_wait_longer_than_its_notice),
         cmocka_unit_test(the_drivers_window_bounds_what_is_on_the_way),
         cmocka_unit_test(an_append_names_no_more_terms_than_fit),
     };

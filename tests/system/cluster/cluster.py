@@ -50,7 +50,7 @@ class Node:
     def __init__(self, cluster, number, shards=1, options=()):
         self.cluster, self.number = cluster, number
         self.folder = sandbox.folder() / f"node-{number}"
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         self.data = self.folder / "data"
         self.log = self.folder / "ferryd.log"
         self.fault_file = self.folder / "disk-fault"
@@ -169,6 +169,7 @@ class Cluster:
     def add(self, number, shards=1):
         """A further node that joins by way of the others."""
         peers = [node.peer for node in self.nodes.values() if node.is_alive()]
+        assert number not in self.nodes
         node = self.nodes[number] = Node(self, number, shards, self.options)
         node.entry = ("--join", peers[0])
         return node

@@ -229,6 +229,19 @@ def part_one_way(run):
             run.whole()
 
 
+@nemesis(needs_network=True, delivery="1500ms")
+def cut_from_clients(run):
+    """Clients lose a leader that its peers still hear, until they have given messages up. What then comes
+    late out of the buffers of TCP must not stand behind younger messages."""
+    for _ in range(run.rounds):
+        node = run.leader()
+        run.cluster.network.cut_clients(node.number)
+        run.sleep(OUTAGE_S, OUTAGE_S + 1)
+        run.cluster.network.heal_all()
+        run.flow()
+    run.whole()
+
+
 # ---- Disks
 
 @nemesis()
