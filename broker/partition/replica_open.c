@@ -45,7 +45,7 @@ static enum ferry_err read_term(struct replica *r, uint64_t index, uint64_t last
         }
         repair_note(r, at);
     }
-    *term = floor;
+    *term = floor > 0 ? floor : 1; /* An entry has one; where none can be read, the least. */
     return FERRY_OK;
 }
 

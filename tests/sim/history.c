@@ -200,7 +200,8 @@ void history_read_out(struct history *h, uint32_t topic, int32_t partition, int6
     log->end = end;
 }
 
-/* One producer's messages in the order in which it sent them. */
+/* One producer's messages in the order in which it sent them. Not those whose send ended as unknown:
+ * a late copy of one may come in when its producer has long gone on under another identity. */
 static bool check_order(const struct history *h, const struct history_topic *t, int32_t partition)
 {
     const struct history_log *log = &t->logs[partition];
@@ -210,7 +211,7 @@ static bool check_order(const struct history *h, const struct history_topic *t, 
     for (int64_t i = log->first_kept < 0 ? 0 : log->first_kept; i < log->end && holds; i++) {
         uint64_t number = log->at[i];
         const struct history_message *m = &h->messages[number];
-        if (number == 0 || m->attempts > 1) {
+        if (number == 0 || m->attempts > 1 || m->state == HISTORY_UNKNOWN) {
             continue;
         }
         uint64_t *last = &last_of[m->producer];

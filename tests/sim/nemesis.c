@@ -597,7 +597,7 @@ static void heal_path(struct net_path *p)
 void nemesis_heal(struct nemesis *n, uint32_t dead)
 {
     n->over = true;
-    if (n->wipes + n->restores > 0) {
+    if (n->wipes + n->restores + n->rots > 0) {
         dead = 0; /* A minority has lost its data already, and needs all others to get it back. */
     }
     sim_net_heal();
