@@ -214,6 +214,11 @@ const struct raft_members *replica_members(const struct replica *r)
     return &r->members.members;
 }
 
+bool replica_members_are_final(const struct replica *r)
+{
+    return r->raft != NULL && r->members.index <= raft_commit_index(r->raft);
+}
+
 size_t replica_progress(const struct replica *r, struct raft_progress *out, size_t max)
 {
     return r->raft != NULL && r->failed == FERRY_OK ? raft_progress(r->raft, out, max) : 0;

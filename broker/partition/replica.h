@@ -204,6 +204,9 @@ enum replica_state replica_state(const struct replica *r);
 bool replica_is_quiet(const struct replica *r);
 /* In force. Never NULL. */
 const struct raft_members *replica_members(const struct replica *r);
+/* They are committed. Until then who is not among them any more may still be needed: those who have
+ * not heard of it decide by the members before. */
+bool replica_members_are_final(const struct replica *r);
 size_t replica_progress(const struct replica *r, struct raft_progress *out, size_t max);
 /* A member that the leader has seen go back on what it acknowledged; 0: none. */
 raft_id replica_regressed(const struct replica *r);

@@ -11,8 +11,10 @@
 
 #include "partition/peer_item.h"
 #include "partition/replica.h"
+#include "partition/replica_drop.h"
 
-/* The replica's own state table: "" -> the two configurations. Above PEER_ROWS_TABLE_MAX. */
+/* The replica's own state table: "" -> the two configurations, "floor" -> replica_drop.h. Above
+ * PEER_ROWS_TABLE_MAX. */
 #define REPLICA_TABLE_CONFIG 250u
 _Static_assert(REPLICA_TABLE_CONFIG > PEER_ROWS_TABLE_MAX, "it does not travel as a row");
 
@@ -123,7 +125,8 @@ struct replica {
     struct raft_config_entry members,
         previous_members; /* The configuration in force, and before. */
     bool members_dirty;
-    bool ready_told; /* The machine was told that it may take requests. */
+    struct replica_floor floor; /* Of a log that was deleted here before. */
+    bool ready_told;            /* The machine was told that it may take requests. */
     enum ferry_err failed;
     int64_t now_us; /* Of the latest call that told it. */
 

@@ -169,7 +169,9 @@ static enum ferry_err make_core(struct replica *r, uint64_t last, const struct r
                              .runs = runs->runs,
                              .run_count = runs->count,
                              .config = r->members,
-                             .previous_config = r->previous_members};
+                             .previous_config = r->previous_members,
+                             .floor_index = r->floor.index,
+                             .floor_term = r->floor.term};
     enum ferry_err err = raft_new(&config, &disk, now_us, &r->raft);
     if (err == FERRY_OK) {
         raft_set_notice(r->raft, r->config.notice_us);
@@ -208,6 +210,9 @@ enum ferry_err replica_read_store(struct replica *r, int64_t now_us)
         r->marks = (struct store_group){.group = r->config.group};
         r->marks_dirty = true;
         err = FERRY_OK;
+    }
+    if (err == FERRY_OK) {
+        err = replica_floor_read(r->config.store, r->config.group, &r->floor);
     }
     if (err == FERRY_OK && r->marks.installing) {
         /* Half a snapshot: its rows and entries are of no use. */

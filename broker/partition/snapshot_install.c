@@ -1,12 +1,12 @@
 /* Installing a snapshot. First the mark on disk (installing), with which nothing else of the group
- * counts any more but term, vote and where the log ended; then the old rows and entries go, a
- * bounded number a transaction; then the chunks come in, in order; at last one transaction writes
- * the marks and takes the mark away, and the core is made anew from disk. A crash in the middle
- * leaves the mark.
+ * counts any more but term, vote and the floor, where the log ended; then the old rows and entries
+ * go, a bounded number a transaction; then the chunks come in, in order; at last one transaction
+ * writes the marks and takes the mark away, and the core is made anew from disk. A crash in the
+ * middle leaves the mark.
  *
  * A voter that installs still votes: without it a group of three with one member behind would lose
  * its leader for good when that dies in the middle, though a majority is there (INV-V01). It votes
- * by the end that its log had (kept in the marks as the trim): nobody wins with less than it has
+ * by the end that its log had (the floor, see replica_drop.h): nobody wins with less than it has
  * acknowledged. What it throws away, others have: its log ended before the leader's trim, and the
  * entry that moved the trim there was committed by a majority without it. */
 #include "base/log.h"
@@ -43,19 +43,17 @@ static bool has_all(const struct replica *r, const struct peer_snapshot_begin *s
 
 static void forget_group(struct replica *r, raft_term term)
 {
-    raft_index end = r->marks.trim_index; /* Of a log given up before, when there is no core. */
-    raft_term end_term = r->marks.trim_term;
     if (r->raft != NULL) {
-        end = raft_last_index(r->raft);
-        end_term = end > raft_trim_index(r->raft) ? raft_term_at(r->raft, end) : end_term;
+        raft_index end = raft_last_index(r->raft);
+        bool is_trimmed = end == raft_trim_index(r->raft);
+        replica_floor_raise(&r->floor, end,
+                            is_trimmed ? r->marks.trim_term : raft_term_at(r->raft, end));
     }
     replica_free_core(r);
     bool newer = term > r->marks.term;
     r->marks = (struct store_group){.group = r->config.group,
                                     .term = newer ? term : r->marks.term,
                                     .vote = newer ? 0 : r->marks.vote,
-                                    .trim_index = end,
-                                    .trim_term = end_term,
                                     .installing = true};
     r->marks_dirty = true;
     r->members_dirty = false;
@@ -262,10 +260,10 @@ static bool stands_by_another(const struct replica *r, raft_id candidate)
 
 static bool has_all_that_was_here(const struct replica *r, const struct raft_message *m)
 {
-    if (m->prev_term != r->marks.trim_term) {
-        return m->prev_term > r->marks.trim_term;
+    if (m->prev_term != r->floor.term) {
+        return m->prev_term > r->floor.term;
     }
-    return m->prev_index >= r->marks.trim_index;
+    return m->prev_index >= r->floor.index;
 }
 
 static void vote(struct replica *r, const struct raft_message *m)
@@ -329,6 +327,9 @@ static enum ferry_err write_emptying(struct replica *r)
     if (err == FERRY_OK) {
         err = store_delete_entries(r->config.store, r->config.group, 1, RAFT_INDEX_MAX,
                                    REPLICA_DELETE_MAX, &entries, &bytes);
+    }
+    if (err == FERRY_OK) {
+        err = replica_floor_write(r->config.store, r->config.group, &r->floor);
     }
     r->in.emptied_written = rows < REPLICA_DELETE_MAX && entries < REPLICA_DELETE_MAX;
     return err;

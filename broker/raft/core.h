@@ -86,6 +86,8 @@ struct raft {
     raft_id vote;
     struct runs log;
     struct raft_config_entry config, previous_config;
+    raft_index floor_index; /* The end of a log that was deleted here; 0: none. */
+    raft_term floor_term;
 
     /* Volatile. */
     enum raft_role role;
@@ -156,6 +158,7 @@ void raft_receive_vote_request(struct raft *r, const struct raft_message *m, str
 void raft_receive_vote_reply(struct raft *r, const struct raft_message *m, struct raft_update *u);
 /* 3.6.1: whether the candidate's log is as good as ours. */
 bool raft_log_is_up_to_date(const struct raft *r, const struct raft_message *m);
+bool raft_is_below_floor(const struct raft *r); /* Invariant 13. */
 void raft_send_pre_vote_requests(struct raft *r);
 void raft_receive_pre_vote_request(struct raft *r, const struct raft_message *m);
 void raft_receive_pre_vote_reply(struct raft *r, const struct raft_message *m,

@@ -60,6 +60,8 @@ static enum ferry_err load_disk(struct raft *r, const struct raft_disk *disk)
     }
     r->config = disk->config;
     r->previous_config = disk->previous_config;
+    r->floor_index = disk->floor_index;
+    r->floor_term = disk->floor_term;
     r->term = disk->term;
     r->vote = disk->vote;
     r->stored = disk->last_index;

@@ -24,6 +24,8 @@
  * (11) A muted node (see RAFT_MUTE) grants no vote, does not campaign or lead, and acknowledges
  *      nothing at or past the bound.
  * (12) A pre-vote changes no term and no vote (9.6).
+ * (13) A member whose log was deleted votes as if it still had it: for nobody whose log ends before
+ *      the floor that its disk tells; and it does not campaign before it has so much again.
  *
  * Roles: FOLLOWER (become_follower: any message of a later term, or of this term's leader),
  * PRE_CANDIDATE (become_pre_candidate: the election timer fired), CANDIDATE (become_candidate: a
@@ -136,6 +138,10 @@ struct raft_disk {
     size_t run_count;
     struct raft_config_entry config;          /* The one in force: the last in the log. */
     struct raft_config_entry previous_config; /* The one before it; equal to `config` if none. */
+    /* The end of a log that this member once had here and that was deleted; 0: none. What it let
+     * be committed by having it, it must not help to undo: see invariant 13. */
+    raft_index floor_index;
+    raft_term floor_term;
 };
 
 /* Errors: INVALID_ARGUMENT (members or times unsound, …), CORRUPT (runs do not cover the log, a

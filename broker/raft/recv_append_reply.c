@@ -60,7 +60,9 @@ static void take_refusal(struct raft *r, struct raft_peer *peer, const struct ra
 #endif
     raft_index trim = r->log.trim_index;
     bool is_trimmed = m->match_index < trim || (found == trim && r->log.trim_term > m->match_term);
-    if (is_trimmed && peer->match < trim) {
+    /* Nothing can be missing before the first entry: it waits for a snapshot, whatever we have. */
+    bool wants_snapshot = peer->next == 1 && m->match_index == 0 && m->match_term == 0;
+    if ((is_trimmed && peer->match < trim) || wants_snapshot) {
         raft_begin_snapshot(r, peer, u);
         return;
     }

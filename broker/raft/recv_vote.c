@@ -20,17 +20,27 @@ void raft_send_vote_requests(struct raft *r, bool transfer)
     }
 }
 
+/* What it has now is less than what it had. */
+bool raft_is_below_floor(const struct raft *r)
+{
+    raft_term last_term = runs_last_term(&r->log);
+    return last_term < r->floor_term ||
+           (last_term == r->floor_term && r->log.last_index < r->floor_index);
+}
+
 /* 3.6.1: the later last term wins; in the same term, the longer log. */
 bool raft_log_is_up_to_date(const struct raft *r, const struct raft_message *m)
 {
 #ifdef MUT_27 /* votes look at the length of the log only */
     return m->prev_index >= r->log.last_index;
 #endif
-    raft_term own_last_term = runs_last_term(&r->log);
+    bool below = raft_is_below_floor(r);
+    raft_term own_last_term = below ? r->floor_term : runs_last_term(&r->log);
+    raft_index own_last_index = below ? r->floor_index : r->log.last_index;
     if (m->prev_term != own_last_term) {
         return m->prev_term > own_last_term;
     }
-    return m->prev_index >= r->log.last_index;
+    return m->prev_index >= own_last_index;
 }
 
 static bool grants_vote(const struct raft *r, const struct raft_message *m)

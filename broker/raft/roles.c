@@ -14,7 +14,7 @@ bool raft_may_campaign(const struct raft *r)
 {
     bool is_still_needed =
         r->config.index > r->commit && raft_members_has_voter(&r->previous_config.members, r->self);
-    return (raft_is_voter(r) || is_still_needed) && r->mute == 0;
+    return (raft_is_voter(r) || is_still_needed) && r->mute == 0 && !raft_is_below_floor(r);
 }
 
 static void leave_leadership(struct raft *r, struct raft_update *u)

@@ -23,6 +23,8 @@ enum mail_kind {
     /* To shard 0. */
     MAIL_OPENED,
     MAIL_DROPPED,
+    MAIL_FOUND, /* Data of a group that the catalog did not name; MAIL_DROP, unless it is named now.
+                 */
     MAIL_LED,   /* A replica here leads its group and is ready. */
     MAIL_MOVED, /* The group's members are what they should be. */
 };
@@ -38,6 +40,7 @@ struct mail {
     struct topic_settings settings;
     enum ferry_err err; /* OPENED. */
     bool sweep;         /* KEEP. */
+    bool is_over;       /* DROP: the topic is gone everywhere. */
     bool campaign;      /* OPEN: just made, and this node is to lead it. */
     bool moving;        /* OPEN: somebody waits to be told that the target is reached. */
     raft_term term;     /* LED, */

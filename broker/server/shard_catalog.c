@@ -287,6 +287,16 @@ void shard_take_opened(struct shard *s, const struct mail *mail)
     }
 }
 
+void shard_take_found(struct shard *s, uint64_t group)
+{
+    uint32_t partition;
+    const struct meta_topic *topic = meta_topic_of_group(s->meta, group, &partition);
+    if (topic == NULL || !meta_holds(s->meta, group, node_of_member(s->self))) {
+        struct mail mail = {.kind = MAIL_DROP, .group = group, .is_over = topic == NULL};
+        post_when_flushed(s, &mail);
+    }
+}
+
 /* ---- Changes ---- */
 
 static void take_created(struct shard *s, const struct meta_topic *topic)
@@ -315,8 +325,10 @@ static void take_deleted(struct shard *s, const struct meta_topic *topic)
     }
     /* All of them: a move may have had one here that the placement does not name. */
     for (uint32_t p = 0; p < topic->partitions; p++) {
-        struct mail mail = {
-            .kind = MAIL_DROP, .group = topic->first_group + p, .topic_id = topic->id};
+        struct mail mail = {.kind = MAIL_DROP,
+                            .group = topic->first_group + p,
+                            .topic_id = topic->id,
+                            .is_over = true};
         post_when_flushed(s, &mail);
     }
 }

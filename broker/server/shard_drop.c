@@ -1,16 +1,24 @@
 /* Deleting the data of partitions that are gone from here: a little with each transaction. What is
  * left when the process ends is found again by the sweep at the next start. */
 #include "base/mem.h"
+#include "partition/replica_drop.h"
 #include "server/shard_internal.h"
-
-#define DROP_ENTRIES_MAX 512u
-#define DROP_ROWS_MAX    512u
 
 struct drop {
     struct list node;
-    uint64_t group;
-    uint64_t first, last; /* Entries left; 0: none. */
+    struct replica_drop replica;
 };
+
+static struct drop *find(const struct shard *s, uint64_t group)
+{
+    for (struct list *n = s->drops.next; n != &s->drops; n = n->next) {
+        struct drop *d = list_entry(n, struct drop, node);
+        if (d->replica.group == group) {
+            return d;
+        }
+    }
+    return NULL;
+}
 
 void shard_close_dropped(struct shard *s, struct seat *seat)
 {
@@ -23,34 +31,68 @@ void shard_close_dropped(struct shard *s, struct seat *seat)
     shard_answer_reads(s, seat);
     shard_fail_fetches(s, seat);
     uint64_t group = seat->group;
+    bool is_over = seat->is_over;
     struct mail mail = {.kind = MAIL_DROPPED, .group = group, .topic_id = seat->topic_id};
     shard_remove_seat(s, seat);
-    if (shard_add_drop(s, group) != FERRY_OK) {
+    if (shard_add_drop(s, group, is_over) != FERRY_OK) {
         shard_fail_store(s, FERRY_ERR_NO_MEMORY);
     }
     shard_post(s, &mail);
 }
 
-enum ferry_err shard_add_drop(struct shard *s, uint64_t group)
+enum ferry_err shard_add_drop(struct shard *s, uint64_t group, bool is_over)
 {
-    struct drop *d = mem_zalloc(1, sizeof(*d));
+    struct drop *d = find(s, group);
+    if (d != NULL) {
+        d->replica.is_over = d->replica.is_over || is_over;
+        return FERRY_OK;
+    }
+    d = mem_zalloc(1, sizeof(*d));
     if (d == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
     list_init(&d->node);
-    d->group = group;
+    d->replica = (struct replica_drop){.group = group, .is_over = is_over};
     list_push_back(&s->drops, &d->node);
     return FERRY_OK;
 }
 
 bool shard_is_dropped(const struct shard *s, uint64_t group)
 {
-    for (const struct list *n = s->drops.next; n != &s->drops; n = n->next) {
-        if (list_entry(n, struct drop, node)->group == group) {
-            return true;
-        }
+    return find(s, group) != NULL;
+}
+
+/* Only what stays of a replica that was deleted: see replica_drop.h. */
+static bool are_remains(const struct store_group *g)
+{
+    return !g->installing && g->commit == 0 && g->trim_index == 0;
+}
+
+static enum ferry_err look_for_data(struct shard *s, uint64_t group, bool *row, bool *data)
+{
+    struct store_group g;
+    uint64_t first = 0, last = 0;
+    *row = *data = false;
+    enum ferry_err err = store_get_group(s->store, group, &g);
+    if (err != FERRY_OK) {
+        return err == FERRY_ERR_UNKNOWN_PARTITION ? FERRY_OK : err;
     }
-    return false;
+    err = store_log_bounds(s->store, group, &first, &last);
+    *row = true;
+    *data = first != 0 || !are_remains(&g);
+    return err;
+}
+
+/* Data without a seat; and what stayed of a replica goes with its topic. */
+enum ferry_err shard_drop_found(struct shard *s, uint64_t group, bool is_over)
+{
+    bool row = false, data = false;
+    enum ferry_err err = store_read_begin(s->store);
+    if (err == FERRY_OK) {
+        err = look_for_data(s, group, &row, &data);
+        store_read_end(s->store);
+    }
+    return err == FERRY_OK && (data || (row && is_over)) ? shard_add_drop(s, group, is_over) : err;
 }
 
 void shard_forget_drops(struct shard *s)
@@ -60,21 +102,22 @@ void shard_forget_drops(struct shard *s)
     }
 }
 
-static enum ferry_err add_if_unknown(const struct store_group *g, void *arg)
+/* Whether the group lives elsewhere or is gone, shard 0 knows: it answers with MAIL_DROP. */
+static enum ferry_err tell_if_unknown(const struct store_group *g, void *arg)
 {
     struct shard *s = arg;
-    if (g->group == META_GROUP || shard_find_seat(s, g->group) != NULL ||
-        shard_is_dropped(s, g->group)) {
-        return FERRY_OK;
+    if (g->group != META_GROUP && shard_find_seat(s, g->group) == NULL) {
+        struct mail mail = {.kind = MAIL_FOUND, .group = g->group};
+        shard_post(s, &mail);
     }
-    return shard_add_drop(s, g->group);
+    return FERRY_OK;
 }
 
 enum ferry_err shard_sweep(struct shard *s)
 {
     enum ferry_err err = store_read_begin(s->store);
     if (err == FERRY_OK) {
-        err = store_each_group(s->store, add_if_unknown, s);
+        err = store_each_group(s->store, tell_if_unknown, s);
         store_read_end(s->store);
     }
     return err;
@@ -92,36 +135,20 @@ static struct drop *first_drop(const struct shard *s)
 
 enum ferry_err shard_prepare_drop(struct shard *s)
 {
-    if (!shard_wants_drop(s)) {
-        return FERRY_OK;
-    }
-    struct drop *d = first_drop(s);
-    enum ferry_err err = store_read_begin(s->store);
-    if (err == FERRY_OK) {
-        err = store_log_bounds(s->store, d->group, &d->first, &d->last);
-        store_read_end(s->store);
-    }
-    return err;
+    return shard_wants_drop(s) ? replica_drop_prepare(&first_drop(s)->replica, s->store) : FERRY_OK;
 }
 
 enum ferry_err shard_write_drop(struct shard *s)
 {
+    bool done = false;
     if (!shard_wants_drop(s)) {
         return FERRY_OK;
     }
     struct drop *d = first_drop(s);
-    uint32_t deleted = 0;
-    uint64_t bytes = 0;
-    if (d->first != 0) {
-        return store_delete_entries(s->store, d->group, d->first, d->last, DROP_ENTRIES_MAX,
-                                    &deleted, &bytes);
+    enum ferry_err err = replica_drop_write(&d->replica, s->store, &done);
+    if (err == FERRY_OK && done) {
+        list_remove(&d->node);
+        mem_free(d);
     }
-    enum ferry_err err = store_delete_rows(s->store, d->group, 0, DROP_ROWS_MAX, &deleted);
-    if (err != FERRY_OK || deleted > 0) {
-        return err;
-    }
-    err = store_delete_group(s->store, d->group);
-    list_remove(&d->node);
-    mem_free(d);
     return err;
 }

@@ -56,6 +56,7 @@ struct seat {
     bool announced;      /* Shard 0 knows that it is open. */
     bool dropping;
     struct mail *waiting;    /* It is opened once its old data is deleted; owned. */
+    bool is_over;            /* ... and its topic is gone everywhere. */
     int64_t told_end_offset; /* Waiting fetches have been looked at up to here. */
     struct list touched;
     struct heap_node timer;
@@ -259,7 +260,7 @@ struct shard {
     struct join join;
     struct map leaders; /* struct leader, by group. */
     struct list rollouts;
-    struct list unflushed; /* struct unflushed: mail that waits for the metadata's rows. */
+    struct list unflushed;      /* struct unflushed: mail that waits for the metadata's rows. */
     struct list unknown_topics; /* Requests: METADATA of a topic that may only be new. */
     uint32_t opening;           /* Partitions not yet open at start-up. */
     uint32_t generation;
@@ -354,7 +355,9 @@ void shard_announce(struct shard *s, struct seat *seat);
 /* ---- shard_drop.c ---- */
 /* Closes seats that are to go, once nothing waits for them. */
 void shard_close_dropped(struct shard *s, struct seat *seat);
-enum ferry_err shard_add_drop(struct shard *s, uint64_t group);
+/* `is_over`: the group is gone everywhere, nothing of it stays. */
+enum ferry_err shard_add_drop(struct shard *s, uint64_t group, bool is_over);
+enum ferry_err shard_drop_found(struct shard *s, uint64_t group, bool is_over);
 bool shard_is_dropped(const struct shard *s, uint64_t group);
 enum ferry_err shard_sweep(struct shard *s);
 bool shard_wants_drop(const struct shard *s);
@@ -440,6 +443,7 @@ struct rollout *shard_find_rollout(const struct shard *s, const struct ferry_id 
 struct rollout *shard_roll_out_again(struct shard *s, const struct ferry_id *topic_id);
 void shard_await_rollout(struct shard *s, struct request *r);
 void shard_take_opened(struct shard *s, const struct mail *mail);
+void shard_take_found(struct shard *s, uint64_t group);
 void shard_count_led(struct shard *s, uint64_t group); /* It has its first leader. */
 void shard_expire_rollouts(struct shard *s, bool all);
 void shard_forget_rollouts(struct shard *s);

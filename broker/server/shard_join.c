@@ -504,7 +504,9 @@ static void step_catch_up(struct shard *s)
 {
     struct join *j = &s->join;
     j->due_us = s->now_us + ASK_US;
-    if (replica_applied(s->meta_seat->replica) >= j->meta_index) {
+    /* After a crash amid a snapshot its rows are there in part, and say what they will say. */
+    bool whole = replica_state(s->meta_seat->replica) != REPLICA_INSTALLING;
+    if (whole && replica_applied(s->meta_seat->replica) >= j->meta_index) {
         j->step = JOIN_DONE;
         shard_send_catalog(s, true);
     }

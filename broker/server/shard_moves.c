@@ -215,7 +215,8 @@ static void spread(struct shard *s, struct seat *seat, const struct progress *p)
     look_again(s, seat, s->now_us < due_us ? due_us - s->now_us : SPREAD_US);
 }
 
-/* The members are what they should be. */
+/* The members are what they should be, for good: the metadata lets go of the replicas that are not
+ * among them, and their nodes delete them. */
 static void arrived(struct shard *s, struct seat *seat, const struct progress *p)
 {
     set_filling(s, seat, false);
@@ -254,12 +255,14 @@ static void drive(struct shard *s, struct seat *seat)
         return;
     }
     p.count = replica_progress(seat->replica, p.peers, RAFT_PEERS_MAX);
-    if (raft_members_equal(now, &wanted)) {
+    bool final = replica_members_are_final(seat->replica);
+    if (raft_members_equal(now, &wanted) && final) {
         arrived(s, seat, &p);
         return;
     }
     look_again(s, seat, LOOK_AGAIN_US);
-    if (now->old_voter_count > 0 || !may_fill(s, seat) || add_learners(s, seat, &wanted)) {
+    if (!final || now->old_voter_count > 0 || !may_fill(s, seat) ||
+        add_learners(s, seat, &wanted)) {
         return;
     }
     if (all_caught_up(s, seat, &p, &wanted) && !leave_first(s, seat, &p, &wanted)) {

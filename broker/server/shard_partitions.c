@@ -10,6 +10,7 @@ static uint32_t shard_for(const struct shard *s, const struct mail *mail)
     switch (mail->kind) {
     case MAIL_OPENED:
     case MAIL_DROPPED:
+    case MAIL_FOUND:
     case MAIL_LED:
     case MAIL_MOVED:
         return 0;
@@ -265,8 +266,13 @@ static void drop_partition(struct shard *s, const struct mail *mail)
 {
     struct seat *seat = shard_find_seat(s, mail->group);
     if (seat != NULL) {
+        seat->is_over = mail->is_over;
         drop_seat(s, seat);
     } else {
+        if (shard_drop_found(s, mail->group, mail->is_over) != FERRY_OK) {
+            log_line(LOG_WARN, "shard", "group %llu: what is left of it stays until the next start",
+                     (unsigned long long)mail->group);
+        }
         struct mail answer = {
             .kind = MAIL_DROPPED, .group = mail->group, .topic_id = mail->topic_id};
         shard_post(s, &answer);
@@ -361,6 +367,9 @@ static void take_shard_mail(struct shard *s, const struct mail *mail)
     case MAIL_OPENED:
     case MAIL_DROPPED:
         shard_take_opened(s, mail);
+        return;
+    case MAIL_FOUND:
+        shard_take_found(s, mail->group);
         return;
     case MAIL_LED: {
         struct node_led led = {.group = mail->group, .term = mail->term, .bytes = mail->bytes};

@@ -144,8 +144,7 @@ struct store_group {
     uint64_t commit;                /* Lower bound. */
     uint64_t trim_index, trim_term; /* Entries up to here are dropped, logically. */
     uint64_t deleted_index;         /* ... and physically up to here (<= trim_index). */
-    bool installing; /* Half a snapshot: only term, vote and where the log was (trim) are to be
-                        used. */
+    bool installing;                /* Half a snapshot: nothing but term and vote is to be used. */
 };
 MUST_CHECK enum ferry_err store_put_group(struct store *store, const struct store_group *g);
 /* Removes the group row, for a deleted topic, after its entries and tables are gone. */

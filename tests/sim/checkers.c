@@ -286,9 +286,10 @@ static void check_replica(const struct sim_node *n, const struct replica *r)
     const struct shadow_group *g = d != NULL ? shadow_find(d, group) : NULL;
     enum replica_state state = replica_state(r);
     g = g != NULL ? g : &nothing;
+    bool led = c->state == REPLICA_LEADING || c->state == REPLICA_READY;
+    all.counters.step_downs += led && state == REPLICA_FOLLOWING;
     c->state = state;
     if (state == REPLICA_FAILED || state == REPLICA_INSTALLING || g->marks.installing) {
-        all.counters.snapshots += state == REPLICA_INSTALLING;
         c->commit = 0; /* Begins anew with what the snapshot brings. */
         return;
     }
@@ -333,6 +334,8 @@ void check_started(const struct sim_node *n)
              * not told to anybody. */
             c->commit = 0;
             c->term = 0;
+            all.counters.install_crashes += c->state == REPLICA_INSTALLING;
+            c->state = REPLICA_FOLLOWING;
             c->led_term = 0;
         }
     }
@@ -373,8 +376,8 @@ static void check_disk(const struct sim_node *n, uint32_t shard)
         const struct shadow_group *g = d->groups[i];
         struct claim *c = claim_of(n->member, g->id);
         if (!g->has_marks) {
-            c->has_marks = false; /* Deleted. Should it come back, it begins anew. */
-            c->checked = 0;
+            /* Deleted, or moved away. Should it come back, it begins anew. */
+            *c = (struct claim){.member = c->member, .group = c->group, .acked = c->acked};
             continue;
         }
         check_marks(d, c, g);
@@ -637,6 +640,42 @@ static void compare_state(const struct shard *a, const struct seat *x, const str
     }
     store_read_end(a->store);
     store_read_end(b->store);
+}
+
+/* The most that any live replica of the group has applied. */
+static uint64_t most_applied(uint64_t group)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < all.node_count; i++) {
+        const struct sim_node *n = all.nodes[i];
+        const struct seat *seat =
+            n->up ? shard_find_seat(n->shards[group % n->shard_count], group) : NULL;
+        if (seat != NULL && seat->replica != NULL && replica_applied(seat->replica) > most) {
+            most = replica_applied(seat->replica);
+        }
+    }
+    return most;
+}
+
+void check_caught_up(void)
+{
+    for (uint32_t i = 0; i < all.node_count; i++) {
+        const struct sim_node *n = all.nodes[i];
+        for (uint32_t k = 0; n->up && k < n->shard_count; k++) {
+            size_t at = 0;
+            for (const struct seat *x; (x = map_next(&n->shards[k]->seats, &at)) != NULL;) {
+                bool counts = x->replica != NULL && !x->dropping &&
+                              raft_members_has(replica_members(x->replica), n->member);
+                if (counts && replica_applied(x->replica) < most_applied(x->group)) {
+                    sim_fail(SIM_LIVENESS,
+                             "INV-V03: node %u has applied group %llu up to %llu, another up to "
+                             "%llu, and does not catch up",
+                             n->id, ULL(x->group), ULL(replica_applied(x->replica)),
+                             ULL(most_applied(x->group)));
+                }
+            }
+        }
+    }
 }
 
 void check_same_state(void)

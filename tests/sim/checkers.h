@@ -23,12 +23,13 @@ void check_started(const struct sim_node *n);
 void check_restored(const struct sim_node *n);
 /* After the healed phase: replicas that have applied the same hold the same. */
 void check_same_state(void);
+void check_caught_up(void); /* ... and all live members have applied the same. */
 
 void check_show(void); /* What every replica says of itself, for people. */
 
 struct check_counters {
-    uint64_t elections, commits, truncations, snapshots, repairs, transfers, joint, pre_votes,
-        quiet, votes, damaged, learners, compared;
+    uint64_t elections, commits, snapshots, repairs, transfers, joint, pre_votes, quiet, votes,
+        damaged, learners, compared, step_downs, install_crashes;
 };
 const struct check_counters *check_counters(void);
 

@@ -30,6 +30,25 @@
     X(D10_COMMIT_FAILS, true, "a commit failed")                                                   \
     X(D11_FULL, true, "a disk was full")                                                           \
     X(D14_STALL, true, "a commit did not end")                                                     \
+    X(E_ELECTION, true, "leaders were elected anew")                                               \
+    X(E11_PRE_VOTE, true, "a pre-vote was asked for")                                              \
+    X(E13_STEP_DOWN, true, "a leader stepped down while it lived")                                 \
+    X(E16_JOINT, true, "a joint configuration was in force")                                       \
+    X(E18_LEARNER, true, "a learner was fed")                                                      \
+    X(E20_NEW_LIFE, true, "a wiped node came back as another member")                              \
+    X(E21_TRUNCATED, true, "a follower cut its log")                                               \
+    X(E23_SNAPSHOT, true, "a snapshot was sent to its end")                                        \
+    X(E23_INSTALLING_CRASH, true, "a node died while it installed a snapshot")                     \
+    X(E26_TRANSFER, true, "a leadership was handed over")                                          \
+    X(E32_DAMAGED, true, "a replica could not read an entry of its log")                           \
+    X(D04_REPAIRED, true, "a peer was asked for a damaged entry and answered")                     \
+    X(QUIET, true, "a group went quiet")                                                           \
+    X(R18_COMPARED, true, "the states of two replicas were compared")                              \
+    X(F15_MOVED, true, "partitions were moved by a plan while others used them")                   \
+    X(F15_DRAINED, true, "a node was drained")                                                     \
+    X(LEASE, true, "a lease was granted again")                                                    \
+    X(F13_RELAY, true, "a relay carried rows")                                                     \
+    X(F09_TOPIC_DELETED, true, "a topic was deleted while others used it")                         \
     X(L_UNKNOWN, true, "a send ended as unknown")                                                  \
     X(L_DUPLICATE, true, "a repeat was recognised")                                                \
     X(L_TRIMMED, true, "a reader was told that messages were dropped")

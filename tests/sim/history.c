@@ -207,7 +207,7 @@ static bool check_order(const struct history *h, const struct history_topic *t, 
     uint64_t *last_of = mem_zalloc(h->count, sizeof(*last_of)); /* By producer, below count. */
     must(last_of != NULL);
     bool holds = true;
-    for (int64_t i = log->first_kept; i < log->end && holds; i++) {
+    for (int64_t i = log->first_kept < 0 ? 0 : log->first_kept; i < log->end && holds; i++) {
         uint64_t number = log->at[i];
         const struct history_message *m = &h->messages[number];
         if (number == 0 || m->attempts > 1) {
@@ -231,7 +231,7 @@ static void check_log(const struct history *h, const struct history_topic *t, in
 {
     const struct history_log *log = &t->logs[partition];
     int64_t sent_us = 0; /* The latest, of all messages so far. */
-    for (int64_t i = log->first_kept; i < log->end; i++) {
+    for (int64_t i = log->first_kept < 0 ? 0 : log->first_kept; i < log->end; i++) {
         uint64_t number = i < (int64_t)log->size ? log->at[i] : 0;
         if (number == 0) {
             sim_fail(SIM_INVARIANT, "INV-L03: %s/%d has nothing at offset %lld", t->name, partition,

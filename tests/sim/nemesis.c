@@ -77,8 +77,8 @@ void swarm_draw(struct swarm *s, uint32_t nodes, bool faults)
     s->commit_fails = some(400, faults);
     s->disk_full = some(200, faults);
     s->rot = some(300, faults);
-    s->wipe = some(200, faults);
-    s->old_folder = some(100, faults);
+    s->wipe = some(250, faults);
+    s->old_folder = some(250, faults);
     s->client_crash_every_ms = every(300, faults, 3000, 20000);
 }
 

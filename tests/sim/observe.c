@@ -391,6 +391,7 @@ enum ferry_err __wrap_store_truncate(struct store *store, uint64_t group, uint64
     enum ferry_err err = __real_store_truncate(store, group, first, max_count, deleted);
     if (*deleted > 0) {
         add_op(store, (struct shadow_op){.kind = OP_TRUNCATE, .group = group, .count = *deleted});
+        mark(MARK_E21_TRUNCATED);
     }
     return err;
 }

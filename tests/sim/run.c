@@ -10,7 +10,9 @@
 
 #define START_US    (60 * SIM_SECOND)
 #define LIVENESS_US (180 * SIM_SECOND)
-#define SETTLE_US   (12 * SIM_SECOND) /* Until rows are on all disks. */
+/* Leaderships go to the preferred replicas once, by transfer; nobody else is elected any more. */
+#define CALM_ELECTIONS_MAX 24
+#define SETTLE_US          (12 * SIM_SECOND) /* Until rows are on all disks. */
 
 struct run {
     const struct run_options *options;
@@ -68,6 +70,7 @@ static void make_nodes(struct run *r)
     }
     uint32_t most = r->node_count >= 5 && chance_permille(500) ? 5 : 3;
     workload_init(&r->load, servers, r->node_count < 3 ? 1 : most);
+    r->load.nodes = r->node_count;
     r->load.history.lie = (enum history_lie)r->options->lie;
     for (uint32_t i = 0; i < 3; i++) {
         char name[16];
@@ -92,7 +95,7 @@ static void start_programs(struct run *r)
     for (uint64_t i = chance_below(3); i-- > 0;) {
         workload_start(&r->load, PROGRAM_RELAY);
     }
-    if (chance_permille(500)) {
+    for (uint64_t i = chance_below(3); i-- > 0;) {
         workload_start(&r->load, PROGRAM_ADMIN);
     }
 }
@@ -126,7 +129,14 @@ static void run_world(struct run *r)
         return;
     }
     history_check_end(&r->load.history);
+    uint64_t elections = check_counters()->elections;
     world_run(&r->world, r->world.now_us + SETTLE_US);
+    if (check_counters()->elections > elections + CALM_ELECTIONS_MAX) {
+        sim_fail(SIM_LIVENESS, "INV-V02: %llu elections in %lld s of a healed cluster",
+                 (unsigned long long)(check_counters()->elections - elections),
+                 (long long)(SETTLE_US / SIM_SECOND));
+    }
+    check_caught_up();
     check_same_state();
 }
 
@@ -135,15 +145,40 @@ static void mark_what_was(const struct run *r)
     const struct net_counters *c = sim_net_counters();
     const struct history *h = &r->load.history;
     const struct nemesis *n = &r->nemesis;
+    const struct check_counters *e = check_counters();
     const struct {
         enum mark mark;
         bool was;
-    } marks[] = {{MARK_N01_LOST, c->lost > 0},     {MARK_N02_DOUBLED, c->doubled > 0},
-                 {MARK_N02_OLD, c->old > 0},       {MARK_N05_CUT, n->cuts > 0},
-                 {MARK_N09_RESET, c->resets > 0},  {MARK_N10_FLIP, c->flipped > 0},
-                 {MARK_P07_WIPE, n->wipes > 0},    {MARK_P08_OLD_FOLDER, n->restores > 0},
-                 {MARK_T01_CLOCK, n->clocks > 0},  {MARK_D06_ROT, n->rots > 0},
-                 {MARK_L_UNKNOWN, h->unknown > 0}, {MARK_L_DUPLICATE, h->duplicates > 0}};
+    } marks[] = {{MARK_N01_LOST, c->lost > 0},
+                 {MARK_N02_DOUBLED, c->doubled > 0},
+                 {MARK_N02_OLD, c->old > 0},
+                 {MARK_N05_CUT, n->cuts > 0},
+                 {MARK_N09_RESET, c->resets > 0},
+                 {MARK_N10_FLIP, c->flipped > 0},
+                 {MARK_P07_WIPE, n->wipes > 0},
+                 {MARK_P08_OLD_FOLDER, n->restores > 0},
+                 {MARK_T01_CLOCK, n->clocks > 0},
+                 {MARK_D06_ROT, n->rots > 0},
+                 {MARK_E_ELECTION, e->elections > 12},
+                 {MARK_E11_PRE_VOTE, e->pre_votes > 0},
+                 {MARK_E13_STEP_DOWN, e->step_downs > 0},
+                 {MARK_E16_JOINT, e->joint > 0},
+                 {MARK_E18_LEARNER, e->learners > 0},
+                 {MARK_E20_NEW_LIFE, n->wipes > 0 && e->learners > 0},
+                 {MARK_E23_SNAPSHOT, e->snapshots > 0},
+                 {MARK_E23_INSTALLING_CRASH, e->install_crashes > 0},
+                 {MARK_E26_TRANSFER, e->transfers > 0},
+                 {MARK_E32_DAMAGED, e->damaged > 0},
+                 {MARK_D04_REPAIRED, e->repairs > 0},
+                 {MARK_QUIET, e->quiet > 0},
+                 {MARK_R18_COMPARED, e->compared > 0},
+                 {MARK_F15_MOVED, r->load.moves > 0},
+                 {MARK_F15_DRAINED, r->load.drains > 0},
+                 {MARK_LEASE, r->load.leases > 1},
+                 {MARK_F13_RELAY, r->load.relay[0].cursor > 0},
+                 {MARK_F09_TOPIC_DELETED, r->load.temp_deleted > 0},
+                 {MARK_L_UNKNOWN, h->unknown > 0},
+                 {MARK_L_DUPLICATE, h->duplicates > 0}};
     for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
         if (marks[i].was) {
             mark(marks[i].mark);

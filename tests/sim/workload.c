@@ -372,7 +372,8 @@ static void make_topics(void *arg)
                                         .partitions = t->partitions,
                                         .replicas = w->replicas,
                                         .retention_ms = -1,
-                                        .retention_bytes = t->retained ? 40000 : -1};
+                                        .retention_bytes =
+                                            t->retained ? chance_between(4000, 40000) : -1};
         enum ferry_err err;
         while ((err = ferry_topic_create(s.client, &spec, 5000)) != FERRY_OK && !sim->ended) {
             program_note(p, "topic create", err);
@@ -408,47 +409,58 @@ static void write_everywhere(struct session *s)
     }
 }
 
+/* What has been read of each partition so far. */
+struct reading {
+    struct history_session sessions[HISTORY_PARTITIONS_MAX];
+    int64_t first[HISTORY_PARTITIONS_MAX]; /* -1: nothing yet. */
+};
+
+/* Up to the end of all partitions. False: messages were dropped in between, so all anew. */
+static bool read_up(struct session *s, struct ferry_consumer *consumer, uint32_t topic,
+                    struct reading *r)
+{
+    begin_sessions(r->sessions, topic);
+    memset(r->first, 0xff, sizeof(r->first));
+    while (!sim->ended) {
+        struct ferry_batch *batch;
+        enum ferry_err err = ferry_consumer_fetch(consumer, 1000, &batch);
+        if (err == FERRY_OK) {
+            int64_t *first = &r->first[ferry_batch_partition(batch)];
+            *first = *first < 0 ? ferry_batch_first_offset(batch) : *first;
+            take_batch(s->p, batch, r->sessions);
+            ferry_batch_free(&batch);
+        } else if (err != FERRY_ERR_TIMEOUT) {
+            program_note(s->p, "fetch", err);
+            return false;
+        }
+        if (ferry_consumer_at_end(consumer)) {
+            return true;
+        }
+    }
+    return true;
+}
+
 static void read_out(struct session *s, uint32_t topic)
 {
     struct history *h = &s->p->load->history;
-    struct ferry_consumer *consumer;
-    enum ferry_err err;
-    while ((err = ferry_consumer_open(&consumer, s->client, h->topics[topic].name, NULL,
-                                      FERRY_FROM_START, OPEN_MS)) != FERRY_OK) {
+    struct reading r;
+    bool done = false;
+    while (!done && !sim->ended) {
+        struct ferry_consumer *consumer;
+        enum ferry_err err = ferry_consumer_open(&consumer, s->client, h->topics[topic].name, NULL,
+                                                 FERRY_FROM_START, OPEN_MS);
         program_note(s->p, "open", err);
-        fiber_sleep(200 * SIM_MS);
-    }
-    struct history_session sessions[HISTORY_PARTITIONS_MAX];
-    int64_t first[HISTORY_PARTITIONS_MAX];
-    begin_sessions(sessions, topic);
-    memset(first, 0xff, sizeof(first));
-    while (!sim->ended) {
-        struct ferry_batch *batch;
-        err = ferry_consumer_fetch(consumer, 1000, &batch);
         if (err == FERRY_OK) {
-            int32_t partition = ferry_batch_partition(batch);
-            if (first[partition] < 0) {
-                first[partition] = ferry_batch_first_offset(batch);
-            }
-            take_batch(s->p, batch, sessions);
-            sim_say("read %s/%d up to %lld", h->topics[topic].name, partition,
-                    (long long)ferry_batch_next_offset(batch));
-            ferry_batch_free(&batch);
-        } else if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE) {
-            begin_sessions(sessions, topic);
-            memset(first, 0xff, sizeof(first));
-        } else {
-            program_note(s->p, "fetch", err);
+            done = read_up(s, consumer, topic, &r);
+            ferry_consumer_close(&consumer);
         }
-        if (ferry_consumer_at_end(consumer)) {
-            break;
+        if (!done) {
+            fiber_sleep(200 * SIM_MS);
         }
     }
     for (uint32_t i = 0; i < h->topics[topic].partitions && !sim->ended; i++) {
-        history_read_out(h, topic, (int32_t)i, first[i] < 0 ? sessions[i].next : first[i],
-                         sessions[i].next);
+        history_read_out(h, topic, (int32_t)i, r.first[i], r.sessions[i].next);
     }
-    ferry_consumer_close(&consumer);
 }
 
 static void verify(void *arg)

@@ -56,6 +56,11 @@ struct workload {
     uint32_t replicas;
     struct subscription_state subscriptions[HISTORY_TOPICS_MAX][HISTORY_PARTITIONS_MAX];
     int64_t pause_us; /* A producer's, between bursts: the greatest. */
+    uint64_t temp_deleted;
+    uint32_t nodes;
+    uint64_t lease_token;  /* The greatest granted, */
+    uint32_t lease_holder; /*   and to which program. */
+    uint64_t leases, moves, drains;
     uint32_t relay_topic;
     struct relay_table relay[HISTORY_PARTITIONS_MAX];
 };

@@ -304,6 +304,37 @@ static void messages_no_correct_peer_sends_are_refused(void **state)
     raft_free(&r);
 }
 
+/* A member whose log was deleted at (term 4, index 9): it votes for nobody with less, in no phase,
+ * and does not ask for votes itself before its log is as long again. */
+static void a_member_below_its_floor_votes_as_if_it_still_had_its_log(void **state)
+{
+    (void)state;
+    struct raft_members m = fixture_members(3, 0);
+    struct raft_config config = {.self = FIXTURE_SELF, .seed = 1};
+    struct raft_disk disk = {.term = 5,
+                             .config.members = m,
+                             .previous_config.members = m,
+                             .floor_index = 9,
+                             .floor_term = 4};
+    struct raft *r = NULL;
+    assert_int_equal(raft_new(&config, &disk, 0, &r), FERRY_OK);
+    assert_int_equal(raft_deadline_us(r), RAFT_NEVER);
+    fixture_step(r, (struct raft_event){.type = RAFT_CAMPAIGN});
+    assert_int_equal(raft_role(r), RAFT_FOLLOWER);
+    struct raft_update u = fixture_receive(r, fixture_pre_vote_request(2, 6, 8, 4));
+    assert_false(u.send_now[0].success);
+    u = fixture_receive(r, fixture_vote_request(2, 6, 8, 4));
+    assert_vote(&u, false);
+    u = fixture_receive(r, fixture_vote_request(2, 7, 20, 3));
+    assert_vote(&u, false);
+    u = fixture_receive(r, fixture_vote_request(2, 8, 9, 4));
+    assert_vote(&u, true);
+    const struct raft_run runs[] = {{1, 4}};
+    (void)fixture_receive(r, fixture_append(2, 8, 0, 0, 9, runs, 1, 0));
+    assert_int_not_equal(raft_deadline_us(r), RAFT_NEVER);
+    raft_free(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -312,6 +343,7 @@ int main(void)
         cmocka_unit_test(a_majority_makes_a_leader_and_less_does_not),
         cmocka_unit_test(a_candidate_does_not_lead_before_its_own_vote_is_stored),
         cmocka_unit_test(votes_of_an_earlier_term_do_not_count),
+        cmocka_unit_test(a_member_below_its_floor_votes_as_if_it_still_had_its_log),
         cmocka_unit_test(a_node_votes_once_a_term),
         cmocka_unit_test(a_candidate_that_meets_the_leader_of_its_term_keeps_its_vote),
         cmocka_unit_test(a_vote_needs_a_log_as_up_to_date),

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "lib/partition_fixture.h"
+#include "partition/replica_drop.h"
 
 #define CONTENTS_MAX 20000
 
@@ -211,6 +212,146 @@ static void wait_members(struct cluster *c, const struct raft_members *m)
         replicas_run_ms(c, 25);
     }
     fail_msg("the members do not become what was asked for");
+}
+
+/* Whoever deletes a replica because it is no member any more waits until that is committed. */
+static void members_in_force_are_final_once_they_are_committed(void **state)
+{
+    (void)state;
+    struct cluster *c = replicas_new(4, 23);
+    struct raft_members first = replicas_members(c, (int[]){0, 1, 2}, 3);
+    for (int i = 0; i < 4; i++) {
+        c->nodes[i].initial = i < 3 ? first : (struct raft_members){0};
+        replicas_start(c, i);
+    }
+    produce_many(c, 1, 5, 0);
+    int leader = replicas_wait_leader(c);
+    struct raft_members learning = first;
+    learning.learner_count = 1;
+    learning.learners[0] = c->nodes[3].self;
+    assert_true(replica_members_are_final(replicas_replica(c, leader)));
+    replicas_isolate(c, leader, true);
+    assert_int_equal(replica_configure(replicas_replica(c, leader), &learning, c->now_us),
+                     FERRY_OK);
+    replicas_run_ms(c, 100);
+    assert_true(raft_members_equal(replica_members(replicas_replica(c, leader)), &learning));
+    assert_false(replica_members_are_final(replicas_replica(c, leader)));
+    replicas_isolate(c, leader, false);
+    configure(c, &learning);
+    wait_members(c, &learning);
+    replicas_run_ms(c, 100);
+    assert_true(replica_members_are_final(replicas_replica(c, replicas_wait_leader(c))));
+    replicas_free(c);
+}
+
+/* As a shard does with a partition that is moved away. */
+static void drop_data(struct cluster *c, int i)
+{
+    struct replica_drop drop = {.group = CLUSTER_GROUP};
+    struct store *store = c->nodes[i].store;
+    bool done = false;
+    replica_fail(replicas_replica(c, i), FERRY_ERR_UNKNOWN_TOPIC);
+    for (int steps = 0; !done; steps++) {
+        assert_in_range(steps, 0, 1000);
+        assert_int_equal(replica_drop_prepare(&drop, store), FERRY_OK);
+        assert_int_equal(store_begin(store), FERRY_OK);
+        assert_int_equal(replica_drop_write(&drop, store, &done), FERRY_OK);
+        assert_int_equal(store_commit(store), FERRY_OK);
+    }
+}
+
+static void cut_halves(struct cluster *c, bool cut)
+{
+    for (int a = 0; a < 4; a++) {
+        for (int b = 0; b < 4; b++) {
+            bool apart = (a == 1 || a == 2) != (b == 1 || b == 2);
+            c->cut[a][b] = cut && apart;
+        }
+    }
+}
+
+/* {1, 2, 3} become {1, 2, 4}; node 2 is cut off meanwhile and knows nothing of it; node 3 deletes
+ * its data, and is started again by one who has not heard either. By its old members node 2 has the
+ * votes of two of three, and lacks what the others acknowledge. */
+static void a_member_that_dropped_its_data_helps_nobody_who_lacks_what_it_had(void **state)
+{
+    (void)state;
+    struct cluster *c = replicas_new(4, 21);
+    struct raft_members first = replicas_members(c, (int[]){0, 1, 2}, 3);
+    for (int i = 0; i < 4; i++) {
+        c->nodes[i].initial = i < 3 ? first : (struct raft_members){0};
+        replicas_start(c, i);
+    }
+    produce_many(c, 1, 10, 0);
+    replicas_run_ms(c, 500);
+    replicas_isolate(c, 1, true);
+    struct raft_members learning = first;
+    learning.learner_count = 1;
+    learning.learners[0] = c->nodes[3].self;
+    struct raft_members last = replicas_members(c, (int[]){0, 1, 3}, 3);
+    configure(c, &learning);
+    wait_members(c, &learning);
+    configure(c, &last);
+    wait_members(c, &last);
+    drop_data(c, 2);
+    replicas_crash(c, 2);
+    replicas_start(c, 2);
+    replicas_isolate(c, 1, false);
+    cut_halves(c, true);
+    for (int steps = 0; steps < 200; steps++) {
+        replicas_run_ms(c, 50);
+        assert_int_not_equal(replica_state(replicas_replica(c, 1)), REPLICA_READY);
+        assert_int_not_equal(replica_state(replicas_replica(c, 2)), REPLICA_READY);
+    }
+    produce_many(c, 11, 10, 0);
+    cut_halves(c, false);
+    /* Fed again, it is a member like the others. */
+    struct raft_members back = last;
+    back.learner_count = 1;
+    back.learners[0] = c->nodes[2].self;
+    configure(c, &back);
+    wait_members(c, &back);
+    struct raft_members all = replicas_members(c, (int[]){0, 1, 2, 3}, 4);
+    configure(c, &all);
+    wait_members(c, &all);
+    replicas_settle(c);
+    replicas_compare(c);
+    expect_contents(c, 1, 20);
+    replicas_crash(c, 0);
+    produce_many(c, 21, 10, 0);
+    replicas_free(c);
+}
+
+/* The process ends in the middle of a drop: half of the data is no replica. The group's log was
+ * never trimmed, so nothing but its own word tells the leader that it wants a snapshot. */
+static void a_member_that_died_while_it_dropped_its_data_is_fed_from_the_start(void **state)
+{
+    (void)state;
+    struct cluster *c = started(3, 22);
+    produce_many(c, 1, 10, 0);
+    replicas_settle(c);
+    int node = (replicas_wait_leader(c) + 1) % 3;
+    struct replica_drop drop = {.group = CLUSTER_GROUP};
+    struct store *store = c->nodes[node].store;
+    bool done = false;
+    replica_fail(replicas_replica(c, node), FERRY_ERR_UNKNOWN_TOPIC);
+    for (int steps = 0; steps < 2; steps++) { /* The mark, and the entries. */
+        assert_int_equal(replica_drop_prepare(&drop, store), FERRY_OK);
+        assert_int_equal(store_begin(store), FERRY_OK);
+        assert_int_equal(replica_drop_write(&drop, store, &done), FERRY_OK);
+        assert_int_equal(store_commit(store), FERRY_OK);
+    }
+    assert_false(done);
+    for (int i = 0; i < 3; i++) { /* In this term the others remember what it once had. */
+        replicas_crash(c, i);
+        replicas_start(c, i);
+    }
+    assert_int_equal(replica_state(replicas_replica(c, node)), REPLICA_INSTALLING);
+    produce_many(c, 11, 10, 0);
+    replicas_settle(c);
+    replicas_compare(c);
+    expect_contents(c, 1, 20);
+    replicas_free(c);
 }
 
 /* One by one from {1, 2, 3} to {3, 4, 5}: by learners, then jointly; restarts between. */
@@ -660,6 +801,9 @@ int main(void)
         cmocka_unit_test(a_follower_refuses_with_not_leader),
         cmocka_unit_test(leadership_is_handed_over_on_request),
         cmocka_unit_test(members_are_exchanged_while_batches_come_in),
+        cmocka_unit_test(members_in_force_are_final_once_they_are_committed),
+        cmocka_unit_test(a_member_that_dropped_its_data_helps_nobody_who_lacks_what_it_had),
+        cmocka_unit_test(a_member_that_died_while_it_dropped_its_data_is_fed_from_the_start),
         cmocka_unit_test(a_confirmed_read_knows_all_that_was_acknowledged),
         cmocka_unit_test(a_group_that_is_idle_goes_quiet_and_wakes),
         cmocka_unit_test(a_failed_commit_is_no_groups_success),
