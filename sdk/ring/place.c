@@ -71,6 +71,7 @@ static size_t find_point(const struct ring *ring, uint64_t hash)
 {
     size_t low = 0;
     size_t high = ring->point_count;
+    must(high > 0);
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (ring->points[middle].hash < hash) {
