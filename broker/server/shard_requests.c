@@ -182,7 +182,8 @@ enum ferry_err shard_find_partition(struct shard *s, uint64_t group, struct seat
         return shard_unknown_group(s);
     }
     if ((*seat)->err != FERRY_OK) {
-        /* In a cluster others have it: what is wrong here is no answer to who asks for the leader. */
+        /* In a cluster others have it: what is wrong here is no answer to who asks for the leader.
+         */
         return shard_is_clustered(s) ? FERRY_ERR_NOT_LEADER : (*seat)->err;
     }
     return (*seat)->dropping ? shard_dropping_error(s) : FERRY_OK;

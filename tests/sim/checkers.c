@@ -47,6 +47,7 @@ struct claim {
     struct store_group marks; /* As last seen durable. */
     bool has_marks;
     enum replica_state state;
+    uint64_t drops; /* Of the shadow, as last seen. */
 };
 
 static struct {
@@ -375,9 +376,14 @@ static void check_disk(const struct sim_node *n, uint32_t shard)
     for (size_t i = 0; d != NULL && i < d->group_count; i++) {
         const struct shadow_group *g = d->groups[i];
         struct claim *c = claim_of(n->member, g->id);
-        if (!g->has_marks) {
+        if (!g->has_marks || g->drops != c->drops) {
             /* Deleted, or moved away. Should it come back, it begins anew. */
-            *c = (struct claim){.member = c->member, .group = c->group, .acked = c->acked};
+            *c = (struct claim){.member = c->member,
+                                .group = c->group,
+                                .acked = c->acked,
+                                .drops = g->drops};
+        }
+        if (!g->has_marks) {
             continue;
         }
         check_marks(d, c, g);

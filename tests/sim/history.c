@@ -200,8 +200,9 @@ void history_read_out(struct history *h, uint32_t topic, int32_t partition, int6
     log->end = end;
 }
 
-/* One producer's messages in the order in which it sent them. Not those whose send ended as unknown:
- * a late copy of one may come in when its producer has long gone on under another identity. */
+/* One producer's messages in the order in which it sent them. Not those whose send ended as
+ * unknown: a late copy of one may come in when its producer has long gone on under another
+ * identity. */
 static bool check_order(const struct history *h, const struct history_topic *t, int32_t partition)
 {
     const struct history_log *log = &t->logs[partition];

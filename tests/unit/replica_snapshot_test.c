@@ -273,7 +273,8 @@ static void a_new_leader_begins_the_snapshot_anew(void **state)
         assert_true(c->counter >= chunks);
         replicas_crash(c, leader);
         assert_int_equal(replica_state(replicas_replica(c, away)), REPLICA_INSTALLING);
-        /* It votes by the log that it had: the third member leads, whatever becomes of the first. */
+        /* It votes by the log that it had: the third member leads, whatever becomes of the first.
+         */
         replicas_run_ms(c, 5000);
         int next = replicas_leader(c);
         assert_true(next >= 0 && next != leader && next != away);
