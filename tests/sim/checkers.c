@@ -47,6 +47,7 @@ struct claim {
     struct store_group marks; /* As last seen durable. */
     bool has_marks;
     enum replica_state state;
+    uint64_t drops; /* Of the shadow, as last seen. */
 };
 
 static struct {
@@ -375,22 +376,28 @@ static void check_disk(const struct sim_node *n, uint32_t shard)
     for (size_t i = 0; d != NULL && i < d->group_count; i++) {
         const struct shadow_group *g = d->groups[i];
         struct claim *c = claim_of(n->member, g->id);
-        if (!g->has_marks) {
+        if (!g->has_marks || g->drops != c->drops) {
             /* Deleted, or moved away. Should it come back, it begins anew. */
-            *c = (struct claim){.member = c->member, .group = c->group, .acked = c->acked};
+            *c = (struct claim){
+                .member = c->member, .group = c->group, .acked = c->acked, .drops = g->drops};
+        }
+        if (!g->has_marks) {
             continue;
         }
         check_marks(d, c, g);
         uint64_t end = g->count > 0 ? shadow_last(g) : g->marks.trim_index;
-        if (serves(n, g->id) && !g->marks.installing && c->state != REPLICA_INSTALLING &&
-            c->checked > end) {
+        bool whole = !g->marks.installing && c->state != REPLICA_INSTALLING;
+        if (serves(n, g->id) && whole && end > 0 && c->checked > end) {
             sim_fail(SIM_INVARIANT,
                      "INV-R11: %s, group %llu: committed entries up to %llu, now the log ends at "
                      "%llu",
                      d->path, ULL(g->id), ULL(c->checked), ULL(end));
         }
-        if (g->marks.installing) {
+        /* What remains of one that was moved away: its term and vote count on, its log does not. */
+        bool remains = g->count == 0 && g->marks.commit == 0 && g->marks.trim_index == 0;
+        if (g->marks.installing || remains) {
             c->checked = 0;
+            c->commit = 0;
         }
     }
 }

@@ -145,6 +145,7 @@ static void apply(struct shadow *d, const struct shadow_op *op)
         break;
     case OP_NO_MARKS:
         g->has_marks = false;
+        g->drops++;
         break;
     }
 }
@@ -229,6 +230,7 @@ static void keep_all_known(struct shadow *d, struct shadow *fresh)
         struct shadow_group *before = d->groups[i];
         struct shadow_group *after = shadow_find(fresh, before->id);
         if (after != NULL) {
+            after->drops = before->drops;
             keep_known(after, before);
         }
     }

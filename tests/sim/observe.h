@@ -21,6 +21,7 @@ struct shadow_group {
     bool has_marks;
     struct store_group marks;
     uint64_t first; /* The log is first..first + count - 1. */
+    uint64_t drops; /* How often the group was deleted from this disk. */
     struct shadow_entry *entries;
     size_t count, capacity;
 };

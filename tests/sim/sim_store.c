@@ -6,67 +6,8 @@
 
 #include "base/id.h"
 #include "base/mem.h"
-#include "sim/sim_disk.h"
+#include "sim/sim_disk_inner.h"
 #include "sim/world.h"
-#include "store/store.h"
-/* The real store's struct goes by another name here; wanted are the bytes on disk. */
-#define store lmdb_store
-#include "store/store_core.h"
-#undef store
-
-#define DISKS_MAX 128
-#define PATH_MAX_ 1100
-
-struct value {
-    uint8_t *data; /* Owned. NULL: none. */
-    size_t size;
-};
-
-struct row {
-    uint8_t *key; /* Owned: table, then the key's bytes. */
-    size_t key_bytes;
-    struct value value;
-};
-
-struct sim_group {
-    uint64_t id;
-    bool has_marks;
-    uint8_t marks[STORE_GROUP_BYTES];
-    uint64_t first; /* Of entries[head]; the log is first..first + count - 1. */
-    struct value *entries;
-    size_t head, count, capacity;
-    struct row *rows; /* Sorted by key. */
-    size_t row_count, row_capacity;
-};
-
-enum undo_kind {
-    UNDO_APPEND,
-    UNDO_FRONT,
-    UNDO_BACK,
-    UNDO_REPLACE,
-    UNDO_MARKS,
-    UNDO_ROW,
-    UNDO_CLUSTER
-};
-
-struct undo {
-    enum undo_kind kind;
-    uint64_t group, index;
-    struct value value; /* What was there. */
-    uint8_t *key;
-    size_t key_bytes;
-};
-
-struct sim_disk {
-    char path[PATH_MAX_];
-    struct store_identity identity;
-    struct sim_group **groups; /* Sorted by id; each owned. */
-    size_t group_count, group_capacity;
-    struct undo *undo; /* Of the open transaction, or of the last one while it may be lost. */
-    size_t undo_count, undo_capacity;
-    int64_t durable_us; /* When the last commit is over. */
-    bool open;
-};
 
 struct store {
     struct sim_disk *disk;
@@ -76,405 +17,6 @@ struct store {
     size_t turn_bytes;
     uint64_t commits, written_bytes;
 };
-
-static struct {
-    struct sim_disk *disks[DISKS_MAX];
-} all;
-
-/* ---- Values and groups ---- */
-
-static struct value copy_value(const void *data, size_t size)
-{
-    struct value v = {.data = mem_dup(data, size), .size = size};
-    must(v.data != NULL);
-    return v;
-}
-
-static size_t group_place(const struct sim_disk *d, uint64_t id)
-{
-    size_t low = 0;
-    size_t high = d->group_count;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (d->groups[middle]->id < id) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-static struct sim_group *find_group(const struct sim_disk *d, uint64_t id)
-{
-    size_t at = group_place(d, id);
-    return at < d->group_count && d->groups[at]->id == id ? d->groups[at] : NULL;
-}
-
-static struct sim_group *need_group(struct sim_disk *d, uint64_t id)
-{
-    struct sim_group *g = find_group(d, id);
-    if (g != NULL) {
-        return g;
-    }
-    g = mem_zalloc(1, sizeof(*g));
-    must(g != NULL);
-    g->id = id;
-    size_t at = group_place(d, id);
-    must(mem_grow((void **)&d->groups, &d->group_capacity, d->group_count + 1,
-                  sizeof(struct sim_group *)));
-    memmove(&d->groups[at + 1], &d->groups[at], (d->group_count - at) * sizeof(struct sim_group *));
-    d->groups[at] = g;
-    d->group_count++;
-    return g;
-}
-
-static struct value *entry_at(const struct sim_group *g, uint64_t index)
-{
-    bool there = g != NULL && g->count > 0 && index >= g->first && index - g->first < g->count;
-    return there ? &g->entries[g->head + (index - g->first)] : NULL;
-}
-
-static uint64_t last_index(const struct sim_group *g)
-{
-    return g == NULL || g->count == 0 ? 0 : g->first + g->count - 1;
-}
-
-static void push_back(struct sim_group *g, uint64_t index, struct value v)
-{
-    if (g->count == 0) {
-        g->head = 0;
-        g->first = index;
-    }
-    must(index == g->first + g->count);
-    if (g->head > 0 && g->head + g->count == g->capacity) {
-        memmove(g->entries, g->entries + g->head, g->count * sizeof(*g->entries));
-        g->head = 0;
-    }
-    must(mem_grow((void **)&g->entries, &g->capacity, g->head + g->count + 1, sizeof(*g->entries)));
-    g->entries[g->head + g->count++] = v;
-}
-
-static void push_front(struct sim_group *g, uint64_t index, struct value v)
-{
-    if (g->count == 0) {
-        push_back(g, index, v);
-        return;
-    }
-    must(index + 1 == g->first);
-    if (g->head == 0) {
-        must(mem_grow((void **)&g->entries, &g->capacity, g->count + 1, sizeof(*g->entries)));
-        memmove(g->entries + 1, g->entries, g->count * sizeof(*g->entries));
-        g->head = 1;
-    }
-    g->entries[--g->head] = v;
-    g->first = index;
-    g->count++;
-}
-
-static struct value pop_front(struct sim_group *g)
-{
-    struct value v = g->entries[g->head++];
-    g->first++;
-    g->count--;
-    return v;
-}
-
-static struct value pop_back(struct sim_group *g)
-{
-    return g->entries[g->head + --g->count];
-}
-
-/* ---- Rows ---- */
-
-static int compare_keys(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes)
-{
-    size_t common = a_bytes < b_bytes ? a_bytes : b_bytes;
-    int order = common > 0 ? memcmp(a, b, common) : 0;
-    return order != 0 ? order : (a_bytes > b_bytes) - (a_bytes < b_bytes);
-}
-
-static size_t row_place(const struct sim_group *g, const uint8_t *key, size_t key_bytes)
-{
-    size_t low = 0;
-    size_t high = g->row_count;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        const struct row *r = &g->rows[middle];
-        if (compare_keys(r->key, r->key_bytes, key, key_bytes) < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-static struct row *find_row(const struct sim_group *g, const uint8_t *key, size_t key_bytes)
-{
-    size_t at = g != NULL ? row_place(g, key, key_bytes) : 0;
-    if (g == NULL || at == g->row_count ||
-        compare_keys(g->rows[at].key, g->rows[at].key_bytes, key, key_bytes) != 0) {
-        return NULL;
-    }
-    return &g->rows[at];
-}
-
-/* Gives the row another value (none: it goes) and returns the one it had. */
-static struct value set_row(struct sim_group *g, const uint8_t *key, size_t key_bytes,
-                            struct value value)
-{
-    struct row *r = find_row(g, key, key_bytes);
-    struct value was = {0};
-    if (r != NULL) {
-        was = r->value;
-        r->value = value;
-    }
-    if (r != NULL && value.data == NULL) {
-        mem_free(r->key);
-        size_t at = (size_t)(r - g->rows);
-        g->row_count--;
-        memmove(r, r + 1, (g->row_count - at) * sizeof(*r));
-    } else if (r == NULL && value.data != NULL) {
-        size_t at = row_place(g, key, key_bytes);
-        must(mem_grow((void **)&g->rows, &g->row_capacity, g->row_count + 1, sizeof(*g->rows)));
-        memmove(&g->rows[at + 1], &g->rows[at], (g->row_count - at) * sizeof(*g->rows));
-        g->rows[at] = (struct row){
-            .key = copy_value(key, key_bytes).data, .key_bytes = key_bytes, .value = value};
-        g->row_count++;
-    }
-    return was;
-}
-
-/* ---- Undo ---- */
-
-static struct undo *note(struct sim_disk *d, enum undo_kind kind, uint64_t group, uint64_t index)
-{
-    must(mem_grow((void **)&d->undo, &d->undo_capacity, d->undo_count + 1, sizeof(*d->undo)));
-    struct undo *u = &d->undo[d->undo_count++];
-    *u = (struct undo){.kind = kind, .group = group, .index = index};
-    return u;
-}
-
-static void forget_undo(struct sim_disk *d)
-{
-    for (size_t i = 0; i < d->undo_count; i++) {
-        mem_free(d->undo[i].value.data);
-        mem_free(d->undo[i].key);
-    }
-    d->undo_count = 0;
-}
-
-static void undo_one(struct sim_disk *d, struct undo *u)
-{
-    struct sim_group *g = u->kind != UNDO_CLUSTER ? need_group(d, u->group) : NULL;
-    switch (u->kind) {
-    case UNDO_APPEND:
-        mem_free(pop_back(g).data);
-        break;
-    case UNDO_FRONT:
-        push_front(g, u->index, u->value);
-        break;
-    case UNDO_BACK:
-        push_back(g, u->index, u->value);
-        break;
-    case UNDO_REPLACE:
-        mem_free(entry_at(g, u->index)->data);
-        *entry_at(g, u->index) = u->value;
-        break;
-    case UNDO_MARKS:
-        g->has_marks = u->value.data != NULL;
-        if (g->has_marks) {
-            memcpy(g->marks, u->value.data, sizeof(g->marks));
-        }
-        mem_free(u->value.data);
-        break;
-    case UNDO_CLUSTER:
-        memset(&d->identity.cluster_id, 0, sizeof(d->identity.cluster_id));
-        break;
-    case UNDO_ROW:
-        mem_free(set_row(g, u->key, u->key_bytes, u->value).data);
-        break;
-    }
-    u->value.data = NULL;
-}
-
-static void undo_all(struct sim_disk *d)
-{
-    for (size_t i = d->undo_count; i-- > 0;) {
-        undo_one(d, &d->undo[i]);
-    }
-    forget_undo(d);
-}
-
-/* ---- Disks ---- */
-
-static struct sim_disk **slot_of_path(const char *path)
-{
-    for (size_t i = 0; i < DISKS_MAX; i++) {
-        if (all.disks[i] != NULL && strcmp(all.disks[i]->path, path) == 0) {
-            return &all.disks[i];
-        }
-    }
-    return NULL;
-}
-
-static void add_disk(struct sim_disk *d)
-{
-    size_t i = 0;
-    while (all.disks[i] != NULL) {
-        must(++i < DISKS_MAX);
-    }
-    all.disks[i] = d;
-}
-
-void sim_disks_init(void)
-{
-    memset(&all, 0, sizeof(all));
-}
-
-const char *sim_disks_root(void)
-{
-    return "/sim";
-}
-
-void sim_disks_make_folder(const char *path)
-{
-    (void)path;
-}
-
-void sim_disks_remove(long pid)
-{
-    (void)pid;
-}
-
-enum ferry_err sim_disk_before_commit(const char *path)
-{
-    (void)path; /* This store has its faults inside. */
-    return FERRY_OK;
-}
-
-void sim_disk_after_commit(const char *path)
-{
-    (void)path;
-}
-
-void sim_disks_fini(void)
-{
-    for (size_t i = 0; i < DISKS_MAX; i++) {
-        sim_disk_free(&all.disks[i]);
-    }
-}
-
-struct sim_disk *sim_disk_find(const char *path)
-{
-    struct sim_disk **slot = slot_of_path(path);
-    return slot != NULL ? *slot : NULL;
-}
-
-bool sim_disk_crash(const char *path, int64_t when_us, bool keeps)
-{
-    struct sim_disk *d = sim_disk_find(path);
-    if (d == NULL) {
-        return false;
-    }
-    bool undone = d->durable_us > when_us && !keeps && d->undo_count > 0;
-    if (undone) {
-        undo_all(d);
-    }
-    forget_undo(d);
-    d->durable_us = 0;
-    return undone;
-}
-
-static void free_group(struct sim_group *g)
-{
-    for (size_t i = 0; i < g->count; i++) {
-        mem_free(g->entries[g->head + i].data);
-    }
-    for (size_t i = 0; i < g->row_count; i++) {
-        mem_free(g->rows[i].key);
-        mem_free(g->rows[i].value.data);
-    }
-    mem_free(g->entries);
-    mem_free(g->rows);
-    mem_free(g);
-}
-
-void sim_disk_free(struct sim_disk **disk)
-{
-    struct sim_disk *d = *disk;
-    if (d == NULL) {
-        return;
-    }
-    forget_undo(d);
-    mem_free(d->undo);
-    for (size_t i = 0; i < d->group_count; i++) {
-        free_group(d->groups[i]);
-    }
-    mem_free(d->groups);
-    mem_free(d);
-    *disk = NULL;
-}
-
-void sim_disk_wipe(const char *path)
-{
-    struct sim_disk **slot = slot_of_path(path);
-    if (slot != NULL) {
-        must(!(*slot)->open);
-        sim_disk_free(slot);
-    }
-}
-
-static void copy_group(struct sim_disk *to, const struct sim_group *g)
-{
-    struct sim_group *c = need_group(to, g->id);
-    c->has_marks = g->has_marks;
-    memcpy(c->marks, g->marks, sizeof(c->marks));
-    for (size_t i = 0; i < g->count; i++) {
-        const struct value *v = &g->entries[g->head + i];
-        push_back(c, g->first + i, copy_value(v->data, v->size));
-    }
-    for (size_t i = 0; i < g->row_count; i++) {
-        const struct row *r = &g->rows[i];
-        (void)set_row(c, r->key, r->key_bytes, copy_value(r->value.data, r->value.size));
-    }
-}
-
-struct sim_disk *sim_disk_copy(const char *path)
-{
-    const struct sim_disk *d = sim_disk_find(path);
-    if (d == NULL) {
-        return NULL;
-    }
-    struct sim_disk *c = mem_zalloc(1, sizeof(*c));
-    must(c != NULL);
-    memcpy(c->path, d->path, sizeof(c->path));
-    c->identity = d->identity;
-    for (size_t i = 0; i < d->group_count; i++) {
-        copy_group(c, d->groups[i]);
-    }
-    return c;
-}
-
-void sim_disk_restore(const char *path, struct sim_disk **copy)
-{
-    sim_disk_wipe(path);
-    add_disk(*copy);
-    *copy = NULL;
-}
-
-bool sim_disk_rot(const char *path, uint64_t group, uint64_t index, uint64_t bit)
-{
-    const struct sim_disk *d = sim_disk_find(path);
-    struct value *v = d != NULL ? entry_at(find_group(d, group), index) : NULL;
-    if (v == NULL) {
-        return false;
-    }
-    bit %= (uint64_t)v->size * 8;
-    v->data[bit / 8] ^= (uint8_t)(1u << (bit % 8));
-    return true;
-}
 
 /* ---- Opening ---- */
 
@@ -504,7 +46,7 @@ static struct sim_disk *make_disk(const struct store_config *c)
         .incarnation =
             c->incarnation != 0 ? c->incarnation : 1 + (uint32_t)prng_below(&ids.prng, UINT32_MAX),
     };
-    add_disk(d);
+    disk_add_disk(d);
     return d;
 }
 
@@ -539,7 +81,7 @@ void store_close(struct store **store)
         return;
     }
     if (s->writing) {
-        undo_all(s->disk);
+        disk_undo_all(s->disk);
     }
     s->disk->open = false;
     mem_free(s);
@@ -568,7 +110,7 @@ enum ferry_err store_begin(struct store *store)
     if (store->failed) {
         return FERRY_ERR_STORE_FAILED;
     }
-    forget_undo(store->disk);
+    disk_forget_undo(store->disk);
     store->writing = true;
     store->turn_bytes = 0;
     return FERRY_OK;
@@ -590,7 +132,7 @@ enum ferry_err store_commit(struct store *store)
     if (s->faults->fail_next) {
         s->faults->fail_next = false;
         if (!s->faults->fail_keeps) {
-            undo_all(s->disk);
+            disk_undo_all(s->disk);
         }
         s->failed = true;
         return err_set(&s->failure, FERRY_ERR_STORE_FAILED, "%s: a commit failed", s->disk->path);
@@ -603,7 +145,7 @@ enum ferry_err store_commit(struct store *store)
 void store_abort(struct store *store)
 {
     if (store->writing) {
-        undo_all(store->disk);
+        disk_undo_all(store->disk);
         store->writing = false;
     }
 }
@@ -627,15 +169,15 @@ enum ferry_err store_append(struct store *store, uint64_t group, uint64_t index,
     if (err != FERRY_OK) {
         return err;
     }
-    struct sim_group *g = need_group(store->disk, group);
-    must(index > 0 && index < UINT64_MAX && (g->count == 0 || index == last_index(g) + 1));
+    struct sim_group *g = disk_need_group(store->disk, group);
+    must(index > 0 && index < UINT64_MAX && (g->count == 0 || index == disk_last_index(g) + 1));
     struct value v = {.size = store_entry_bytes(entry)};
     v.data = mem_alloc(v.size);
     must(v.data != NULL);
     store_entry_encode(v.data, entry);
     count_bytes(store, v.size);
-    push_back(g, index, v);
-    (void)note(store->disk, UNDO_APPEND, group, index);
+    disk_push_back(g, index, v);
+    (void)disk_note(store->disk, UNDO_APPEND, group, index);
     return FERRY_OK;
 }
 
@@ -646,11 +188,11 @@ enum ferry_err store_replace_entry(struct store *store, uint64_t group, uint64_t
     if (err != FERRY_OK) {
         return err;
     }
-    struct value *v = entry_at(find_group(store->disk, group), index);
+    struct value *v = disk_entry_at(disk_find_group(store->disk, group), index);
     if (v == NULL) {
         return FERRY_ERR_CORRUPT;
     }
-    struct undo *u = note(store->disk, UNDO_REPLACE, group, index);
+    struct undo *u = disk_note(store->disk, UNDO_REPLACE, group, index);
     u->value = *v;
     v->size = store_entry_bytes(entry);
     v->data = mem_alloc(v->size);
@@ -665,7 +207,7 @@ enum ferry_err store_set_cluster(struct store *store, const struct ferry_id *clu
     enum ferry_err err = check_writing(store);
     if (err == FERRY_OK) {
         must(id_is_zero(&store->disk->identity.cluster_id) && !id_is_zero(cluster_id));
-        (void)note(store->disk, UNDO_CLUSTER, 0, 0);
+        (void)disk_note(store->disk, UNDO_CLUSTER, 0, 0);
         store->disk->identity.cluster_id = *cluster_id;
     }
     return err;
@@ -678,15 +220,15 @@ enum ferry_err store_delete_entries(struct store *store, uint64_t group, uint64_
     *deleted = 0;
     *bytes = 0;
     enum ferry_err err = check_writing(store);
-    struct sim_group *g = find_group(store->disk, group);
+    struct sim_group *g = disk_find_group(store->disk, group);
     while (err == FERRY_OK && g != NULL && g->count > 0 && *deleted < max_count &&
            g->first <= last) {
         must(g->first >= first); /* From the front only. */
         uint64_t index = g->first;
-        struct value v = pop_front(g);
+        struct value v = disk_pop_front(g);
         *bytes += v.size;
         *deleted += 1;
-        note(store->disk, UNDO_FRONT, group, index)->value = v;
+        disk_note(store->disk, UNDO_FRONT, group, index)->value = v;
     }
     return err;
 }
@@ -696,11 +238,11 @@ enum ferry_err store_truncate(struct store *store, uint64_t group, uint64_t firs
 {
     *deleted = 0;
     enum ferry_err err = check_writing(store);
-    struct sim_group *g = find_group(store->disk, group);
-    while (err == FERRY_OK && g != NULL && *deleted < max_count && last_index(g) >= first) {
-        uint64_t index = last_index(g);
+    struct sim_group *g = disk_find_group(store->disk, group);
+    while (err == FERRY_OK && g != NULL && *deleted < max_count && disk_last_index(g) >= first) {
+        uint64_t index = disk_last_index(g);
         *deleted += 1;
-        note(store->disk, UNDO_BACK, group, index)->value = pop_back(g);
+        disk_note(store->disk, UNDO_BACK, group, index)->value = disk_pop_back(g);
     }
     return err;
 }
@@ -711,10 +253,10 @@ static enum ferry_err put_marks(struct store *s, uint64_t group, const uint8_t *
     if (err != FERRY_OK) {
         return err;
     }
-    struct sim_group *g = need_group(s->disk, group);
-    struct undo *u = note(s->disk, UNDO_MARKS, group, 0);
+    struct sim_group *g = disk_need_group(s->disk, group);
+    struct undo *u = disk_note(s->disk, UNDO_MARKS, group, 0);
     if (g->has_marks) {
-        u->value = copy_value(g->marks, sizeof(g->marks));
+        u->value = disk_copy_value(g->marks, sizeof(g->marks));
     }
     g->has_marks = marks != NULL;
     if (marks != NULL) {
@@ -756,11 +298,11 @@ static enum ferry_err change_row(struct store *s, uint64_t group, const uint8_t 
         return err;
     }
     count_bytes(s, value.size + key_bytes);
-    struct sim_group *g = need_group(s->disk, group);
-    struct undo *u = note(s->disk, UNDO_ROW, group, 0);
-    u->key = copy_value(key, key_bytes).data;
+    struct sim_group *g = disk_need_group(s->disk, group);
+    struct undo *u = disk_note(s->disk, UNDO_ROW, group, 0);
+    u->key = disk_copy_value(key, key_bytes).data;
     u->key_bytes = key_bytes;
-    u->value = set_row(g, u->key, key_bytes, value);
+    u->value = disk_set_row(g, u->key, key_bytes, value);
     return FERRY_OK;
 }
 
@@ -769,7 +311,7 @@ enum ferry_err store_put(struct store *store, uint64_t group, uint8_t table, str
 {
     uint8_t row[1 + STORE_KEY_MAX_BYTES];
     return change_row(store, group, row, row_key(row, table, key),
-                      copy_value(value.data, value.size));
+                      disk_copy_value(value.data, value.size));
 }
 
 enum ferry_err store_delete(struct store *store, uint64_t group, uint8_t table, struct bytes key)
@@ -783,7 +325,7 @@ enum ferry_err store_delete_rows(struct store *store, uint64_t group, uint8_t ta
 {
     *deleted = 0;
     enum ferry_err err = check_writing(store);
-    struct sim_group *g = find_group(store->disk, group);
+    struct sim_group *g = disk_find_group(store->disk, group);
     size_t at = 0;
     while (err == FERRY_OK && g != NULL && at < g->row_count && *deleted < max_count) {
         if (table != 0 && g->rows[at].key[0] != table) {
@@ -833,7 +375,7 @@ static enum ferry_err read_marks(const struct sim_group *g, struct store_group *
 enum ferry_err store_get_group(struct store *store, uint64_t group, struct store_group *out)
 {
     enum ferry_err err = check_view(store);
-    const struct sim_group *g = find_group(store->disk, group);
+    const struct sim_group *g = disk_find_group(store->disk, group);
     if (err == FERRY_OK && (g == NULL || !g->has_marks)) {
         err = FERRY_ERR_UNKNOWN_PARTITION;
     }
@@ -861,7 +403,7 @@ enum ferry_err store_get_entry(struct store *store, uint64_t group, uint64_t ind
         return err;
     }
     must(!store->writing);
-    const struct value *v = entry_at(find_group(store->disk, group), index);
+    const struct value *v = disk_entry_at(disk_find_group(store->disk, group), index);
     return v != NULL ? store_entry_decode(bytes_of(v->data, v->size), entry)
                      : FERRY_ERR_OFFSET_OUT_OF_RANGE;
 }
@@ -870,10 +412,10 @@ enum ferry_err store_log_bounds(struct store *store, uint64_t group, uint64_t *f
                                 uint64_t *last)
 {
     enum ferry_err err = check_view(store);
-    const struct sim_group *g = find_group(store->disk, group);
+    const struct sim_group *g = disk_find_group(store->disk, group);
     bool some = err == FERRY_OK && g != NULL && g->count > 0;
     *first = some ? g->first : 0;
-    *last = some ? last_index(g) : 0;
+    *last = some ? disk_last_index(g) : 0;
     return err;
 }
 
@@ -905,12 +447,12 @@ void store_cursor_close(struct store_cursor *c)
 static const struct value *row_before(const struct store *s, uint64_t group, const uint8_t *key,
                                       size_t key_bytes)
 {
-    const struct row *r = find_row(find_group(s->disk, group), key, key_bytes);
+    const struct row *r = disk_find_row(disk_find_group(s->disk, group), key, key_bytes);
     const struct value *v = r != NULL ? &r->value : NULL;
     for (size_t i = s->writing ? s->disk->undo_count : 0; i-- > 0;) {
         const struct undo *u = &s->disk->undo[i];
         if (u->kind == UNDO_ROW && u->group == group &&
-            compare_keys(u->key, u->key_bytes, key, key_bytes) == 0) {
+            disk_compare_keys(u->key, u->key_bytes, key, key_bytes) == 0) {
             v = &u->value;
         }
     }
@@ -935,7 +477,7 @@ enum ferry_err store_get(struct store *store, uint64_t group, uint8_t table, str
 static struct sim_group rows_before(const struct store *s, uint64_t group)
 {
     struct sim_group before = {.id = group};
-    const struct sim_group *g = find_group(s->disk, group);
+    const struct sim_group *g = disk_find_group(s->disk, group);
     if (g != NULL) {
         before.row_count = g->row_count;
         must(mem_grow((void **)&before.rows, &before.row_capacity, g->row_count,
@@ -949,11 +491,11 @@ static struct sim_group rows_before(const struct store *s, uint64_t group)
         if (u->kind != UNDO_ROW || u->group != group) {
             continue;
         }
-        struct row *r = find_row(&before, u->key, u->key_bytes);
+        struct row *r = disk_find_row(&before, u->key, u->key_bytes);
         if (r != NULL) {
             r->value = u->value; /* Empty: it is not there. */
         } else if (u->value.data != NULL) {
-            size_t at = row_place(&before, u->key, u->key_bytes);
+            size_t at = disk_row_place(&before, u->key, u->key_bytes);
             must(mem_grow((void **)&before.rows, &before.row_capacity, before.row_count + 1,
                           sizeof(struct row)));
             memmove(&before.rows[at + 1], &before.rows[at],
@@ -975,7 +517,7 @@ enum ferry_err store_each_row(struct store *store, uint64_t group, uint8_t table
         return err;
     }
     struct sim_group g = rows_before(store, group);
-    size_t at = row_place(&g, row, row_key(row, table, from));
+    size_t at = disk_row_place(&g, row, row_key(row, table, from));
     bool stop = false;
     for (; err == FERRY_OK && at < g.row_count && !stop && g.rows[at].key[0] == table; at++) {
         const struct row *r = &g.rows[at];
