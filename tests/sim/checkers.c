@@ -618,6 +618,8 @@ static void compare_state(const struct shard *a, const struct seat *x, const str
     const struct seat *y = shard_find_seat(b, group);
     bool comparable = y != NULL && y->replica != NULL && !x->dropping && !y->dropping &&
                       replica_applied(x->replica) == replica_applied(y->replica) &&
+                      replica_flushed(x->replica) == replica_applied(x->replica) &&
+                      replica_flushed(y->replica) == replica_applied(y->replica) &&
                       replica_state(x->replica) <= REPLICA_READY &&
                       replica_state(y->replica) <= REPLICA_READY;
     if (!comparable || store_read_begin(a->store) != FERRY_OK) {

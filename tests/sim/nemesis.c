@@ -46,6 +46,27 @@ static void draw_path(struct net_path *p, bool faults, bool peers)
     }
 }
 
+/* Elections all the time, with messages of all ages on the way: what takes several terms to go
+ * wrong goes wrong here. */
+static void make_stormy(struct swarm *s)
+{
+    s->stormy = true;
+    s->peers.datagrams = true;
+    s->peers.loss_permille = chance_between(10, 250);
+    s->peers.double_permille = chance_between(0, 300);
+    s->peers.old_permille = chance_between(0, 200);
+    s->peers.tail_permille = chance_between(0, 50);
+    s->peers.tail_us = chance_between(100, 3000) * SIM_MS;
+    s->cut_every_ms = chance_between(200, 1500);
+    s->cut_longest_ms = chance_between(500, 4000);
+    s->cut_kinds = (1u << CUT_KINDS) - 1;
+    s->crash_every_ms = chance_between(500, 4000);
+    s->down_longest_ms = chance_between(100, 2000);
+    s->pause_every_ms = chance_between(1000, 5000);
+    s->pause_longest_ms = chance_between(500, 3000);
+    s->seconds = chance_between(15, 40);
+}
+
 void swarm_draw(struct swarm *s, uint32_t nodes, bool faults)
 {
     static const uint32_t sizes[] = {3, 3, 3, 5, 4};
@@ -80,6 +101,9 @@ void swarm_draw(struct swarm *s, uint32_t nodes, bool faults)
     s->wipe = some(250, faults);
     s->old_folder = some(250, faults);
     s->client_crash_every_ms = every(300, faults, 3000, 20000);
+    if (some(350, faults)) {
+        make_stormy(s);
+    }
 }
 
 static void print_path(const char *name, const struct net_path *p, FILE *out)
@@ -96,8 +120,8 @@ static void print_path(const char *name, const struct net_path *p, FILE *out)
 
 void swarm_print(const struct swarm *s, FILE *out)
 {
-    (void)fprintf(out, "  %u nodes of up to %u shards, %lld s of faults\n", s->nodes, s->shards_max,
-                  (long long)s->seconds);
+    (void)fprintf(out, "  %u nodes of up to %u shards, %lld s of faults%s\n", s->nodes,
+                  s->shards_max, (long long)s->seconds, s->stormy ? ", stormy" : "");
     print_path("peers", &s->peers, out);
     print_path("clients", &s->clients, out);
     (void)fprintf(out, "  cuts every %lld ms up to %lld ms, kinds %x%s, slow hosts every %lld ms\n",
@@ -493,7 +517,11 @@ static void lose_data(struct nemesis *n)
     uint32_t i = (uint32_t)chance_below(n->victims);
     struct sim_node *node = n->nodes[i];
     const struct swarm *s = n->swarm;
-    switch (chance_below(3)) {
+    uint64_t kind = chance_below(3); /* The next one that this world has. */
+    for (int k = 0; k < 3 && !(kind == 0 ? s->rot : kind == 1 ? s->wipe : s->old_folder); k++) {
+        kind = (kind + 1) % 3;
+    }
+    switch (kind) {
     case 0:
         if (s->rot && node->up) {
             rot_some(n, node);

@@ -440,6 +440,17 @@ static bool read_up(struct session *s, struct ferry_consumer *consumer, uint32_t
     return true;
 }
 
+/* Of a partition that keeps no message the position tells where it ends. */
+static void note_empty(const struct ferry_consumer *consumer, struct reading *r)
+{
+    for (int32_t i = 0; i < ferry_consumer_partitions(consumer); i++) {
+        if (r->first[i] < 0) {
+            r->first[i] = ferry_consumer_position(consumer, i);
+            r->sessions[i].next = r->first[i];
+        }
+    }
+}
+
 static void read_out(struct session *s, uint32_t topic)
 {
     struct history *h = &s->p->load->history;
@@ -452,6 +463,7 @@ static void read_out(struct session *s, uint32_t topic)
         program_note(s->p, "open", err);
         if (err == FERRY_OK) {
             done = read_up(s, consumer, topic, &r);
+            note_empty(consumer, &r);
             ferry_consumer_close(&consumer);
         }
         if (!done) {
