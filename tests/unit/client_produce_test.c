@@ -1,4 +1,5 @@
 /* The producer against a broker that misbehaves: one report per message, whatever happens. */
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -178,6 +179,27 @@ static void lost_answers_are_asked_for_again_and_store_nothing_twice(void **stat
     finish(f, 5000);
     assert_int_equal(f->told->stored, 5000);
     assert_int_equal(check_log(f), 5000);
+}
+
+/* As when a TCP connection breaks and is mended, and another partition is led by the same broker:
+ * it is answered all the time, so there is no silence from which the loss could be told. */
+static void a_lost_request_is_noticed_though_others_are_answered(void **state)
+{
+    struct fixture *f = *state;
+    fake_set(f->conf, "request.timeout_ms", "60s");
+    open_client(f);
+    assert_int_equal(try_send(f, 0, 1), FERRY_OK);
+    assert_int_equal(ferry_flush(f->client, 10000), FERRY_OK);
+    fake_rule(f->broker, COMMAND_PRODUCE, 0, 1, FAKE_DROP_REQUEST, 0);
+    assert_int_equal(try_send(f, 1, 0), FERRY_OK);
+    int sent = 2;
+    while (f->told->reports[1] == 0) {
+        assert_true(sent < 1000); /* Ten seconds. */
+        (void)poll(NULL, 0, 10);
+        (void)ferry_poll(f->client, 0);
+        assert_int_equal(try_send(f, sent++, 1), FERRY_OK);
+    }
+    finish(f, sent);
 }
 
 /* The batches behind a lost one are refused as a gap and must follow it again in order. */
@@ -568,6 +590,7 @@ int main(void)
         T(every_message_is_stored_once_and_in_order_of_its_key),
         T(lost_answers_are_asked_for_again_and_store_nothing_twice),
         T(lost_requests_are_sent_again_in_order),
+        T(a_lost_request_is_noticed_though_others_are_answered),
         T(answers_that_are_late_double_or_out_of_order_are_told_once),
         T(a_broker_that_asks_for_patience_gets_it),
         T(garbage_instead_of_answers_neither_crashes_nor_loses),
