@@ -99,6 +99,7 @@ enum ferry_err broker_open(const struct broker_options *options, struct broker *
 
 bool broker_is_ready(const struct broker *b)
 {
+    must(b->shards != NULL && b->count > 0);
     return shard_is_ready(b->shards[0]);
 }
 
