@@ -55,9 +55,12 @@ static uint32_t find_endpoint(const struct metadata_reply *reply, uint32_t node_
 {
     for (uint32_t i = 0; n != NULL && i < reply->endpoint_count; i++) {
         if (reply->endpoints[i].node_id == node_id) {
-            return i + (uint32_t)(group % n->shards);
+            /* Not all shards of all nodes may have fitted: any other says who leads. */
+            uint32_t at = i + (uint32_t)(group % n->shards);
+            return at < reply->endpoint_count ? at : i;
         }
     }
+    must(reply->endpoint_count > 0);
     return (uint32_t)(group % reply->endpoint_count);
 }
 

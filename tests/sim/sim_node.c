@@ -110,7 +110,7 @@ static bool make_shards(struct sim_node *n, struct err_text *e)
     struct shard_config config = {
         .options = &n->options, .context = n->context, .seed = 1 + chance_below(UINT64_MAX - 1)};
     for (uint32_t i = 0; i < n->shard_count; i++) {
-        char name[24];
+        char name[48];
         (void)snprintf(name, sizeof(name), "%s.%u", n->host->name, i);
         n->tasks[i] = task_new(n->host, name, turn, n);
         sim->current = n->tasks[i];
