@@ -50,8 +50,9 @@ static enum ferry_err make_shards(struct broker *b, struct err_text *e)
         b->count++;
         config.cluster_id = shard_cluster_id(b->shards[0]);
         config.incarnation = shard_incarnation(b->shards[0]);
+        config.must_exist = shard_is_whole(b->shards[0]);
     }
-    return FERRY_OK;
+    return shard_remember_whole(b->shards[0]);
 }
 
 static enum ferry_err start_shards(struct broker *b)

@@ -40,7 +40,8 @@ struct shard_config {
     struct ferry_id cluster_id; /* Zero for shard 0: taken from the folder. */
     /* Of the node's life. 0 for shard 0: taken from the folder, or made by the store. */
     uint32_t incarnation;
-    uint64_t seed; /* 0: from the system. The same for all shards of a node. */
+    bool must_exist; /* The folder has been there before: see shard_is_whole. */
+    uint64_t seed;   /* 0: from the system. The same for all shards of a node. */
 };
 
 /* Opens the store and binds. Errors: of store_open and net_server_open, with a detail. */
@@ -76,6 +77,11 @@ enum ferry_err shard_failure(const struct shard *s);
 
 struct ferry_id shard_cluster_id(const struct shard *s); /* Zero: of none yet. */
 uint32_t shard_incarnation(const struct shard *s);
+/* Of shard 0: all shards of the node have had their folders. From then on a missing one is a loss:
+ * made anew, it would be the same member without what it has promised by. Before the shards are
+ * started. */
+bool shard_is_whole(const struct shard *s);
+MUST_CHECK enum ferry_err shard_remember_whole(struct shard *s);
 const char *shard_endpoint(const struct shard *s);      /* As clients are told. */
 const char *shard_peer_endpoint(const struct shard *s); /* As nodes are told; "" for none. */
 

@@ -1,8 +1,10 @@
 /* What the folder of a node remembers of its cluster, in the store of shard 0: the cluster's id in
- * its identity, and rows of a group that is no Raft group (NODE_GROUP): "boot"     how often it was
- * started: u64; raised and fsynced before anything is said "founders" members that founded the
- * cluster, this one among them: u64 each "joined"   it was let into a cluster that lived: group 0
- * is to be fed from others All are written before they are acted on. */
+ * its identity, and rows of a group that is no Raft group (NODE_GROUP):
+ *   "boot"      how often it was started: u64; raised and fsynced before anything is said
+ *   "founders"  members that founded the cluster, this one among them: u64 each
+ *   "joined"    it was let into a cluster that lived: group 0 is to be fed from others
+ *   "whole"     all shards of the node have had their folders
+ * All are written before they are acted on. */
 #include "server/shard_internal.h"
 
 #define NODE_GROUP UINT64_MAX
@@ -60,14 +62,32 @@ enum ferry_err shard_read_founders(struct shard *s, struct raft_members *m)
     return err;
 }
 
-enum ferry_err shard_read_joined(struct shard *s, bool *joined)
+enum ferry_err shard_has_mark(struct shard *s, const char *key, bool *has)
 {
     struct buf row;
     buf_init(&row, 8);
-    enum ferry_err err = read_row(s, "joined", &row);
-    *joined = row.size > 0;
+    enum ferry_err err = read_row(s, key, &row);
+    *has = row.size > 0;
     buf_fini(&row);
     return err;
+}
+
+bool shard_is_whole(const struct shard *s)
+{
+    return s->is_whole;
+}
+
+enum ferry_err shard_remember_whole(struct shard *s)
+{
+    if (s->is_whole) {
+        return FERRY_OK;
+    }
+    enum ferry_err err = store_begin(s->store);
+    if (err == FERRY_OK) {
+        err = put_row(s, "whole", bytes_of("1", 1));
+    }
+    s->is_whole = err == FERRY_OK;
+    return err == FERRY_OK ? store_commit(s->store) : err;
 }
 
 /* The cluster's id and how this node came to it, in one transaction. */

@@ -223,6 +223,7 @@ struct shard {
     struct map loads; /* struct peer_load, by peer. */
     struct list drops;
     uint32_t waiting;   /* Seats that wait for one. */
+    bool is_whole;      /* Shard 0: see shard_is_whole. */
     bool knows_catalog; /* Every partition of this shard has its seat: what has none is unknown. */
     bool view_open;
     int64_t now_us, now_ms;
@@ -408,7 +409,7 @@ void shard_lead_elsewhere(struct shard *s, struct seat *seat);
 /* ---- shard_folder.c ---- */
 enum ferry_err shard_count_boot(struct shard *s);
 enum ferry_err shard_read_founders(struct shard *s, struct raft_members *founders);
-enum ferry_err shard_read_joined(struct shard *s, bool *joined);
+enum ferry_err shard_has_mark(struct shard *s, const char *key, bool *has);
 /* The cluster's id and how this node came to it, in one transaction; no founders: it was let in. */
 enum ferry_err shard_remember_cluster(struct shard *s, const struct ferry_id *cluster_id,
                                       const struct raft_members *founders);

@@ -120,7 +120,10 @@ enum ferry_err shard_begin_join(struct shard *s, struct err_text *e)
         err = shard_read_founders(s, &initial);
     }
     if (err == FERRY_OK) {
-        err = shard_read_joined(s, &joined);
+        err = shard_has_mark(s, "joined", &joined);
+    }
+    if (err == FERRY_OK) {
+        err = shard_has_mark(s, "whole", &s->is_whole);
     }
     s->join.founders = initial;
     s->join.step = id_is_zero(&s->cluster_id) ? JOIN_SEEK : JOIN_REGISTER;

@@ -130,6 +130,7 @@ static enum ferry_err open_store(struct shard *s, struct err_text *e)
     struct store_config config = {.path = path,
                                   .no_cluster = begins_without_cluster(o) || !shard_is_first(s),
                                   .incarnation = s->config.incarnation,
+                                  .must_exist = s->config.must_exist,
                                   .node_id = (uint32_t)o->node_id,
                                   .shard = s->config.index,
                                   .shards = (uint32_t)o->shards,

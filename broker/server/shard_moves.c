@@ -3,7 +3,7 @@
  * What should be is node ids (the placement, or the target of a move; of group 0 what the metadata
  * computes); nodes are members by who is registered for them now. So a move and the replacement of
  * a lost folder are the same work, and after a crash of anyone the next leader goes on with it:
- *   learners are added; when all that are to vote have caught up, the members are configured (the
+ *   learners are added; when those that are to vote have caught up, the members are configured (the
  *   core goes through joint by itself); a leader that is leaving hands over to one that stays;
  *   then, when somebody waits for it, the metadata leader is told.
  * Each step changes one thing and looks again: when something changed, or after a while. Nothing
@@ -169,15 +169,21 @@ static bool add_learners(struct shard *s, struct seat *seat, const struct raft_m
     return true;
 }
 
-static bool all_caught_up(const struct shard *s, const struct seat *seat, const struct progress *p,
-                          const struct raft_members *wanted)
+/* Those that are to vote newly, and a majority of all: one that votes already and is dead must not
+ * keep others from taking the place of another. */
+static bool enough_caught_up(const struct shard *s, const struct seat *seat,
+                             const struct progress *p, const struct raft_members *wanted)
 {
+    const struct raft_members *now = replica_members(seat->replica);
+    uint32_t caught_up = 0;
     for (uint32_t i = 0; i < wanted->voter_count; i++) {
-        if (!has_caught_up(s, seat, p, wanted->voters[i])) {
+        bool has = has_caught_up(s, seat, p, wanted->voters[i]);
+        if (!has && !has_id(now->voters, now->voter_count, wanted->voters[i])) {
             return false;
         }
+        caught_up += has ? 1 : 0;
     }
-    return true;
+    return caught_up > wanted->voter_count / 2;
 }
 
 /* This node is to leave the group: one that stays takes over, if there is one that can. */
@@ -265,7 +271,7 @@ static void drive(struct shard *s, struct seat *seat)
         add_learners(s, seat, &wanted)) {
         return;
     }
-    if (all_caught_up(s, seat, &p, &wanted) && !leave_first(s, seat, &p, &wanted)) {
+    if (enough_caught_up(s, seat, &p, &wanted) && !leave_first(s, seat, &p, &wanted)) {
         (void)configure(s, seat, &wanted);
     }
 }

@@ -296,6 +296,12 @@ static enum ferry_err open_folder(struct store *s, const struct store_config *co
     if (err == FERRY_OK) {
         err = file_check_data(s->path, &exists, e);
     }
+    if (err == FERRY_OK && !exists && config->must_exist) {
+        err = err_set(e, FERRY_ERR_WRONG_NODE,
+                      "%s is missing, and the node has promised by what was in it: restore the "
+                      "folder as it was, or empty all of node.data and add the node again",
+                      config->path);
+    }
     if (err == FERRY_OK && !exists) {
         struct store_identity id;
         err = choose_identity(config, &id, e);

@@ -69,6 +69,7 @@ struct store_config {
     uint32_t shard, shards;
     /* Of the node's life, the same for all its shards. 0: take what the folder has, or make one. */
     uint32_t incarnation;
+    bool must_exist;       /* None is made: WRONG_NODE when there is none. */
     int64_t max_bytes;     /* The file never grows past this. */
     int64_t grow_bytes;    /* Preallocation step. */
     int64_t reserve_bytes; /* Kept free for commits, acks and trims when produce is refused. */

@@ -71,6 +71,7 @@ static size_t find_point(const struct ring *ring, uint64_t hash)
 {
     size_t low = 0;
     size_t high = ring->point_count;
+    must(high > 0);
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (ring->points[middle].hash < hash) {
@@ -199,16 +200,15 @@ static void place_partition(struct placement *pl, uint64_t hash)
 
 /* ---- Leaders -------------------------------------------------------------------------------- */
 
-/* The most partitions that the node should be the first of. */
-static uint32_t leads_limit(const struct placement *pl, uint32_t node, uint32_t partitions,
-                            uint32_t load_percent)
+/* Its whole part by weight: a transfer of leadership costs nothing, so no slack is left here. */
+static int64_t leads_part(const struct placement *pl, uint32_t node, uint32_t partitions)
 {
     uint64_t weights = 0;
     for (size_t n = 0; n < pl->ring->count; n++) {
         weights += pl->ring->shares[n].weight;
     }
-    uint64_t hundredths = (uint64_t)partitions * pl->ring->shares[node].weight * load_percent;
-    return (uint32_t)((hundredths + weights * 100 - 1) / (weights * 100));
+    must(weights > 0);
+    return (int64_t)((uint64_t)partitions * pl->ring->shares[node].weight / weights);
 }
 
 /* The replica of a partition that is to be its first: in the ring's order the first with room, or
@@ -229,11 +229,11 @@ static uint32_t choose_first(const struct placement *pl, const uint32_t *chosen,
     return best;
 }
 
-static void spread_leaders(struct placement *pl, uint32_t partitions, uint32_t load_percent)
+static void spread_leaders(struct placement *pl, uint32_t partitions)
 {
     int64_t room[RING_NODES_MAX];
     for (uint32_t n = 0; n < pl->ring->count; n++) {
-        room[n] = leads_limit(pl, n, partitions, load_percent);
+        room[n] = leads_part(pl, n, partitions);
     }
     for (uint32_t p = 0; p < partitions; p++) {
         uint32_t *chosen = &pl->chosen[(size_t)p * pl->stride];
@@ -270,7 +270,7 @@ void place_all(const struct ring *ring, struct bytes topic_id, uint32_t partitio
             put_le32(number, p);
             place_partition(&pl, checksum_of_two(topic_id.data, topic_id.size, number, 4));
         }
-        spread_leaders(&pl, partitions, load_percent);
+        spread_leaders(&pl, partitions);
     }
     write_ids(&pl, partitions);
 }

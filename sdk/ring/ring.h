@@ -10,8 +10,8 @@
  * are zones left; (3) no node holds more than ceil(load_factor × its weighted fair share). The
  * share counts what can be: a node holds a partition once at most, and where (2) keeps nodes from
  * taking their share by weight the others take it, again by weight; (4) no node is the first
- * replica of more partitions than ceil(load_factor × its part by weight) unless none of a
- * partition's replicas has room for it. */
+ * replica of more partitions than its part by weight unless none of a partition's replicas has room
+ * for it; then the one that is the least beyond its part is. */
 #ifndef FERRY_RING_RING_H
 #define FERRY_RING_RING_H
 

@@ -131,9 +131,65 @@ static void an_old_copy_of_a_folder_is_refused(void **state)
     cluster_check(c, "t");
 }
 
+/* As the leader of a partition sees it: this node votes, and has what is committed. */
+static bool votes_and_has_all(struct broker_cluster *c, const char *topic, uint32_t node)
+{
+    struct ferry_nodes *nodes;
+    struct ferry_groups *groups;
+    bool found = false;
+    if (ferry_nodes_list(c->client, CLUSTER_WAIT_MS, &nodes) != FERRY_OK) {
+        return false;
+    }
+    bool listed = ferry_groups_list(c->client, nodes, 1000, &groups) == FERRY_OK;
+    ferry_nodes_free(&nodes);
+    for (size_t i = 0; listed && i < groups->count; i++) {
+        for (size_t k = 0; k < groups->shards[i].count; k++) {
+            const struct ferry_group *g = &groups->shards[i].groups[k];
+            bool led = g->state == FERRY_GROUP_LEADER && strcmp(g->topic, topic) == 0;
+            for (uint32_t m = 0; led && m < g->member_count; m++) {
+                found = found || (g->members[m].node_id == node && g->commit > 0 &&
+                                  g->members[m].kind == FERRY_MEMBER_VOTER &&
+                                  g->members[m].match >= g->commit);
+            }
+        }
+    }
+    if (listed) {
+        ferry_groups_free(&groups);
+    }
+    return found;
+}
+
+/* Of five replicas one is dead and another loses its folder: that the first does not answer does
+ * not keep the second from being replaced. */
+static void a_lost_folder_is_replaced_while_another_node_is_dead(void **state)
+{
+    struct broker_cluster *c = *state;
+    cluster_found(c);
+    for (uint32_t node = 4; node <= 5; node++) {
+        cluster_up(c, node);
+        cluster_ready(c, node);
+    }
+    cluster_topic(c, "t", 1, 5);
+    cluster_produce(c, "t", 50);
+    cluster_settle(c);
+    cluster_crash(c, 5);
+    cluster_crash(c, 4);
+    cluster_wipe(c, 4);
+    cluster_up(c, 4);
+    cluster_ready(c, 4);
+    cluster_produce(c, "t", 10); /* More than the old life of node 4 ever had. */
+    for (int tries = 0; !votes_and_has_all(c, "t", 4); tries++) {
+        assert_in_range(tries, 0, 15);
+        (void)net_poll(NULL, 0, 100);
+    }
+    cluster_produce(c, "t", 50);
+    cluster_check(c, "t");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cluster_test(a_lost_folder_is_replaced_while_another_node_is_dead),
         cluster_test(what_was_acked_survives_its_leader),
         cluster_test(topics_are_made_without_the_first_metadata_leader),
         cluster_test(without_a_quorum_nothing_is_acked),

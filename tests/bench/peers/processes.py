@@ -82,10 +82,10 @@ cluster {{ name: ferry-bench, listen: 127.0.0.1:{peer}, routes: [{routes}] }}
 
 
 class Nats(Processes):
-    name = "NATS JetStream, R3, file"
+    name = "NATS JetStream (R3, file)"
     packages = ("nats-server", "libnats-dev")
     # 2.9 has no other way: `sync: always` came with 2.10.
-    durability = "not fsynced before the ack (every 2 minutes, the default)"
+    durability = "on a quorum, **not fsynced** (every 2 minutes, the default)"
 
     def __init__(self, folder):
         super().__init__(folder, "nats")
@@ -118,9 +118,9 @@ ON_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 
 class Rabbit(Processes):
-    name = "RabbitMQ quorum queue, 3 nodes"
+    name = "RabbitMQ (quorum queue, 3 nodes)"
     packages = ("rabbitmq-server", "librabbitmq-dev")
-    durability = "fsynced on a quorum before the confirm"
+    durability = "fsynced on a quorum (persistent, the default)"
 
     def __init__(self, folder):
         super().__init__(folder, "rabbit")

@@ -97,7 +97,12 @@ class Node:
         return self.process is not None and self.process.poll() is None
 
     def kill(self):
-        """kill -9; nothing when it is not there."""
+        """kill -9 of one that runs."""
+        assert self.is_alive(), f"node {self.number} ended by itself: {self.said()}"
+        self.end()
+
+    def end(self):
+        """Whatever it does, it does it no longer."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -106,6 +111,7 @@ class Node:
 
     def stop(self, patience=PATIENCE):
         """As a service manager does; the exit status."""
+        assert self.is_alive(), f"node {self.number} ended by itself: {self.said()}"
         process, self.process = self.process, None
         process.terminate()
         try:
@@ -164,7 +170,16 @@ class Cluster:
 
     def close(self):
         for node in self.nodes.values():
-            node.kill()
+            node.end()
+
+    def stop(self):
+        """All are asked to stop at once, and do; what a sanitizer finds at the end is a bad status."""
+        processes = {number: node.process for number, node in self.nodes.items()}
+        for process in processes.values():
+            process.terminate()
+        for number, process in processes.items():
+            status = process.wait(PATIENCE)
+            assert status == 0, f"node {number} ended with {status}: {self.nodes[number].said()}"
 
     def add(self, number, shards=1):
         """A further node that joins by way of the others."""

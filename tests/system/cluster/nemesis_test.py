@@ -14,7 +14,7 @@ import sys
 import time
 
 import sandbox
-from cluster import Cluster, until
+from cluster import SANITIZED, Cluster, until
 from work import Clients
 
 TOPICS = {"orders": 3, "audit": 2}
@@ -84,6 +84,7 @@ class Run:
         self.whole()
         judged = self.clients.finish()
         self.cluster.wait_caught_up()
+        self.cluster.stop()
         print(judged.report(), flush=True)
         if judged.errors:
             print(f"consumers were told: {dict(judged.errors)}")
@@ -380,13 +381,15 @@ def rolling_restart(run):
 # ---- All of it
 
 class Harm:
-    """What the random nemesis does: never more than a minority is harmed at a time."""
+    """What the random nemesis does, each time to one node or to all."""
 
     def __init__(self, run):
         self.run = run
         net = run.cluster.network
-        self.ways = [self.kill, self.kill_all, self.pause, self.stall, self.fail, self.wipe,
-                     self.stop]
+        self.ways = [self.kill, self.kill_two, self.kill_all, self.pause, self.wipe, self.stop,
+                     self.transfer]
+        if not SANITIZED:
+            self.ways += [self.stall, self.fail]
         if net.can_part:
             self.ways += [self.part, self.deafen, self.dumb, self.bridge, self.part_clients]
 
@@ -406,6 +409,21 @@ class Harm:
         node.kill()
         self.wait()
         node.start()
+
+    def kill_two(self, _, others):
+        """Nothing is promised until one is back."""
+        for number in others:
+            self.run.cluster.nodes[number].kill()
+        self.wait()
+        for number in others:
+            self.run.cluster.nodes[number].start(wait=False)
+        for number in others:
+            self.run.cluster.nodes[number].wait_ready()
+
+    def transfer(self, node, _):
+        for topic, count in TOPICS.items():
+            for partition in range(count):
+                self.run.cluster.ferry("partition", "transfer", topic, partition, node.number)
 
     def kill_all(self, *_):
         for node in self.run.others():
@@ -440,7 +458,7 @@ class Harm:
         self.run.whole()
 
     def stop(self, node, _):
-        node.stop()
+        assert node.stop() == 0, node.said()
         node.start()
 
     def part(self, node, others):

@@ -25,6 +25,7 @@ LIFE = "FERRY_SANDBOX_LIFE"  # A descriptor that is closed when the test has end
 KEEP = "keep"  # A file in the folder: do not remove it.
 SUBNET = "10.213.0"
 HOST = f"{SUBNET}.254"
+PORTS = 16  # Of a node on loopback: eight shards for clients, eight for peers.
 PR_SET_PDEATHSIG = 1
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
@@ -131,7 +132,7 @@ class Network:
             return
         self.nodes.add(node)
         if not self.can_part:
-            self.ports[node] = _free_ports(16)
+            self.ports[node] = _free_ports(max(self.ports.values(), default=0) + PORTS)
             return
         _run("ip", "netns", "add", f"n{node}")
         _run("ip", "link", "add", f"v{node}", "type", "veth", "peer", "name", "eth0", "netns",
@@ -188,13 +189,14 @@ class Network:
             raise AssertionError(f"nft: {done.stderr}")
 
 
-def _free_ports(count):
-    """The first of `count` ports in a row that were free just now, by way of the process's number."""
-    start = 20000 + os.getpid() * 48 % 10000
-    for first in range(start, start + 20000, count):
+def _free_ports(least):
+    """The first of some ports in a row, not below `least`, that were free just now. Where it begins to
+    look is a matter of the process's number."""
+    start = max(least, 20000 + os.getpid() * 48 % 10000)
+    for first in range(start, start + 20000, PORTS):
         held = []
         try:
-            for port in range(first, first + count):
+            for port in range(first, first + PORTS):
                 held.append(socket.socket())
                 held[-1].bind(("127.0.0.1", port))
             return first

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#define CHILD_ARGS_MAX 16
+#define CHILD_ARGS_MAX 20
 
 struct child {
     const char *name;

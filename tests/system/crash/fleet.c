@@ -12,6 +12,7 @@
 #define READY_TIMEOUT_MS 20000
 #define CLIENT_PORT      7400
 #define PEER_PORT        7500
+#define SHARDS_MAX       3
 #define LINE_BYTES       2048
 
 static void describe_alone(struct fleet *f, const char *ferryd, struct child *child)
@@ -42,6 +43,8 @@ static void place_node(struct fleet *f, int i)
     (void)snprintf(f->name[i], sizeof(f->name[i]), "ferryd-%d", i + 1);
     (void)snprintf(f->data[i], sizeof(f->data[i]), "data-%d", i + 1);
     (void)snprintf(f->number[i], sizeof(f->number[i]), "%d", i + 1);
+    (void)snprintf(f->shards[i], sizeof(f->shards[i]), "node.shards=%d",
+                   i + 1 < SHARDS_MAX ? i + 1 : SHARDS_MAX);
     (void)snprintf(prefix, sizeof(prefix), "%d=", i + 1);
     add_to_list(f->servers, sizeof(f->servers), "", f->client[i]);
     add_to_list(f->founders, sizeof(f->founders), prefix, f->peer[i]);
@@ -62,6 +65,8 @@ static void describe_node(struct fleet *f, int i, const char *ferryd, struct chi
                           f->founders,
                           "--set",
                           "store.grow_bytes=4M",
+                          "--set",
+                          f->shards[i],
                           NULL};
     child_describe(child, f->name[i], args);
 }

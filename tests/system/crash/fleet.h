@@ -1,7 +1,8 @@
 /* fleet: the brokers of a run: one alone, or a cluster of several that founds itself. Knows where
  * they listen and how they are started; starting and killing is child's. A lone broker takes a free
  * port and keeps it. Those of a cluster have fixed ports on an address of 127.0.0.0/8 that follows
- * from the process's number, so that runs beside each other do not meet. One thread. */
+ * from the process's number, so that runs beside each other do not meet; node n has n shards, at
+ * most three. One thread. */
 #ifndef FERRY_TESTS_CRASH_FLEET_H
 #define FERRY_TESTS_CRASH_FLEET_H
 
@@ -16,6 +17,7 @@ struct fleet {
     char servers[512]; /* For clients: all of them. */
     char client[FLEET_MAX][64], peer[FLEET_MAX][64];
     char name[FLEET_MAX][16], data[FLEET_MAX][16], number[FLEET_MAX][4];
+    char shards[FLEET_MAX][24];
     char founders[512];
 };
 
