@@ -89,9 +89,9 @@ class CommandsTest(unittest.TestCase):
                       ("partition", "transfer", TOPIC, PARTITIONS, 1), ("node", "undrain", 9),
                       ("partition", "transfer", TOPIC, 0, 9), ("consume", "nothing"),
                       ("node", "check", "safe-to-stop", 9)):
-            self.ends(NOT_FOUND, *words)
-            error = json.loads(self.cluster.ferry("--json", *words)[1])
-            self.assertIn(error["error"], ("UNKNOWN_TOPIC", "UNKNOWN_PARTITION", "UNKNOWN_NODE"))
+            code, out, err = self.cluster.ferry("--json", *words)
+            self.assertEqual(code, NOT_FOUND, f"{words}: {out}{err}")
+            self.assertIn(json.loads(out)["error"], ("UNKNOWN_TOPIC", "UNKNOWN_PARTITION", "UNKNOWN_NODE"))
         self.assertLess(time.monotonic() - started, 25)
 
     def test_wrong_words_are_wrong_usage(self):
