@@ -128,6 +128,13 @@ class Node:
         status, self.process = self.process.returncode, None
         return status
 
+    def stop_removed(self):
+        """The cluster has removed it: it ends by itself as soon as it is told, or when it is asked to."""
+        self.process.terminate()
+        status = self.process.wait(PATIENCE)
+        self.process = None
+        assert status == 0 or "NODE_REPLACED" in self.said(), f"{status}: {self.said()}"
+
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
         self.paused = True

@@ -137,7 +137,7 @@ class CommandsTest(unittest.TestCase):
         self.ends(OK, "node", "remove", 4)
         self.assertIsNone(self.cluster.node_state(4))
         del self.cluster.nodes[4]
-        node.kill()
+        node.stop_removed()
         node.wipe()
         self.assertEqual(len(self.ends(OK, "consume", TOPIC, "--from", "start", "--idle-exit",
                                        "500ms", "--quiet").splitlines()), PRODUCED)
