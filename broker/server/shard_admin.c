@@ -332,7 +332,7 @@ static void answer(struct shard *s, struct request *r)
 
 static void answer_done(struct shard *s, struct request *r, enum ferry_err err)
 {
-    if (r->command == 0) {
+    if (r->task.kind != 0) {
         shard_finish_task(s, r);
     } else if (shard_finish_cluster(s, r, err) || shard_finish_lease(s, r, err)) {
         return;

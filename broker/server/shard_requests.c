@@ -68,7 +68,8 @@ static struct request *new_request(struct shard *s)
 
 void shard_free_request(struct shard *s, struct request *r)
 {
-    if (r->command != 0) {
+    bool is_clients = r->task.kind == 0; /* Its command may be any number, 0 too. */
+    if (is_clients) {
         drop_load(s, r->peer);
     }
     if (!list_is_empty(&r->parked)) {
