@@ -148,6 +148,11 @@ void shard_handle_metadata(struct shard *s, struct request *r, const struct fram
     const struct meta_topic *topic = NULL;
     if (err == FERRY_OK && q.topic.size > 0) {
         topic = meta_topic_find(s->meta, q.topic);
+        if (topic == NULL && shard_is_clustered(s) && !s->swept) {
+            /* A copy from before the start, or an empty one, which is being filled. */
+            shard_reply_error(s, r, FERRY_ERR_NOT_READY, "");
+            return;
+        }
         if (topic == NULL) {
             handle_unknown(s, r, q.topic);
             return;

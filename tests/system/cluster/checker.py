@@ -14,6 +14,7 @@ read. The classes of what can be wrong are Jepsen's, of total-queue and of kafka
     gap           an offset that nobody was given, below one that somebody was
     skip          one reader's next record is not the next offset
     position      a subscription that went back behind an acked commit, or ahead of what was read
+    denied        a client was told that there is no such topic
     stuck         a reader that did not come to the end
 
     checker.py FOLDER     prints the counts and what is wrong; exit status 1 when anything is
@@ -24,7 +25,7 @@ import sys
 from pathlib import Path
 
 CLASSES = ("lost", "unseen", "unexpected", "duplicated", "aborted", "inconsistent", "disorder", "gap",
-           "skip", "position", "stuck")
+           "skip", "position", "denied", "stuck")
 EXAMPLES_MAX = 5  # Of each class, when a report is printed.
 
 Sent = collections.namedtuple("Sent", "time topic key keyseq sum")
@@ -102,6 +103,8 @@ class History:
                 reader.complete = True
             else:
                 self.errors[words[2]] += 1
+                if words[2] == "UNKNOWN_TOPIC":
+                    self.add("denied", f"{reader.name} at {words[1]}")
 
     @staticmethod
     def _opened(reader, topic, subscription):
@@ -193,6 +196,8 @@ class History:
 
     def _check_failures(self, places):
         for which, error in self.failed.items():
+            if error == "UNKNOWN_TOPIC":
+                self.add("denied", f"{which} was answered so")
             if which in places:
                 self.add("aborted", f"{which} was answered {error} and is at {places[which]}")
 

@@ -227,6 +227,17 @@ class CheckerTest(unittest.TestCase):
         self.made.drop("late.consumer", self.made.find("late.consumer", "z")[0])
         self.finds("stuck")
 
+    def test_a_topic_that_is_denied_is_told(self):
+        """To a reader, and to a producer; other errors on the way are no news."""
+        self.made.line("late.consumer", "e", "TIMEOUT")
+        self.finds()
+        self.made.line("late.consumer", "e", "UNKNOWN_TOPIC")
+        self.finds("denied")
+        self.made = Made()
+        self.made.line("p1.producer", "s", 900, TOPIC, "k1", 900, "ff")
+        self.made.line("p1.producer", "-", 900, "UNKNOWN_TOPIC")
+        self.finds("denied")
+
     def test_a_topic_that_nobody_read_is_told(self):
         for file in self.made.readers():
             del self.made.files[file]
