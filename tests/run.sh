@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what is missing, builds, and runs every test of Ferry through one ctest.
 #
-#   tests/run.sh            everything, below 10 minutes on 2 cores
+#   tests/run.sh            everything, below 20 minutes on 2 cores
 #   tests/run.sh --quick    the normal build only: no sanitizers, no fuzzing, no clang-tidy
 #   tests/run.sh [--quick] -R REGEX    only the tests whose name matches
 #
