@@ -173,6 +173,8 @@ struct join {
     size_t founder_count; /* Of the seeds: those of node.bootstrap. */
     uint32_t founders_hash;
     struct raft_members founders; /* Of group 0, where this node is one of them. */
+    uint32_t first_attempt; /* Random, so that no answer to an earlier start of this node, or to
+                             * what it had sent then, is taken for one to this. */
     uint32_t attempt;
     bool own_running; /* This node leads the metadata and registers itself. */
     bool redirected;

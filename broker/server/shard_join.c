@@ -112,6 +112,8 @@ enum ferry_err shard_begin_join(struct shard *s, struct err_text *e)
     struct raft_members initial = {0};
     bool joined = false;
     s->boot_id = prng_next(&s->prng) | 1;
+    s->join.first_attempt = (uint32_t)(s->boot_id >> 33); /* Room for as many to come. */
+    s->join.attempt = s->join.first_attempt;
     enum ferry_err err = read_options(s, e);
     if (err == FERRY_OK) {
         err = shard_count_boot(s);
@@ -409,7 +411,7 @@ static void send_register(struct shard *s)
         return;
     }
     r.attempt = ++j->attempt;
-    if (j->attempt % ATTEMPTS_REMIND == 0) {
+    if ((j->attempt - j->first_attempt) % ATTEMPTS_REMIND == 0) {
         say(s, "asks for the leader of the metadata: no quorum of it has answered yet");
     }
     if (shard_own_record(s, &client, &peer, &r.record) == FERRY_OK) {
@@ -451,7 +453,8 @@ static void registered(struct shard *s, const struct node_register_reply *r)
 void shard_take_register_reply(struct shard *s, const struct node_register_reply *r)
 {
     struct join *j = &s->join;
-    if (r->attempt > j->attempt || j->step > JOIN_REGISTER) {
+    bool is_ours = r->attempt > j->first_attempt && r->attempt <= j->attempt;
+    if (!is_ours || j->step > JOIN_REGISTER) {
         return;
     }
     for (size_t i = 0; i < j->contact_count; i++) {
