@@ -15,7 +15,7 @@
 
 #define CLUSTER_NODES    5
 #define CLUSTER_FOUNDERS 3
-#define CLUSTER_WAIT_MS  30000 /* Longer than anything takes; what works never waits it. */
+#define CLUSTER_WAIT_MS  60000 /* Longer than anything takes; what works never waits it. */
 #define CLUSTER_MAX      20000 /* Messages of a test. */
 
 struct cluster_node {
