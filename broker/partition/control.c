@@ -50,6 +50,8 @@ void control_encode(struct buf *b, const struct control *c)
         pack_uint(b, c->version);
         pack_bin(b, c->blob);
         return;
+    default:
+        break; /* Of other modules. */
     }
     must(false);
 }
@@ -87,8 +89,17 @@ static void decode_fields(struct unpack *u, struct control *c)
         c->version = unpack_uint(u, UINT64_MAX);
         c->blob = unpack_bin(u, CURSOR_MAX_BYTES);
         return;
+    default:
+        u->failed = true; /* Of other modules, or of none. */
     }
-    u->failed = true;
+}
+
+enum ferry_err control_kind_of(struct bytes payload, enum control_kind *kind)
+{
+    struct unpack u;
+    unpack_begin(&u, payload);
+    *kind = (enum control_kind)unpack_uint(&u, UINT8_MAX);
+    return unpack_end(&u) == FERRY_OK ? FERRY_OK : FERRY_ERR_CORRUPT;
 }
 
 enum ferry_err control_decode(struct bytes payload, struct control *c)

@@ -15,7 +15,23 @@ enum control_kind {
     CONTROL_EXPIRE_IDS = 5,          /* before, ms */
     CONTROL_REMOVE_PRODUCER = 6,     /* producer id */
     CONTROL_SOURCE_CURSOR = 7,       /* source, lane, epoch, version, blob; only in BATCH_CAS */
+    /* Encoded and decoded by the modules that they belong to: */
+    CONTROL_SUBSCRIPTION_ALTER = 8, /* subscription_entry.h */
+    CONTROL_SUBSCRIPTION_RESET = 9,
+    CONTROL_SUBSCRIPTION_CLAIM = 10,
+    CONTROL_HAND_OUT = 11, /* delivery_entry.h */
+    CONTROL_SETTLE = 12,
+    CONTROL_EXPIRE_LEASES = 13,
+    CONTROL_DEAD_CHANGE = 14,
+    CONTROL_MEMBERS = 15,          /* members_entry.h */
+    CONTROL_SCHEDULE_CANCEL = 16,  /* schedule_entry.h */
+    CONTROL_SCHEDULE_RELEASE = 17, /* Only in BATCH_CAS: what was due becomes records. */
+    CONTROL_RECURRING_SET = 18,
+    CONTROL_RECURRING_FIRE = 19, /* Only in BATCH_CAS. */
+    CONTROL_PUBLISH = 20,        /* versions_entry.h; only in BATCH_CAS. */
 };
+/* The kind alone, of any control payload. Errors: CORRUPT. */
+MUST_CHECK enum ferry_err control_kind_of(struct bytes payload, enum control_kind *kind);
 
 struct control {
     enum control_kind kind;

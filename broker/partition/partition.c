@@ -146,14 +146,17 @@ static enum ferry_err apply_trim(struct partition *p, const struct control *c)
     return FERRY_OK;
 }
 
-static enum ferry_err apply_subscription(struct partition *p, const struct control *c)
+static enum ferry_err apply_subscription(struct partition *p, uint64_t index,
+                                         const struct control *c)
 {
+    static const struct delivery_settings none = {0};
     struct subscription *s = subscriptions_find(&p->subscriptions, c->name);
     switch (c->kind) {
     case CONTROL_SUBSCRIPTION_CREATE:
         /* Two creations may have been under way: the first one made it. */
         return s != NULL ? FERRY_OK
-                         : subscriptions_create(&p->subscriptions, c->name, c->mode, c->position);
+                         : subscriptions_create(&p->subscriptions, c->name, index, c->mode,
+                                                c->position, &none);
     case CONTROL_SUBSCRIPTION_DELETE:
         return subscriptions_remove(&p->subscriptions, c->name);
     default:
@@ -165,7 +168,8 @@ static enum ferry_err apply_subscription(struct partition *p, const struct contr
     }
 }
 
-static enum ferry_err apply_control(struct partition *p, const struct store_entry *entry)
+static enum ferry_err apply_control(struct partition *p, uint64_t index,
+                                    const struct store_entry *entry)
 {
     struct control c;
     enum ferry_err err = control_decode(entry->payload, &c);
@@ -176,7 +180,7 @@ static enum ferry_err apply_control(struct partition *p, const struct store_entr
     case CONTROL_SUBSCRIPTION_CREATE:
     case CONTROL_SUBSCRIPTION_DELETE:
     case CONTROL_SUBSCRIPTION_COMMIT:
-        return apply_subscription(p, &c);
+        return apply_subscription(p, index, &c);
     case CONTROL_TRIM:
         return apply_trim(p, &c);
     case CONTROL_EXPIRE_IDS:
@@ -188,7 +192,7 @@ static enum ferry_err apply_control(struct partition *p, const struct store_entr
         p->housekeeping = false;
         producers_remove(&p->producers, c.producer_id);
         return FERRY_OK;
-    case CONTROL_SOURCE_CURSOR:
+    default:
         break;
     }
     return FERRY_ERR_CORRUPT;
@@ -209,7 +213,7 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
         err = apply_batch_cas(p, entry);
         break;
     case STORE_ENTRY_CONTROL:
-        err = apply_control(p, entry);
+        err = apply_control(p, index, entry);
         break;
     case STORE_ENTRY_NOOP:
     case STORE_ENTRY_CONFIG:

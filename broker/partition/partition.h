@@ -46,6 +46,7 @@ struct topic_settings {
     int64_t retention_ms;
     int64_t retention_bytes;
     int64_t dedupe_window_ms;
+    bool retention_acked; /* Besides: what every subscription is done with, if there is one. */
 };
 
 struct partition_config {
@@ -74,6 +75,17 @@ struct partition_ticket {
     struct buf duplicates; /* Produce: duplicate_count × {u32 record, u64 offset}. */
     struct buf payload;    /* What the entry holds, where it is not the request's own bytes. */
     struct buf skips;      /* Produce: the entry's skip list. */
+    bool scheduled;        /* Produce: base_offset is the first schedule's number, due times are */
+    struct buf dues;       /*   these: count × i64. */
+    /* Receive: what was handed out. */
+    uint64_t subscription, lease;
+    struct ferry_id token;
+    uint32_t lease_ms;
+    uint32_t count;
+    struct buf ranges; /* struct delivery_range, ascending. */
+    /* Settle: an outcome an item, u16 little-endian; empty: all was carried out. Dead changes: how
+     * many were there (count). Reset: from, to (base_offset, position). */
+    struct buf statuses;
 };
 void partition_ticket_init(struct partition_ticket *t);
 void partition_ticket_fini(struct partition_ticket *t);
@@ -134,6 +146,134 @@ MUST_CHECK enum ferry_err partition_subscription_get(struct partition *p, struct
 /* Names sorted, after `after`; they live until the next request. */
 void partition_subscription_list(const struct partition *p, struct bytes after,
                                  struct names_reply *reply);
+
+/* ---- Queue and keyed (partition_deliver.c, pick.h) ---- */
+
+struct receive {
+    struct bytes subscription;
+    struct bytes member;
+    uint32_t max_messages, max_bytes;
+    uint32_t lease_ms; /* 0: the subscription's. */
+};
+enum receive_answer {
+    RECEIVE_PROPOSED,    /* The ticket waits; its ranges are handed out once it is done. */
+    RECEIVE_NOTHING,     /* Nothing for anybody now: partition_wake_sequence tells when to ask. */
+    RECEIVE_MEMBER_FULL, /* The member holds inflight_max. */
+};
+/* Needs a read view. Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT (its mode is stream), BAD_NAME
+ * (member), CORRUPT. */
+MUST_CHECK enum ferry_err partition_receive(struct partition *p, const struct receive *r,
+                                            int64_t now_ms, int64_t now_us,
+                                            struct partition_ticket *t,
+                                            enum receive_answer *answer);
+/* The records of a receive that is done, as fetch entries in `out`, and what was out before in
+ * `repeats` (receive_reply). Needs a read view. What has been trimmed since is left out. Errors:
+ * CORRUPT, NO_MEMORY, NOT_READY, NOT_LEADER. */
+MUST_CHECK enum ferry_err partition_read_delivery(struct partition *p,
+                                                  const struct partition_ticket *t,
+                                                  struct buf *repeats, struct buf *out);
+/* Rises whenever something may have become available for receives of the subscription: fresh
+ * messages, back-offs that are over, leases that ended, room at a member, resumed, a free key. 0:
+ * no such subscription here. */
+uint64_t partition_wake_sequence(const struct partition *p, struct bytes subscription);
+
+/* Needs a read view (dead letters are made of records). Errors: UNKNOWN_SUBSCRIPTION,
+ * INVALID_ARGUMENT, CORRUPT. Items have their outcomes in t->statuses. */
+MUST_CHECK enum ferry_err partition_settle(struct partition *p, const struct settle_request *q,
+                                           int64_t now_ms, int64_t now_us,
+                                           struct partition_ticket *t);
+/* Need a read view; what they return lives until it ends. Errors: UNKNOWN_SUBSCRIPTION, CORRUPT. */
+MUST_CHECK enum ferry_err partition_dead_list(struct partition *p,
+                                              const struct dead_list_request *q,
+                                              struct dead_list_reply *reply);
+MUST_CHECK enum ferry_err partition_dead_change(struct partition *p,
+                                                const struct dead_change_request *q,
+                                                struct bytes record, struct bytes who,
+                                                int64_t now_ms, int64_t now_us,
+                                                struct partition_ticket *t, struct err_text *e);
+/* As partition_read, of a subscription's dead letters: `number` on. `*next` is what to ask from
+ * then; `*end` one past the last. */
+MUST_CHECK enum ferry_err partition_read_dead(struct partition *p, struct bytes subscription,
+                                              int64_t number, uint32_t max_bytes, struct buf *out,
+                                              int64_t *start, int64_t *end);
+
+/* ---- Subscriptions' settings and members (partition_subscribe.c, partition_members.c) ---- */
+
+/* As partition_subscription_create, with all that a request may say. */
+MUST_CHECK enum ferry_err partition_subscription_make(struct partition *p,
+                                                      const struct subscription_create_request *q,
+                                                      struct bytes who, int64_t now_ms,
+                                                      int64_t now_us, struct partition_ticket *t);
+MUST_CHECK enum ferry_err partition_subscription_alter(struct partition *p,
+                                                       const struct subscription_alter_request *q,
+                                                       struct bytes who, int64_t now_ms,
+                                                       int64_t now_us, struct partition_ticket *t);
+MUST_CHECK enum ferry_err partition_subscription_reset(struct partition *p,
+                                                       const struct subscription_reset_request *q,
+                                                       struct bytes who, int64_t now_ms,
+                                                       int64_t now_us, struct partition_ticket *t);
+/* Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT (not of stream), MEMBER_FENCED. */
+MUST_CHECK enum ferry_err partition_subscription_claim(struct partition *p,
+                                                       const struct subscription_claim_request *q,
+                                                       int64_t now_ms, int64_t now_us,
+                                                       struct partition_ticket *t);
+/* Partition 0 only (INVALID_ARGUMENT elsewhere). The reply is to be made when the ticket is done,
+ * or at once when it does not wait, by partition_member_assignment. Errors: UNKNOWN_SUBSCRIPTION,
+ * MEMBER_FENCED, LIMIT_REACHED, BAD_NAME, INVALID_ARGUMENT. */
+MUST_CHECK enum ferry_err partition_member_heartbeat(struct partition *p,
+                                                     const struct member_heartbeat_request *q,
+                                                     struct bytes client, int64_t now_ms,
+                                                     int64_t now_us, struct partition_ticket *t);
+MUST_CHECK enum ferry_err partition_member_assignment(const struct partition *p,
+                                                      struct bytes subscription,
+                                                      struct bytes member,
+                                                      const struct ferry_id *instance,
+                                                      struct member_heartbeat_reply *reply);
+MUST_CHECK enum ferry_err partition_member_leave(struct partition *p,
+                                                 const struct member_leave_request *q,
+                                                 int64_t now_ms, int64_t now_us,
+                                                 struct partition_ticket *t);
+MUST_CHECK enum ferry_err partition_member_list(const struct partition *p,
+                                                const struct member_list_request *q, int64_t now_us,
+                                                struct member_list_reply *reply);
+MUST_CHECK enum ferry_err partition_event_list(const struct partition *p,
+                                               const struct event_list_request *q,
+                                               struct event_list_reply *reply);
+
+/* ---- Schedules, publishing on condition (partition_schedule.c, partition_publish.c) ---- */
+
+/* Need a read view. */
+MUST_CHECK enum ferry_err partition_schedule_list(struct partition *p,
+                                                  const struct schedule_list_request *q,
+                                                  struct schedule_list_reply *reply);
+MUST_CHECK enum ferry_err partition_schedule_cancel(struct partition *p,
+                                                    const struct schedule_cancel_request *q,
+                                                    int64_t now_ms, int64_t now_us,
+                                                    struct partition_ticket *t);
+/* `record` empty: removes it. Errors: INVALID_ARGUMENT (spec, zone: `e` says what), LIMIT_REACHED,
+ * UNKNOWN_MESSAGE (nothing to remove). */
+MUST_CHECK enum ferry_err partition_recurring_set(struct partition *p,
+                                                  const struct recurring_set_request *q,
+                                                  struct bytes record, int64_t now_ms,
+                                                  int64_t now_us, struct partition_ticket *t,
+                                                  struct err_text *e);
+MUST_CHECK enum ferry_err partition_recurring_list(const struct partition *p,
+                                                   struct recurring_list_reply *reply);
+/* Errors: as produce, VERSION_CONFLICT (`refusal`). */
+MUST_CHECK enum ferry_err partition_publish(struct partition *p, const struct publish_request *q,
+                                            struct bytes batch, int64_t now_ms, int64_t now_us,
+                                            struct partition_ticket *t,
+                                            struct publish_refusal *refusal, struct err_text *e);
+MUST_CHECK enum ferry_err partition_key_version(struct partition *p, struct bytes key,
+                                                uint64_t *version);
+
+/* ---- Finding and tracing (partition_trace.c). Need a read view. ---- */
+
+MUST_CHECK enum ferry_err partition_message_find(struct partition *p, const struct ferry_id *id,
+                                                 bool *found, int64_t *offset);
+/* Looks at a bounded stretch of the log a call. Errors: OFFSET_OUT_OF_RANGE, CORRUPT. */
+MUST_CHECK enum ferry_err partition_trace(struct partition *p, const struct trace_request *q,
+                                          struct trace_reply *reply);
 
 /* The next ticket that is answered; NULL when there is none. */
 struct partition_ticket *partition_next_done(struct partition *p);

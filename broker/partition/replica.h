@@ -61,7 +61,7 @@ struct machine_ops {
                            int64_t *next_offset);
     /* State tables too large to be read in one turn. Their rows are sent by key over many turns, so
      * a snapshot may hold rows that are newer than the rest; the machine's apply must not mind. */
-    uint8_t large_tables[4]; /* Ended by 0. */
+    uint8_t large_tables[8]; /* Ended by 0. */
 };
 
 struct replica_config {

@@ -63,8 +63,19 @@ size_t subscriptions_after(const struct subscriptions *t, struct bytes after)
     return at < t->count && compare_name(t->items[at], after) == 0 ? at + 1 : at;
 }
 
-enum ferry_err subscriptions_create(struct subscriptions *t, struct bytes name, uint32_t mode,
-                                    int64_t position)
+struct subscription *subscriptions_by_number(const struct subscriptions *t, uint64_t number)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        if (t->items[i]->number == number) {
+            return t->items[i];
+        }
+    }
+    return NULL;
+}
+
+enum ferry_err subscriptions_create(struct subscriptions *t, struct bytes name, uint64_t number,
+                                    uint32_t mode, int64_t position,
+                                    const struct delivery_settings *settings)
 {
     must(name.size > 0 && name.size <= NAME_MAX_BYTES);
     struct subscription *s = mem_zalloc(1, sizeof(*s));
@@ -73,8 +84,10 @@ enum ferry_err subscriptions_create(struct subscriptions *t, struct bytes name, 
         mem_free(s);
         return FERRY_ERR_NO_MEMORY;
     }
+    s->number = number;
     s->mode = mode;
     s->position = position;
+    s->settings = *settings;
     s->dirty = true;
     s->name_bytes = (uint32_t)name.size;
     memcpy(s->name, name.data, name.size);
@@ -157,7 +170,8 @@ static enum ferry_err load_row(struct bytes key, struct bytes value, bool *stop,
         return FERRY_ERR_CORRUPT;
     }
     struct subscriptions *t = arg;
-    enum ferry_err err = subscriptions_create(t, key, mode, position);
+    static const struct delivery_settings none = {0};
+    enum ferry_err err = subscriptions_create(t, key, 0, mode, position, &none);
     if (err == FERRY_OK) {
         subscriptions_find(t, key)->dirty = false;
     }

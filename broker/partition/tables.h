@@ -11,6 +11,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "partition/delivery.h"
 #include "partition/partition.h"
 
 /* Numbers of the state tables on disk (store.h). Never reused. */
@@ -21,7 +22,17 @@ enum partition_table {
     TABLE_SUBSCRIPTIONS = 4, /* name */
     TABLE_IDS = 5,           /* message id -> {i64 offset, i64 time}, little-endian */
     TABLE_ID_TIMES = 6,      /* i64 time (big-endian), message id -> nothing */
+    TABLE_RUNS = 7,          /* u64 subscription, u64 segment -> delivery.c */
+    TABLE_LEASES = 8,        /* u64 subscription, u64 lease -> delivery.c */
+    TABLE_DEAD = 9,          /* u64 subscription, u64 number -> dead.c; large */
+    TABLE_PARKED = 10,       /* u64 subscription, u64 key hash -> dead.c */
+    TABLE_MEMBERS = 11,      /* u64 subscription, name -> members.c; of partition 0 */
+    TABLE_EVENTS = 12,       /* u64 subscription, u64 number -> members.c; of partition 0 */
+    TABLE_SCHEDULE = 13,     /* i64 due, u64 number -> schedule.c; large */
+    TABLE_RECURRING = 14,    /* name -> schedule.c */
+    TABLE_VERSIONS = 15,     /* 16-byte hash of a key -> u64 version; large */
 };
+/* A subscription's number is the index of the entry that made it: made anew it is another one. */
 
 /* ---- Producers ---- */
 
@@ -99,8 +110,15 @@ MUST_CHECK enum ferry_err cursors_load(struct cursors *t, struct store *store, u
  */
 
 struct subscription {
+    uint64_t number; /* Index of the entry that made it. */
     uint32_t mode;
-    int64_t position;
+    int64_t position; /* Of stream; of the others it is delivery_floor. */
+    bool paused;
+    uint64_t epoch; /* Of stream: the greatest that claimed or committed; 0: none. */
+    struct delivery_settings settings;
+    struct delivery *delivery; /* NULL: stream. Owned. */
+    struct members *members;   /* Partition 0 only, NULL while nobody ever joined. Owned. */
+    struct pick *pick;         /* Leader only; NULL: not made. Owned. */
     bool dirty;
     uint32_t name_bytes;
     char name[NAME_MAX_BYTES];
@@ -117,8 +135,10 @@ void subscriptions_fini(struct subscriptions *t);
 struct subscription *subscriptions_find(const struct subscriptions *t, struct bytes name);
 /* The place of the first name greater than `after`. */
 size_t subscriptions_after(const struct subscriptions *t, struct bytes after);
+struct subscription *subscriptions_by_number(const struct subscriptions *t, uint64_t number);
 MUST_CHECK enum ferry_err subscriptions_create(struct subscriptions *t, struct bytes name,
-                                               uint32_t mode, int64_t position);
+                                               uint64_t number, uint32_t mode, int64_t position,
+                                               const struct delivery_settings *settings);
 MUST_CHECK enum ferry_err subscriptions_remove(struct subscriptions *t, struct bytes name);
 MUST_CHECK enum ferry_err subscriptions_flush(struct subscriptions *t, struct store *store,
                                               uint64_t group);

@@ -96,6 +96,16 @@ extern "C" {
     X(MOVES_RUNNING, 58, USAGE, "moves are under way: wait, or `ferry cluster abort`")             \
     X(NODE_NOT_EMPTY, 59, USAGE, "the node still holds partitions: `ferry node drain` it first")   \
     X(DENIED, 60, DENIED, "not allowed: ask for the permission")                                   \
+    X(LEASE_EXPIRED, 61, NOT_FOUND,                                                                \
+      "the message's lease has ended: another member has it or will get it, so what you did with " \
+      "it may be done again")                                                                      \
+    X(MEMBER_FENCED, 62, FATAL,                                                                    \
+      "another member has the partition, or a newer instance has this member's name: stop, and "   \
+      "open a new consumer")                                                                       \
+    X(VERSION_CONFLICT, 63, RETRIABLE,                                                             \
+      "the key is at another version than expected: read it again and decide anew")                \
+    X(UNKNOWN_MESSAGE, 64, NOT_FOUND,                                                              \
+      "no such message: its id is not known within the dedupe window, or it is done with")         \
     X(DB_RETRY, 70, RETRIABLE, "the database asks to repeat the transaction: roll back and retry") \
     X(DB_SCHEMA, 71, USAGE,                                                                        \
       "the outbox tables are missing or of another version: run "                                  \
@@ -165,6 +175,18 @@ struct ferry_message {
                              within its dedupe window. */
     int64_t timestamp_ms; /* 0: now. */
     void *opaque;         /* Comes back in the report. */
+    int64_t due_ms;       /* 0: at once. Else kept aside and put into the log at that time of day
+                             (or `delay_ms` from now), as if sent then: it does not hold back others
+                             and keeps no order with them. At most a year ahead. */
+    int64_t delay_ms;     /* With due_ms 0. */
+    uint32_t priority;    /* 0..7, 7 first; of subscriptions of mode `queue`. */
+};
+
+/* A delayed message that waits: for ferry_schedule_cancel(). */
+struct ferry_schedule_id {
+    int32_t partition;
+    int64_t due_ms;
+    uint64_t number;
 };
 
 /* How a send ended. Every accepted message ends in exactly one of the three, told exactly once. */
@@ -182,6 +204,8 @@ struct ferry_report {
     int64_t offset; /* -1 unless stored. For a duplicate, where the first one is. */
     bool duplicate; /* The broker had this message already; it is in the log once. */
     void *opaque;
+    struct ferry_schedule_id
+        schedule; /* Of a delayed message that is stored; due_ms 0 otherwise. */
 };
 
 typedef void ferry_report_cb(const struct ferry_report *report, void *arg);
@@ -325,6 +349,7 @@ struct ferry_topic_spec {
     int64_t retention_ms;     /* 0: the default (7 days); -1: for ever. */
     int64_t retention_bytes;  /* By partition. 0: the default (no limit); -1: no limit. */
     int64_t dedupe_window_ms; /* For message ids. 0: the default (24 h); -1: off. */
+    bool retention_acked;     /* Besides: drop what every subscription is done with. */
 };
 
 /* Creates a topic; it is durable and served when this returns. Creating one that exists with the
@@ -368,11 +393,42 @@ struct ferry_subscription_partition {
     int64_t end_offset;
     int64_t lag_messages;
     int64_t lag_ms; /* Age of the oldest message not yet done; 0 when there is none. */
+    /* Of queue and keyed; 0 of stream. Enqueued since it was made or reset = acked + died + expired
+     * + remaining - revived, where remaining = ready + leased + waiting. */
+    uint64_t ready, leased, waiting, dead;
+    uint64_t acked, died, expired, revived;
+    uint64_t handed_out, failed, released;
+};
+
+enum ferry_mode {
+    FERRY_MODE_STREAM = 1, /* Each partition to one member, by offset. */
+    FERRY_MODE_QUEUE = 2,  /* Each message to one member. */
+    FERRY_MODE_KEYED = 3,  /* ... and of each key one message at a time, in order. */
+};
+enum ferry_key_policy {
+    FERRY_KEY_WAIT = 1, /* Messages of a key wait until the one before is acked or dead. */
+    FERRY_KEY_PARK = 2, /* Once one is dead, later ones of its key join it, in order, until the
+                           key's dead letters are replayed or dropped. */
+};
+/* How a subscription works. 0 in any field: the default, or (altering) as it is. */
+struct ferry_subscription_spec {
+    enum ferry_mode mode;    /* stream. Cannot be altered. */
+    int64_t from;            /* Where it begins: FERRY_FROM_START, FERRY_FROM_END or an offset; used
+                                as given, 0 is an offset. Not looked at when altering. */
+    uint32_t lease_ms;       /* 30,000. 100 to 12 hours. */
+    uint32_t max_deliveries; /* 10: after so many failures a message is a dead letter. */
+    uint32_t backoff_min_ms; /* 1,000: after the first failure, doubled with each further one, */
+    uint32_t backoff_max_ms; /* 600,000: up to this, with jitter. */
+    enum ferry_key_policy key_policy; /* wait. Of keyed. */
+    uint32_t inflight_max;            /* 1,000: held by one member, of one partition. */
+    uint32_t priority_age_ms; /* 10,000: waiting so long is worth a level of priority. Of queue. */
 };
 
 struct ferry_subscription_info {
     char name[256];
-    char mode[16]; /* "stream". */
+    char mode[16];                       /* "stream", "queue", "keyed". */
+    bool paused;                         /* On any partition. */
+    struct ferry_subscription_spec spec; /* As partition 0 has it; `from` is its position. */
     size_t partition_count;
     struct ferry_subscription_partition *partitions;
 };
@@ -386,6 +442,58 @@ void ferry_subscription_info_free(struct ferry_subscription_info **info);
  * position stays). Errors: UNKNOWN_TOPIC, BAD_NAME, SUBSCRIPTION_EXISTS, LIMIT_REACHED. */
 enum ferry_err ferry_subscription_create(struct ferry_client *client, const char *topic,
                                          const char *name, int64_t from, int timeout_ms);
+/* The same for every mode. Errors: as above, INVALID_ARGUMENT (a value out of bounds). */
+enum ferry_err ferry_subscription_make(struct ferry_client *client, const char *topic,
+                                       const char *name, const struct ferry_subscription_spec *spec,
+                                       int timeout_ms);
+/* Changes settings, on every partition; not mode nor `from`. Errors: UNKNOWN_SUBSCRIPTION,
+ * INVALID_ARGUMENT. */
+enum ferry_err ferry_subscription_alter(struct ferry_client *client, const char *topic,
+                                        const char *name,
+                                        const struct ferry_subscription_spec *spec, int timeout_ms);
+/* Paused, nothing is handed out or read for it; what is out may still be settled. */
+enum ferry_err ferry_subscription_pause(struct ferry_client *client, const char *topic,
+                                        const char *name, bool pause, int timeout_ms);
+struct ferry_reset_partition {
+    int32_t partition;
+    enum ferry_err err;
+    int64_t from, to; /* Positions before and after. */
+};
+/* Starts it over at `to`: FERRY_FROM_START, FERRY_FROM_END or an offset; with `time_ms` >= 0 at the
+ * first message appended then or later. Leases end, acked messages from there on come again, dead
+ * letters stay. With `dry_run` nothing changes. `*partitions`, `*count`: what it does or would do;
+ * free with ferry_reset_free(). Errors: UNKNOWN_TOPIC, UNKNOWN_SUBSCRIPTION. */
+enum ferry_err ferry_subscription_reset(struct ferry_client *client, const char *topic,
+                                        const char *name, int64_t to, int64_t time_ms, bool dry_run,
+                                        int timeout_ms, struct ferry_reset_partition **partitions,
+                                        size_t *count);
+void ferry_reset_free(struct ferry_reset_partition **partitions);
+
+struct ferry_member {
+    char name[256];
+    char zone[32];
+    char client[256]; /* Its client.name. */
+    int64_t joined_ms, session_ms, silent_ms;
+    uint32_t assigned, held; /* Partitions it shall have, and has. */
+};
+/* Who takes part now. Free with ferry_members_free(). */
+enum ferry_err ferry_members_list(struct ferry_client *client, const char *topic, const char *name,
+                                  int timeout_ms, struct ferry_member **members, size_t *count);
+void ferry_members_free(struct ferry_member **members);
+struct ferry_event {
+    uint64_t number;
+    int64_t time_ms;
+    char kind[32]; /* "created", "joined", "left", "expired", "fenced", "assigned", "paused", … */
+    char who[256];
+    char why[256];
+    uint64_t epoch;
+};
+/* What happened to it, oldest first, after event `after` (0: all that are kept). */
+enum ferry_err ferry_events_list(struct ferry_client *client, const char *topic, const char *name,
+                                 uint64_t after, int timeout_ms, struct ferry_event **events,
+                                 size_t *count);
+void ferry_events_free(struct ferry_event **events);
+
 enum ferry_err ferry_subscription_delete(struct ferry_client *client, const char *topic,
                                          const char *name, int timeout_ms);
 enum ferry_err ferry_subscription_list(struct ferry_client *client, const char *topic,
@@ -396,6 +504,279 @@ enum ferry_err ferry_subscription_list(struct ferry_client *client, const char *
  */
 enum ferry_err ferry_broker_status(struct ferry_client *client, int timeout_ms, char **json);
 void ferry_text_free(char **text);
+
+/* ---------------------------------------------------------------------------------------------
+ * Members of a group: the partitions of a topic shared out over the consumers of a subscription of
+ * mode `stream`, by the broker. */
+
+struct ferry_join_spec {
+    const char *member; /* A name that lasts: after a restart within the session it gets the same
+                           partitions back at once. NULL: one is made up. */
+    int session_ms;     /* 10,000. Silent for so long, its partitions go to others. */
+};
+/* Opens a consumer that reads the partitions assigned to it, as they come and go. The subscription
+ * is made if it is not there (mode stream, at `from`). Use it as any consumer;
+ * ferry_consumer_commit of a partition that has gone to another is MEMBER_FENCED, and so is
+ * everything once another instance has its name. Errors: as ferry_consumer_open. */
+enum ferry_err ferry_consumer_join(struct ferry_consumer **consumer, struct ferry_client *client,
+                                   const char *topic, const char *subscription, int64_t from,
+                                   const struct ferry_join_spec *spec, int timeout_ms);
+/* True when the partition is this member's now. */
+bool ferry_consumer_has(const struct ferry_consumer *consumer, int32_t partition);
+/* Called in ferry_consumer_fetch() and ferry_consumer_close() for each partition that comes
+ * (`given`) or is to go: commit what is done of it before returning; it is handed on afterwards. */
+typedef void ferry_assignment_cb(struct ferry_consumer *consumer, int32_t partition, bool given,
+                                 void *arg);
+void ferry_consumer_on_assignment(struct ferry_consumer *consumer, ferry_assignment_cb *callback,
+                                  void *arg);
+
+/* ---------------------------------------------------------------------------------------------
+ * Receivers: subscriptions of mode `queue` and `keyed`. A message is handed to one receiver under a
+ * lease; it is settled by ack, nack, release or reject, or comes back when the lease ends. The
+ * client extends leases in the background for as long as the process lives and the message is not
+ * settled, unless `no_extend` is set. */
+struct ferry_receiver;
+
+struct ferry_receiver_spec {
+    const char *member;    /* Its name in lists and traces; NULL: one is made up. */
+    uint32_t inflight_max; /* 1,000: messages received and not settled. */
+    uint32_t batch_max;    /* 256: messages asked for at a time. */
+    uint32_t lease_ms;     /* 0: the subscription's. */
+    bool no_extend;
+};
+struct ferry_delivery {
+    struct ferry_record record; /* Lives until the delivery is settled or the receiver closed. */
+    uint32_t handed_out;        /* This time included: above 1 it was out before. */
+    uint32_t failed;            /* Times before that it was nacked, or its lease ended. */
+    int64_t lease_ms_left;      /* When it was handed to the application. */
+    void *internal;             /* The client's. */
+};
+
+/* Errors: UNKNOWN_TOPIC, UNKNOWN_SUBSCRIPTION (make it first), SUBSCRIPTION_EXISTS (its mode is
+ * stream), BAD_NAME, INVALID_ARGUMENT, UNREACHABLE, TIMEOUT, NO_MEMORY. */
+enum ferry_err ferry_receiver_open(struct ferry_receiver **receiver, struct ferry_client *client,
+                                   const char *topic, const char *subscription,
+                                   const struct ferry_receiver_spec *spec, int timeout_ms);
+/* Sends what is queued, releases what is not settled, and waits for the answers for at most
+ * `timeout_ms`. */
+void ferry_receiver_close(struct ferry_receiver **receiver, int timeout_ms);
+/* The next messages, at least one, at most `max`, waiting at most `timeout_ms`. Errors: TIMEOUT,
+ * UNKNOWN_TOPIC, UNKNOWN_SUBSCRIPTION (deleted), CORRUPT, CLOSED, NO_MEMORY. */
+enum ferry_err ferry_receive(struct ferry_receiver *receiver, int timeout_ms,
+                             struct ferry_delivery *deliveries, size_t max, size_t *count);
+
+enum ferry_settle {
+    FERRY_ACK = 1,     /* Done. */
+    FERRY_NACK = 2,    /* Failed: again after `delay_ms` (-1: the subscription's back-off). */
+    FERRY_RELEASE = 3, /* Not tried: again at once, for anybody; does not count as failed. */
+    FERRY_REJECT = 4,  /* Never again: a dead letter now. */
+};
+/* How a settlement ended: told once for each delivery, in ferry_poll() or ferry_receiver_flush().
+ */
+struct ferry_settled {
+    int32_t partition;
+    int64_t offset;
+    enum ferry_settle settle;
+    enum ferry_err err; /* FERRY_OK: on disk on a quorum, never undone. LEASE_EXPIRED: it was too
+                           late. TIMEOUT, UNREACHABLE: not known. */
+    void *opaque;
+};
+typedef void ferry_settled_cb(const struct ferry_settled *settled, void *arg);
+void ferry_receiver_on_settled(struct ferry_receiver *receiver, ferry_settled_cb *callback,
+                               void *arg);
+/* Queues it; the delivery's memory is given back. Settlements are sent together, soon. `reason`
+ * (may be NULL) is kept with a nack or reject: at most 200 bytes. Errors: INVALID_ARGUMENT (settled
+ * before), NO_MEMORY. */
+enum ferry_err ferry_settle(struct ferry_receiver *receiver, struct ferry_delivery *delivery,
+                            enum ferry_settle settle, int64_t delay_ms, const char *reason,
+                            void *opaque);
+enum ferry_err ferry_ack(struct ferry_receiver *receiver, struct ferry_delivery *delivery);
+enum ferry_err ferry_nack(struct ferry_receiver *receiver, struct ferry_delivery *delivery,
+                          int64_t delay_ms, const char *reason);
+/* The lease of this message, and of those that came with it, ends `lease_ms` from now, not sooner
+ * than before. Waits for the answer. Errors: LEASE_EXPIRED, TIMEOUT, UNREACHABLE. */
+enum ferry_err ferry_extend(struct ferry_receiver *receiver, const struct ferry_delivery *delivery,
+                            uint32_t lease_ms, int timeout_ms);
+/* Waits until every settlement has its answer; callbacks run here. `failed` (may be NULL): how many
+ * had an error since the last flush. Errors: TIMEOUT. */
+enum ferry_err ferry_receiver_flush(struct ferry_receiver *receiver, int timeout_ms,
+                                    uint64_t *failed);
+
+/* ---------------------------------------------------------------------------------------------
+ * Publishing on condition, all or nothing. */
+
+#define FERRY_ANY_VERSION UINT64_MAX
+
+struct ferry_publish_result {
+    int64_t base_offset; /* Of the first message kept; -1: all were repeats. */
+    bool duplicate;      /* All were stored before. */
+    size_t conflict;     /* VERSION_CONFLICT: which message, */
+    uint64_t version;    /*   and the version its key is at. */
+};
+/* Stores `count` messages of one partition together or not at all: each with a key goes where the
+ * first one's key goes (or to the partition it names). `versions` (NULL: none) has for each message
+ * the version its key must be at, 0 for a key that has none yet, or FERRY_ANY_VERSION. A key's
+ * version is how many messages were published with an expectation of it: read it with
+ * ferry_key_version(). Repeats by id are recognised, so publishing again after TIMEOUT is safe
+ * (messages without an id get one for the call's own tries). Errors: VERSION_CONFLICT, TOO_LARGE,
+ * INVALID_ARGUMENT, UNKNOWN_TOPIC, TIMEOUT, UNREACHABLE. */
+enum ferry_err ferry_publish(struct ferry_client *client, const struct ferry_message *messages,
+                             size_t count, const uint64_t *versions, int timeout_ms,
+                             struct ferry_publish_result *result);
+enum ferry_err ferry_key_version(struct ferry_client *client, const char *topic, const void *key,
+                                 size_t key_bytes, int timeout_ms, uint64_t *version);
+/* The id of the n-th message made from a record: the same each time, so that reading, processing
+ * and publishing again after a crash stores nothing twice. A hash (XXH3-128) of topic id,
+ * partition, offset and n, marked as UUIDv8. */
+struct ferry_id ferry_id_derive(const struct ferry_id *topic_id, int32_t partition, int64_t offset,
+                                uint32_t n);
+
+/* ---------------------------------------------------------------------------------------------
+ * Dead letters, schedules, quotas, tracing. Errors of all: as of administration. Lists are the
+ * caller's; free them with the function named. */
+
+#define FERRY_REASON_BYTES 201
+#define FERRY_HISTORY_MAX  8
+
+enum ferry_failure_kind {
+    FERRY_FAILURE_NACK = 1,
+    FERRY_FAILURE_EXPIRED = 2,
+    FERRY_FAILURE_REJECT = 3,
+    FERRY_FAILURE_PARKED = 4
+};
+struct ferry_failure {
+    int64_t time_ms;
+    enum ferry_failure_kind kind;
+    char member[256];
+    char reason[FERRY_REASON_BYTES];
+};
+/* A message that was given up for one subscription. It is read, whole, as topic
+ * "TOPIC.dlq.SUBSCRIPTION" by any consumer without a subscription, at offset `number`. */
+struct ferry_dead {
+    int32_t partition;
+    uint64_t number;
+    int64_t offset; /* Where it was in the topic. */
+    int64_t append_time_ms, died_ms;
+    uint32_t handed_out, failed;
+    uint32_t record_bytes;
+    struct ferry_id id;
+    char reason[FERRY_REASON_BYTES];
+    bool revived; /* Replayed, and not settled yet. */
+    size_t failure_count;
+    struct ferry_failure failures[FERRY_HISTORY_MAX]; /* Oldest first; the latest ones. */
+};
+struct ferry_dead_place {
+    int32_t partition;
+    uint64_t number;
+};
+/* A page of at most `max`, after `*place` (partition 0, number 0 first), which is moved on; `more`
+ * tells whether there are more. `reason`: only those with exactly it; NULL: all. */
+enum ferry_err ferry_dead_list(struct ferry_client *client, const char *topic,
+                               const char *subscription, const char *reason,
+                               struct ferry_dead_place *place, size_t max, int timeout_ms,
+                               struct ferry_dead **dead, size_t *count, bool *more);
+void ferry_dead_free(struct ferry_dead **dead);
+/* Hands them out again, to this subscription alone. `edited` (NULL: as it is): takes the place of
+ * the only one named; its key, headers and payload count. `done`: how many were there. */
+enum ferry_err ferry_dead_replay(struct ferry_client *client, const char *topic,
+                                 const char *subscription, const struct ferry_dead_place *places,
+                                 size_t count, const struct ferry_message *edited, int timeout_ms,
+                                 size_t *done);
+enum ferry_err ferry_dead_drop(struct ferry_client *client, const char *topic,
+                               const char *subscription, const struct ferry_dead_place *places,
+                               size_t count, int timeout_ms, size_t *done);
+
+struct ferry_scheduled {
+    struct ferry_schedule_id schedule;
+    int64_t added_ms;
+    struct ferry_id id;
+    char key[FERRY_REASON_BYTES]; /* Its beginning, for people. */
+    uint32_t record_bytes;
+};
+/* Delayed messages that wait, by partition and due time; pages as of ferry_dead_list (`*after` all
+ * 0 first). `total`: how many wait in that topic. */
+enum ferry_err ferry_schedule_list(struct ferry_client *client, const char *topic,
+                                   struct ferry_schedule_id *after, size_t max, int timeout_ms,
+                                   struct ferry_scheduled **scheduled, size_t *count, bool *more,
+                                   uint64_t *total);
+void ferry_scheduled_free(struct ferry_scheduled **scheduled);
+/* `done`: how many were still waiting; they will not come. */
+enum ferry_err ferry_schedule_cancel(struct ferry_client *client, const char *topic,
+                                     const struct ferry_schedule_id *schedules, size_t count,
+                                     int timeout_ms, size_t *done);
+struct ferry_recurring {
+    int32_t partition;
+    char name[256];
+    char spec[FERRY_REASON_BYTES]; /* "@every 10s", or minute hour day month weekday. */
+    char zone[256];                /* Of the tz database: "Europe/Berlin"; "" with @every. */
+    int64_t next_ms;
+    uint64_t fired;
+};
+/* A message that comes again and again, stored once for each time. A cron line is in the zone's
+ * wall clock: a time that a change of clocks leaves out comes at the change, one that it repeats
+ * comes once. While the broker is down times pass: after it the latest one comes, once. Setting a
+ * name again replaces it. Errors: INVALID_ARGUMENT (spec or zone; the detail says what). */
+enum ferry_err ferry_recurring_set(struct ferry_client *client, const char *name, const char *spec,
+                                   const char *zone, const struct ferry_message *message,
+                                   int timeout_ms);
+enum ferry_err ferry_recurring_remove(struct ferry_client *client, const char *topic,
+                                      const char *name, int timeout_ms);
+enum ferry_err ferry_recurring_list(struct ferry_client *client, const char *topic, int timeout_ms,
+                                    struct ferry_recurring **recurring, size_t *count);
+void ferry_recurring_free(struct ferry_recurring **recurring);
+
+/* Where the message with this id is, in whichever partition. Errors: UNKNOWN_MESSAGE. */
+enum ferry_err ferry_message_find(struct ferry_client *client, const char *topic,
+                                  const struct ferry_id *id, int timeout_ms, int32_t *partition,
+                                  int64_t *offset);
+enum ferry_trace_kind {
+    FERRY_TRACE_APPENDED = 1,
+    FERRY_TRACE_HANDED_OUT = 2,
+    FERRY_TRACE_ACKED = 3,
+    FERRY_TRACE_NACKED = 4,
+    FERRY_TRACE_RELEASED = 5,
+    FERRY_TRACE_REJECTED = 6,
+    FERRY_TRACE_LEASE_EXPIRED = 7,
+    FERRY_TRACE_DEAD = 8,
+    FERRY_TRACE_REVIVED = 9,
+    FERRY_TRACE_DROPPED = 10,
+    FERRY_TRACE_EXTENDED = 11,
+    FERRY_TRACE_TRIMMED = 12,
+    FERRY_TRACE_SCHEDULED = 13,
+    FERRY_TRACE_COMMITTED = 14,
+};
+struct ferry_trace_event {
+    enum ferry_trace_kind kind;
+    uint64_t index; /* Of the log entry that says so. */
+    int64_t time_ms;
+    uint32_t node; /* That led; 0: not known any more. */
+    char subscription[256];
+    char member[256];
+    char reason[FERRY_REASON_BYTES];
+    uint64_t lease;
+    int64_t due_ms;
+};
+/* The life of one message, from the log itself: what retention has dropped is not told. Goes on
+ * after
+ * `*next` (0 first; 0 again: the end was reached), which is moved on, up to entry `*end`. */
+enum ferry_err ferry_trace(struct ferry_client *client, const char *topic, int32_t partition,
+                           int64_t offset, int timeout_ms, uint64_t *next, uint64_t *end,
+                           struct ferry_trace_event **events, size_t *count);
+void ferry_trace_free(struct ferry_trace_event **events);
+
+/* What one client (by client.name) may do to one topic, a second, at each broker shard; what is
+ * above it is THROTTLED, which the client waits out by itself. "" for any client or topic; the most
+ * specific row counts. 0: no limit; all three 0: the row goes. */
+struct ferry_quota {
+    char client[256];
+    char topic[256];
+    uint64_t bytes_per_second, messages_per_second, requests_per_second;
+};
+enum ferry_err ferry_quota_set(struct ferry_client *client, const struct ferry_quota *quota,
+                               int timeout_ms);
+enum ferry_err ferry_quota_list(struct ferry_client *client, int timeout_ms,
+                                struct ferry_quota **quotas, size_t *count);
+void ferry_quotas_free(struct ferry_quota **quotas);
 
 /* ---------------------------------------------------------------------------------------------
  * The cluster. Errors of all: as of administration. Lists are the caller's: free them with the

@@ -6,7 +6,7 @@
  *   0  u32 magic 0x31425246 ("FRB1")
  *   4  u32 batch_bytes: the whole batch
  *   8  u64 checksum: XXH3-64 over bytes 16..batch_bytes
- *  16  u16 flags: BATCH_HAS_IDS; the rest must be 0
+ *  16  u16 flags: BATCH_HAS_IDS, BATCH_HAS_DUE, BATCH_HAS_PRIORITIES; the rest must be 0
  *  18  u16 reserved, 0
  *  20  u32 count: records, 1..BATCH_RECORDS_MAX; with ids 1..BATCH_IDS_MAX
  *  24  u64 producer_id: 0 = no idempotence
@@ -17,6 +17,9 @@
  *  56  u64 reserved, 0
  *  64  records, records_bytes long
  *      ids, count × 16 bytes, if BATCH_HAS_IDS (all zero: that record has none)
+ *      due times, count × i64, if BATCH_HAS_DUE: above 0 a time of day in ms, below 0 so many ms
+ *      after the append; none is 0: a batch is delayed as a whole or not at all
+ *      priorities, count × u8 of 0..7, if BATCH_HAS_PRIORITIES
  *
  * A record (varint: LEB128, unsigned, at most 5 bytes for sizes and 10 for timestamps, never longer
  * than the value needs):
@@ -28,20 +31,24 @@
  *   payload: the rest
  *
  * Invariants of a batch that batch_check accepted: (1) the checksum holds; (2) exactly `count`
- * records fill records_bytes exactly; (3) 64 + records_bytes + ids == batch_bytes. What is inside a
- * record is checked when it is read (batch_reader_next). */
+ * records fill records_bytes exactly; (3) 64 + records_bytes + ids + due times + priorities ==
+ * batch_bytes; due times are not 0, priorities at most BATCH_PRIORITY_MAX. What is inside a record
+ * is checked when it is read (batch_reader_next). */
 #ifndef FERRY_WIRE_BATCH_H
 #define FERRY_WIRE_BATCH_H
 
 #include "base/buf.h"
 #include "base/err.h"
 
-#define BATCH_MAGIC        0x31425246u
-#define BATCH_HEADER_BYTES 64u
-#define BATCH_RECORDS_MAX  65536u
-#define BATCH_IDS_MAX      8192u /* Records of a batch with ids: each id is looked up and kept. */
-#define BATCH_MAX_BYTES    (16u << 20) /* The hard limit; brokers and producers set lower ones. */
-#define BATCH_HAS_IDS      1u
+#define BATCH_MAGIC          0x31425246u
+#define BATCH_HEADER_BYTES   64u
+#define BATCH_RECORDS_MAX    65536u
+#define BATCH_IDS_MAX        8192u /* Records of a batch with ids: each id is looked up and kept. */
+#define BATCH_MAX_BYTES      (16u << 20) /* The hard limit; brokers and producers set lower ones. */
+#define BATCH_HAS_IDS        1u
+#define BATCH_HAS_DUE        2u
+#define BATCH_HAS_PRIORITIES 4u
+#define BATCH_PRIORITY_MAX   7u
 /* A record costs at most this much beside key, headers, payload and id. */
 #define BATCH_RECORD_OVERHEAD_BYTES 25u
 
@@ -69,6 +76,9 @@ MUST_CHECK enum ferry_err batch_check_sum(struct bytes batch, struct batch_heade
 void batch_header_read(struct bytes batch, struct batch_header *h);
 /* The id of record i of a checked batch; all zero when there is none. */
 struct ferry_id batch_id(struct bytes batch, const struct batch_header *h, uint32_t i);
+/* The due time as it is in the batch; 0 when it has none. */
+int64_t batch_due(struct bytes batch, const struct batch_header *h, uint32_t i);
+uint32_t batch_priority(struct bytes batch, const struct batch_header *h, uint32_t i);
 
 /* Headers from the API form to the msgpack map of a record. Errors: INVALID_ARGUMENT (a name empty
  * or over 255 bytes), TOO_LARGE (does not fit `b`). */
@@ -89,14 +99,18 @@ struct batch_record {
     struct bytes headers;
     struct bytes payload;
     struct ferry_id id;
+    int64_t due; /* As in the batch: 0 none. */
+    uint32_t priority;
 };
 
 /* Writes a batch record by record. The memory grows to `limit_bytes` (at most BATCH_MAX_BYTES);
  * batch_writer_fits says before whether a record still fits, counting BATCH_RECORD_OVERHEAD_BYTES
  * for it whatever it really takes. */
 struct batch_writer {
-    struct buf records; /* Starts with BATCH_HEADER_BYTES for the header. */
-    struct buf ids;     /* Empty until a record has an id. */
+    struct buf records;    /* Starts with BATCH_HEADER_BYTES for the header. */
+    struct buf ids;        /* Empty until a record has an id. */
+    struct buf dues;       /* Of all records or of none (INVALID_ARGUMENT). */
+    struct buf priorities; /* Empty until a record has one above 0. */
     uint32_t count;
     size_t limit_bytes;
     int64_t base_timestamp_ms;
@@ -107,7 +121,8 @@ void batch_writer_fini(struct batch_writer *w);
 void batch_writer_clear(struct batch_writer *w);         /* Keeps the memory. */
 size_t batch_writer_bytes(const struct batch_writer *w); /* Of the batch if finished now. */
 bool batch_writer_fits(const struct batch_writer *w, const struct batch_record *r);
-/* Errors: TOO_LARGE (does not fit), NO_MEMORY; the batch is as before. */
+/* Errors: TOO_LARGE (does not fit), INVALID_ARGUMENT (with a due time beside records without, or
+ * the other way round; a priority too high), NO_MEMORY; the batch is as before. */
 MUST_CHECK enum ferry_err batch_writer_add(struct batch_writer *w, const struct batch_record *r);
 /* Fills in header and checksum. The bytes are the writer's, until the next call on it; finishing
  * again with other numbers is allowed and gives other bytes. count > 0. Errors: NO_MEMORY. */

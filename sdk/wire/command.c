@@ -108,6 +108,8 @@ ROWS(metadata_reply) = {
     VALUE(metadata_reply, retention_bytes),
     VALUE(metadata_reply, dedupe_window_ms),
     LIST(metadata_reply, partitions, partition_count, metadata_partition),
+    {LAYOUT_VALUE(metadata_reply, retention_acked), LAYOUT_ADDED(0)},
+    {LAYOUT_RUN(metadata_reply, dead_of, LAYOUT_TEXT, NAME_MAX_BYTES), LAYOUT_ADDED(0)},
 };
 
 ROWS(topic_create_request) = {
@@ -117,6 +119,7 @@ ROWS(topic_create_request) = {
     VALUE(topic_create_request, retention_ms),
     VALUE(topic_create_request, retention_bytes),
     VALUE(topic_create_request, dedupe_window_ms),
+    {LAYOUT_VALUE(topic_create_request, retention_acked), LAYOUT_ADDED(0)},
 };
 ROWS(topic_create_reply) = {
     VALUE(topic_create_reply, topic_id),
@@ -180,6 +183,7 @@ ROWS(cursor_get_reply) = {
 ROWS(fetch_item) = {
     VALUE(fetch_item, group),
     VALUE(fetch_item, offset),
+    {LAYOUT_RUN(fetch_item, dead_of, LAYOUT_TEXT, NAME_MAX_BYTES), LAYOUT_ADDED(0)},
 };
 ROWS(fetch_request) = {
     VALUE(fetch_request, max_wait_ms),
@@ -211,6 +215,13 @@ ROWS(subscription_create_request) = {
     TEXT(subscription_create_request, name, NAME_MAX_BYTES),
     VALUE(subscription_create_request, mode),
     VALUE(subscription_create_request, from),
+    {LAYOUT_VALUE(subscription_create_request, lease_ms), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_create_request, max_deliveries), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_create_request, backoff_min_ms), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_create_request, backoff_max_ms), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_create_request, key_policy), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_create_request, inflight_max), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_create_request, priority_age_ms), LAYOUT_ADDED(0)},
 };
 ROWS(subscription_create_reply) = {
     VALUE(subscription_create_reply, position),
@@ -233,9 +244,32 @@ ROWS(subscription_get_request) = {
     TEXT(subscription_get_request, name, NAME_MAX_BYTES),
 };
 ROWS(subscription_get_reply) = {
-    VALUE(subscription_get_reply, mode),         VALUE(subscription_get_reply, position),
-    VALUE(subscription_get_reply, start_offset), VALUE(subscription_get_reply, end_offset),
+    VALUE(subscription_get_reply, mode),
+    VALUE(subscription_get_reply, position),
+    VALUE(subscription_get_reply, start_offset),
+    VALUE(subscription_get_reply, end_offset),
     VALUE(subscription_get_reply, lag_ms),
+    {LAYOUT_VALUE(subscription_get_reply, paused), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, lease_ms), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, max_deliveries), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, backoff_min_ms), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, backoff_max_ms), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, key_policy), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, inflight_max), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, priority_age_ms), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, ready), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, leased), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, waiting), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, dead), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, acked), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, died), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, expired), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, revived), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, handed_out), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, failed), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, released), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, number), LAYOUT_ADDED(0)},
+    {LAYOUT_VALUE(subscription_get_reply, epoch), LAYOUT_ADDED(0)},
 };
 ROWS(subscription_list_request) = {
     VALUE(subscription_list_request, group),
@@ -459,6 +493,311 @@ _Static_assert(LEASE_LIST_MAX *(1 + 2 * (2 + NAME_MAX_BYTES) + 9 + 3 * 5) + 16 <
 /* ---- Checks that no row can say ---- */
 
 /* A client uses the place as an index, so a place that is not there is refused here, once. */
+ROWS(subscription_alter_request) = {
+    VALUE(subscription_alter_request, group),
+    TEXT(subscription_alter_request, name, NAME_MAX_BYTES),
+    VALUE(subscription_alter_request, pause),
+    VALUE(subscription_alter_request, lease_ms),
+    VALUE(subscription_alter_request, max_deliveries),
+    VALUE(subscription_alter_request, backoff_min_ms),
+    VALUE(subscription_alter_request, backoff_max_ms),
+    VALUE(subscription_alter_request, inflight_max),
+    VALUE(subscription_alter_request, priority_age_ms),
+    VALUE(subscription_alter_request, key_policy),
+};
+ROWS(subscription_reset_request) = {
+    VALUE(subscription_reset_request, group),
+    TEXT(subscription_reset_request, name, NAME_MAX_BYTES),
+    VALUE(subscription_reset_request, to),
+    VALUE(subscription_reset_request, dry_run),
+};
+ROWS(subscription_reset_reply) = {
+    VALUE(subscription_reset_reply, from),
+    VALUE(subscription_reset_reply, to),
+};
+ROWS(subscription_claim_request) = {
+    VALUE(subscription_claim_request, group),
+    TEXT(subscription_claim_request, name, NAME_MAX_BYTES),
+    TEXT(subscription_claim_request, member, NAME_MAX_BYTES),
+    VALUE(subscription_claim_request, epoch),
+};
+ROWS(subscription_claim_reply) = {
+    VALUE(subscription_claim_reply, position),
+};
+ROWS(receive_item) = {
+    VALUE(receive_item, group),
+};
+ROWS(receive_request) = {
+    TEXT(receive_request, subscription, NAME_MAX_BYTES),
+    TEXT(receive_request, member, NAME_MAX_BYTES),
+    VALUE(receive_request, max_messages),
+    VALUE(receive_request, max_bytes),
+    VALUE(receive_request, max_wait_ms),
+    VALUE(receive_request, lease_ms),
+    LIST(receive_request, items, count, receive_item),
+};
+ROWS(receive_refusal) = {
+    VALUE(receive_refusal, group),
+    VALUE(receive_refusal, status),
+};
+ROWS(receive_reply) = {
+    VALUE(receive_reply, group),
+    VALUE(receive_reply, lease),
+    VALUE(receive_reply, token),
+    VALUE(receive_reply, lease_ms),
+    VALUE(receive_reply, count),
+    BLOB(receive_reply, repeats, RECEIVE_MESSAGES_MAX *DELIVERY_REPEAT_BYTES),
+    LIST(receive_reply, refused, refused_count, receive_refusal),
+};
+ROWS(settle_item) = {
+    VALUE(settle_item, lease),
+    VALUE(settle_item, token),
+    VALUE(settle_item, kind),
+    VALUE(settle_item, first),
+    VALUE(settle_item, count),
+    VALUE(settle_item, delay_ms),
+    TEXT(settle_item, reason, REASON_MAX_BYTES),
+};
+ROWS(settle_request) = {
+    VALUE(settle_request, group),
+    TEXT(settle_request, subscription, NAME_MAX_BYTES),
+    TEXT(settle_request, member, NAME_MAX_BYTES),
+    LIST(settle_request, items, count, settle_item),
+};
+ROWS(settle_result) = {
+    VALUE(settle_result, status),
+};
+ROWS(settle_reply) = {
+    LIST(settle_reply, results, count, settle_result),
+};
+ROWS(assigned_partition) = {
+    VALUE(assigned_partition, partition),
+    VALUE(assigned_partition, epoch),
+};
+ROWS(member_heartbeat_request) = {
+    VALUE(member_heartbeat_request, group),
+    TEXT(member_heartbeat_request, subscription, NAME_MAX_BYTES),
+    TEXT(member_heartbeat_request, member, NAME_MAX_BYTES),
+    VALUE(member_heartbeat_request, instance),
+    TEXT(member_heartbeat_request, zone, ZONE_MAX_BYTES),
+    VALUE(member_heartbeat_request, session_ms),
+    VALUE(member_heartbeat_request, partitions),
+    LIST(member_heartbeat_request, held, held_count, assigned_partition),
+    TEXT(member_heartbeat_request, zones, 4096),
+};
+ROWS(member_heartbeat_reply) = {
+    VALUE(member_heartbeat_reply, epoch),
+    VALUE(member_heartbeat_reply, heartbeat_ms),
+    LIST(member_heartbeat_reply, assigned, count, assigned_partition),
+    VALUE(member_heartbeat_reply, paused),
+};
+ROWS(member_leave_request) = {
+    VALUE(member_leave_request, group),
+    TEXT(member_leave_request, subscription, NAME_MAX_BYTES),
+    TEXT(member_leave_request, member, NAME_MAX_BYTES),
+    VALUE(member_leave_request, instance),
+    TEXT(member_leave_request, reason, REASON_MAX_BYTES),
+};
+ROWS(member_list_request) = {
+    VALUE(member_list_request, group),
+    TEXT(member_list_request, subscription, NAME_MAX_BYTES),
+};
+ROWS(member_list_item) = {
+    TEXT(member_list_item, member, NAME_MAX_BYTES),
+    TEXT(member_list_item, zone, ZONE_MAX_BYTES),
+    TEXT(member_list_item, client, NAME_MAX_BYTES),
+    VALUE(member_list_item, joined_ms),
+    VALUE(member_list_item, session_ms),
+    VALUE(member_list_item, silent_ms),
+    VALUE(member_list_item, assigned),
+    VALUE(member_list_item, held),
+};
+ROWS(member_list_reply) = {
+    VALUE(member_list_reply, epoch),
+    LIST(member_list_reply, items, count, member_list_item),
+};
+ROWS(event_list_request) = {
+    VALUE(event_list_request, group),
+    TEXT(event_list_request, subscription, NAME_MAX_BYTES),
+    VALUE(event_list_request, after),
+};
+ROWS(event_list_item) = {
+    VALUE(event_list_item, number),
+    VALUE(event_list_item, time_ms),
+    TEXT(event_list_item, kind, NAME_MAX_BYTES),
+    TEXT(event_list_item, who, NAME_MAX_BYTES),
+    TEXT(event_list_item, why, REASON_MAX_BYTES),
+    VALUE(event_list_item, epoch),
+};
+ROWS(event_list_reply) = {
+    VALUE(event_list_reply, more),
+    LIST(event_list_reply, items, count, event_list_item),
+};
+ROWS(dead_list_request) = {
+    VALUE(dead_list_request, group),        TEXT(dead_list_request, subscription, NAME_MAX_BYTES),
+    VALUE(dead_list_request, from),         VALUE(dead_list_request, count_max),
+    VALUE(dead_list_request, with_history), TEXT(dead_list_request, reason, REASON_MAX_BYTES),
+};
+ROWS(failure) = {
+    VALUE(failure, time_ms),
+    VALUE(failure, kind),
+    TEXT(failure, member, NAME_MAX_BYTES),
+    TEXT(failure, reason, REASON_MAX_BYTES),
+};
+ROWS(dead_item) = {
+    VALUE(dead_item, number),
+    VALUE(dead_item, offset),
+    VALUE(dead_item, append_time_ms),
+    VALUE(dead_item, died_ms),
+    VALUE(dead_item, handed_out),
+    VALUE(dead_item, failed),
+    VALUE(dead_item, record_bytes),
+    VALUE(dead_item, id),
+    TEXT(dead_item, reason, REASON_MAX_BYTES),
+    VALUE(dead_item, revived),
+    LIST(dead_item, failures, failure_count, failure),
+};
+ROWS(dead_list_reply) = {
+    VALUE(dead_list_reply, next),
+    VALUE(dead_list_reply, total),
+    LIST(dead_list_reply, items, count, dead_item),
+};
+ROWS(dead_change_item) = {
+    VALUE(dead_change_item, number),
+};
+ROWS(dead_change_request) = {
+    VALUE(dead_change_request, group),
+    TEXT(dead_change_request, subscription, NAME_MAX_BYTES),
+    VALUE(dead_change_request, kind),
+    LIST(dead_change_request, items, count, dead_change_item),
+};
+ROWS(dead_change_reply) = {
+    VALUE(dead_change_reply, done),
+};
+ROWS(schedule_list_request) = {
+    VALUE(schedule_list_request, group),
+    VALUE(schedule_list_request, after_due_ms),
+    VALUE(schedule_list_request, after_number),
+};
+ROWS(schedule_item) = {
+    VALUE(schedule_item, due_ms),
+    VALUE(schedule_item, number),
+    VALUE(schedule_item, added_ms),
+    VALUE(schedule_item, id),
+    BLOB(schedule_item, key, REASON_MAX_BYTES),
+    VALUE(schedule_item, record_bytes),
+};
+ROWS(schedule_list_reply) = {
+    VALUE(schedule_list_reply, total),
+    VALUE(schedule_list_reply, more),
+    LIST(schedule_list_reply, items, count, schedule_item),
+};
+ROWS(schedule_cancel_item) = {
+    VALUE(schedule_cancel_item, due_ms),
+    VALUE(schedule_cancel_item, number),
+};
+ROWS(schedule_cancel_request) = {
+    VALUE(schedule_cancel_request, group),
+    LIST(schedule_cancel_request, items, count, schedule_cancel_item),
+};
+ROWS(schedule_cancel_reply) = {
+    VALUE(schedule_cancel_reply, done),
+};
+ROWS(recurring_set_request) = {
+    VALUE(recurring_set_request, group),
+    TEXT(recurring_set_request, name, NAME_MAX_BYTES),
+    TEXT(recurring_set_request, spec, RECURRING_SPEC_MAX_BYTES),
+    TEXT(recurring_set_request, zone, NAME_MAX_BYTES),
+};
+ROWS(recurring_list_request) = {
+    VALUE(recurring_list_request, group),
+};
+ROWS(recurring_item) = {
+    TEXT(recurring_item, name, NAME_MAX_BYTES),
+    TEXT(recurring_item, spec, RECURRING_SPEC_MAX_BYTES),
+    TEXT(recurring_item, zone, NAME_MAX_BYTES),
+    VALUE(recurring_item, next_ms),
+    VALUE(recurring_item, fired),
+};
+ROWS(recurring_list_reply) = {
+    LIST(recurring_list_reply, items, count, recurring_item),
+};
+ROWS(publish_expect) = {
+    VALUE(publish_expect, record),
+    VALUE(publish_expect, version),
+};
+ROWS(publish_request) = {
+    VALUE(publish_request, group),
+    LIST(publish_request, expect, count, publish_expect),
+};
+ROWS(publish_reply) = {
+    VALUE(publish_reply, base_offset),
+    VALUE(publish_reply, duplicate_count),
+    VALUE(publish_reply, append_time_ms),
+};
+ROWS(publish_refusal) = {
+    TEXT(publish_refusal, error.detail, DETAIL_MAX_BYTES),
+    VALUE(publish_refusal, error.retry_after_ms),
+    {LAYOUT_VALUE(publish_refusal, record), LAYOUT_ADDED(-1)},
+    {LAYOUT_VALUE(publish_refusal, version), LAYOUT_ADDED(0)},
+};
+ROWS(key_version_request) = {
+    VALUE(key_version_request, group),
+    BLOB(key_version_request, key, 4 * NAME_MAX_BYTES),
+};
+ROWS(key_version_reply) = {
+    VALUE(key_version_reply, version),
+};
+ROWS(message_find_request) = {
+    VALUE(message_find_request, group),
+    VALUE(message_find_request, id),
+};
+ROWS(message_find_reply) = {
+    VALUE(message_find_reply, found),
+    VALUE(message_find_reply, offset),
+};
+ROWS(trace_request) = {
+    VALUE(trace_request, group),
+    VALUE(trace_request, offset),
+    VALUE(trace_request, after),
+};
+ROWS(trace_event) = {
+    VALUE(trace_event, index),
+    VALUE(trace_event, kind),
+    VALUE(trace_event, time_ms),
+    VALUE(trace_event, node),
+    TEXT(trace_event, subscription, NAME_MAX_BYTES),
+    TEXT(trace_event, member, NAME_MAX_BYTES),
+    TEXT(trace_event, reason, REASON_MAX_BYTES),
+    VALUE(trace_event, lease),
+    VALUE(trace_event, due_ms),
+};
+ROWS(trace_reply) = {
+    VALUE(trace_reply, next),
+    VALUE(trace_reply, end),
+    LIST(trace_reply, events, count, trace_event),
+};
+ROWS(quota_set_request) = {
+    TEXT(quota_set_request, quota.client, NAME_MAX_BYTES),
+    TEXT(quota_set_request, quota.topic, NAME_MAX_BYTES),
+    VALUE(quota_set_request, quota.bytes_per_second),
+    VALUE(quota_set_request, quota.messages_per_second),
+    VALUE(quota_set_request, quota.requests_per_second),
+};
+ROWS(quota_list_request) = {
+    TEXT(quota_list_request, after_client, NAME_MAX_BYTES),
+    TEXT(quota_list_request, after_topic, NAME_MAX_BYTES),
+};
+ROWS(quota) = {
+    TEXT(quota, client, NAME_MAX_BYTES), TEXT(quota, topic, NAME_MAX_BYTES),
+    VALUE(quota, bytes_per_second),      VALUE(quota, messages_per_second),
+    VALUE(quota, requests_per_second),
+};
+ROWS(quota_list_reply) = {
+    VALUE(quota_list_reply, more),
+    LIST(quota_list_reply, items, count, quota),
+};
+
 static bool metadata_reply_check(const void *v)
 {
     const struct metadata_reply *reply = v;

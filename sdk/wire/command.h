@@ -47,7 +47,28 @@
     X(LEASE_RENEW, 31)                                                                             \
     X(LEASE_RELEASE, 32)                                                                           \
     X(LEASE_LIST, 33)                                                                              \
-    X(WORKER_ID, 34)
+    X(WORKER_ID, 34)                                                                               \
+    X(RECEIVE, 35)                                                                                 \
+    X(SETTLE, 36)                                                                                  \
+    X(SUBSCRIPTION_ALTER, 37)                                                                      \
+    X(SUBSCRIPTION_RESET, 38)                                                                      \
+    X(SUBSCRIPTION_CLAIM, 39)                                                                      \
+    X(MEMBER_HEARTBEAT, 40)                                                                        \
+    X(MEMBER_LEAVE, 41)                                                                            \
+    X(MEMBER_LIST, 42)                                                                             \
+    X(EVENT_LIST, 43)                                                                              \
+    X(DEAD_LIST, 44)                                                                               \
+    X(DEAD_CHANGE, 45)                                                                             \
+    X(SCHEDULE_LIST, 46)                                                                           \
+    X(SCHEDULE_CANCEL, 47)                                                                         \
+    X(RECURRING_SET, 48)                                                                           \
+    X(RECURRING_LIST, 49)                                                                          \
+    X(PUBLISH, 50)                                                                                 \
+    X(KEY_VERSION, 51)                                                                             \
+    X(MESSAGE_FIND, 52)                                                                            \
+    X(TRACE, 53)                                                                                   \
+    X(QUOTA_SET, 54)                                                                               \
+    X(QUOTA_LIST, 55)
 
 enum command {
 #define COMMAND_ENUM(name, number) COMMAND_##name = number,
@@ -57,26 +78,45 @@ enum command {
 
 const char *command_name(uint16_t command); /* "PRODUCE"; "?" when unknown. */
 
-#define NAME_MAX_BYTES        200u /* Topics, subscriptions, producers, holders. */
-#define ENDPOINT_MAX_BYTES    255u
-#define PARTITIONS_MAX        1024u /* Of a topic. */
-#define ENDPOINTS_MAX         256u  /* In a metadata reply: shards of all nodes. */
-#define FETCH_ITEMS_MAX       256u
-#define LIST_NAMES_MAX        1000u /* A page of names. */
-#define CURSOR_MAX_BYTES      4096u
-#define CHECKPOINT_MAX_BYTES  4096u
-#define DETAIL_MAX_BYTES      512u
-#define STATUS_JSON_MAX_BYTES (64u << 10)
-#define NODES_MAX             256u
-#define NODE_ID_MAX           65535u /* From 1 on. */
-#define NODE_SHARDS_MAX       64u
-#define ZONE_MAX_BYTES        31u
-#define REPLICAS_MAX          7u
-#define GROUP_MEMBERS_MAX     (2u * REPLICAS_MAX) /* Both sets of a joint configuration. */
-#define GROUP_LIST_MAX        256u                /* A page. */
-#define MOVE_LIST_MAX         256u                /* A page. */
-#define LEASE_LIST_MAX        256u                /* A page. */
-#define WORKER_IDS_MAX        1024u               /* Ten bits of a snowflake id. */
+#define NAME_MAX_BYTES           200u /* Topics, subscriptions, producers, holders. */
+#define ENDPOINT_MAX_BYTES       255u
+#define PARTITIONS_MAX           1024u /* Of a topic. */
+#define ENDPOINTS_MAX            256u  /* In a metadata reply: shards of all nodes. */
+#define FETCH_ITEMS_MAX          256u
+#define LIST_NAMES_MAX           1000u /* A page of names. */
+#define CURSOR_MAX_BYTES         4096u
+#define CHECKPOINT_MAX_BYTES     4096u
+#define DETAIL_MAX_BYTES         512u
+#define STATUS_JSON_MAX_BYTES    (64u << 10)
+#define NODES_MAX                256u
+#define NODE_ID_MAX              65535u /* From 1 on. */
+#define NODE_SHARDS_MAX          64u
+#define ZONE_MAX_BYTES           31u
+#define REPLICAS_MAX             7u
+#define GROUP_MEMBERS_MAX        (2u * REPLICAS_MAX) /* Both sets of a joint configuration. */
+#define GROUP_LIST_MAX           256u                /* A page. */
+#define MOVE_LIST_MAX            256u                /* A page. */
+#define LEASE_LIST_MAX           256u                /* A page. */
+#define WORKER_IDS_MAX           1024u               /* Ten bits of a snowflake id. */
+#define RECEIVE_MESSAGES_MAX     1000u               /* Of one hand-out. */
+#define SETTLE_ITEMS_MAX         1000u
+#define REASON_MAX_BYTES         200u  /* Why a message was refused; of events: why. */
+#define MEMBERS_MAX              1024u /* Of one subscription. */
+#define EVENT_LIST_MAX           200u  /* A page. */
+#define DEAD_LIST_MAX            100u  /* A page. */
+#define DEAD_CHANGE_MAX          100u
+#define HISTORY_MAX              8u /* Failures of one message that are remembered: the latest. */
+#define SCHEDULE_LIST_MAX        200u
+#define SCHEDULE_CANCEL_MAX      200u
+#define RECURRING_MAX            100u /* Of one partition. */
+#define RECURRING_SPEC_MAX_BYTES 200u
+#define PUBLISH_EXPECT_MAX       1000u
+#define TRACE_EVENTS_MAX         200u /* A page. */
+#define QUOTAS_MAX               1000u
+#define QUOTA_LIST_MAX           200u
+#define LEASE_MIN_MS             100u /* Of hand-outs. */
+#define LEASE_MAX_MS             (12u * 60u * 60u * 1000u)
+#define DELAY_MAX_MS             (365LL * 24 * 60 * 60 * 1000) /* Of schedules and back-offs. */
 
 /* A valid topic, subscription or producer name: 1 to 200 of [A-Za-z0-9._-], first a letter or a
  * digit. */
@@ -131,12 +171,15 @@ struct metadata_reply {
     int64_t retention_ms, retention_bytes, dedupe_window_ms;
     uint32_t partition_count;
     struct metadata_partition partitions[PARTITIONS_MAX];
+    bool retention_acked;
+    struct bytes dead_of; /* The name asked for is TOPIC.dlq.THIS, and this answer is TOPIC's. */
 };
 
 struct topic_create_request {
-    struct bytes name;
+    struct bytes name; /* Without ".dlq.". */
     uint32_t partitions, replicas;
     int64_t retention_ms, retention_bytes, dedupe_window_ms;
+    bool retention_acked; /* Also dropped: what every subscription is done with, if there is one. */
 };
 struct topic_create_reply {
     struct ferry_id topic_id;
@@ -215,6 +258,8 @@ struct cursor_get_reply {
 struct fetch_item {
     uint64_t group;
     int64_t offset;
+    struct bytes dead_of; /* A subscription: its dead letters are read instead of the log; offsets
+                             are then their numbers, and some may be missing. */
 };
 struct fetch_request {
     uint32_t max_wait_ms;
@@ -247,12 +292,25 @@ struct offset_find_reply {
     int64_t end_offset;
 };
 
-enum subscription_mode { SUBSCRIPTION_STREAM = 1 };
+enum subscription_mode { SUBSCRIPTION_STREAM = 1, SUBSCRIPTION_QUEUE = 2, SUBSCRIPTION_KEYED = 3 };
+enum key_policy {
+    KEY_POLICY_WAIT = 0, /* A key's messages wait until the one before is acked or dead. */
+    KEY_POLICY_PARK = 1, /* Once one of a key is dead, those after it become dead letters too, until
+                            the key has none left (replayed, dropped). */
+};
+/* In requests 0 (of priority_age_ms: -1) means: the default, or as it is. */
 struct subscription_create_request {
     uint64_t group;
     struct bytes name;
     uint32_t mode;
-    int64_t from; /* FERRY_FROM_START, FERRY_FROM_END or an offset. */
+    int64_t from;             /* FERRY_FROM_START, FERRY_FROM_END or an offset. */
+    uint32_t lease_ms;        /* 30,000. */
+    uint32_t max_deliveries;  /* 10: failures after which a message is dead. */
+    uint32_t backoff_min_ms;  /* 1,000: after the first failure; doubles with each, */
+    uint32_t backoff_max_ms;  /* 600,000: up to this; with jitter of up to a half less. */
+    uint32_t key_policy;      /* enum key_policy; of keyed. */
+    uint32_t inflight_max;    /* 1,000: messages that one member may hold of one partition. */
+    uint32_t priority_age_ms; /* 10,000: of queue: waiting so long raises a message by one level. */
 };
 struct subscription_create_reply {
     int64_t position;
@@ -276,10 +334,428 @@ struct subscription_get_request {
 };
 struct subscription_get_reply {
     uint32_t mode;
-    int64_t position;
+    int64_t position; /* Of queue and keyed: the first offset that is not done. */
     int64_t start_offset;
     int64_t end_offset;
     int64_t lag_ms;
+    /* Added. Of stream the settings and counts are 0. */
+    bool paused;
+    uint32_t lease_ms, max_deliveries, backoff_min_ms, backoff_max_ms, key_policy, inflight_max,
+        priority_age_ms;
+    uint64_t ready;   /* Messages that may be handed out now (paused or not). */
+    uint64_t leased;  /* Handed out, not settled. */
+    uint64_t waiting; /* Failed, until their back-off is over. */
+    uint64_t dead;    /* Dead letters kept. */
+    /* Since it was made or reset: enqueued = acked + died + expired + remaining, where remaining is
+     * ready, leased and waiting, and died counts each message once per death, less revived. */
+    uint64_t acked, died, expired, revived;
+    uint64_t handed_out, failed, released; /* Hand-outs of messages; ends of them. */
+    uint64_t number; /* Of this subscription in its partition; made anew it has another. */
+    uint64_t epoch;  /* Of stream: the greatest that claimed the partition. */
+};
+
+/* SUBSCRIPTION_ALTER: the reply is empty. */
+struct subscription_alter_request {
+    uint64_t group;
+    struct bytes name;
+    uint32_t pause; /* 0 as it is, 1 pause: nothing is handed out or fetched for it, 2 resume. */
+    uint32_t lease_ms, max_deliveries, backoff_min_ms, backoff_max_ms, inflight_max,
+        priority_age_ms;
+    uint32_t key_policy; /* 0 as it is, 1 wait, 2 park. */
+};
+/* SUBSCRIPTION_RESET: everything before `to` is done, everything from it on is not; leases end.
+ * Dead letters stay. */
+struct subscription_reset_request {
+    uint64_t group;
+    struct bytes name;
+    int64_t to; /* As `from` of SUBSCRIPTION_CREATE. */
+    bool dry_run;
+};
+struct subscription_reset_reply {
+    int64_t from, to; /* The position before and after. */
+};
+/* SUBSCRIPTION_CLAIM, of stream: the member that was assigned the partition with this epoch takes
+ * it. Commits with an older epoch are refused from now on (MEMBER_FENCED), also this. */
+struct subscription_claim_request {
+    uint64_t group;
+    struct bytes name;
+    struct bytes member;
+    uint64_t epoch;
+};
+struct subscription_claim_reply {
+    int64_t position;
+};
+
+/* ---- RECEIVE and SETTLE: queue and keyed. ---- */
+
+struct receive_item {
+    uint64_t group;
+};
+/* Waits until one of the partitions has something for this member, or max_wait_ms. The answer is of
+ * one partition: the first, counted from the first item, that has something. */
+struct receive_request {
+    struct bytes subscription;
+    struct bytes member;   /* Any name; what it holds is counted by it. */
+    uint32_t max_messages; /* 1..RECEIVE_MESSAGES_MAX */
+    uint32_t max_bytes;    /* One message comes even if it is larger. */
+    uint32_t max_wait_ms;
+    uint32_t lease_ms; /* 0: the subscription's. */
+    uint32_t count;
+    struct receive_item items[FETCH_ITEMS_MAX];
+};
+struct receive_refusal {
+    uint64_t group;
+    uint16_t status; /* NOT_LEADER, UNKNOWN_SUBSCRIPTION, … */
+};
+/* The attachment is fetch entries (batch.h) with the records handed out and no others. */
+struct receive_reply {
+    uint64_t group;        /* 0: nothing within max_wait_ms. */
+    uint64_t lease;        /* Number of this hand-out in the subscription. */
+    struct ferry_id token; /* Random: whoever has it may settle. */
+    uint32_t lease_ms;     /* From when the request was sent, to be safe. */
+    uint32_t count;        /* Messages. */
+    struct bytes repeats; /* Of those handed out before: DELIVERY_REPEAT_BYTES each: u64 offset, u32
+                             times handed out with this one, u32 times failed. */
+    uint32_t refused_count;
+    struct receive_refusal refused[FETCH_ITEMS_MAX]; /* Those that are not served here. When all are
+                                                        refused the answer comes at once. */
+};
+#define DELIVERY_REPEAT_BYTES 16u
+
+enum settle_kind {
+    SETTLE_ACK = 1,
+    SETTLE_NACK = 2,    /* It failed: again after delay_ms, or the back-off (-1). */
+    SETTLE_RELEASE = 3, /* It was not tried: again at once, does not count. */
+    SETTLE_REJECT = 4,  /* Never again: a dead letter at once. */
+    SETTLE_EXTEND =
+        5, /* The whole hand-out, for delay_ms from now; first and count are not used. */
+};
+struct settle_item {
+    uint64_t lease;
+    struct ferry_id token;
+    uint32_t kind;
+    int64_t first; /* Offsets first .. first + count - 1. */
+    uint32_t count;
+    int64_t delay_ms;
+    struct bytes reason; /* Of nack and reject. */
+};
+struct settle_request {
+    uint64_t group;
+    struct bytes subscription;
+    struct bytes member;
+    uint32_t count;
+    struct settle_item items[SETTLE_ITEMS_MAX];
+};
+/* An item is carried out whole or not at all. LEASE_EXPIRED: some of it is not held under that
+ * lease any more. The same item again is answered as the first time, for a while. */
+struct settle_result {
+    uint16_t status; /* 0, LEASE_EXPIRED, INVALID_ARGUMENT, THROTTLED (again), CORRUPT. */
+};
+struct settle_reply {
+    uint32_t count; /* 0: all was carried out; else one for each item. */
+    struct settle_result results[SETTLE_ITEMS_MAX];
+};
+
+/* ---- Members: the leader of the topic's partition 0 coordinates. ---- */
+
+struct assigned_partition {
+    uint32_t partition;
+    uint64_t epoch; /* It was given with. */
+};
+/* MEMBER_HEARTBEAT: joins, stays, and reports what is still held: a partition that the last answer
+ * did not name is given to another once it is no longer reported. A member not heard of for its
+ * session_ms is out. A name that is in use by another instance: the older instance is fenced
+ * (MEMBER_FENCED), the newer keeps its partitions (static members). */
+struct member_heartbeat_request {
+    uint64_t group; /* Of partition 0. */
+    struct bytes subscription;
+    struct bytes member;      /* A name: given (static) or made up. */
+    struct ferry_id instance; /* Of this process: random. */
+    struct bytes zone;
+    uint32_t session_ms;
+    uint32_t partitions; /* Of the topic, as the member knows it. */
+    uint32_t held_count;
+    struct assigned_partition held[PARTITIONS_MAX];
+    /* Zones of the partitions' leaders as the member knows them, joined by ' ', "-" for none;
+     * empty: not known. */
+    struct bytes zones;
+};
+struct member_heartbeat_reply {
+    uint64_t epoch; /* Of the whole assignment: rises with each change. */
+    uint32_t heartbeat_ms;
+    uint32_t count;
+    struct assigned_partition assigned[PARTITIONS_MAX]; /* To read now. Queue, keyed: all. */
+    bool paused;                                        /* Of stream: read nothing for now. */
+};
+/* MEMBER_LEAVE: the reply is empty. */
+struct member_leave_request {
+    uint64_t group;
+    struct bytes subscription;
+    struct bytes member;
+    struct ferry_id instance;
+    struct bytes reason;
+};
+struct member_list_request {
+    uint64_t group;
+    struct bytes subscription;
+};
+struct member_list_item {
+    struct bytes member;
+    struct bytes zone;
+    struct bytes client; /* Its client.name. */
+    int64_t joined_ms;
+    uint32_t session_ms;
+    int64_t silent_ms;
+    uint32_t assigned, held; /* Partitions: shall have, has. */
+};
+struct member_list_reply {
+    uint64_t epoch;
+    uint32_t count;
+    struct member_list_item items[MEMBERS_MAX];
+};
+/* EVENT_LIST: what happened to the subscription, from partition 0, oldest first, after `after`. */
+struct event_list_request {
+    uint64_t group;
+    struct bytes subscription;
+    uint64_t after; /* Number of an event; 0: from the oldest kept. */
+};
+struct event_list_item {
+    uint64_t number;
+    int64_t time_ms;
+    struct bytes
+        kind; /* "created", "joined", "left", "expired", "fenced", "assigned", "moved", … */
+    struct bytes who;
+    struct bytes why;
+    uint64_t epoch;
+};
+struct event_list_reply {
+    bool more;
+    uint32_t count;
+    struct event_list_item items[EVENT_LIST_MAX];
+};
+
+/* ---- Dead letters. ---- */
+
+struct dead_list_request {
+    uint64_t group;
+    struct bytes subscription;
+    uint64_t from; /* Number of the first one wanted. */
+    uint32_t count_max;
+    bool with_history;
+    struct bytes reason; /* Only those; empty: all. */
+};
+struct failure {
+    int64_t time_ms;
+    uint32_t kind; /* enum failure_kind */
+    struct bytes member;
+    struct bytes reason;
+};
+enum failure_kind {
+    FAILURE_NACK = 1,
+    FAILURE_EXPIRED = 2, /* The lease ran out. */
+    FAILURE_REJECT = 3,
+    FAILURE_PARKED = 4, /* Behind a dead letter of its key. */
+};
+struct dead_item {
+    uint64_t number;
+    int64_t offset; /* In the log, where it may be no longer. */
+    int64_t append_time_ms;
+    int64_t died_ms;
+    uint32_t handed_out, failed;
+    uint32_t record_bytes;
+    struct ferry_id id;
+    struct bytes reason; /* The last one's. */
+    bool revived;        /* Replayed: on its way again, and kept until that has ended. */
+    uint32_t failure_count;
+    struct failure failures[HISTORY_MAX]; /* Oldest first. */
+};
+struct dead_list_reply {
+    uint64_t next; /* To go on from; 0: that was all. */
+    uint64_t total;
+    uint32_t count;
+    struct dead_item items[DEAD_LIST_MAX];
+};
+/* DEAD_CHANGE. Replay: handed out again, to this subscription alone, with counters at 0 and the
+ * history kept. The attachment, if there is one, is a batch of one record that takes the place of
+ * the only one named. What is not there (any more) is not counted in `done`. */
+enum dead_change_kind { DEAD_REPLAY = 1, DEAD_DROP = 2 };
+struct dead_change_item {
+    uint64_t number;
+};
+struct dead_change_request {
+    uint64_t group;
+    struct bytes subscription;
+    uint32_t kind;
+    uint32_t count;
+    struct dead_change_item items[DEAD_CHANGE_MAX];
+};
+struct dead_change_reply {
+    uint32_t done;
+};
+
+/* ---- Schedules. ---- */
+
+/* Messages of PRODUCE whose batch has due times, not yet due: by due time, then number. */
+struct schedule_list_request {
+    uint64_t group;
+    int64_t after_due_ms; /* The last of the page before; 0, 0: the first page. */
+    uint64_t after_number;
+};
+struct schedule_item {
+    int64_t due_ms;
+    uint64_t number;
+    int64_t added_ms;
+    struct ferry_id id;
+    struct bytes key; /* Its first REASON_MAX_BYTES. */
+    uint32_t record_bytes;
+};
+struct schedule_list_reply {
+    uint64_t total;
+    bool more;
+    uint32_t count;
+    struct schedule_item items[SCHEDULE_LIST_MAX];
+};
+struct schedule_cancel_item {
+    int64_t due_ms;
+    uint64_t number;
+};
+struct schedule_cancel_request {
+    uint64_t group;
+    uint32_t count;
+    struct schedule_cancel_item items[SCHEDULE_CANCEL_MAX];
+};
+struct schedule_cancel_reply {
+    uint32_t done; /* What was due already is not among them. */
+};
+/* RECURRING_SET: a name in the partition; the attachment is a batch of one record, which is
+ * appended each time with the id derived from the name and the time. Without attachment: removed.
+ * The reply is empty. spec: "@every 10s" or a cron line of five fields; zone: a name of the tz
+ * database. */
+struct recurring_set_request {
+    uint64_t group;
+    struct bytes name;
+    struct bytes spec;
+    struct bytes zone;
+};
+struct recurring_list_request {
+    uint64_t group;
+};
+struct recurring_item {
+    struct bytes name, spec, zone;
+    int64_t next_ms;
+    uint64_t fired;
+};
+struct recurring_list_reply {
+    uint32_t count;
+    struct recurring_item items[RECURRING_MAX];
+};
+
+/* ---- PUBLISH: one batch, all of it or nothing, on condition. ---- */
+
+/* Record `record`'s key must be at this version (0: none yet), and is at the next one after it. A
+ * key's version is raised by PUBLISH with an expectation of that key alone. */
+struct publish_expect {
+    uint32_t record;
+    uint64_t version;
+};
+/* The attachment is one batch without producer id. Repeated ids are dropped as by PRODUCE; when all
+ * are repeats nothing is expected any more and the answer is the first one's. */
+struct publish_request {
+    uint64_t group;
+    uint32_t count;
+    struct publish_expect expect[PUBLISH_EXPECT_MAX];
+};
+struct publish_reply { /* And the duplicates as an attachment, as of PRODUCE. */
+    int64_t base_offset;
+    uint32_t duplicate_count;
+    int64_t append_time_ms;
+};
+/* Body with status VERSION_CONFLICT: an error_reply with more behind. */
+struct publish_refusal {
+    struct error_reply error;
+    int64_t record;   /* The first whose key is not there; -1: not of one record. */
+    uint64_t version; /* Its key's present version. */
+};
+struct key_version_request {
+    uint64_t group;
+    struct bytes key; /* At most NAME_MAX_BYTES × 4; longer ones by their hash, which is the
+                         client's to make: see PROTOCOL.md. */
+};
+struct key_version_reply {
+    uint64_t version;
+};
+
+/* ---- Finding and tracing. ---- */
+
+struct message_find_request {
+    uint64_t group;
+    struct ferry_id id;
+};
+struct message_find_reply {
+    bool found;
+    int64_t offset;
+};
+/* TRACE: what the log still says of one offset, in log order, after entry `after`. */
+enum trace_kind {
+    TRACE_APPENDED = 1,
+    TRACE_HANDED_OUT = 2,
+    TRACE_ACKED = 3,
+    TRACE_NACKED = 4,
+    TRACE_RELEASED = 5,
+    TRACE_REJECTED = 6,
+    TRACE_LEASE_EXPIRED = 7,
+    TRACE_DEAD = 8,
+    TRACE_REVIVED = 9,
+    TRACE_DROPPED = 10, /* A dead letter was dropped. */
+    TRACE_EXTENDED = 11,
+    TRACE_TRIMMED = 12,   /* Retention has dropped it. */
+    TRACE_SCHEDULED = 13, /* Of scheduled ones: kept until due. */
+    TRACE_COMMITTED = 14, /* A stream's position passed it. */
+};
+struct trace_request {
+    uint64_t group;
+    int64_t offset;
+    uint64_t after; /* Entry index; 0: from the message's own. */
+};
+struct trace_event {
+    uint64_t index; /* Of the entry. */
+    uint32_t kind;
+    int64_t time_ms;
+    uint32_t node; /* That led; 0: not known. */
+    struct bytes subscription;
+    struct bytes member;
+    struct bytes reason;
+    uint64_t lease;
+    int64_t due_ms; /* Nacked: handed out again not before. */
+};
+struct trace_reply {
+    uint64_t next; /* To go on after; 0: the log's end was reached. */
+    uint64_t end;  /* The last entry applied. */
+    uint32_t count;
+    struct trace_event events[TRACE_EVENTS_MAX];
+};
+
+/* ---- Quotas: what one client may do to one topic, a second, at each shard. ---- */
+
+/* QUOTA_SET: to the metadata leader; the reply is empty. "" stands for any. The most specific row
+ * counts: client and topic, then client, then topic, then neither. All three 0: the row goes. */
+struct quota {
+    struct bytes client;
+    struct bytes topic;
+    uint64_t bytes_per_second;    /* Produced and fetched; 0: no limit. */
+    uint64_t messages_per_second; /* Produced and handed out. */
+    uint64_t requests_per_second;
+};
+struct quota_set_request {
+    struct quota quota;
+};
+struct quota_list_request {
+    struct bytes after_client, after_topic;
+};
+struct quota_list_reply {
+    bool more;
+    uint32_t count;
+    struct quota items[QUOTA_LIST_MAX]; /* By client, then topic. */
 };
 struct subscription_list_request {
     uint64_t group;
@@ -597,7 +1073,46 @@ struct worker_id_reply {
     X(lease_list_request)                                                                          \
     X(lease_list_reply)                                                                            \
     X(worker_id_request)                                                                           \
-    X(worker_id_reply)
+    X(worker_id_reply)                                                                             \
+    X(subscription_alter_request)                                                                  \
+    X(subscription_reset_request)                                                                  \
+    X(subscription_reset_reply)                                                                    \
+    X(subscription_claim_request)                                                                  \
+    X(subscription_claim_reply)                                                                    \
+    X(receive_request)                                                                             \
+    X(receive_reply)                                                                               \
+    X(settle_request)                                                                              \
+    X(settle_reply)                                                                                \
+    X(member_heartbeat_request)                                                                    \
+    X(member_heartbeat_reply)                                                                      \
+    X(member_leave_request)                                                                        \
+    X(member_list_request)                                                                         \
+    X(member_list_reply)                                                                           \
+    X(event_list_request)                                                                          \
+    X(event_list_reply)                                                                            \
+    X(dead_list_request)                                                                           \
+    X(dead_list_reply)                                                                             \
+    X(dead_change_request)                                                                         \
+    X(dead_change_reply)                                                                           \
+    X(schedule_list_request)                                                                       \
+    X(schedule_list_reply)                                                                         \
+    X(schedule_cancel_request)                                                                     \
+    X(schedule_cancel_reply)                                                                       \
+    X(recurring_set_request)                                                                       \
+    X(recurring_list_request)                                                                      \
+    X(recurring_list_reply)                                                                        \
+    X(publish_request)                                                                             \
+    X(publish_reply)                                                                               \
+    X(publish_refusal)                                                                             \
+    X(key_version_request)                                                                         \
+    X(key_version_reply)                                                                           \
+    X(message_find_request)                                                                        \
+    X(message_find_reply)                                                                          \
+    X(trace_request)                                                                               \
+    X(trace_reply)                                                                                 \
+    X(quota_set_request)                                                                           \
+    X(quota_list_request)                                                                          \
+    X(quota_list_reply)
 
 #define COMMAND_DECLARE(name)                                                                      \
     void name##_encode(struct buf *b, const struct name *v);                                       \

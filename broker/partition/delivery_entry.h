@@ -1,0 +1,104 @@
+/* delivery_entry: the log entries of hand-outs and settlements. Pure. Entries carry decisions,
+ * never questions: which offsets, which lease, which due time, which record is dead. So replicas of
+ * different versions cannot decide differently.
+ *
+ * Every entry names the subscription by its number: one for a subscription that is gone is passed
+ * over. Msgpack arrays [kind, fields…]; fields are only added at the end. */
+#ifndef FERRY_PARTITION_DELIVERY_ENTRY_H
+#define FERRY_PARTITION_DELIVERY_ENTRY_H
+
+#include "partition/control.h"
+#include "partition/delivery.h"
+
+/* Of one entry: a hand-out gives at most RECEIVE_MESSAGES_MAX messages to one member; an entry may
+ * have several. */
+#define HAND_OUTS_MAX       64u
+#define HAND_OUT_RANGES_MAX RECEIVE_MESSAGES_MAX
+/* Records that become dead letters in one entry, together; more come with the next. */
+#define DEAD_ENTRY_MAX_BYTES (4u << 20)
+
+struct delivery_range {
+    int64_t first;
+    uint32_t count;
+    uint64_t key_hash; /* Keyed, with a key: count is 1. */
+};
+struct delivery_hand_out {
+    uint64_t lease;
+    struct ferry_id token;
+    uint32_t lease_ms;
+    struct bytes member;
+    uint32_t range_count;
+    const struct delivery_range *ranges; /* Ascending, disjoint. */
+};
+/* CONTROL_HAND_OUT: [kind, subscription, node, [lease, token, lease_ms, member, ranges]…] */
+struct hand_out_entry {
+    uint64_t subscription;
+    uint32_t node; /* That led: for traces. */
+    uint32_t count;
+    struct delivery_hand_out hand_outs[HAND_OUTS_MAX];
+};
+
+/* A record that becomes a dead letter if the item that names it is carried out. */
+struct delivery_dead {
+    int64_t offset;
+    int64_t append_time_ms;
+    uint64_t key_hash; /* Parks the key, if the policy says so when the entry is made; else 0. */
+    struct bytes
+        record; /* A batch of one record, as it is kept. Revived ones: empty, it is there. */
+};
+/* CONTROL_SETTLE (asked by a member) and CONTROL_EXPIRE_LEASES (the leader: kind is
+ * DELIVERY_EXPIRE, first and count are not used, all that is left comes back). */
+enum { DELIVERY_EXPIRE = 6, DELIVERY_PARK = 7 }; /* Beside enum settle_kind. PARK: fresh ones. */
+struct delivery_settle_item {
+    uint32_t kind;
+    uint64_t lease;
+    struct ferry_id token; /* Of EXPIRE and PARK: zero. */
+    int64_t first;
+    uint32_t count;
+    uint32_t extend_ms; /* EXTEND: the lease's new duration. */
+    int64_t due_ms;     /* NACK with a delay of its own: for all of it. Else see `dues`. */
+    struct bytes reason;
+};
+/* Back-off grows with each failure, so it is told by runs that are alike: what NACK and EXPIRE give
+ * back is due when the run here that holds it says, else at the item's due_ms. */
+struct delivery_due {
+    int64_t first;
+    uint32_t count;
+    int64_t due_ms;
+};
+struct delivery_settlement {
+    uint64_t subscription;
+    uint32_t node;
+    struct bytes member; /* Who asked; empty: the leader. */
+    uint32_t count;
+    const struct delivery_settle_item *items;
+    uint32_t due_count;
+    const struct delivery_due *dues;
+    uint32_t dead_count;
+    const struct delivery_dead *dead; /* Ascending by offset. */
+};
+
+/* Encoders cannot fail but by the buffer. Decoders put lists into `scratch` (grown, bounded), which
+ * must outlive what is decoded; texts and records point into the payload. Errors: CORRUPT,
+ * NO_MEMORY. */
+void hand_out_encode(struct buf *b, const struct hand_out_entry *e);
+MUST_CHECK enum ferry_err hand_out_decode(struct bytes payload, struct buf *scratch,
+                                          struct hand_out_entry *e);
+void settlement_encode(struct buf *b, enum control_kind kind, const struct delivery_settlement *s);
+MUST_CHECK enum ferry_err settlement_decode(struct bytes payload, struct buf *scratch,
+                                            struct delivery_settlement *s);
+
+/* CONTROL_DEAD_CHANGE: [kind, subscription, node, change, [numbers], record, member] */
+struct dead_change_entry {
+    uint64_t subscription;
+    uint32_t node;
+    uint32_t change; /* enum dead_change_kind */
+    uint32_t count;
+    uint64_t numbers[DEAD_CHANGE_MAX];
+    struct bytes record; /* Replay of one, edited: a batch of one record. Else empty. */
+    struct bytes member; /* Who asked: client.name. */
+};
+void dead_change_encode(struct buf *b, const struct dead_change_entry *e);
+MUST_CHECK enum ferry_err dead_change_decode(struct bytes payload, struct dead_change_entry *e);
+
+#endif
