@@ -67,6 +67,21 @@ static void make_stormy(struct swarm *s)
     s->seconds = chance_between(15, 40);
 }
 
+/* Leaders whose clock hardly runs, cut off from their peers and not from clients: they take
+ * themselves for leaders long after there is another. */
+static void make_stale(struct swarm *s)
+{
+    s->stale = true;
+    s->clock_every_ms = chance_between(300, 1500);
+    s->drift = s->frozen = true;
+    s->cut_every_ms = chance_between(2000, 6000);
+    s->cut_longest_ms = chance_between(4000, 12000);
+    s->cut_kinds = 1u << CUT_ISOLATE;
+    s->crash_every_ms = 0;
+    s->clients.loss_permille = 0;
+    s->disk_every_ms = 0;
+}
+
 void swarm_draw(struct swarm *s, uint32_t nodes, bool faults)
 {
     static const uint32_t sizes[] = {3, 3, 3, 5, 4};
@@ -103,6 +118,8 @@ void swarm_draw(struct swarm *s, uint32_t nodes, bool faults)
     s->client_crash_every_ms = every(300, faults, 3000, 20000);
     if (some(350, faults)) {
         make_stormy(s);
+    } else if (some(80, faults)) {
+        make_stale(s);
     }
 }
 
@@ -121,7 +138,10 @@ static void print_path(const char *name, const struct net_path *p, FILE *out)
 void swarm_print(const struct swarm *s, FILE *out)
 {
     (void)fprintf(out, "  %u nodes of up to %u shards, %lld s of faults%s\n", s->nodes,
-                  s->shards_max, (long long)s->seconds, s->stormy ? ", stormy" : "");
+                  s->shards_max, (long long)s->seconds,
+                  s->stormy  ? ", stormy"
+                  : s->stale ? ", stale"
+                             : "");
     print_path("peers", &s->peers, out);
     print_path("clients", &s->clients, out);
     (void)fprintf(out, "  cuts every %lld ms up to %lld ms, kinds %x%s, slow hosts every %lld ms\n",

@@ -29,7 +29,7 @@ struct swarm {
     struct net_path peers, clients;
     int64_t cut_every_ms, cut_longest_ms; /* 0: never. */
     uint32_t cut_kinds;                   /* A bit each. */
-    bool flapping, stormy;
+    bool flapping, stormy, stale;
     int64_t slow_every_ms;
     int64_t crash_every_ms, down_longest_ms;
     uint32_t crash_all_permille; /* Of crashes. */

@@ -92,8 +92,11 @@ static void start_programs(struct run *r)
         workload_start(&r->load, PROGRAM_READER);
     }
     workload_start(&r->load, PROGRAM_SUBSCRIBER);
-    for (uint64_t i = chance_below(3); i-- > 0;) {
+    for (uint64_t i = chance_below(3), first = i; i-- > 0;) {
         workload_start(&r->load, PROGRAM_RELAY);
+        for (uint64_t k = i + 1 < first ? 0 : r->swarm.stale ? 3 : 1; k-- > 0;) {
+            workload_start(&r->load, PROGRAM_WATCHER);
+        }
     }
     for (uint64_t i = chance_below(3); i-- > 0;) {
         workload_start(&r->load, PROGRAM_ADMIN);

@@ -318,6 +318,9 @@ static void run_program(void *arg)
         case PROGRAM_RELAY:
             relay_session(p);
             break;
+        case PROGRAM_WATCHER:
+            watch_session(p);
+            break;
         case PROGRAM_ADMIN:
             admin_session(p);
             break;
@@ -341,7 +344,7 @@ static struct program *add_program(struct workload *w, enum program_kind kind, c
 
 void workload_start(struct workload *w, enum program_kind kind)
 {
-    static const char *const names[] = {"prod", "read", "sub", "relay", "admin"};
+    static const char *const names[] = {"prod", "read", "sub", "relay", "watch", "admin"};
     (void)add_program(w, kind, names[kind], run_program);
 }
 

@@ -7,13 +7,14 @@
 
 #include "sim/history.h"
 
-#define PROGRAMS_MAX 12
+#define PROGRAMS_MAX 20
 
 enum program_kind {
     PROGRAM_PRODUCER,
     PROGRAM_READER,
     PROGRAM_SUBSCRIBER,
     PROGRAM_RELAY,
+    PROGRAM_WATCHER,
     PROGRAM_ADMIN
 };
 
@@ -77,6 +78,7 @@ bool session_open(struct session *s, struct program *p, const char *producer_nam
 bool session_may_go_on(const struct program *p, int64_t until_us);
 void program_note(struct program *p, const char *what, enum ferry_err err); /* For people. */
 void relay_session(struct program *p);
+void watch_session(struct program *p);
 /* After everything has been read out: the cursors and the logs say the same. */
 void relay_verify(struct session *s);
 void admin_session(struct program *p);
