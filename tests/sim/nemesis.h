@@ -50,6 +50,7 @@ struct nemesis {
     uint32_t victims;      /* Nodes 0.. below it may lose data. */
     struct sim_disk *images[SIM_NODES_MAX][SIM_SHARDS_MAX];
     bool over;
+    int64_t spared_until_us; /* Nobody is crashed, paused or cut off before. */
     uint64_t crashes, cuts, pauses, clocks, disks, wipes, rots, restores, client_crashes;
 };
 
