@@ -479,7 +479,8 @@ void shard_create_topic(struct shard *s, struct request *r, struct topic_create_
 
 /* ---- shard_metadata.c ---- */
 void shard_handle_metadata(struct shard *s, struct request *r, const struct frame *f);
-void shard_reply_metadata(struct shard *s, struct request *r, const struct meta_topic *topic);
+void shard_reply_metadata(struct shard *s, struct request *r, const struct meta_topic *topic,
+                          struct bytes dead_of);
 void shard_answer_unknown_topics(struct shard *s, bool all);
 
 /* ---- shard_cluster.c, shard_groups.c, shard_leases.c ---- */

@@ -37,6 +37,28 @@ bool name_is_valid(struct bytes name)
     return true;
 }
 
+bool dead_name_split(struct bytes name, size_t from, struct bytes *topic,
+                     struct bytes *subscription, size_t *next)
+{
+    const size_t mark = sizeof(DEAD_NAME_MARK) - 1;
+    for (size_t at = from; at + mark <= name.size; at++) {
+        if (memcmp(name.data + at, DEAD_NAME_MARK, mark) == 0) {
+            *topic = bytes_of(name.data, at);
+            *subscription = bytes_of(name.data + at + mark, name.size - at - mark);
+            *next = at + 1; /* Marks may overlap: a.dlq.dlq.b has two. */
+            return true;
+        }
+    }
+    return false;
+}
+
+bool name_is_of_dead(struct bytes name)
+{
+    struct bytes topic, subscription;
+    size_t next;
+    return dead_name_split(name, 0, &topic, &subscription, &next);
+}
+
 /* ---- Layouts: the elements of each struct in the order of the wire ---- */
 
 #define ROWS(type) static const struct layout_row type##_rows[]
@@ -87,7 +109,7 @@ ROWS(hello_reply) = {
 };
 
 ROWS(metadata_request) = {
-    TEXT(metadata_request, topic, NAME_MAX_BYTES),
+    TEXT(metadata_request, topic, DEAD_NAME_MAX_BYTES),
 };
 ROWS(metadata_endpoint) = {
     VALUE(metadata_endpoint, node_id),
@@ -574,6 +596,7 @@ ROWS(member_leave_request) = {
 ROWS(member_list_request) = {
     VALUE(member_list_request, group),
     TEXT(member_list_request, subscription, NAME_MAX_BYTES),
+    {LAYOUT_RUN(member_list_request, after, LAYOUT_TEXT, NAME_MAX_BYTES), LAYOUT_ADDED(0)},
 };
 ROWS(member_list_item) = {
     TEXT(member_list_item, member, NAME_MAX_BYTES),
@@ -588,6 +611,7 @@ ROWS(member_list_item) = {
 ROWS(member_list_reply) = {
     VALUE(member_list_reply, epoch),
     LIST(member_list_reply, items, count, member_list_item),
+    {LAYOUT_VALUE(member_list_reply, more), LAYOUT_ADDED(0)},
 };
 ROWS(event_list_request) = {
     VALUE(event_list_request, group),

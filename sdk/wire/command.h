@@ -124,6 +124,15 @@ const char *command_name(uint16_t command); /* "PRODUCE"; "?" when unknown. */
  * digit. */
 bool name_is_valid(struct bytes name);
 
+/* TOPIC.dlq.SUBSCRIPTION reads like a topic and is none: no topic's name has the mark in it. */
+#define DEAD_NAME_MARK      ".dlq."
+#define DEAD_NAME_MAX_BYTES (2 * NAME_MAX_BYTES + sizeof(DEAD_NAME_MARK) - 1)
+/* Splits at the first mark at or behind place `from` of the name; *next is where the one after it
+ * may be. False: there is none (any more). */
+bool dead_name_split(struct bytes name, size_t from, struct bytes *topic,
+                     struct bytes *subscription, size_t *next);
+bool name_is_of_dead(struct bytes name);
+
 /* Body of a reply whose status is not 0. */
 struct error_reply {
     struct bytes detail;     /* For a person; may be empty. */
@@ -148,7 +157,7 @@ struct hello_reply {
 /* METADATA: where things are. An empty topic name asks for the endpoints alone. The decoder of the
  * reply refuses a partition whose endpoint is not one of endpoints[]. */
 struct metadata_request {
-    struct bytes topic;
+    struct bytes topic; /* Or TOPIC.dlq.SUBSCRIPTION. */
 };
 struct metadata_endpoint {
     uint32_t node_id;
@@ -506,6 +515,7 @@ struct member_leave_request {
 struct member_list_request {
     uint64_t group;
     struct bytes subscription;
+    struct bytes after; /* The last member of the page before; empty for the first page. */
 };
 struct member_list_item {
     struct bytes member;
@@ -519,7 +529,8 @@ struct member_list_item {
 struct member_list_reply {
     uint64_t epoch;
     uint32_t count;
-    struct member_list_item items[MEMBERS_MAX];
+    struct member_list_item items[MEMBERS_MAX]; /* By name; as many as fit. */
+    bool more;
 };
 /* EVENT_LIST: what happened to the subscription, from partition 0, oldest first, after `after`. */
 struct event_list_request {
