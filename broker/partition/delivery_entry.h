@@ -15,9 +15,10 @@
 #define HAND_OUTS_MAX       64u
 #define HAND_OUT_RANGES_MAX RECEIVE_MESSAGES_MAX
 /* Records that become dead letters in one entry, together; more come with the next. */
-#define DEAD_ENTRY_MAX_BYTES (4u << 20)
-#define SETTLE_DUES_MAX      65536u
-#define SETTLE_DEAD_MAX      4096u
+#define DEAD_ENTRY_MAX_BYTES    (4u << 20)
+#define SETTLE_DUES_MAX         65536u
+#define SETTLE_DEAD_MAX         4096u
+#define ENTRY_SCRATCH_MAX_BYTES (2u << 20) /* What the lists of one entry take, decoded. */
 
 struct delivery_range {
     int64_t first;
@@ -32,7 +33,8 @@ struct delivery_hand_out {
     uint32_t range_count;
     const struct delivery_range *ranges; /* Ascending, disjoint. */
 };
-/* CONTROL_HAND_OUT: [kind, subscription, node, [lease, token, lease_ms, member, ranges]…] */
+/* CONTROL_HAND_OUT: [kind, subscription, node, [lease, token, lease_ms, member, ranges]…], ranges a
+ * bin of varints: gap after the range before, count, key hash. */
 struct hand_out_entry {
     uint64_t subscription;
     uint32_t node; /* That led: for traces. */
@@ -71,6 +73,8 @@ struct delivery_due {
     uint32_t count;
     int64_t due_ms;
 };
+/* [kind, subscription, node, member, [item…], dues, [dead…]], dues a bin of varints: gap, count,
+ * zigzag of the difference to the due time before. */
 struct delivery_settlement {
     uint64_t subscription;
     uint32_t node;
@@ -83,8 +87,9 @@ struct delivery_settlement {
     const struct delivery_dead *dead; /* Ascending by offset. */
 };
 
-/* Encoders cannot fail but by the buffer. Decoders put lists into `scratch` (grown, bounded), which
- * must outlive what is decoded; texts and records point into the payload. Errors: CORRUPT,
+/* Encoders cannot fail but by the buffer. Decoders put lists into `scratch` (emptied first; limit
+ * ENTRY_SCRATCH_MAX_BYTES), which must outlive what is decoded; texts and records point into the
+ * payload. Errors: CORRUPT,
  * NO_MEMORY. */
 void hand_out_encode(struct buf *b, const struct hand_out_entry *e);
 MUST_CHECK enum ferry_err hand_out_decode(struct bytes payload, struct buf *scratch,
