@@ -114,7 +114,9 @@ const char *command_name(uint16_t command); /* "PRODUCE"; "?" when unknown. */
 #define TRACE_EVENTS_MAX         200u /* A page. */
 #define QUOTAS_MAX               1000u
 #define QUOTA_LIST_MAX           200u
-#define LEASE_MIN_MS             100u /* Of hand-outs. */
+#define ZONES_MAX_BYTES          4096u /* Of a heartbeat. */
+#define VERSION_KEY_MAX_BYTES    800u  /* Longer keys have versions by their hash. */
+#define LEASE_MIN_MS             100u  /* Of hand-outs. */
 #define LEASE_MAX_MS             (12u * 60u * 60u * 1000u)
 #define DELAY_MAX_MS             (365LL * 24 * 60 * 60 * 1000) /* Of schedules and back-offs. */
 
@@ -225,8 +227,14 @@ struct produce_reply {
     int64_t base_offset;      /* Of the first record kept; -1 when all were dropped by id. */
     bool duplicate;           /* The whole batch was stored before, by sequence. */
     uint32_t duplicate_count; /* Records dropped by id. */
+    /* Added. The batch has due times and its records wait: base_offset is the first one's number,
+     * record i kept has base_offset + i - (dropped ones below i), as with offsets. Behind the
+     * duplicates the attachment has a due time (i64, ms) for each record of the batch: 0 for those
+     * dropped, and for all of a repeat whose first answer is known no more. */
+    bool scheduled;
 };
 #define PRODUCE_DUPLICATE_BYTES 12u
+#define PRODUCE_DUE_BYTES       8u
 
 /* APPEND_CAS: the attachment is one batch. */
 struct append_cas_request {
@@ -687,7 +695,7 @@ struct publish_refusal {
 };
 struct key_version_request {
     uint64_t group;
-    struct bytes key; /* At most NAME_MAX_BYTES × 4; longer ones by their hash, which is the
+    struct bytes key; /* At most VERSION_KEY_MAX_BYTES; longer ones by their hash, which is the
                          client's to make: see PROTOCOL.md. */
 };
 struct key_version_reply {
