@@ -596,7 +596,6 @@ ROWS(member_leave_request) = {
 ROWS(member_list_request) = {
     VALUE(member_list_request, group),
     TEXT(member_list_request, subscription, NAME_MAX_BYTES),
-    {LAYOUT_RUN(member_list_request, after, LAYOUT_TEXT, NAME_MAX_BYTES), LAYOUT_ADDED(0)},
 };
 ROWS(member_list_item) = {
     TEXT(member_list_item, member, NAME_MAX_BYTES),
@@ -611,7 +610,6 @@ ROWS(member_list_item) = {
 ROWS(member_list_reply) = {
     VALUE(member_list_reply, epoch),
     LIST(member_list_reply, items, count, member_list_item),
-    {LAYOUT_VALUE(member_list_reply, more), LAYOUT_ADDED(0)},
 };
 ROWS(event_list_request) = {
     VALUE(event_list_request, group),

@@ -515,7 +515,6 @@ struct member_leave_request {
 struct member_list_request {
     uint64_t group;
     struct bytes subscription;
-    struct bytes after; /* The last member of the page before; empty for the first page. */
 };
 struct member_list_item {
     struct bytes member;
@@ -529,8 +528,7 @@ struct member_list_item {
 struct member_list_reply {
     uint64_t epoch;
     uint32_t count;
-    struct member_list_item items[MEMBERS_MAX]; /* By name; as many as fit. */
-    bool more;
+    struct member_list_item items[MEMBERS_MAX];
 };
 /* EVENT_LIST: what happened to the subscription, from partition 0, oldest first, after `after`. */
 struct event_list_request {
