@@ -20,9 +20,11 @@ enum ferry_err ferry_quota_set(struct ferry_client *client, const struct ferry_q
                   .messages_per_second = quota->messages_per_second,
                   .requests_per_second = quota->requests_per_second}};
     const struct quota *q = &request.quota;
-    if ((q->client.size > 0 && !name_is_valid(q->client)) ||
-        (q->topic.size > 0 && !name_is_valid(q->topic))) {
+    if (q->topic.size > 0 && !name_is_valid(q->topic)) {
         return FERRY_ERR_BAD_NAME;
+    }
+    if (q->client.size > NAME_MAX_BYTES) {
+        return FERRY_ERR_INVALID_ARGUMENT;
     }
     call_init(&call, COMMAND_QUOTA_SET, ROUTE_CONTROLLER, encode_set, &request, timeout_ms);
     enum ferry_err err = call_run_one(client, &call);
