@@ -53,13 +53,24 @@ static void give_extras_to_who_has_more(struct shares *s)
     }
 }
 
-/* What is above the quotas becomes free: strangers to the zone first, high numbers first. */
-static void take_what_is_too_much(struct shares *s, bool homes)
+enum place { PLACE_STRANGE, PLACE_UNKNOWN, PLACE_HOME };
+
+static enum place place_of(const struct shares *s, uint32_t partition, uint32_t member)
+{
+    if (is_home(s, partition, member)) {
+        return PLACE_HOME;
+    }
+    bool known = s->a->partition_zones != NULL && s->a->partition_zones[partition].size > 0;
+    return known ? PLACE_STRANGE : PLACE_UNKNOWN;
+}
+
+/* What is above the quotas becomes free, high numbers first. */
+static void take_what_is_too_much(struct shares *s, enum place place)
 {
     for (uint32_t p = s->a->partition_count; p-- > 0;) {
         uint32_t m = (uint32_t)s->owners[p];
         if (s->owners[p] == ASSIGN_NOBODY || s->count[m] <= s->quota[m] ||
-            is_home(s, p, m) != homes) {
+            place_of(s, p, m) != place) {
             continue;
         }
         s->owners[p] = ASSIGN_NOBODY;
@@ -124,8 +135,9 @@ void assign_balance(const struct assign *a, int32_t *owners)
     }
     count(&s);
     give_extras_to_who_has_more(&s);
-    take_what_is_too_much(&s, false);
-    take_what_is_too_much(&s, true);
+    take_what_is_too_much(&s, PLACE_STRANGE);
+    take_what_is_too_much(&s, PLACE_UNKNOWN);
+    take_what_is_too_much(&s, PLACE_HOME);
     if (a->partition_zones != NULL) {
         give_what_is_free(&s, true);
     }
