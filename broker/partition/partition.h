@@ -76,7 +76,7 @@ struct partition_ticket {
     struct buf payload;    /* What the entry holds, where it is not the request's own bytes. */
     struct buf skips;      /* Produce: the entry's skip list. */
     bool scheduled;        /* Produce: base_offset is the first schedule's number, due times are */
-    struct buf dues;       /*   these: count × i64. */
+    struct buf dues;       /*   these: i64 for each record of the batch (produce_reply). */
     /* Receive: what was handed out. */
     uint64_t subscription, lease;
     struct ferry_id token;
