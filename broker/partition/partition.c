@@ -156,6 +156,9 @@ static enum ferry_err apply_control(struct partition *p, uint64_t index,
     if (err == FERRY_OK && subscription_entry_is(kind)) {
         return partition_apply_subscription(p, index, entry);
     }
+    if (err == FERRY_OK && kind == CONTROL_MEMBERS) {
+        return partition_apply_members(p, index, entry);
+    }
     if (err == FERRY_OK) {
         err = control_decode(entry->payload, &c);
     }
@@ -230,6 +233,7 @@ static void role_changed(void *machine, bool ready)
     p->last_append_time_ms = p->applied_time_ms;
     p->housekeeping = false;
     p->retention_due_us = ready ? 0 : RAFT_NEVER;
+    partition_members_role(p, ready);
     if (ready) {
         return;
     }
@@ -362,13 +366,14 @@ static enum ferry_err load(void *machine, struct store *store, uint64_t *applied
 
 /* Ids by time before ids: between the two chunks of a snapshot a row may be written or expire, and
  * the one by time is what finds the other when it is over. */
-static const struct machine_ops partition_ops = {.apply = apply,
-                                                 .role_changed = role_changed,
-                                                 .flush = flush,
-                                                 .flush_rows = flush_rows,
-                                                 .next_offset = next_offset_after,
-                                                 .load = load,
-                                                 .large_tables = {TABLE_ID_TIMES, TABLE_IDS}};
+static const struct machine_ops partition_ops = {
+    .apply = apply,
+    .role_changed = role_changed,
+    .flush = flush,
+    .flush_rows = flush_rows,
+    .next_offset = next_offset_after,
+    .load = load,
+    .large_tables = {TABLE_ID_TIMES, TABLE_IDS, TABLE_EVENTS}};
 
 static enum ferry_err load_first(struct partition *p, uint64_t *applied, int64_t *next_offset)
 {
@@ -399,7 +404,7 @@ enum ferry_err partition_open(const struct partition_config *config, int64_t now
     init_tables(p);
     ticket_queue_init(&p->tickets);
     buf_init(&p->housekeeping_payload, HOUSEKEEPING_MAX_BYTES);
-    p->retention_due_us = RAFT_NEVER;
+    p->retention_due_us = p->members_due_us = RAFT_NEVER;
     uint64_t applied = 0;
     int64_t next_offset = 0;
     enum ferry_err err = load_first(p, &applied, &next_offset);
@@ -573,6 +578,10 @@ void partition_check(const struct partition *p)
     must(p->size_bytes >= 0);
     ticket_queue_check(&p->tickets, replica_applied(p->replica));
     for (size_t i = 0; i < p->subscriptions.count; i++) {
-        must(p->subscriptions.items[i]->position <= p->next_offset);
+        const struct subscription *s = p->subscriptions.items[i];
+        must(s->position <= p->next_offset);
+        if (s->members != NULL) {
+            members_check(s->members);
+        }
     }
 }
