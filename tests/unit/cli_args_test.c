@@ -222,7 +222,8 @@ static void help_of_every_command_names_its_options(void **state)
         for (enum option_id option = OPT_NONE + 1; option < OPT_COUNT_OF_OPTIONS; option++) {
             const struct option_spec *spec = command_option_of(option);
             char name[64];
-            snprintf(name, sizeof(name), "\n  --%s%s", spec->name, spec->values != NULL ? " " : "\n");
+            snprintf(name, sizeof(name), "\n  --%s%s", spec->name,
+                     spec->values != NULL ? " " : "\n");
             assert_int_equal(strstr(text, name) != NULL, command_takes(command, option));
         }
         free(text);
