@@ -132,7 +132,7 @@ enum ferry_err dead_append_entry(const struct dead_letter *d, struct buf *out)
 {
     struct batch_reader reader;
     struct batch_header h;
-    struct batch_record r;
+    struct batch_record r = {0};
     enum ferry_err err = batch_check(d->record, &h, NULL);
     if (err != FERRY_OK) {
         return FERRY_ERR_CORRUPT;
