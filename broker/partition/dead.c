@@ -71,9 +71,10 @@ enum ferry_err dead_decode(struct bytes key, struct bytes row, struct dead_lette
 
 /* ---- As an entry of a fetch ---- */
 
-#define DEAD_HEADERS       5u
-#define DEAD_HEADERS_BYTES 1024u /* Of names and values together: reason and member have maxima.   \
-                                  */
+#define DEAD_HEADERS 5u
+#define DEAD_HEADERS_BYTES                                                                         \
+    1024u /* Of names and values together: reason and member have maxima.                          \
+           */
 
 static void pack_header(struct buf *b, const char *name, struct bytes value)
 {
