@@ -200,8 +200,8 @@ static void handle_subscription_commit(struct shard *s, struct request *r, const
         err = find_leader(s, q.group, &seat);
     }
     if (err == FERRY_OK) {
-        err = partition_subscription_commit(seat->partition, q.name, q.position, s->now_ms,
-                                            s->now_us, &r->ticket);
+        err = partition_subscription_commit_as(seat->partition, q.name, q.position, q.epoch,
+                                               s->now_ms, s->now_us, &r->ticket);
     }
     settle_subscription(s, r, seat, err);
 }
