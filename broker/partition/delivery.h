@@ -126,7 +126,7 @@ bool delivery_next_run(const struct delivery *d, int64_t *after, struct delivery
 const struct delivery_lease *delivery_find_lease(const struct delivery *d, uint64_t number);
 /* Leases with something left, ascending: start with 0; NULL at the end. */
 const struct delivery_lease *delivery_next_lease(const struct delivery *d, uint64_t after);
-/* Runs under a lease that has something left, ascending: start with an offset of INT64_MIN. */
+/* What is held under the lease, ascending: start with an offset of INT64_MIN. */
 bool delivery_next_leased(const struct delivery *d, const struct delivery_lease *l, int64_t *after,
                           struct delivery_run *run);
 uint64_t delivery_next_lease_number(const struct delivery *d);
@@ -139,6 +139,7 @@ size_t delivery_parked(const struct delivery *d);
 size_t delivery_memory_bytes(const struct delivery *d); /* About. */
 /* Messages that a member has under lease. */
 uint32_t delivery_held(const struct delivery *d, struct bytes member);
+uint64_t delivery_next_dead_number(const struct delivery *d);
 bool delivery_dead_is_kept(const struct delivery *d, uint64_t number);
 /* Replayed, and not ended since; `offset` is where its run is. */
 bool delivery_is_revived(const struct delivery *d, uint64_t number, int64_t *offset);

@@ -19,6 +19,8 @@ void partition_ticket_init(struct partition_ticket *t)
     buf_init(&t->duplicates, (size_t)BATCH_RECORDS_MAX * PRODUCE_DUPLICATE_BYTES);
     buf_init(&t->payload, BATCH_MAX_BYTES + CURSOR_MAX_BYTES + 128);
     buf_init(&t->skips, (size_t)BATCH_RECORDS_MAX * 4);
+    buf_init(&t->ranges, HAND_OUT_RANGES_MAX * sizeof(struct delivery_range));
+    buf_init(&t->statuses, SETTLE_ITEMS_MAX * sizeof(uint16_t));
 }
 
 void partition_ticket_fini(struct partition_ticket *t)
@@ -27,6 +29,8 @@ void partition_ticket_fini(struct partition_ticket *t)
     buf_fini(&t->duplicates);
     buf_fini(&t->payload);
     buf_fini(&t->skips);
+    buf_fini(&t->ranges);
+    buf_fini(&t->statuses);
 }
 
 /* ---- Entries ---- */
@@ -52,6 +56,11 @@ static int64_t next_offset_after(const struct store_entry *entry)
     struct batch_header h;
     batch_header_read(batch, &h);
     return entry->base_offset + h.count - entry->skip_count;
+}
+
+int64_t partition_offset_after(const struct store_entry *entry)
+{
+    return next_offset_after(entry);
 }
 
 /* ---- Applying ---- */
@@ -144,7 +153,7 @@ static enum ferry_err apply_trim(struct partition *p, const struct control *c)
     index = replica_is_ready(p->replica) ? index : 0;
 #endif
     replica_trim(p->replica, index);
-    return FERRY_OK;
+    return deliver_apply_trim(p, c->start_offset);
 }
 
 static enum ferry_err apply_control(struct partition *p, uint64_t index,
@@ -154,7 +163,12 @@ static enum ferry_err apply_control(struct partition *p, uint64_t index,
     enum control_kind kind;
     enum ferry_err err = control_kind_of(entry->payload, &kind);
     if (err == FERRY_OK && subscription_entry_is(kind)) {
-        return partition_apply_subscription(p, index, entry);
+        err = partition_apply_subscription(p, index, entry);
+        deliver_subscription_applied(p, kind);
+        return err;
+    }
+    if (err == FERRY_OK && deliver_applies(kind)) {
+        return deliver_apply(p, index, kind, entry);
     }
     if (err == FERRY_OK) {
         err = control_decode(entry->payload, &c);
@@ -186,6 +200,7 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
     if (entry->base_offset != p->next_offset) {
         return FERRY_ERR_CORRUPT; /* Invariant 1. */
     }
+    deliver_forget(p);
     enum ferry_err err = FERRY_ERR_CORRUPT;
     switch (entry->type) {
     case STORE_ENTRY_BATCH:
@@ -208,6 +223,7 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
     p->size_bytes += entry_size(entry);
     if (entry->type == STORE_ENTRY_BATCH || entry->type == STORE_ENTRY_BATCH_CAS) {
         p->readable_bytes += entry->payload.size;
+        p->deliver.appends++;
         partition_retain_soon(p);
     }
     p->applied_time_ms = entry->append_time_ms;
@@ -226,6 +242,7 @@ static void role_changed(void *machine, bool ready)
     producers_forget(&p->producers);
     cursors_forget(&p->cursors);
     ids_forget(&p->ids, applied);
+    deliver_role_changed(p, ready);
     p->proposed_next_offset = p->next_offset;
     p->last_append_time_ms = p->applied_time_ms;
     p->housekeeping = false;
@@ -274,6 +291,9 @@ static enum ferry_err flush(void *machine, struct store *store)
     if (err == FERRY_OK) {
         err = ids_flush(&p->ids, store, p->config.group, applied);
     }
+    if (err == FERRY_OK) {
+        err = rows_flush(&p->dead, store, p->config.group);
+    }
     if (p->ids.expiring || subscriptions_are_leaving(&p->subscriptions)) {
         replica_ask_flush(p->replica); /* More is to go than one transaction deletes. */
     }
@@ -283,7 +303,8 @@ static enum ferry_err flush(void *machine, struct store *store)
 static uint32_t flush_rows(const void *machine)
 {
     const struct partition *p = machine;
-    return (uint32_t)p->ids.count * 2 + subscriptions_dirty_rows(&p->subscriptions);
+    return (uint32_t)p->ids.count * 2 + subscriptions_dirty_rows(&p->subscriptions) +
+           rows_pending(&p->dead);
 }
 
 static enum ferry_err load_base(struct partition *p, struct bytes row, uint64_t *applied)
@@ -306,6 +327,7 @@ static void init_tables(struct partition *p)
     cursors_init(&p->cursors);
     subscriptions_init(&p->subscriptions);
     ids_init(&p->ids);
+    rows_init(&p->dead, TABLE_DEAD);
 }
 
 static void fini_tables(struct partition *p)
@@ -314,6 +336,7 @@ static void fini_tables(struct partition *p)
     cursors_fini(&p->cursors);
     subscriptions_fini(&p->subscriptions);
     ids_fini(&p->ids);
+    rows_fini(&p->dead);
 }
 
 /* Whatever was in memory goes; what is waited for was answered when the office was lost. */
@@ -355,6 +378,9 @@ static enum ferry_err load(void *machine, struct store *store, uint64_t *applied
     if (err == FERRY_OK) {
         err = ids_load(&p->ids, store, group);
     }
+    if (err == FERRY_OK) {
+        err = rows_load(&p->dead, store, group);
+    }
     p->proposed_next_offset = p->next_offset;
     *next_offset = p->next_offset;
     return err;
@@ -362,13 +388,14 @@ static enum ferry_err load(void *machine, struct store *store, uint64_t *applied
 
 /* Ids by time before ids: between the two chunks of a snapshot a row may be written or expire, and
  * the one by time is what finds the other when it is over. */
-static const struct machine_ops partition_ops = {.apply = apply,
-                                                 .role_changed = role_changed,
-                                                 .flush = flush,
-                                                 .flush_rows = flush_rows,
-                                                 .next_offset = next_offset_after,
-                                                 .load = load,
-                                                 .large_tables = {TABLE_ID_TIMES, TABLE_IDS}};
+static const struct machine_ops partition_ops = {
+    .apply = apply,
+    .role_changed = role_changed,
+    .flush = flush,
+    .flush_rows = flush_rows,
+    .next_offset = next_offset_after,
+    .load = load,
+    .large_tables = {TABLE_ID_TIMES, TABLE_IDS, TABLE_DEAD}};
 
 static enum ferry_err load_first(struct partition *p, uint64_t *applied, int64_t *next_offset)
 {
@@ -397,6 +424,7 @@ enum ferry_err partition_open(const struct partition_config *config, int64_t now
     }
     p->config = *config;
     init_tables(p);
+    deliver_init(p);
     ticket_queue_init(&p->tickets);
     buf_init(&p->housekeeping_payload, HOUSEKEEPING_MAX_BYTES);
     p->retention_due_us = RAFT_NEVER;
@@ -440,6 +468,7 @@ void partition_close(struct partition **pp)
     must(ticket_queue_is_empty(&p->tickets));
     replica_close(&p->replica);
     fini_tables(p);
+    deliver_fini(p);
     buf_fini(&p->housekeeping_payload);
     mem_free(p);
     *pp = NULL;
@@ -537,8 +566,14 @@ void partition_refuse(struct partition *p, struct partition_ticket *t, enum ferr
 
 struct partition_ticket *partition_next_done(struct partition *p)
 {
-    struct ticket *done = ticket_queue_next_done(&p->tickets);
-    return done != NULL ? list_entry(done, struct partition_ticket, base) : NULL;
+    for (struct ticket *done; (done = ticket_queue_next_done(&p->tickets)) != NULL;) {
+        struct partition_ticket *t = list_entry(done, struct partition_ticket, base);
+        if (!t->own) {
+            return t;
+        }
+        deliver_free_ticket(t);
+    }
+    return NULL;
 }
 
 /* ---- Asking ---- */
@@ -575,4 +610,5 @@ void partition_check(const struct partition *p)
     for (size_t i = 0; i < p->subscriptions.count; i++) {
         must(p->subscriptions.items[i]->position <= p->next_offset);
     }
+    deliver_check(p);
 }
