@@ -25,12 +25,14 @@ enum partition_table {
     TABLE_RUNS = 7,          /* u64 subscription, u64 segment -> delivery.c */
     TABLE_LEASES = 8,        /* u64 subscription, u64 lease -> delivery.c */
     TABLE_DEAD = 9,          /* u64 subscription, u64 number -> dead.c; large */
-    TABLE_PARKED = 10,       /* u64 subscription, u64 key hash -> dead.c */
+    TABLE_PARKED = 10,       /* u64 subscription, u64 key hash -> delivery.c */
     TABLE_MEMBERS = 11,      /* u64 subscription, name -> members.c; of partition 0 */
     TABLE_EVENTS = 12,       /* u64 subscription, u64 number -> members.c; of partition 0 */
     TABLE_SCHEDULE = 13,     /* i64 due, u64 number -> schedule.c; large */
     TABLE_RECURRING = 14,    /* name -> schedule.c */
     TABLE_VERSIONS = 15,     /* 16-byte hash of a key -> u64 version; large */
+    TABLE_HISTORIES = 16,    /* u64 subscription, u64 number -> delivery.c */
+    TABLE_DEAD_NUMBERS = 17, /* u64 subscription, u64 segment -> delivery.c */
 };
 /* A subscription's number is the index of the entry that made it: made anew it is another one. One
  * from before there were numbers has its name's hash with the top bit set
