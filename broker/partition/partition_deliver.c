@@ -109,10 +109,10 @@ void deliver_look_again(struct partition *p, const struct subscription *s)
     p->deliver.due_us = due_us < p->deliver.due_us ? due_us : p->deliver.due_us;
 }
 
-static void touch(struct partition *p, struct subscription *s)
+static void touch(struct partition *p, struct subscription *s, bool freed)
 {
     if (s->pick != NULL) {
-        pick_touch(s->pick);
+        pick_touch(s->pick, freed);
         p->deliver.due_us = 0;
     }
 }
@@ -399,7 +399,7 @@ static enum ferry_err apply_hand_out(struct partition *p, const struct store_ent
     for (uint32_t i = 0; i < e.count && err == FERRY_OK; i++) {
         err = delivery_apply_hand_out(s->delivery, &e.hand_outs[i]);
     }
-    touch(p, s);
+    touch(p, s, false);
     return err;
 }
 
@@ -447,7 +447,7 @@ static enum ferry_err apply_settlement(struct partition *p, uint64_t index,
     if (s->pick != NULL && e.count > 0 && e.items[0].kind == DELIVERY_PARK) {
         pick_parked(s->pick);
     }
-    touch(p, s);
+    touch(p, s, true);
     partition_retain_acked(p);
     return err;
 }
@@ -471,7 +471,7 @@ static enum ferry_err apply_dead_change(struct partition *p, uint64_t index,
     if (t != NULL) {
         t->count = done;
     }
-    touch(p, s);
+    touch(p, s, true);
     return err;
 }
 
@@ -506,7 +506,7 @@ enum ferry_err deliver_apply_trim(struct partition *p, int64_t start_offset)
         struct subscription *s = p->subscriptions.items[i];
         if (s->delivery != NULL) {
             err = delivery_apply_trim(s->delivery, start_offset);
-            touch(p, s);
+            touch(p, s, true);
         }
     }
     return err;
@@ -520,7 +520,7 @@ void deliver_subscription_applied(struct partition *p, enum control_kind kind)
     p->deliver.due_us = kind == CONTROL_SUBSCRIPTION_CREATE ? 0 : p->deliver.due_us;
     for (size_t i = 0; changed && i < p->subscriptions.count; i++) {
         struct subscription *s = p->subscriptions.items[i];
-        touch(p, s);
+        touch(p, s, true);
         if (s->pick != NULL) {
             pick_rouse(s->pick);
         }

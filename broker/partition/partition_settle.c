@@ -86,12 +86,11 @@ static enum ferry_err find_record(struct settling *w, const struct delivery_run 
 /* THROTTLED: not now; with what is flushed, or with the next entry. */
 static enum ferry_err may_die(const struct settling *w)
 {
-    const int64_t *made_bytes = w->p->config.made_bytes;
     if (rows_is_full(&w->p->dead)) {
         replica_ask_flush(w->p->replica);
         return FERRY_ERR_THROTTLED;
     }
-    return made_bytes != NULL && *made_bytes <= 0 ? FERRY_ERR_THROTTLED : FERRY_OK;
+    return partition_may_spend(w->p) ? FERRY_OK : FERRY_ERR_THROTTLED;
 }
 
 /* Errors: THROTTLED, CORRUPT, TOO_LARGE (the entry has no room for it), … */
@@ -201,8 +200,8 @@ static enum ferry_err propose(struct settling *w, enum control_kind kind, struct
     buf_clear(&t->payload);
     settlement_encode(&t->payload, kind, &e);
     enum ferry_err err = partition_propose_payload(w->p, now_ms, now_us, t);
-    if (err == FERRY_OK && w->p->config.made_bytes != NULL) {
-        *w->p->config.made_bytes -= (int64_t)d->records.size;
+    if (err == FERRY_OK) {
+        partition_spend(w->p, d->records.size);
     }
     return err;
 }

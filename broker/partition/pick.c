@@ -68,7 +68,7 @@ static void clear(struct pick *k)
     wait_fini(k);
     fresh_fini(k);
     keyed_fini(k);
-    lease_clear(k);
+    pick_lease_clear(k);
     k->rebuild = true;
     k->scan_more = false;
 }
@@ -88,7 +88,7 @@ static enum ferry_err build(struct pick *k, const struct pick_clock *now)
     const struct delivery_lease *l = NULL;
     for (uint64_t at = 0; err == FERRY_OK && (l = delivery_next_lease(d, at)) != NULL;) {
         at = l->number;
-        err = lease_begin(k, at, now->us);
+        err = pick_lease_begin(k, at, now->us);
     }
 #ifdef MUT_67 /* a new leader hands out again what is leased */
     for (struct heap_node *n = heap_first(&k->leases_by_end); n != NULL && n->due > now->us;
@@ -115,7 +115,7 @@ struct pick *pick_new(struct delivery *d, uint64_t wake, const struct pick_clock
     list_init(&k->ready);
     fresh_init(k);
     keyed_init(k);
-    lease_init(k);
+    pick_lease_init(k);
     buf_init(&k->taken, RECEIVE_MESSAGES_MAX * sizeof(struct pick_taken));
     if (build(k, now) != FERRY_OK) {
         pick_free(&k);
@@ -130,7 +130,7 @@ void pick_free(struct pick **kp)
         return;
     }
     clear(k);
-    lease_fini(k);
+    pick_lease_fini(k);
     buf_fini(&k->taken);
     delivery_watch(k->delivery, false);
     mem_free(k);
@@ -139,9 +139,10 @@ void pick_free(struct pick **kp)
 
 /* ---- Changes ---- */
 
-void pick_touch(struct pick *k)
+void pick_touch(struct pick *k, bool freed)
 {
     k->touched = true;
+    k->freed = k->freed || freed;
 }
 
 /* Some of it may have gone on since: only what is waiting now counts. */
@@ -171,9 +172,9 @@ static enum ferry_err take_change(struct pick *k, const struct delivery_change *
     case DELIVERY_CHANGED_WAITING:
         return came_back(k, c, now);
     case DELIVERY_CHANGED_LEASED:
-        return lease_begin(k, c->lease, now->us);
+        return pick_lease_begin(k, c->lease, now->us);
     case DELIVERY_CHANGED_ENDED:
-        lease_end(k, c->lease);
+        pick_lease_end(k, c->lease);
         return FERRY_OK;
     case DELIVERY_CHANGED_KEY:
         return keyed_changed(k, c->key_hash);
@@ -198,13 +199,13 @@ static enum ferry_err update_rebuilt(struct pick *k, const struct pick_clock *no
 enum ferry_err pick_update(struct pick *k, const struct pick_clock *now)
 {
     struct delivery_change c;
-    bool touched = k->touched;
-    k->touched = false;
+    bool freed = k->freed;
+    k->touched = k->freed = false;
     enum ferry_err err = flights_land(k);
     while (err == FERRY_OK && !k->rebuild && delivery_next_change(k->delivery, &c)) {
         err = take_change(k, &c, now);
     }
-    if (touched && k->told_full) {
+    if (freed && k->told_full) {
         k->told_full = false;
         k->wake++;
     }

@@ -83,8 +83,9 @@ struct pick_choice {
 struct pick *pick_new(struct delivery *d, uint64_t wake, const struct pick_clock *now);
 void pick_free(struct pick **k);
 
-/* Entries that concern the delivery were applied: pick_update has something to do. */
-void pick_touch(struct pick *k);
+/* Entries that concern the delivery were applied: pick_update has something to do. `freed`: members
+ * may hold less now. */
+void pick_touch(struct pick *k, bool freed);
 /* Takes in what was applied and whose time has come. Errors: NO_MEMORY (it makes itself anew). */
 MUST_CHECK enum ferry_err pick_update(struct pick *k, const struct pick_clock *now);
 

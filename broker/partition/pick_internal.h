@@ -85,7 +85,7 @@ struct pick_flight {
 struct pick {
     struct delivery *delivery;
     bool keyed;
-    bool touched;
+    bool touched, freed;
     bool rebuild; /* Nothing here is to be believed but what is on its way. */
     uint64_t wake;
     bool told_full; /* A member was told that it has no room. */
@@ -152,11 +152,11 @@ enum ferry_err keyed_changed(struct pick *k, uint64_t key_hash);
 void keyed_check(const struct pick *k);
 
 /* ---- pick_lease.c ---- */
-void lease_init(struct pick *k);
-void lease_clear(struct pick *k);
-void lease_fini(struct pick *k);
-enum ferry_err lease_begin(struct pick *k, uint64_t number, int64_t now_us);
-void lease_end(struct pick *k, uint64_t number);
+void pick_lease_init(struct pick *k);
+void pick_lease_clear(struct pick *k);
+void pick_lease_fini(struct pick *k);
+enum ferry_err pick_lease_begin(struct pick *k, uint64_t number, int64_t now_us);
+void pick_lease_end(struct pick *k, uint64_t number);
 enum ferry_err member_get(struct pick *k, struct bytes name, struct pick_member **m);
 struct pick_member *member_find(const struct pick *k, struct bytes name);
 void member_let_go(struct pick *k, struct pick_member *m); /* Frees it when nothing is left. */

@@ -3,7 +3,7 @@
 #include "base/mem.h"
 #include "partition/pick_internal.h"
 
-void lease_init(struct pick *k)
+void pick_lease_init(struct pick *k)
 {
     heap_init(&k->leases_by_end);
     map_init(&k->leases);
@@ -101,7 +101,7 @@ static enum ferry_err get_lease(struct pick *k, uint64_t number, struct pick_lea
     return FERRY_OK;
 }
 
-enum ferry_err lease_begin(struct pick *k, uint64_t number, int64_t now_us)
+enum ferry_err pick_lease_begin(struct pick *k, uint64_t number, int64_t now_us)
 {
     const struct delivery_lease *d = delivery_find_lease(k->delivery, number);
     struct pick_lease *l = NULL;
@@ -115,7 +115,7 @@ enum ferry_err lease_begin(struct pick *k, uint64_t number, int64_t now_us)
     return err;
 }
 
-void lease_end(struct pick *k, uint64_t number)
+void pick_lease_end(struct pick *k, uint64_t number)
 {
     struct pick_lease *l = find_lease(k, number);
     if (l != NULL) {
@@ -123,7 +123,7 @@ void lease_end(struct pick *k, uint64_t number)
     }
 }
 
-void lease_clear(struct pick *k)
+void pick_lease_clear(struct pick *k)
 {
     size_t at = 0;
     for (struct pick_lease *l; (l = map_next(&k->leases, &at)) != NULL; at = 0) {
@@ -131,12 +131,12 @@ void lease_clear(struct pick *k)
     }
 }
 
-void lease_fini(struct pick *k)
+void pick_lease_fini(struct pick *k)
 {
     while (!list_is_empty(&k->flights)) {
         flight_end(k, list_entry(k->flights.next, struct pick_flight, node));
     }
-    lease_clear(k);
+    pick_lease_clear(k);
     must(k->members.count == 0);
     heap_fini(&k->leases_by_end);
     map_fini(&k->leases);

@@ -149,6 +149,7 @@ ROWS(produce_reply) = {
     VALUE(produce_reply, base_offset),
     VALUE(produce_reply, duplicate),
     VALUE(produce_reply, duplicate_count),
+    {LAYOUT_VALUE(produce_reply, scheduled), LAYOUT_ADDED(0)},
 };
 
 ROWS(append_cas_request) = {

@@ -216,8 +216,14 @@ struct produce_reply {
     int64_t base_offset;      /* Of the first record kept; -1 when all were dropped by id. */
     bool duplicate;           /* The whole batch was stored before, by sequence. */
     uint32_t duplicate_count; /* Records dropped by id. */
+    /* Added. The batch has due times and its records wait: base_offset is the first one's number,
+     * record i kept has base_offset + i - (dropped ones below i), as with offsets. Behind the
+     * duplicates the attachment has a due time (i64, ms) for each record of the batch: 0 for those
+     * dropped, and for all of a repeat whose first answer is known no more. */
+    bool scheduled;
 };
 #define PRODUCE_DUPLICATE_BYTES 12u
+#define PRODUCE_DUE_BYTES       8u
 
 /* APPEND_CAS: the attachment is one batch. */
 struct append_cas_request {
