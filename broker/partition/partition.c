@@ -206,6 +206,9 @@ static enum ferry_err apply_control(struct partition *p, uint64_t index,
     if (err == FERRY_OK && (kind == CONTROL_SCHEDULE_CANCEL || kind == CONTROL_RECURRING_SET)) {
         return partition_schedule_apply(p, index, kind, entry->payload);
     }
+    if (err == FERRY_OK && kind == CONTROL_MEMBERS) {
+        return partition_apply_members(p, index, entry);
+    }
     if (err == FERRY_OK) {
         err = control_decode(entry->payload, &c);
     }
@@ -286,6 +289,7 @@ static void role_changed(void *machine, bool ready)
     p->last_append_time_ms = p->applied_time_ms;
     p->housekeeping = false;
     p->retention_due_us = ready ? 0 : RAFT_NEVER;
+    partition_members_role(p, ready);
     if (ready) {
         return;
     }
@@ -465,14 +469,15 @@ static enum ferry_err load(void *machine, struct store *store, uint64_t *applied
 
 /* Ids by time before ids: between the two chunks of a snapshot a row may be written or expire, and
  * the one by time is what finds the other when it is over. */
-static const struct machine_ops partition_ops = {
-    .apply = apply,
-    .role_changed = role_changed,
-    .flush = flush,
-    .flush_rows = flush_rows,
-    .next_offset = next_offset_after,
-    .load = load,
-    .large_tables = {TABLE_ID_TIMES, TABLE_IDS, TABLE_DEAD, TABLE_SCHEDULE, TABLE_VERSIONS}};
+static const struct machine_ops partition_ops = {.apply = apply,
+                                                 .role_changed = role_changed,
+                                                 .flush = flush,
+                                                 .flush_rows = flush_rows,
+                                                 .next_offset = next_offset_after,
+                                                 .load = load,
+                                                 .large_tables = {TABLE_ID_TIMES, TABLE_IDS,
+                                                                  TABLE_DEAD, TABLE_EVENTS,
+                                                                  TABLE_SCHEDULE, TABLE_VERSIONS}};
 
 static enum ferry_err load_first(struct partition *p, uint64_t *applied, int64_t *next_offset)
 {
@@ -504,7 +509,7 @@ enum ferry_err partition_open(const struct partition_config *config, int64_t now
     deliver_init(p);
     ticket_queue_init(&p->tickets);
     buf_init(&p->housekeeping_payload, HOUSEKEEPING_MAX_BYTES);
-    p->retention_due_us = RAFT_NEVER;
+    p->retention_due_us = p->members_due_us = RAFT_NEVER;
     uint64_t applied = 0;
     int64_t next_offset = 0;
     enum ferry_err err = load_first(p, &applied, &next_offset);
@@ -698,7 +703,11 @@ void partition_check(const struct partition *p)
     ticket_queue_check(&p->tickets, replica_applied(p->replica));
     schedule_check(&p->schedule);
     for (size_t i = 0; i < p->subscriptions.count; i++) {
-        must(p->subscriptions.items[i]->position <= p->next_offset);
+        const struct subscription *s = p->subscriptions.items[i];
+        must(s->position <= p->next_offset);
+        if (s->members != NULL) {
+            members_check(s->members);
+        }
     }
     deliver_check(p);
 }

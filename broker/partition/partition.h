@@ -251,15 +251,19 @@ MUST_CHECK enum ferry_err partition_member_heartbeat(struct partition *p,
                                                      const struct member_heartbeat_request *q,
                                                      struct bytes client, int64_t now_ms,
                                                      int64_t now_us, struct partition_ticket *t);
-MUST_CHECK enum ferry_err partition_member_assignment(const struct partition *p,
-                                                      struct bytes subscription,
-                                                      struct bytes member,
-                                                      const struct ferry_id *instance,
-                                                      struct member_heartbeat_reply *reply);
+/* What it names counts as told: call it once for each answer that is sent. One whose entry is not
+ * applied yet is told of nothing, and to come back soon. Errors: UNKNOWN_SUBSCRIPTION,
+ * MEMBER_FENCED, NOT_LEADER, NOT_READY. */
+MUST_CHECK enum ferry_err
+partition_member_assignment(struct partition *p, struct bytes subscription, struct bytes member,
+                            const struct ferry_id *instance, struct member_heartbeat_reply *reply);
+/* One that is out already: FERRY_OK. Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT, MEMBER_FENCED.
+ */
 MUST_CHECK enum ferry_err partition_member_leave(struct partition *p,
                                                  const struct member_leave_request *q,
                                                  int64_t now_ms, int64_t now_us,
                                                  struct partition_ticket *t);
+/* Texts live until the next request. Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT. */
 MUST_CHECK enum ferry_err partition_member_list(const struct partition *p,
                                                 const struct member_list_request *q, int64_t now_us,
                                                 struct member_list_reply *reply);

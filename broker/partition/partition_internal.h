@@ -62,6 +62,8 @@ struct partition {
     bool housekeeping; /* A trim or expiry is proposed and not applied. */
     struct buf housekeeping_payload;
 
+    int64_t members_due_us; /* When some member's session may end, or an entry is to be made. */
+
     /* Volatile. */
     struct ticket_queue tickets;
     struct deliver deliver;
@@ -112,6 +114,16 @@ void partition_refuse(struct partition *p, struct partition_ticket *t, enum ferr
 /* An entry of subscription_entry.h (partition_subscribe.c). */
 enum ferry_err partition_apply_subscription(struct partition *p, uint64_t index,
                                             const struct store_entry *entry);
+/* ---- partition_members.c */
+enum ferry_err partition_apply_members(struct partition *p, uint64_t index,
+                                       const struct store_entry *entry);
+/* Something happened to the subscription; only partition 0 keeps it. */
+enum ferry_err partition_note_event(struct partition *p, struct subscription *s,
+                                    enum member_event_kind kind, int64_t time_ms, struct bytes who,
+                                    struct bytes why);
+void partition_members_role(struct partition *p, bool ready);
+enum ferry_err partition_members_tick(struct partition *p, int64_t now_ms, int64_t now_us);
+
 /* An entry of the partition itself: nobody waits, one at a time. */
 enum ferry_err partition_propose_housekeeping(struct partition *p, const struct control *c,
                                               int64_t now_ms, int64_t now_us);

@@ -169,6 +169,7 @@ int64_t partition_deadline_us(const struct partition *p)
     int64_t due = replica_deadline_us(p->replica);
     int64_t deliver = deliver_deadline_us(p);
     due = deliver < due ? deliver : due;
+    due = p->members_due_us < due ? p->members_due_us : due;
     int64_t schedule_us = partition_schedule_deadline_us(p);
     due = schedule_us < due ? schedule_us : due;
     return p->retention_due_us < due ? p->retention_due_us : due;
@@ -227,6 +228,9 @@ enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_u
     }
     if (err == FERRY_OK && deliver_deadline_us(p) <= now_us) {
         err = unless_later(p, deliver_tick(p, now_ms, now_us));
+    }
+    if (err == FERRY_OK && p->members_due_us <= now_us) {
+        err = unless_later(p, partition_members_tick(p, now_ms, now_us));
     }
     if (err == FERRY_OK) {
         err = unless_later(p, partition_schedule_tick(p, now_ms, now_us));

@@ -209,8 +209,15 @@ enum ferry_err partition_subscription_commit(struct partition *p, struct bytes n
 /* ---- Applying. What a request was told when it was proposed may have changed by then: its answer
  * is how things are now. ---- */
 
-static enum ferry_err apply_create(struct partition *p, uint64_t index,
-                                   const struct subscription_entry *e, struct subscription **s)
+static const char *mode_text(uint32_t mode)
+{
+    return mode == SUBSCRIPTION_STREAM  ? "mode stream"
+           : mode == SUBSCRIPTION_QUEUE ? "mode queue"
+                                        : "mode keyed";
+}
+
+static enum ferry_err apply_create(struct partition *p, uint64_t index, int64_t time_ms,
+                                   const struct subscription_entry *e)
 {
     if (e->mode < SUBSCRIPTION_STREAM || e->mode > SUBSCRIPTION_KEYED ||
         e->position > p->next_offset) {
@@ -219,7 +226,35 @@ static enum ferry_err apply_create(struct partition *p, uint64_t index,
     uint64_t number = e->has_settings ? index : subscription_old_number(e->name);
     enum ferry_err err = subscriptions_create(&p->subscriptions, e->name, number, e->mode,
                                               e->position, &e->settings);
-    *s = subscriptions_find(&p->subscriptions, e->name);
+    if (err != FERRY_OK || !e->has_settings) {
+        return err;
+    }
+    return partition_note_event(p, subscriptions_find(&p->subscriptions, e->name),
+                                MEMBER_EVENT_CREATED, time_ms, e->who,
+                                bytes_of_string(mode_text(e->mode)));
+}
+
+/* Whether it was altered beside being paused or resumed. */
+static bool asks_for_settings(const struct subscription_entry *e)
+{
+    const struct delivery_settings *s = &e->settings;
+    return s->lease_ms != 0 || s->max_deliveries != 0 || s->backoff_min_ms != 0 ||
+           s->backoff_max_ms != 0 || s->key_policy != 0 || s->inflight_max != 0 ||
+           s->priority_age_ms != SETTING_AS_IS;
+}
+
+static enum ferry_err note_alter(struct partition *p, struct subscription *s, int64_t time_ms,
+                                 const struct subscription_entry *e)
+{
+    struct bytes none = {0};
+    enum ferry_err err = FERRY_OK;
+    if (e->pause != 0) {
+        err = partition_note_event(p, s, s->paused ? MEMBER_EVENT_PAUSED : MEMBER_EVENT_RESUMED,
+                                   time_ms, e->who, none);
+    }
+    if (err == FERRY_OK && s->delivery != NULL && asks_for_settings(e)) {
+        err = partition_note_event(p, s, MEMBER_EVENT_ALTERED, time_ms, e->who, none);
+    }
     return err;
 }
 
@@ -235,7 +270,19 @@ static void apply_alter(struct subscription *s, const struct subscription_entry 
     s->dirty = true;
 }
 
-static enum ferry_err apply_reset(const struct partition *p, struct subscription *s,
+static enum ferry_err note_reset(struct partition *p, struct subscription *s, int64_t time_ms,
+                                 const struct subscription_entry *e, int64_t from, int64_t to)
+{
+    struct buf why;
+    buf_init(&why, REASON_MAX_BYTES);
+    buf_printf(&why, "partition 0: from %lld to %lld", (long long)from, (long long)to);
+    enum ferry_err err =
+        partition_note_event(p, s, MEMBER_EVENT_RESET, time_ms, e->who, buf_bytes(&why));
+    buf_fini(&why);
+    return err;
+}
+
+static enum ferry_err apply_reset(struct partition *p, struct subscription *s, int64_t time_ms,
                                   const struct subscription_entry *e, struct partition_ticket *t)
 {
     int64_t from = subscription_position(s);
@@ -245,13 +292,17 @@ static enum ferry_err apply_reset(const struct partition *p, struct subscription
         t->position = to;
     }
     s->dirty = true;
-    if (s->delivery != NULL) {
-        return delivery_apply_reset(s->delivery, to);
+    enum ferry_err err = note_reset(p, s, time_ms, e, from, to);
+    if (err != FERRY_OK || s->delivery != NULL) {
+        return err != FERRY_OK ? err : delivery_apply_reset(s->delivery, to);
     }
     s->position = to;
 #ifndef MUT_77 /* a reset keeps the claim: what was read before it is committed over it */
     s->claimed = false;
 #endif
+    if (s->members != NULL) {
+        members_give_anew(s->members);
+    }
     return FERRY_OK;
 }
 
@@ -284,11 +335,10 @@ static bool apply_commit(struct subscription *s, const struct subscription_entry
 }
 
 /* Of one that is there. */
-static enum ferry_err apply_change(struct partition *p, struct subscription *s,
+static enum ferry_err apply_change(struct partition *p, struct subscription *s, int64_t time_ms,
                                    const struct subscription_entry *e, struct partition_ticket *t)
 {
     bool allowed = true;
-    enum ferry_err err = FERRY_OK;
     switch (e->kind) {
     case CONTROL_SUBSCRIPTION_CREATE: /* Two were under way: the first one made it. */
         if (s->mode != e->mode) {
@@ -300,9 +350,9 @@ static enum ferry_err apply_change(struct partition *p, struct subscription *s,
         return subscriptions_remove(&p->subscriptions, e->name);
     case CONTROL_SUBSCRIPTION_ALTER:
         apply_alter(s, e);
-        return FERRY_OK;
+        return note_alter(p, s, time_ms, e);
     case CONTROL_SUBSCRIPTION_RESET:
-        return apply_reset(p, s, e, t);
+        return apply_reset(p, s, time_ms, e, t);
     case CONTROL_SUBSCRIPTION_CLAIM:
         allowed = apply_claim(s, e);
         break;
@@ -314,7 +364,7 @@ static enum ferry_err apply_change(struct partition *p, struct subscription *s,
     } else if (t != NULL) {
         t->position = subscription_position(s);
     }
-    return err;
+    return FERRY_OK;
 }
 
 enum ferry_err partition_apply_subscription(struct partition *p, uint64_t index,
@@ -328,13 +378,13 @@ enum ferry_err partition_apply_subscription(struct partition *p, uint64_t index,
     }
     struct subscription *s = subscriptions_find(&p->subscriptions, e.name);
     if (s == NULL && e.kind == CONTROL_SUBSCRIPTION_CREATE) {
-        return apply_create(p, index, &e, &s);
+        return apply_create(p, index, entry->append_time_ms, &e);
     }
     if (s == NULL) {
         partition_refuse(p, t, FERRY_ERR_UNKNOWN_SUBSCRIPTION);
         return FERRY_OK;
     }
-    return apply_change(p, s, &e, t);
+    return apply_change(p, s, entry->append_time_ms, &e, t);
 }
 
 /* ---- Asking ---- */

@@ -26,7 +26,17 @@ static void free_subscription(struct subscription *s)
 {
     pick_free(&s->pick);
     delivery_free(&s->delivery);
+    members_free(&s->members);
     mem_free(s);
+}
+
+static void free_retired(struct subscriptions *t)
+{
+    while (t->retired != NULL) {
+        struct members *next = t->retired->retired;
+        members_free(&t->retired);
+        t->retired = next;
+    }
 }
 
 void subscriptions_fini(struct subscriptions *t)
@@ -34,6 +44,7 @@ void subscriptions_fini(struct subscriptions *t)
     for (size_t i = 0; i < t->count; i++) {
         free_subscription(t->items[i]);
     }
+    free_retired(t);
     mem_free(t->items);
     mem_free(t->leaving);
     buf_fini(&t->removed);
@@ -186,6 +197,11 @@ enum ferry_err subscriptions_remove(struct subscriptions *t, struct bytes name)
     }
     buf_append_u8(&t->removed, (uint8_t)name.size);
     buf_append_bytes(&t->removed, name);
+    if (s->members != NULL) {
+        s->members->retired = t->retired;
+        t->retired = s->members;
+        s->members = NULL;
+    }
     free_subscription(s);
     memmove(t->items + at, t->items + at + 1, (t->count - at - 1) * sizeof(struct subscription *));
     t->count--;
@@ -240,6 +256,9 @@ static enum ferry_err flush_one(struct subscription *s, struct store *store, uin
         err = write_row(s, store, group);
         s->dirty = false;
     }
+    if (err == FERRY_OK && s->members != NULL) {
+        err = members_flush(s->members, store, group);
+    }
     return err == FERRY_OK && delivered ? delivery_flush(s->delivery, store, group) : err;
 }
 
@@ -249,6 +268,7 @@ uint32_t subscriptions_dirty_rows(const struct subscriptions *t)
     for (size_t i = 0; i < t->count; i++) {
         const struct subscription *s = t->items[i];
         rows += s->delivery != NULL ? delivery_dirty_rows(s->delivery) : 0;
+        rows += s->members != NULL ? members_dirty_rows(s->members) : 0;
     }
     return rows;
 }
@@ -372,6 +392,7 @@ static enum ferry_err mark_leaving(struct subscriptions *t, struct store *store,
 enum ferry_err subscriptions_flush(struct subscriptions *t, struct store *store, uint64_t group)
 {
     /* Deletions first: a name removed and made again is among the dirty ones. */
+    free_retired(t);
     enum ferry_err err = delete_all_leaving(t, store, group);
     if (err == FERRY_OK) {
         err = delete_removed(t, store, group);
@@ -428,6 +449,9 @@ static enum ferry_err load_subscription(struct loading *l, struct bytes key, str
     if (err == FERRY_OK && mode != SUBSCRIPTION_STREAM) {
         err = delivery_load(s->number, mode == SUBSCRIPTION_KEYED, &s->settings, base, l->store,
                             l->group, &s->delivery);
+    }
+    if (err == FERRY_OK) {
+        err = members_load(s->number, l->store, l->group, &s->members);
     }
     if (err == FERRY_OK) {
         err = insert(l->t, s);

@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "partition/delivery.h"
+#include "partition/members.h"
 #include "partition/partition.h"
 
 /* Numbers of the state tables on disk (store.h). Never reused. */
@@ -27,7 +28,7 @@ enum partition_table {
     TABLE_DEAD = 9,          /* u64 subscription, u64 number -> dead.c; large */
     TABLE_PARKED = 10,       /* u64 subscription, u64 key hash -> delivery.c */
     TABLE_MEMBERS = 11,      /* u64 subscription, name -> members.c; of partition 0 */
-    TABLE_EVENTS = 12,       /* u64 subscription, u64 number -> members.c; of partition 0 */
+    TABLE_EVENTS = 12,       /* u64 subscription, u64 number -> members.c; of partition 0; large */
     TABLE_SCHEDULE = 13,     /* i64 due, u64 number -> schedule.c; large */
     TABLE_RECURRING = 14,    /* name -> schedule.c */
     TABLE_VERSIONS = 15,     /* 16-byte hash of a key -> u64 version; large */
@@ -126,7 +127,7 @@ struct subscription {
     bool claimed;   /* Of stream: by a member, since it was made or reset. */
     struct delivery_settings settings;
     struct delivery *delivery; /* NULL: stream. Owned. */
-    struct members *members;   /* Partition 0 only, NULL while nobody ever joined. Owned. */
+    struct members *members;   /* Partition 0 only; NULL while nothing happened. Owned. */
     struct pick *pick;         /* Leader only; NULL: not made. Owned. */
     bool dirty;
     uint32_t name_bytes;
@@ -145,6 +146,9 @@ struct subscriptions {
     struct buf removed; /* Names to delete: u8 length, bytes. */
     struct subscription_leaving *leaving;
     size_t leaving_count, leaving_capacity;
+    /* Of deleted ones: what they have proposed is borrowed until the turn's end, so they go with
+     * the next flush. */
+    struct members *retired;
 };
 
 /* Rows of deleted subscriptions that one flush deletes, and bytes after which it stops. */
