@@ -4,7 +4,6 @@
 
 /* Names whose rows go with the next flush: bounded by the entries between two flushes. */
 #define REMOVED_MAX_BYTES (64u << 20)
-#define ZONES_MAX_BYTES   (PARTITIONS_MAX * (ZONE_MAX_BYTES + 1u))
 
 /* ---- Life ---- */
 
