@@ -60,6 +60,9 @@ struct partition_config {
     uint64_t seed;
     struct store *store;
     struct topic_settings settings;
+    /* What the shard's partitions may still append on their own account in this turn (messages that
+     * are due), filled up by the shard each turn; spent it may be below 0. NULL: no limit. */
+    int64_t *own_bytes;
     size_t message_max_bytes; /* Key, headers and payload of one record. */
     size_t batch_max_bytes;
 };
@@ -67,10 +70,11 @@ struct partition_config {
 /* A request that waits for its entry. Zero it, then partition_ticket_init. */
 struct partition_ticket {
     struct ticket base;
-    int64_t base_offset; /* Produce, append_cas. */
-    bool duplicate;      /* Produce: stored before, by sequence. */
-    uint64_t version;    /* append_cas. */
-    int64_t position;    /* Subscriptions. */
+    int64_t base_offset;    /* Produce, append_cas. */
+    bool duplicate;         /* Produce: stored before, by sequence. */
+    uint64_t version;       /* append_cas. */
+    int64_t append_time_ms; /* Publish; 0: of a repeat, not known any more. */
+    int64_t position;       /* Subscriptions. */
     uint32_t duplicate_count;
     struct buf duplicates; /* Produce: duplicate_count × {u32 record, u64 offset}. */
     struct buf payload;    /* What the entry holds, where it is not the request's own bytes. */
@@ -102,7 +106,7 @@ void partition_configure(struct partition *p, const struct topic_settings *setti
  * THROTTLED, NO_MEMORY. */
 
 /* `batch` is checked here. Errors: BAD_BATCH, BAD_CHECKSUM, TOO_LARGE, PRODUCER_FENCED,
- * SEQUENCE_GAP, SEQUENCE_STALE, LIMIT_REACHED. */
+ * SEQUENCE_GAP, SEQUENCE_STALE, LIMIT_REACHED, INVALID_ARGUMENT (a due time too far ahead). */
 MUST_CHECK enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_t now_ms,
                                             int64_t now_us, struct partition_ticket *t,
                                             struct err_text *e);
@@ -281,7 +285,9 @@ MUST_CHECK enum ferry_err partition_recurring_set(struct partition *p,
                                                   struct err_text *e);
 MUST_CHECK enum ferry_err partition_recurring_list(const struct partition *p,
                                                    struct recurring_list_reply *reply);
-/* Errors: as produce, VERSION_CONFLICT (`refusal`). */
+/* What repeats stored ids is left out, and so are its expectations; when all is, the answer is the
+ * first one's (t->duplicate). Errors: as produce, INVALID_ARGUMENT (of the expectations: `refusal`
+ * names the record), VERSION_CONFLICT (`refusal`). */
 MUST_CHECK enum ferry_err partition_publish(struct partition *p, const struct publish_request *q,
                                             struct bytes batch, int64_t now_ms, int64_t now_us,
                                             struct partition_ticket *t,
@@ -291,6 +297,8 @@ MUST_CHECK enum ferry_err partition_key_version(struct partition *p, struct byte
 
 /* ---- Finding and tracing (partition_trace.c). Need a read view. ---- */
 
+/* By the ids of the dedupe window. A delayed message that waits, or was cancelled, has offset -1.
+ */
 MUST_CHECK enum ferry_err partition_message_find(struct partition *p, const struct ferry_id *id,
                                                  bool *found, int64_t *offset);
 /* Looks at a bounded stretch of the log a call. Errors: OFFSET_OUT_OF_RANGE, CORRUPT. */

@@ -7,8 +7,9 @@
 #include "client/call.h"
 #include "client/metadata.h"
 
-#define ADMIN_PAGES_MAX 100000 /* A broker that never says it was the last page is not believed.   \
-                                */
+#define ADMIN_PAGES_MAX                                                                            \
+    100000 /* A broker that never says it was the last page is not believed.                       \
+            */
 
 int64_t admin_deadline_us(int timeout_ms);
 int admin_left_ms(int64_t deadline_us);
