@@ -1,5 +1,5 @@
 /* Mode queue: handing out, settling, leases, counters; also after a crash (INV-Q01 to INV-Q05). */
-#include "lib/delivery_fixture.h"
+#include "lib/hand_fixture.h"
 
 #define Q "q"
 

@@ -1,6 +1,6 @@
-/* delivery_fixture: queue and keyed delivery on a partition_fixture: receive, settle, look. */
-#ifndef FERRY_TEST_DELIVERY_FIXTURE_H
-#define FERRY_TEST_DELIVERY_FIXTURE_H
+/* hand_fixture: queue and keyed delivery on a partition_fixture: receive, settle, look. */
+#ifndef FERRY_TEST_HAND_FIXTURE_H
+#define FERRY_TEST_HAND_FIXTURE_H
 
 #include "lib/partition_fixture.h"
 

@@ -1,4 +1,4 @@
-#include "lib/delivery_fixture.h"
+#include "lib/hand_fixture.h"
 
 #include "base/mem.h"
 
