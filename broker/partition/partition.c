@@ -3,6 +3,7 @@
 #include "base/id.h"
 #include "base/mem.h"
 #include "partition/partition_internal.h"
+#include "partition/subscription_entry.h"
 #include "wire/pack.h"
 
 #define HOUSEKEEPING_MAX_BYTES 256u
@@ -179,28 +180,6 @@ static enum ferry_err apply_trim(struct partition *p, const struct control *c)
     return FERRY_OK;
 }
 
-static enum ferry_err apply_subscription(struct partition *p, uint64_t index,
-                                         const struct control *c)
-{
-    static const struct delivery_settings none = {0};
-    struct subscription *s = subscriptions_find(&p->subscriptions, c->name);
-    switch (c->kind) {
-    case CONTROL_SUBSCRIPTION_CREATE:
-        /* Two creations may have been under way: the first one made it. */
-        return s != NULL ? FERRY_OK
-                         : subscriptions_create(&p->subscriptions, c->name, index, c->mode,
-                                                c->position, &none);
-    case CONTROL_SUBSCRIPTION_DELETE:
-        return subscriptions_remove(&p->subscriptions, c->name);
-    default:
-        if (s != NULL && c->position > s->position) {
-            s->position = c->position;
-            s->dirty = true;
-        }
-        return FERRY_OK;
-    }
-}
-
 static enum ferry_err apply_control(struct partition *p, uint64_t index,
                                     const struct store_entry *entry)
 {
@@ -210,6 +189,12 @@ static enum ferry_err apply_control(struct partition *p, uint64_t index,
     if (err == FERRY_OK && (kind == CONTROL_SCHEDULE_CANCEL || kind == CONTROL_RECURRING_SET)) {
         return partition_schedule_apply(p, index, kind, entry->payload);
     }
+    if (err == FERRY_OK && subscription_entry_is(kind)) {
+        return partition_apply_subscription(p, index, entry);
+    }
+    if (err == FERRY_OK && kind == CONTROL_MEMBERS) {
+        return partition_apply_members(p, index, entry);
+    }
     if (err == FERRY_OK) {
         err = control_decode(entry->payload, &c);
     }
@@ -217,10 +202,6 @@ static enum ferry_err apply_control(struct partition *p, uint64_t index,
         return err;
     }
     switch (c.kind) {
-    case CONTROL_SUBSCRIPTION_CREATE:
-    case CONTROL_SUBSCRIPTION_DELETE:
-    case CONTROL_SUBSCRIPTION_COMMIT:
-        return apply_subscription(p, index, &c);
     case CONTROL_TRIM:
         return apply_trim(p, &c);
     case CONTROL_EXPIRE_IDS:
@@ -291,6 +272,7 @@ static void role_changed(void *machine, bool ready)
     p->last_append_time_ms = p->applied_time_ms;
     p->housekeeping = false;
     p->retention_due_us = ready ? 0 : RAFT_NEVER;
+    partition_members_role(p, ready);
     if (ready) {
         return;
     }
@@ -347,8 +329,8 @@ static enum ferry_err flush(void *machine, struct store *store)
     if (err == FERRY_OK) {
         err = rows_flush(&p->versions.rows, store, p->config.group);
     }
-    if (p->ids.expiring) {
-        replica_ask_flush(p->replica); /* More is expired than one transaction deletes. */
+    if (p->ids.expiring || subscriptions_are_leaving(&p->subscriptions)) {
+        replica_ask_flush(p->replica); /* More is to go than one transaction deletes. */
     }
     return err;
 }
@@ -363,8 +345,8 @@ static uint32_t rows_weight(const struct rows *t)
 static uint32_t flush_rows(const void *machine)
 {
     const struct partition *p = machine;
-    return (uint32_t)p->ids.count * 2 + rows_weight(&p->schedule.rows) +
-           rows_weight(&p->versions.rows);
+    return (uint32_t)p->ids.count * 2 + subscriptions_dirty_rows(&p->subscriptions) +
+           rows_weight(&p->schedule.rows) + rows_weight(&p->versions.rows);
 }
 
 static enum ferry_err load_base(struct partition *p, struct bytes row, uint64_t *applied)
@@ -469,7 +451,7 @@ static const struct machine_ops partition_ops = {
     .flush_rows = flush_rows,
     .next_offset = next_offset_after,
     .load = load,
-    .large_tables = {TABLE_ID_TIMES, TABLE_IDS, TABLE_SCHEDULE, TABLE_VERSIONS}};
+    .large_tables = {TABLE_ID_TIMES, TABLE_IDS, TABLE_EVENTS, TABLE_SCHEDULE, TABLE_VERSIONS}};
 
 static enum ferry_err load_first(struct partition *p, uint64_t *applied, int64_t *next_offset)
 {
@@ -500,7 +482,7 @@ enum ferry_err partition_open(const struct partition_config *config, int64_t now
     init_tables(p);
     ticket_queue_init(&p->tickets);
     buf_init(&p->housekeeping_payload, HOUSEKEEPING_MAX_BYTES);
-    p->retention_due_us = RAFT_NEVER;
+    p->retention_due_us = p->members_due_us = RAFT_NEVER;
     uint64_t applied = 0;
     int64_t next_offset = 0;
     enum ferry_err err = load_first(p, &applied, &next_offset);
@@ -603,6 +585,12 @@ enum ferry_err partition_propose_control(struct partition *p, const struct contr
                                          int64_t now_ms, int64_t now_us, struct partition_ticket *t)
 {
     control_encode(&t->payload, c);
+    return partition_propose_payload(p, now_ms, now_us, t);
+}
+
+enum ferry_err partition_propose_payload(struct partition *p, int64_t now_ms, int64_t now_us,
+                                         struct partition_ticket *t)
+{
     if (!buf_ok(&t->payload)) {
         return FERRY_ERR_NO_MEMORY;
     }
@@ -629,32 +617,23 @@ enum ferry_err partition_propose_housekeeping(struct partition *p, const struct 
     return err;
 }
 
-/* Requests of one turn do not see each other; their answers do: what counts is what the
- * subscription is now that the entry is applied. */
-static void settle_position(const struct partition *p, struct partition_ticket *t)
+struct partition_ticket *partition_waiting(const struct partition *p, uint64_t index)
 {
-    struct control c;
-    if (t->base.err != FERRY_OK || t->position < 0 ||
-        control_decode(buf_bytes(&t->payload), &c) != FERRY_OK) {
-        return; /* Not the creation of a subscription, nor a commit. */
-    }
-    const struct subscription *s = subscriptions_find(&p->subscriptions, c.name);
-    if (s != NULL) {
-        t->position = s->position;
-    } else {
-        t->base.err = FERRY_ERR_UNKNOWN_SUBSCRIPTION;
+    struct ticket *t = ticket_queue_find(&p->tickets, index);
+    return t != NULL ? list_entry(t, struct partition_ticket, base) : NULL;
+}
+
+void partition_refuse(struct partition *p, struct partition_ticket *t, enum ferry_err err)
+{
+    if (t != NULL) {
+        ticket_queue_refuse(&p->tickets, &t->base, err);
     }
 }
 
 struct partition_ticket *partition_next_done(struct partition *p)
 {
     struct ticket *done = ticket_queue_next_done(&p->tickets);
-    if (done == NULL) {
-        return NULL;
-    }
-    struct partition_ticket *t = list_entry(done, struct partition_ticket, base);
-    settle_position(p, t);
-    return t;
+    return done != NULL ? list_entry(done, struct partition_ticket, base) : NULL;
 }
 
 /* ---- Asking ---- */
@@ -690,6 +669,10 @@ void partition_check(const struct partition *p)
     ticket_queue_check(&p->tickets, replica_applied(p->replica));
     schedule_check(&p->schedule);
     for (size_t i = 0; i < p->subscriptions.count; i++) {
-        must(p->subscriptions.items[i]->position <= p->next_offset);
+        const struct subscription *s = p->subscriptions.items[i];
+        must(s->position <= p->next_offset);
+        if (s->members != NULL) {
+            members_check(s->members);
+        }
     }
 }

@@ -150,6 +150,7 @@ static enum ferry_err expire_ids(struct partition *p, int64_t now_ms, int64_t no
 int64_t partition_deadline_us(const struct partition *p)
 {
     int64_t due = replica_deadline_us(p->replica);
+    due = p->members_due_us < due ? p->members_due_us : due;
     int64_t schedule_us = partition_schedule_deadline_us(p);
     due = schedule_us < due ? schedule_us : due;
     return p->retention_due_us < due ? p->retention_due_us : due;
@@ -205,6 +206,9 @@ enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_u
     enum ferry_err err = FERRY_OK;
     if (replica_deadline_us(p->replica) <= now_us) {
         err = replica_tick(p->replica, now_us);
+    }
+    if (err == FERRY_OK && p->members_due_us <= now_us) {
+        err = unless_later(p, partition_members_tick(p, now_ms, now_us));
     }
     if (err == FERRY_OK) {
         err = unless_later(p, partition_schedule_tick(p, now_ms, now_us));

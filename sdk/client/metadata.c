@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "client/call.h"
 #include "client/consumer.h"
+#include "client/receiver.h"
 #include "client/source.h"
 
 /* One try at one broker: short, so that a dead first server does not cost request.timeout_ms; and
@@ -253,6 +254,7 @@ static void publish(struct topic *t, const struct metadata_reply *m)
     t->id = m->topic_id;
     t->replicas = m->replicas;
     t->retention_ms = m->retention_ms;
+    t->retention_acked = m->retention_acked;
     t->retention_bytes = m->retention_bytes;
     t->dedupe_window_ms = m->dedupe_window_ms;
     pthread_mutex_unlock(&t->client->lock);
@@ -372,6 +374,7 @@ static void tell_all(struct topic *t)
     }
     calls_metadata_changed(t);
     consumers_metadata_changed(t);
+    receivers_metadata_changed(t);
     sources_metadata_changed(t);
 }
 
