@@ -12,23 +12,17 @@
 #include "cli/cli.h"
 #include "cli/format.h"
 #include "cli/output.h"
+#include "cli/place.h"
+#include "cli/record_text.h"
 
 #define COMMIT_EVERY_US INT64_C(1000000)
-
-enum from_kind { FROM_OFFSET, FROM_TIME };
-
-struct from {
-    enum from_kind kind;
-    int64_t offset; /* Or FERRY_FROM_START, FERRY_FROM_END. */
-    int64_t time_ms;
-};
 
 struct consuming {
     struct cli *cli;
     struct ferry_consumer *consumer;
     const char *topic;
     const char *subscription; /* NULL: positions are not kept. */
-    struct from from;
+    struct place from;
     int64_t count_max;    /* INT64_MAX: no limit. */
     int64_t idle_exit_us; /* 0: never. */
 
@@ -46,26 +40,9 @@ struct consuming {
 static enum cli_exit parse_from(struct consuming *c)
 {
     const char *text = args_text(c->cli->args, OPT_FROM, "start");
-    c->from = (struct from){.kind = FROM_OFFSET, .offset = FERRY_FROM_START};
-    if (strcmp(text, "start") == 0) {
-        return CLI_EXIT_OK;
-    }
-    if (strcmp(text, "end") == 0) {
-        c->from.offset = FERRY_FROM_END;
-        return CLI_EXIT_OK;
-    }
-    if (format_parse_number(text, &c->from.offset)) {
-        return CLI_EXIT_OK;
-    }
-    c->from.kind = FROM_TIME;
-    c->from.offset = FERRY_FROM_START;
-    if (format_parse_time_ms(text, clock_wall_ms(), &c->from.time_ms)) {
-        return CLI_EXIT_OK;
-    }
-    return cli_fail(
-        c->cli, FERRY_ERR_BAD_OPTION_VALUE, text,
-        "--from takes start, end, an offset, a time such as 2026-01-31T09:00:00Z, or an "
-        "age such as 10m");
+    return place_parse(text, clock_wall_ms(), &c->from)
+               ? CLI_EXIT_OK
+               : cli_fail(c->cli, FERRY_ERR_BAD_OPTION_VALUE, text, "--from " PLACE_FORMS);
 }
 
 /* A committed position goes before --from; by the time the consumer is open nobody can tell whether
@@ -97,7 +74,7 @@ static enum ferry_err open_consumer(struct consuming *c)
 {
     bool positioned = false;
     enum ferry_err err = FERRY_OK;
-    if (c->from.kind == FROM_TIME) {
+    if (c->from.is_time) {
         err = has_position(c, &positioned);
     }
     if (err == FERRY_OK) {
@@ -115,50 +92,10 @@ static enum ferry_err open_consumer(struct consuming *c)
     for (int32_t i = 0; i < c->partitions; i++) {
         c->positions[i] = -1;
     }
-    return c->from.kind == FROM_TIME && !positioned ? seek_to_time(c) : FERRY_OK;
+    return c->from.is_time && !positioned ? seek_to_time(c) : FERRY_OK;
 }
 
 /* ---- Printing ------------------------------------------------------------------------------- */
-
-static json_t *headers_json(const struct ferry_record *record)
-{
-    json_t *object = output_object();
-    const char *name;
-    const void *value;
-    size_t position = 0, name_bytes, value_bytes;
-    char text[256];
-    while (ferry_record_next_header(record, &position, &name, &name_bytes, &value, &value_bytes)) {
-        if (name_bytes < sizeof(text)) {
-            memcpy(text, name, name_bytes);
-            text[name_bytes] = '\0';
-            output_set_bytes(object, text, value_bytes > 0 ? value : "", value_bytes);
-        }
-    }
-    return object;
-}
-
-static bool print_json(const struct ferry_record *record)
-{
-    json_t *object = output_object();
-    output_set_text(object, "topic", record->topic);
-    output_set_int(object, "partition", record->partition);
-    output_set_int(object, "offset", record->offset);
-    output_set_bytes(object, "key", record->key, record->key_bytes);
-    output_set_id(object, "id", &record->id);
-    output_set_int(object, "timestamp", record->timestamp_ms);
-    output_set_int(object, "append_time", record->append_time_ms);
-    output_set(object, "headers", headers_json(record));
-    output_set_bytes(object, "payload", record->payload_bytes > 0 ? record->payload : "",
-                     record->payload_bytes);
-    return output_json(object);
-}
-
-static bool print_line(const struct ferry_record *record)
-{
-    return (record->payload_bytes == 0 ||
-            fwrite_unlocked(record->payload, record->payload_bytes, 1, stdout) == 1) &&
-           putc_unlocked('\n', stdout) != EOF;
-}
 
 /* Prints the batch, or as much of it as --count allows. */
 static enum ferry_err print_batch(struct consuming *c, struct ferry_batch *batch)
@@ -169,7 +106,7 @@ static enum ferry_err print_batch(struct consuming *c, struct ferry_batch *batch
     for (size_t i = 0; i < wanted; i++) {
         struct ferry_record record;
         ferry_batch_record(batch, i, &record);
-        if (!(c->cli->json ? print_json(&record) : print_line(&record))) {
+        if (!(c->cli->json ? record_print_json(&record) : record_print_payload(&record))) {
             c->write_errno = errno;
             return FERRY_ERR_IO;
         }
@@ -230,7 +167,7 @@ static enum ferry_err handle_quiet(struct consuming *c, bool *done)
  * who asked for that very offset is stopped by it. */
 static enum ferry_err handle_jump(struct consuming *c)
 {
-    bool asked = c->from.kind == FROM_OFFSET && c->from.offset >= 0 && c->records == 0;
+    bool asked = !c->from.is_time && c->from.offset >= 0 && c->records == 0;
     if (asked && args_has(c->cli->args, OPT_FROM)) {
         return FERRY_ERR_OFFSET_OUT_OF_RANGE;
     }

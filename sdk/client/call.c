@@ -111,7 +111,7 @@ void call_run(struct ferry_client *c, struct call *calls, size_t count)
     call_wait(c, calls, count);
 }
 
-static void keep_detail(struct ferry_client *c, const char *text)
+void call_keep_detail(struct ferry_client *c, const char *text)
 {
     pthread_mutex_lock(&c->lock);
     (void)snprintf(c->last_detail.text, sizeof(c->last_detail.text), "%s", text);
@@ -120,10 +120,10 @@ static void keep_detail(struct ferry_client *c, const char *text)
 
 enum ferry_err call_run_one(struct ferry_client *c, struct call *call)
 {
-    keep_detail(c, "");
+    call_keep_detail(c, "");
     call_run(c, call, 1);
     if (call->err != FERRY_OK) {
-        keep_detail(c, call->detail.text);
+        call_keep_detail(c, call->detail.text);
     }
     return call->err;
 }

@@ -77,6 +77,7 @@ bool call_wait_any(struct ferry_client *c, const struct call *calls, const bool 
 void call_run(struct ferry_client *c, struct call *calls, size_t count);
 /* One call; what the broker said of its error is kept for ferry_error_detail. */
 enum ferry_err call_run_one(struct ferry_client *c, struct call *call);
+void call_keep_detail(struct ferry_client *c, const char *text);
 
 /* The io thread. */
 void call_start(struct ferry_client *c, struct call *call);

@@ -254,6 +254,7 @@ static void publish(struct topic *t, const struct metadata_reply *m)
     t->id = m->topic_id;
     t->replicas = m->replicas;
     t->retention_ms = m->retention_ms;
+    t->retention_acked = m->retention_acked;
     t->retention_bytes = m->retention_bytes;
     t->dedupe_window_ms = m->dedupe_window_ms;
     pthread_mutex_unlock(&t->client->lock);

@@ -36,6 +36,7 @@ struct topic {
     struct partition **partitions;
     uint32_t replicas;
     int64_t retention_ms, retention_bytes, dedupe_window_ms;
+    bool retention_acked;
     /* Locked. */
     struct list staged; /* Parcels of messages that have no partition yet. */
     int32_t sticky;     /* The partition that keyless messages go to now. */

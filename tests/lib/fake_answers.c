@@ -104,6 +104,8 @@ bool fake_sends_on(struct fake_broker *b, struct buf *frame, const struct frame 
     case COMMAND_LEASE_RELEASE:
     case COMMAND_LEASE_LIST:
     case COMMAND_WORKER_ID:
+    case COMMAND_QUOTA_SET:
+    case COMMAND_QUOTA_LIST:
         if (b->shared->controller != b->node) {
             send_on(b, frame, f, b->shared->controller);
             return true;

@@ -221,6 +221,7 @@ static void handle(struct fake_broker *b, net_peer peer, struct net_message *m)
     assert_int_equal(frame_parse(net_message_bytes(m), &f, &e), FERRY_OK);
     assert_true(f.command < COMMANDS_MAX);
     b->requests[f.command]++;
+    fake_remember(b, &f);
     pthread_cond_broadcast(&b->changed);
     bool ruled = next_rule(b, f.command, &rule);
     if (ruled && rule.action == FAKE_DROP_REQUEST) {
@@ -437,6 +438,7 @@ void fake_broker_stop(struct fake_broker **broker)
     for (size_t i = 0; i < b->can_count; i++) {
         buf_fini(&b->cans[i].body);
     }
+    fake_forget_asked(b);
     net_wake_fini(&b->wake);
     if (b->owns_context) {
         net_context_free(&b->context);

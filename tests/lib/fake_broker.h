@@ -68,6 +68,10 @@ void fake_trim(struct fake_broker *broker,
                int64_t records); /* Of every partition: the log start. */
 
 int fake_requests(struct fake_broker *broker, enum command command); /* Received so far. */
+/* Body and attachment of the n-th such request, counted from 0; they live as long as the broker.
+ * Not of HELLO, METADATA, PRODUCE and FETCH. Fails the test when there was none. */
+struct bytes fake_asked(struct fake_broker *broker, enum command command, int n);
+struct bytes fake_asked_attachment(struct fake_broker *broker, enum command command, int n);
 int fake_retries_that_differ(
     struct fake_broker *broker); /* Same sequence, other bytes: must be 0. */
 int64_t fake_end(struct fake_broker *broker, int partition); /* End offset. */

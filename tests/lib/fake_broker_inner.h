@@ -13,6 +13,7 @@
 #define RULES_MAX     64
 #define COMMANDS_MAX  64
 #define CANS_MAX      16
+#define ASKED_MAX     64
 #define REMEMBERED    16 /* Batches of a producer. */
 #define PRODUCERS_MAX 64
 #define SEEN_MAX      65536
@@ -28,6 +29,12 @@ struct rule {
 struct can {
     uint16_t command;
     struct buf body;
+};
+
+/* A request as it came: for the tests of what is asked. */
+struct asked {
+    uint16_t command;
+    struct buf body, attachment;
 };
 
 struct stored {
@@ -157,6 +164,8 @@ struct fake_broker {
     struct can cans[CANS_MAX];
     size_t can_count;
     int requests[COMMANDS_MAX];
+    struct asked asked[ASKED_MAX]; /* But for HELLO, METADATA, PRODUCE and FETCH. */
+    size_t asked_count;
     struct list pending;
     struct prng prng;
 };
@@ -179,6 +188,8 @@ void fake_answer_version(struct fake_broker *b, struct buf *frame, const struct 
 bool fake_opens_can(struct fake_broker *b, struct buf *frame, const struct frame *f);
 /* Writes NOT_LEADER when this broker is not the one to ask. */
 bool fake_sends_on(struct fake_broker *b, struct buf *frame, const struct frame *f);
+void fake_remember(struct fake_broker *b, const struct frame *f); /* fake_asked.c */
+void fake_forget_asked(struct fake_broker *b);
 void fake_answer(struct fake_broker *b, struct buf *frame, const struct frame *f);
 
 #endif
