@@ -152,6 +152,22 @@ void calls_fail(struct ferry_client *c)
     }
 }
 
+void call_cancel(struct ferry_client *c, struct call *call)
+{
+    pthread_mutex_lock(&c->lock);
+    bool finished = call->finished;
+    if (!finished && call->client == NULL) {
+        list_remove(&call->node); /* Not started yet. */
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (!finished && call->client != NULL) {
+        timer_drop(&c->timers, &call->timer);
+        list_remove(&call->node);
+        list_remove(&call->started_node);
+    }
+    call_fini(call);
+}
+
 void call_finish(struct call *call, enum ferry_err err, const char *detail)
 {
     struct ferry_client *c = call->client;

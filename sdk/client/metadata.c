@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "client/call.h"
 #include "client/consumer.h"
+#include "client/receiver.h"
 #include "client/source.h"
 
 /* One try at one broker: short, so that a dead first server does not cost request.timeout_ms; and
@@ -373,6 +374,7 @@ static void tell_all(struct topic *t)
     }
     calls_metadata_changed(t);
     consumers_metadata_changed(t);
+    receivers_metadata_changed(t);
     sources_metadata_changed(t);
 }
 

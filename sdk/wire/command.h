@@ -114,7 +114,9 @@ const char *command_name(uint16_t command); /* "PRODUCE"; "?" when unknown. */
 #define TRACE_EVENTS_MAX         200u /* A page. */
 #define QUOTAS_MAX               1000u
 #define QUOTA_LIST_MAX           200u
-#define LEASE_MIN_MS             100u /* Of hand-outs. */
+#define ZONES_MAX_BYTES          4096u /* Of a heartbeat. */
+#define VERSION_KEY_MAX_BYTES    800u  /* Longer keys have versions by their hash. */
+#define LEASE_MIN_MS             100u  /* Of hand-outs. */
 #define LEASE_MAX_MS             (12u * 60u * 60u * 1000u)
 #define DELAY_MAX_MS             (365LL * 24 * 60 * 60 * 1000) /* Of schedules and back-offs. */
 
@@ -678,7 +680,7 @@ struct publish_refusal {
 };
 struct key_version_request {
     uint64_t group;
-    struct bytes key; /* At most NAME_MAX_BYTES × 4; longer ones by their hash, which is the
+    struct bytes key; /* At most VERSION_KEY_MAX_BYTES; longer ones by their hash, which is the
                          client's to make: see PROTOCOL.md. */
 };
 struct key_version_reply {

@@ -87,6 +87,7 @@ bool fake_sends_on(struct fake_broker *b, struct buf *frame, const struct frame 
     case COMMAND_MOVE_LIST:
     case COMMAND_GROUP_LIST:
     case COMMAND_FETCH: /* Told by item. */
+    case COMMAND_RECEIVE:
         return false;
     case COMMAND_TOPIC_CREATE:
     case COMMAND_TOPIC_DELETE:
@@ -402,12 +403,17 @@ static void answer_subscription(struct fake_broker *b, struct buf *frame, const 
         fake_refuse(frame, f, FERRY_ERR_UNKNOWN_SUBSCRIPTION, "no such subscription");
         return;
     }
+    if (commit.epoch > 0 && commit.epoch < p->claimed) {
+        fake_refuse(frame, f, FERRY_ERR_MEMBER_FENCED, "a younger assignment has it");
+        return;
+    }
     fake_begin(frame, f, FERRY_OK);
     if (is_create) {
         struct subscription_create_reply reply = {.position = p->committed};
         subscription_create_reply_encode(frame, &reply);
     } else if (is_get) {
-        struct subscription_get_reply reply = {.mode = SUBSCRIPTION_STREAM,
+        struct subscription_get_reply reply = {.mode = b->shared->mode > 0 ? b->shared->mode
+                                                                           : SUBSCRIPTION_STREAM,
                                                .position = p->committed,
                                                .start_offset = p->start,
                                                .end_offset = p->end};
@@ -532,6 +538,24 @@ void fake_answer(struct fake_broker *b, struct buf *frame, const struct frame *f
     case COMMAND_SUBSCRIPTION_GET:
     case COMMAND_SUBSCRIPTION_COMMIT:
         answer_subscription(b, frame, f);
+        return;
+    case COMMAND_SETTLE:
+        fake_answer_settle(b, frame, f);
+        return;
+    case COMMAND_MEMBER_HEARTBEAT:
+        fake_answer_heartbeat(b, frame, f);
+        return;
+    case COMMAND_MEMBER_LEAVE:
+        fake_answer_leave(b, frame, f);
+        return;
+    case COMMAND_SUBSCRIPTION_CLAIM:
+        fake_answer_claim(b, frame, f);
+        return;
+    case COMMAND_PUBLISH:
+        fake_answer_publish(b, frame, f);
+        return;
+    case COMMAND_KEY_VERSION:
+        fake_answer_version(b, frame, f);
         return;
     case COMMAND_PARTITION_INFO:
     case COMMAND_OFFSET_FIND:

@@ -83,6 +83,20 @@ void fake_each_record(struct fake_broker *broker, int partition,
 void fake_store(struct fake_broker *broker, int partition, struct bytes batch);
 int64_t fake_committed(struct fake_broker *broker, int partition);
 
+/* Queues: the one subscription, of the mode, on all partitions; 0: none. */
+enum fake_queue_state { FAKE_READY, FAKE_LEASED, FAKE_ACKED, FAKE_DEAD };
+void fake_subscribe(struct fake_broker *broker, uint32_t mode);
+int fake_queue_count(struct fake_broker *broker, int partition, enum fake_queue_state state);
+/* Leases of these messages end. */
+void fake_expire(struct fake_broker *broker, int partition, int64_t first, int64_t count);
+int fake_items_settled(struct fake_broker *broker); /* Items of SETTLE so far, repeats included. */
+int fake_extended(struct fake_broker *broker, int partition);
+/* Members of the group. */
+void fake_usurp(struct fake_broker *broker,
+                const char *member); /* Another instance has the name. */
+void fake_pause(struct fake_broker *broker, bool paused);
+int fake_members(struct fake_broker *broker);
+
 /* A configuration that points at it, with short time-outs. */
 struct ferry_conf *fake_conf(struct fake_broker *broker);
 void fake_set(struct ferry_conf *conf, const char *name, const char *value);

@@ -186,6 +186,11 @@ static void make_plain(struct buf *out)
     make_batch(out, plain_records, 1, 0);
 }
 
+static void make_keyed(struct buf *out)
+{
+    make_batch(out, keyed_records, 1, 0);
+}
+
 static void make_mixed(struct buf *out)
 {
     make_batch(out, mixed_records, 3, 4711);
@@ -214,6 +219,12 @@ static void make_attachment(struct buf *out, enum attachment attachment)
     case BATCH:
         make_mixed(out);
         break;
+    case PLAIN:
+        make_plain(out);
+        break;
+    case KEYED:
+        make_keyed(out);
+        break;
     case ENTRIES:
         make_entry(out, make_mixed, 1);
         break;
@@ -230,7 +241,7 @@ static void make_body(struct buf *out, const struct sample *s, size_t attachment
 {
     if (s->which == EMPTY) {
         empty_encode(out);
-    } else if (s->attachment == ENTRIES) {
+    } else if (s->attachment == ENTRIES && s->which == COMMAND_STRUCT_fetch_reply) {
         struct fetch_reply reply = *(const struct fetch_reply *)s->value;
         reply.items[0].data_bytes = (uint32_t)attachment_bytes;
         fetch_reply_encode(out, &reply);
