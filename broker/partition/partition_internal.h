@@ -5,7 +5,10 @@
 
 #include "partition/control.h"
 #include "partition/partition.h"
+#include "partition/recurring.h"
+#include "partition/schedule.h"
 #include "partition/tables.h"
+#include "partition/versions.h"
 
 #define READ_HINTS 8u
 
@@ -27,6 +30,9 @@ struct partition {
     struct cursors cursors;
     struct subscriptions subscriptions;
     struct ids ids;
+    struct schedule schedule;
+    struct recurring recurring;
+    struct versions versions;
     int64_t applied_time_ms; /* Of the last entry applied. */
 
     /* Leader only: with proposals that are not applied yet. */
@@ -34,6 +40,8 @@ struct partition {
     int64_t last_append_time_ms;
     bool housekeeping; /* A trim or expiry is proposed and not applied. */
     struct buf housekeeping_payload;
+
+    int64_t members_due_us; /* When some member's session may end, or an entry is to be made. */
 
     /* Volatile. */
     struct ticket_queue tickets;
@@ -55,8 +63,10 @@ static inline int64_t entry_size(const struct store_entry *entry)
     return 48 + (int64_t)entry->skip_count * 4 + (int64_t)entry->payload.size;
 }
 
-/* The batch in an entry: all of it, or behind the control part. False when it holds none. */
+/* The batch that an entry adds to the log: all of it, or behind the control part. False when it
+ * adds none: a delayed batch adds nothing until it is due. */
 bool partition_entry_batch(const struct store_entry *entry, struct bytes *batch);
+bool partition_entry_is_delayed(const struct store_entry *entry);
 int64_t partition_next_time(const struct partition *p, int64_t now_ms);
 /* Proposes the entry and lets the ticket wait for it. */
 enum ferry_err partition_propose(struct partition *p, struct store_entry *entry, int64_t now_us,
@@ -64,6 +74,27 @@ enum ferry_err partition_propose(struct partition *p, struct store_entry *entry,
 enum ferry_err partition_propose_control(struct partition *p, const struct control *c,
                                          int64_t now_ms, int64_t now_us,
                                          struct partition_ticket *t);
+/* Proposes the control entry that is in t->payload. */
+enum ferry_err partition_propose_payload(struct partition *p, int64_t now_ms, int64_t now_us,
+                                         struct partition_ticket *t);
+/* The ticket that waits for the entry that is being applied; NULL: none, as on every replica but
+ * the one that proposed it. For answers that depend on the order in the log. */
+struct partition_ticket *partition_waiting(const struct partition *p, uint64_t index);
+/* It is done, with this error; t may be NULL. */
+void partition_refuse(struct partition *p, struct partition_ticket *t, enum ferry_err err);
+/* An entry of subscription_entry.h (partition_subscribe.c). */
+enum ferry_err partition_apply_subscription(struct partition *p, uint64_t index,
+                                            const struct store_entry *entry);
+/* ---- partition_members.c */
+enum ferry_err partition_apply_members(struct partition *p, uint64_t index,
+                                       const struct store_entry *entry);
+/* Something happened to the subscription; only partition 0 keeps it. */
+enum ferry_err partition_note_event(struct partition *p, struct subscription *s,
+                                    enum member_event_kind kind, int64_t time_ms, struct bytes who,
+                                    struct bytes why);
+void partition_members_role(struct partition *p, bool ready);
+enum ferry_err partition_members_tick(struct partition *p, int64_t now_ms, int64_t now_us);
+
 /* An entry of the partition itself: nobody waits, one at a time. */
 enum ferry_err partition_propose_housekeeping(struct partition *p, const struct control *c,
                                               int64_t now_ms, int64_t now_us);
@@ -71,6 +102,42 @@ enum ferry_err partition_propose_housekeeping(struct partition *p, const struct 
 void partition_retain_soon(struct partition *p);
 /* When the record at `offset` was appended. Needs a read view. */
 enum ferry_err partition_time_of(const struct partition *p, int64_t offset, int64_t *time_ms);
+/* Whether ids of the batch are looked up and kept. */
+bool partition_looks_up_ids(const struct partition *p, const struct batch_header *h);
+/* Notes the ids of the batch as those of entry `index`, with offsets from first_offset on (-1: of
+ * all, they are delayed); fills the ticket's skips and duplicates. After an error, or when the
+ * entry is not proposed after all: ids_forget(index - 1). THROTTLED: too many are on their way. */
+enum ferry_err partition_judge_ids(struct partition *p, struct bytes batch,
+                                   const struct batch_header *h, int64_t time_ms, uint64_t index,
+                                   int64_t first_offset, struct partition_ticket *t);
+enum ferry_err partition_check_batch(const struct partition *p, struct bytes batch,
+                                     struct batch_header *h, struct err_text *e);
+/* Takes in the ids of what the entry keeps. */
+enum ferry_err partition_apply_ids(struct partition *p, uint64_t index,
+                                   const struct store_entry *entry, struct bytes batch);
+
+/* ---- Delayed and recurring messages (partition_schedule.c, partition_recurring.c) ---- */
+
+/* A delayed batch on its way in: whether it may. Errors: INVALID_ARGUMENT, BAD_BATCH, TOO_LARGE,
+ * THROTTLED. */
+enum ferry_err partition_schedule_judge(struct partition *p, struct bytes batch,
+                                        const struct batch_header *h, int64_t now_ms,
+                                        struct err_text *e);
+/* Fills the ticket's due times; records in its duplicates have none. */
+enum ferry_err partition_schedule_tell(struct bytes batch, const struct batch_header *h,
+                                       int64_t append_ms, struct partition_ticket *t);
+int64_t partition_schedule_deadline_us(const struct partition *p);
+/* Releases what is due, as leader. */
+enum ferry_err partition_schedule_tick(struct partition *p, int64_t now_ms, int64_t now_us);
+enum ferry_err partition_recurring_tick(struct partition *p, int64_t now_ms, int64_t now_us);
+/* What an entry {control, batch} of these modules, or a control entry of theirs, says. */
+enum ferry_err partition_schedule_apply(struct partition *p, uint64_t index, enum control_kind kind,
+                                        struct bytes control);
+
+/* Whether the shard's turn has room for what a partition appends on its own account, and that it
+ * did. */
+bool partition_may_spend(const struct partition *p);
+void partition_spend(struct partition *p, size_t bytes);
 enum ferry_err partition_check_leader(const struct partition *p);
 /* The entry there cannot be read. CORRUPT, or NOT_LEADER, NOT_READY while peers repair it. */
 enum ferry_err partition_damaged(const struct partition *p, uint64_t index);

@@ -150,6 +150,9 @@ static enum ferry_err expire_ids(struct partition *p, int64_t now_ms, int64_t no
 int64_t partition_deadline_us(const struct partition *p)
 {
     int64_t due = replica_deadline_us(p->replica);
+    due = p->members_due_us < due ? p->members_due_us : due;
+    int64_t schedule_us = partition_schedule_deadline_us(p);
+    due = schedule_us < due ? schedule_us : due;
     return p->retention_due_us < due ? p->retention_due_us : due;
 }
 
@@ -166,14 +169,10 @@ static void begin_look(struct partition *p, int64_t now_us)
     }
 }
 
-enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_us)
+static enum ferry_err tick_retention(struct partition *p, int64_t now_ms, int64_t now_us)
 {
-    enum ferry_err err = FERRY_OK;
-    if (replica_deadline_us(p->replica) <= now_us) {
-        err = replica_tick(p->replica, now_us);
-    }
-    if (err != FERRY_OK || p->retention_due_us > now_us) {
-        return err;
+    if (p->retention_due_us > now_us) {
+        return FERRY_OK;
     }
     if (!replica_is_ready(p->replica)) {
         p->retention_due_us = RAFT_NEVER; /* Who becomes leader looks at once. */
@@ -184,13 +183,38 @@ enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_u
         return FERRY_OK;
     }
     begin_look(p, now_us);
+    enum ferry_err err = FERRY_OK;
     if (has_something(p)) {
         err = retain(p, now_ms, now_us);
     }
     if (err == FERRY_OK && !p->housekeeping) {
         err = expire_ids(p, now_ms, now_us);
     }
+    return err;
+}
+
+/* What is tried again later is no failure. */
+static enum ferry_err unless_later(const struct partition *p, enum ferry_err err)
+{
     bool later = err == FERRY_ERR_CORRUPT || err == FERRY_ERR_THROTTLED ||
                  err == FERRY_ERR_NOT_LEADER || err == FERRY_ERR_NOT_READY;
     return later && replica_failure(p->replica) == FERRY_OK ? FERRY_OK : err;
+}
+
+enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_us)
+{
+    enum ferry_err err = FERRY_OK;
+    if (replica_deadline_us(p->replica) <= now_us) {
+        err = replica_tick(p->replica, now_us);
+    }
+    if (err == FERRY_OK && p->members_due_us <= now_us) {
+        err = unless_later(p, partition_members_tick(p, now_ms, now_us));
+    }
+    if (err == FERRY_OK) {
+        err = unless_later(p, partition_schedule_tick(p, now_ms, now_us));
+    }
+    if (err == FERRY_OK) {
+        err = unless_later(p, partition_recurring_tick(p, now_ms, now_us));
+    }
+    return err == FERRY_OK ? unless_later(p, tick_retention(p, now_ms, now_us)) : err;
 }

@@ -100,9 +100,23 @@ static struct fetch_result read_items(struct shard *s, const struct fetch_item *
     return result;
 }
 
+/* What it took is paid when it is known: more than there was is a debt. */
+static void charge(struct shard *s, const struct request *r)
+{
+    for (uint32_t i = 0; i < s->fetch_answer->count && s->quota_count > 0; i++) {
+        const struct fetch_reply_item *item = &s->fetch_answer->items[i];
+        const struct seat *seat = shard_find_seat(s, item->group);
+        struct quota_cost cost = {.bytes = item->data_bytes};
+        if (seat != NULL && item->data_bytes > 0) {
+            shard_charge_quota(s, r, seat->topic, &cost);
+        }
+    }
+}
+
 static void send_answer(struct shard *s, struct request *r, struct buf *data)
 {
     struct buf b;
+    charge(s, r);
     shard_begin_reply(r, &b, FERRY_OK);
     fetch_reply_encode(&b, s->fetch_answer);
     if (data->size > 0) {
@@ -215,6 +229,25 @@ static void answer_waiting(struct shard *s, struct waiting_fetch *w, bool must_a
     }
 }
 
+/* Each of its topics counts the request (those of one topic stand together), and may be in debt. */
+static bool is_over_quota(struct shard *s, struct request *r, const struct fetch_request *q)
+{
+    const struct quota_cost least = {.bytes = 1, .requests = 1}, one = {.requests = 1};
+    const struct seat *last = NULL;
+    for (uint32_t i = 0; i < q->count && s->quota_count > 0; i++) {
+        const struct seat *seat = shard_find_seat(s, q->items[i].group);
+        if (seat == NULL || (last != NULL && id_equal(&last->topic_id, &seat->topic_id))) {
+            continue;
+        }
+        if (shard_is_over_quota(s, r, seat->topic, &least)) {
+            return true;
+        }
+        shard_charge_quota(s, r, seat->topic, &one);
+        last = seat;
+    }
+    return false;
+}
+
 void shard_handle_fetch(struct shard *s, struct request *r, const struct frame *f)
 {
     struct fetch_request *q = s->fetch;
@@ -224,6 +257,9 @@ void shard_handle_fetch(struct shard *s, struct request *r, const struct frame *
     }
     if (err != FERRY_OK) {
         shard_reply_error(s, r, err, "a fetch names at least one partition and some bytes");
+        return;
+    }
+    if (is_over_quota(s, r, q)) {
         return;
     }
     uint32_t limit = (uint32_t)s->config.options->fetch_max_bytes;

@@ -40,6 +40,16 @@ static enum ferry_err check_room(struct shard *s, struct seat *seat, size_t byte
                    s->config.options->data, bytes);
 }
 
+/* Records of a batch that is not checked yet. */
+uint32_t shard_count_records(struct bytes batch)
+{
+    struct batch_header h = {0};
+    if (batch.size >= BATCH_HEADER_BYTES) {
+        batch_header_read(batch, &h);
+    }
+    return h.count < BATCH_RECORDS_MAX ? h.count : BATCH_RECORDS_MAX;
+}
+
 static void handle_produce(struct shard *s, struct request *r, const struct frame *f)
 {
     struct produce_request q;
@@ -51,6 +61,14 @@ static void handle_produce(struct shard *s, struct request *r, const struct fram
     }
     if (err == FERRY_OK) {
         err = check_room(s, seat, f->attachment.size, &e);
+    }
+    struct quota_cost cost = {
+        .bytes = f->attachment.size, .messages = shard_count_records(f->attachment), .requests = 1};
+    if (err == FERRY_OK && shard_is_over_quota(s, r, seat->topic, &cost)) {
+        return;
+    }
+    if (err == FERRY_OK) {
+        err = shard_take_credit(s, r, seat, f->attachment.size, &e);
     }
     if (err == FERRY_OK) {
         err = shard_view(s);
@@ -64,6 +82,7 @@ static void handle_produce(struct shard *s, struct request *r, const struct fram
         shard_reply_seat_error(s, r, seat, err, e.text);
         return;
     }
+    shard_charge_quota(s, r, seat->topic, &cost);
     s->counters.batches_in++;
     s->counters.bytes_in += f->attachment.size;
     if (r->ticket.base.index == 0) {
@@ -107,6 +126,9 @@ static void handle_append_cas(struct shard *s, struct request *r, const struct f
     }
     if (err == FERRY_OK) {
         err = check_room(s, seat, f->attachment.size, &e);
+    }
+    if (err == FERRY_OK) {
+        err = shard_take_credit(s, r, seat, f->attachment.size, &e);
     }
     if (err == FERRY_OK) {
         struct append_cas c = {.source = q.source,
@@ -200,8 +222,8 @@ static void handle_subscription_commit(struct shard *s, struct request *r, const
         err = find_leader(s, q.group, &seat);
     }
     if (err == FERRY_OK) {
-        err = partition_subscription_commit(seat->partition, q.name, q.position, s->now_ms,
-                                            s->now_us, &r->ticket);
+        err = partition_subscription_commit_as(seat->partition, q.name, q.position, q.epoch,
+                                               s->now_ms, s->now_us, &r->ticket);
     }
     settle_subscription(s, r, seat, err);
 }

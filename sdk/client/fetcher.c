@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "client/consumer.h"
+#include "client/group.h"
 
 #define FETCH_LEAST_BYTES (64 << 10) /* What a fetch asks for however many endpoints there are. */
 
@@ -38,6 +39,10 @@ enum ferry_err consumer_attach(struct ferry_consumer *s)
     for (int32_t i = 0; i < s->partition_count; i++) {
         s->readers[i].group = s->topic->partitions[i]->group;
     }
+    if (s->group != NULL && !group_start(s->group)) {
+        timer_drop(&c->timers, &s->timer);
+        return FERRY_ERR_NO_MEMORY;
+    }
     list_push_back(&c->consumers, &s->node);
     consumer_pump(s);
     return FERRY_OK;
@@ -50,6 +55,9 @@ void consumer_detach(struct ferry_consumer *s)
         struct fetcher *f = list_entry(node, struct fetcher, node);
         request_fini(&f->request);
         mem_free(f);
+    }
+    if (s->group != NULL) {
+        group_stop(s->group);
     }
     timer_drop(&s->client->timers, &s->timer);
     list_remove(&s->node);
@@ -126,7 +134,7 @@ static void collect(struct ferry_consumer *s, int64_t now_us, int64_t *next_us)
         int32_t i = (s->first_asked + n) % s->partition_count;
         struct reader *r = &s->readers[i];
         struct connection *k = s->topic->partitions[i]->leader;
-        if (r->asked || k == NULL) {
+        if (r->asked || k == NULL || (s->group != NULL && !group_reads(s->group, i))) {
             continue;
         }
         if (r->retry_at_us > now_us) {
@@ -234,6 +242,9 @@ void consumer_pump(struct ferry_consumer *s)
     int64_t next_us = INT64_MAX;
     if (list_is_empty(&s->node)) {
         return; /* Not attached. */
+    }
+    if (s->group != NULL) {
+        group_pump(s->group);
     }
     pthread_mutex_lock(&c->lock);
     bool failed = s->failed != FERRY_OK;

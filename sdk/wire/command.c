@@ -37,6 +37,28 @@ bool name_is_valid(struct bytes name)
     return true;
 }
 
+bool dead_name_split(struct bytes name, size_t from, struct bytes *topic,
+                     struct bytes *subscription, size_t *next)
+{
+    const size_t mark = sizeof(DEAD_NAME_MARK) - 1;
+    for (size_t at = from; at + mark <= name.size; at++) {
+        if (memcmp(name.data + at, DEAD_NAME_MARK, mark) == 0) {
+            *topic = bytes_of(name.data, at);
+            *subscription = bytes_of(name.data + at + mark, name.size - at - mark);
+            *next = at + 1; /* Marks may overlap: a.dlq.dlq.b has two. */
+            return true;
+        }
+    }
+    return false;
+}
+
+bool name_is_of_dead(struct bytes name)
+{
+    struct bytes topic, subscription;
+    size_t next;
+    return dead_name_split(name, 0, &topic, &subscription, &next);
+}
+
 /* ---- Layouts: the elements of each struct in the order of the wire ---- */
 
 #define ROWS(type) static const struct layout_row type##_rows[]
@@ -87,7 +109,7 @@ ROWS(hello_reply) = {
 };
 
 ROWS(metadata_request) = {
-    TEXT(metadata_request, topic, NAME_MAX_BYTES),
+    TEXT(metadata_request, topic, DEAD_NAME_MAX_BYTES),
 };
 ROWS(metadata_endpoint) = {
     VALUE(metadata_endpoint, node_id),
@@ -149,6 +171,7 @@ ROWS(produce_reply) = {
     VALUE(produce_reply, base_offset),
     VALUE(produce_reply, duplicate),
     VALUE(produce_reply, duplicate_count),
+    {LAYOUT_VALUE(produce_reply, scheduled), LAYOUT_ADDED(0)},
 };
 
 ROWS(append_cas_request) = {

@@ -124,6 +124,15 @@ const char *command_name(uint16_t command); /* "PRODUCE"; "?" when unknown. */
  * digit. */
 bool name_is_valid(struct bytes name);
 
+/* TOPIC.dlq.SUBSCRIPTION reads like a topic and is none: no topic's name has the mark in it. */
+#define DEAD_NAME_MARK      ".dlq."
+#define DEAD_NAME_MAX_BYTES (2 * NAME_MAX_BYTES + sizeof(DEAD_NAME_MARK) - 1)
+/* Splits at the first mark at or behind place `from` of the name; *next is where the one after it
+ * may be. False: there is none (any more). */
+bool dead_name_split(struct bytes name, size_t from, struct bytes *topic,
+                     struct bytes *subscription, size_t *next);
+bool name_is_of_dead(struct bytes name);
+
 /* Body of a reply whose status is not 0. */
 struct error_reply {
     struct bytes detail;     /* For a person; may be empty. */
@@ -148,7 +157,7 @@ struct hello_reply {
 /* METADATA: where things are. An empty topic name asks for the endpoints alone. The decoder of the
  * reply refuses a partition whose endpoint is not one of endpoints[]. */
 struct metadata_request {
-    struct bytes topic;
+    struct bytes topic; /* Or TOPIC.dlq.SUBSCRIPTION. */
 };
 struct metadata_endpoint {
     uint32_t node_id;
@@ -218,8 +227,14 @@ struct produce_reply {
     int64_t base_offset;      /* Of the first record kept; -1 when all were dropped by id. */
     bool duplicate;           /* The whole batch was stored before, by sequence. */
     uint32_t duplicate_count; /* Records dropped by id. */
+    /* Added. The batch has due times and its records wait: base_offset is the first one's number,
+     * record i kept has base_offset + i - (dropped ones below i), as with offsets. Behind the
+     * duplicates the attachment has a due time (i64, ms) for each record of the batch: 0 for those
+     * dropped, and for all of a repeat whose first answer is known no more. */
+    bool scheduled;
 };
 #define PRODUCE_DUPLICATE_BYTES 12u
+#define PRODUCE_DUE_BYTES       8u
 
 /* APPEND_CAS: the attachment is one batch. */
 struct append_cas_request {

@@ -253,6 +253,82 @@ static void an_offset_without_a_message_is_flagged(void **state)
     assert_flagged(f, "INV-L03");
 }
 
+/* After an unknown end the client goes on with its next epoch, which refuses a late copy. */
+static void an_unknown_send_that_comes_late_is_flagged(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t first = sent(f, 1);
+    told(f, first, FERRY_UNKNOWN, -1);
+    read_at(f, sent(f, 1), 0);
+    read_at(f, first, 1);
+    end_at(f, 2);
+    assert_flagged(f, "INV-L03");
+}
+
+static uint64_t delayed(struct fixture *f, int64_t due_ms)
+{
+    uint64_t number = sent(f, 1);
+    history_delaying(&f->history, number);
+    told(f, number, FERRY_STORED, -1);
+    history_scheduled(&f->history, number, due_ms);
+    return number;
+}
+
+static void a_delayed_message_that_comes_behind_others_is_not_flagged(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t late = delayed(f, 500);
+    read_at(f, sent(f, 1), 0);
+    read_at(f, late, 1);
+    history_appeared(&f->history, late, 500);
+    end_at(f, 2);
+    assert_false(f->world.ended);
+}
+
+static void a_delayed_message_that_comes_early_is_flagged(void **state)
+{
+    struct fixture *f = *state;
+    history_appeared(&f->history, delayed(f, 500), 499);
+    assert_flagged(f, "INV-L05");
+}
+
+static void a_delayed_message_that_never_comes_is_flagged(void **state)
+{
+    struct fixture *f = *state;
+    (void)delayed(f, 500);
+    end_at(f, 0);
+    assert_flagged(f, "INV-L01");
+}
+
+static void a_delayed_message_that_comes_twice_is_flagged(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t number = delayed(f, 500);
+    read_at(f, number, 0);
+    read_at(f, number, 1);
+    assert_flagged(f, "INV-I01");
+}
+
+static void a_cancelled_message_that_comes_is_flagged(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t number = delayed(f, 500);
+    history_cancelling(&f->history, number);
+    history_cancelled(&f->history, number);
+    read_at(f, number, 0);
+    assert_flagged(f, "INV-L06");
+}
+
+static void a_message_cancelled_after_it_came_is_flagged(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t number = delayed(f, 500);
+    read_at(f, number, 0);
+    history_cancelling(&f->history, number);
+    history_cancelled(&f->history, number);
+    assert_flagged(f, "INV-L06");
+}
+
 static void the_first_violation_is_kept(void **state)
 {
     struct fixture *f = *state;
@@ -283,6 +359,13 @@ int main(void)
         T(a_producers_messages_out_of_order_are_flagged),
         T(a_message_acked_before_one_in_front_of_it_was_sent_is_flagged),
         T(an_offset_without_a_message_is_flagged),
+        T(an_unknown_send_that_comes_late_is_flagged),
+        T(a_delayed_message_that_comes_behind_others_is_not_flagged),
+        T(a_delayed_message_that_comes_early_is_flagged),
+        T(a_delayed_message_that_never_comes_is_flagged),
+        T(a_delayed_message_that_comes_twice_is_flagged),
+        T(a_cancelled_message_that_comes_is_flagged),
+        T(a_message_cancelled_after_it_came_is_flagged),
         T(the_first_violation_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

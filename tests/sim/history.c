@@ -150,42 +150,90 @@ void history_outcome(struct history *h, uint64_t number, enum ferry_outcome outc
 
 /* ---- Reading ---- */
 
-static bool is_whole(const struct history *h, const void *payload, size_t bytes, uint64_t *number)
+uint64_t history_number(const struct history *h, const void *payload, size_t bytes)
 {
     uint8_t expected[HISTORY_PAYLOAD_MAX];
+    uint64_t number = 0;
     if (bytes < HISTORY_PAYLOAD_MIN) {
-        return false;
+        return 0;
     }
-    memcpy(number, payload, 8);
-    return *number > 0 && *number < h->count && history_payload(*number, expected) == bytes &&
-           memcmp(expected, payload, bytes) == 0;
+    memcpy(&number, payload, 8);
+    bool whole = number > 0 && number < h->count && history_payload(number, expected) == bytes &&
+                 memcmp(expected, payload, bytes) == 0;
+    return whole ? number : 0;
 }
 
-void history_saw(struct history *h, struct history_session *s, int64_t offset, const void *payload,
-                 size_t bytes)
+uint64_t history_look(struct history *h, uint32_t topic, int32_t partition, int64_t offset,
+                      const void *payload, size_t bytes)
 {
-    struct history_topic *t = &h->topics[s->topic];
-    uint64_t number = 0;
-    h->read++;
-    if (s->next >= 0 && offset != s->next) {
-        sim_fail(SIM_INVARIANT, "INV-L04: a reader of %s/%d got offset %lld where %lld was next",
-                 t->name, s->partition, (long long)offset, (long long)s->next);
-    }
-    s->next = offset + 1;
-    if (!is_whole(h, payload, bytes, &number) || lies(h, LIE_FORGED)) {
+    const struct history_topic *t = &h->topics[topic];
+    uint64_t number = history_number(h, payload, bytes);
+    if (number == 0 || lies(h, LIE_FORGED)) {
         sim_fail(SIM_INVARIANT, "INV-L05: %s/%d offset %lld holds what nobody sent", t->name,
-                 s->partition, (long long)offset);
-        return;
+                 partition, (long long)offset);
+        return 0;
     }
     const struct history_message *m = &h->messages[number];
-    if (m->topic != s->topic) {
+    if (m->topic != topic) {
         sim_fail(SIM_INVARIANT, "INV-L05: message %llu of %s is in %s", (unsigned long long)number,
                  h->topics[m->topic].name, t->name);
     } else if (m->state == HISTORY_NOT_STORED) {
         sim_fail(SIM_INVARIANT, "INV-L06: message %llu of %s was told to be not stored",
                  (unsigned long long)number, t->name);
+    } else if (m->cancelled) {
+        sim_fail(SIM_INVARIANT, "INV-L06: message %llu of %s came after it had been cancelled",
+                 (unsigned long long)number, t->name);
     } else {
-        place(h, number, s->topic, s->partition, offset);
+        place(h, number, topic, partition, offset);
+    }
+    return number;
+}
+
+void history_saw(struct history *h, struct history_session *s, int64_t offset, const void *payload,
+                 size_t bytes)
+{
+    h->read++;
+    if (s->next >= 0 && offset != s->next) {
+        sim_fail(SIM_INVARIANT, "INV-L04: a reader of %s/%d got offset %lld where %lld was next",
+                 h->topics[s->topic].name, s->partition, (long long)offset, (long long)s->next);
+    }
+    s->next = offset + 1;
+    (void)history_look(h, s->topic, s->partition, offset, payload, bytes);
+}
+
+/* ---- Delayed messages ---- */
+
+void history_delaying(struct history *h, uint64_t number)
+{
+    h->messages[number].delayed = true;
+}
+
+void history_scheduled(struct history *h, uint64_t number, int64_t due_ms)
+{
+    h->messages[number].due_ms = due_ms;
+}
+
+void history_appeared(const struct history *h, uint64_t number, int64_t append_time_ms)
+{
+    const struct history_message *m = &h->messages[number];
+    if (number != 0 && append_time_ms < m->due_ms) {
+        sim_fail(SIM_INVARIANT, "INV-L05: message %llu was appended %lld ms before it was due",
+                 (unsigned long long)number, (long long)(m->due_ms - append_time_ms));
+    }
+}
+
+void history_cancelling(struct history *h, uint64_t number)
+{
+    h->messages[number].cancelling = true;
+}
+
+void history_cancelled(struct history *h, uint64_t number)
+{
+    struct history_message *m = &h->messages[number];
+    m->cancelled = true;
+    if (m->offset >= 0) {
+        sim_fail(SIM_INVARIANT, "INV-L06: message %llu was cancelled, and is in the log",
+                 (unsigned long long)number);
     }
 }
 
@@ -200,9 +248,9 @@ void history_read_out(struct history *h, uint32_t topic, int32_t partition, int6
     log->end = end;
 }
 
-/* One producer's messages in the order in which it sent them. Not those whose send ended as
- * unknown: a late copy of one may come in when its producer has long gone on under another
- * identity. */
+/* One producer's messages in the order in which it sent them: those whose send ended as unknown
+ * too, for after one the client goes on with the next epoch of its id, which refuses a late copy.
+ */
 static bool check_order(const struct history *h, const struct history_topic *t, int32_t partition)
 {
     const struct history_log *log = &t->logs[partition];
@@ -212,7 +260,7 @@ static bool check_order(const struct history *h, const struct history_topic *t, 
     for (int64_t i = log->first_kept < 0 ? 0 : log->first_kept; i < log->end && holds; i++) {
         uint64_t number = log->at[i];
         const struct history_message *m = &h->messages[number];
-        if (number == 0 || m->attempts > 1 || m->state == HISTORY_UNKNOWN) {
+        if (number == 0 || m->attempts > 1 || m->delayed) {
             continue;
         }
         uint64_t *last = &last_of[m->producer];
@@ -241,6 +289,9 @@ static void check_log(const struct history *h, const struct history_topic *t, in
             return;
         }
         const struct history_message *m = &h->messages[number];
+        if (m->delayed) {
+            continue;
+        }
         if (m->acked_us < sent_us) {
             sim_fail(SIM_INVARIANT,
                      "INV-L09: %s/%d offset %lld: message %llu was acked before one in front of it "
@@ -257,6 +308,11 @@ static void check_message(const struct history *h, uint64_t number)
 {
     const struct history_message *m = &h->messages[number];
     const struct history_topic *t = &h->topics[m->topic];
+    if (m->delayed && m->offset < 0 && m->state == HISTORY_STORED && !m->cancelling && !t->loose &&
+        !t->retained && m->due_ms > 0) {
+        sim_fail(SIM_INVARIANT, "INV-L01: message %llu of %s was stored until due, and never came",
+                 (unsigned long long)number, t->name);
+    }
     if (m->offset < 0 || t->loose || !t->logs[m->partition].finally_read) {
         return;
     }

@@ -6,7 +6,8 @@
  * payloads are whole (L05), a session reads without gaps and repeats (L04). Checked at the end,
  * when everything has been read from the start: what was acked is there (L01, L07), offsets are
  * dense, a producer's order is the log's (L03), and what was acked before another was sent comes
- * before it (L09, and that nobody answers from the past). */
+ * before it (L09, and that nobody answers from the past). Delayed messages are in no order with
+ * others; they come once, not before they are due by the log's time, and never once cancelled. */
 #ifndef FERRY_SIM_HISTORY_H
 #define FERRY_SIM_HISTORY_H
 
@@ -27,6 +28,10 @@ struct history_message {
     int64_t offset;                /* -1: not known. */
     uint32_t attempts, not_stored; /* A message with an id may be sent again. */
     int64_t sent_us, acked_us;     /* The first attempt; the first ack, or SIM_NEVER. */
+    uint32_t key;                  /* 0: none. */
+    bool delayed;                  /* Kept aside until it is due: in no order with others. */
+    int64_t due_ms;                /* As the broker told; 0: it did not. */
+    bool cancelling, cancelled;    /* It was asked for; it was confirmed. */
 };
 
 struct history_log {
@@ -81,6 +86,21 @@ struct history_session {
 };
 void history_saw(struct history *h, struct history_session *s, int64_t offset, const void *payload,
                  size_t bytes);
+/* A record that somebody has of a log, whole and where it belongs. Returns the message; 0: it is
+ * not.
+ */
+uint64_t history_look(struct history *h, uint32_t topic, int32_t partition, int64_t offset,
+                      const void *payload, size_t bytes);
+/* The number that a payload tells; 0: it is not whole. */
+uint64_t history_number(const struct history *h, const void *payload, size_t bytes);
+/* Delayed messages: it is sent as one; it is stored until due; it was put into the log at that time
+ * of the log; it is asked to be cancelled, and was still there when it was. */
+void history_delaying(struct history *h, uint64_t number);
+void history_scheduled(struct history *h, uint64_t number, int64_t due_ms);
+void history_appeared(const struct history *h, uint64_t number, int64_t append_time_ms);
+void history_cancelling(struct history *h, uint64_t number);
+void history_cancelled(struct history *h, uint64_t number);
+
 /* A log was read from its first offset kept up to its end, by a session that saw no error. */
 void history_read_out(struct history *h, uint32_t topic, int32_t partition, int64_t first_kept,
                       int64_t end);
