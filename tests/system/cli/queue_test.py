@@ -1,12 +1,14 @@
 """The commands of queue and keyed delivery, groups, dead letters, schedules, traces and quotas
 against a real ferryd: each at work, as a script would use it."""
 import json
+import os
 import re
 import subprocess
 import tempfile
 import time
 import unittest
 import uuid
+from pathlib import Path
 
 from ferry_processes import BIN, Broker, until
 
@@ -422,6 +424,18 @@ class QueueTest(unittest.TestCase):
         self.refused(USAGE, "how much", "quota", "set", "--topic", topic)
 
     # ---- All of them.
+
+    def test_the_tour_of_the_readme_works_as_printed(self):
+        readme = (Path(os.environ["FERRY_SOURCE"]) / "README.md").read_text(encoding="utf-8")
+        block = re.search(r"run by tests/system/cli/queue_test.py.*?```sh\n(.*?)```", readme, re.S)
+        script = ('set -eu -o pipefail\nferry() { command ferry --server "$SERVER" "$@"; }\n' +
+                  block.group(1))
+        home = self.enterContext(tempfile.TemporaryDirectory(prefix="ferry-tour-"))
+        done = subprocess.run(["bash", "-c", script], cwd=home, capture_output=True, timeout=120,
+                              env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}",
+                                   "SERVER": self.broker.endpoint}, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout.decode() + done.stderr.decode())
+        self.assertGreater(len((Path(home) / "letters.json").read_text(encoding="utf-8")), 0)
 
     def test_every_command_explains_itself(self):
         overview = self.ok("--help").decode()
