@@ -11,8 +11,9 @@
 #define ROW_MAX_BYTES     (1u << 20)
 #define LEAVING_KEY_BYTES 9u
 /* Tables whose keys begin with a subscription's number. */
-static const uint8_t numbered_tables[] = {TABLE_RUNS,   TABLE_LEASES,  TABLE_DEAD,
-                                          TABLE_PARKED, TABLE_MEMBERS, TABLE_EVENTS};
+static const uint8_t numbered_tables[] = {TABLE_RUNS,      TABLE_LEASES,      TABLE_DEAD,
+                                          TABLE_PARKED,    TABLE_MEMBERS,     TABLE_EVENTS,
+                                          TABLE_HISTORIES, TABLE_DEAD_NUMBERS};
 
 void subscriptions_init(struct subscriptions *t)
 {
