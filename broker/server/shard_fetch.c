@@ -20,7 +20,7 @@ struct waiting_fetch {
     struct fetch_link *links;
 };
 
-static struct seat *find_readable(const struct shard *s, uint64_t group)
+struct seat *shard_find_readable(const struct shard *s, uint64_t group)
 {
     struct seat *seat = shard_find_seat(s, group);
     return seat != NULL && seat->partition != NULL && !seat->dropping &&
@@ -29,7 +29,7 @@ static struct seat *find_readable(const struct shard *s, uint64_t group)
                : NULL;
 }
 
-static enum ferry_err why_not_readable(const struct shard *s, uint64_t group)
+enum ferry_err shard_why_not_readable(const struct shard *s, uint64_t group)
 {
     const struct seat *seat = shard_find_seat(s, group);
     if (seat == NULL || group == META_GROUP) {
@@ -53,7 +53,7 @@ static uint32_t count_with_data(const struct shard *s, const struct fetch_item *
 {
     uint32_t with_data = 0;
     for (uint32_t i = 0; i < count; i++) {
-        const struct seat *seat = find_readable(s, items[i].group);
+        const struct seat *seat = shard_find_readable(s, items[i].group);
         with_data +=
             seat != NULL && items[i].offset < partition_end_offset(seat->partition) ? 1 : 0;
     }
@@ -71,9 +71,9 @@ static struct fetch_result read_items(struct shard *s, const struct fetch_item *
     for (uint32_t i = 0; i < count; i++) {
         struct fetch_reply_item *item = &s->fetch_answer->items[i];
         *item = (struct fetch_reply_item){.group = items[i].group};
-        const struct seat *seat = find_readable(s, items[i].group);
+        const struct seat *seat = shard_find_readable(s, items[i].group);
         if (seat == NULL) {
-            item->status = (uint16_t)why_not_readable(s, items[i].group);
+            item->status = (uint16_t)shard_why_not_readable(s, items[i].group);
             result.failed = true;
             continue;
         }
@@ -146,7 +146,7 @@ static uint64_t sum_readable(const struct shard *s, const struct waiting_fetch *
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < w->count; i++) {
-        const struct seat *seat = find_readable(s, w->items[i].group);
+        const struct seat *seat = shard_find_readable(s, w->items[i].group);
         sum += seat != NULL ? partition_readable_bytes(seat->partition) : 0;
     }
     return sum;
@@ -192,7 +192,7 @@ static void begin_to_wait(struct shard *s, struct request *r, const struct fetch
     w->readable_before = sum_readable(s, w);
     heap_set(&s->fetch_deadlines, &w->deadline, s->now_us + (int64_t)wait_ms * 1000);
     for (uint32_t i = 0; i < w->count; i++) {
-        struct seat *seat = find_readable(s, w->items[i].group);
+        struct seat *seat = shard_find_readable(s, w->items[i].group);
         must(seat != NULL); /* Else it was answered at once. */
         list_push_back(&seat->fetches, &w->links[i].node);
     }
