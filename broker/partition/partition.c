@@ -3,6 +3,7 @@
 #include "base/id.h"
 #include "base/mem.h"
 #include "partition/partition_internal.h"
+#include "partition/subscription_entry.h"
 #include "wire/pack.h"
 
 #define HOUSEKEEPING_MAX_BYTES 256u
@@ -146,41 +147,22 @@ static enum ferry_err apply_trim(struct partition *p, const struct control *c)
     return FERRY_OK;
 }
 
-static enum ferry_err apply_subscription(struct partition *p, uint64_t index,
-                                         const struct control *c)
-{
-    static const struct delivery_settings none = {0};
-    struct subscription *s = subscriptions_find(&p->subscriptions, c->name);
-    switch (c->kind) {
-    case CONTROL_SUBSCRIPTION_CREATE:
-        /* Two creations may have been under way: the first one made it. */
-        return s != NULL ? FERRY_OK
-                         : subscriptions_create(&p->subscriptions, c->name, index, c->mode,
-                                                c->position, &none);
-    case CONTROL_SUBSCRIPTION_DELETE:
-        return subscriptions_remove(&p->subscriptions, c->name);
-    default:
-        if (s != NULL && c->position > s->position) {
-            s->position = c->position;
-            s->dirty = true;
-        }
-        return FERRY_OK;
-    }
-}
-
 static enum ferry_err apply_control(struct partition *p, uint64_t index,
                                     const struct store_entry *entry)
 {
     struct control c;
-    enum ferry_err err = control_decode(entry->payload, &c);
+    enum control_kind kind;
+    enum ferry_err err = control_kind_of(entry->payload, &kind);
+    if (err == FERRY_OK && subscription_entry_is(kind)) {
+        return partition_apply_subscription(p, index, entry);
+    }
+    if (err == FERRY_OK) {
+        err = control_decode(entry->payload, &c);
+    }
     if (err != FERRY_OK) {
         return err;
     }
     switch (c.kind) {
-    case CONTROL_SUBSCRIPTION_CREATE:
-    case CONTROL_SUBSCRIPTION_DELETE:
-    case CONTROL_SUBSCRIPTION_COMMIT:
-        return apply_subscription(p, index, &c);
     case CONTROL_TRIM:
         return apply_trim(p, &c);
     case CONTROL_EXPIRE_IDS:
@@ -292,15 +274,16 @@ static enum ferry_err flush(void *machine, struct store *store)
     if (err == FERRY_OK) {
         err = ids_flush(&p->ids, store, p->config.group, applied);
     }
-    if (p->ids.expiring) {
-        replica_ask_flush(p->replica); /* More is expired than one transaction deletes. */
+    if (p->ids.expiring || subscriptions_are_leaving(&p->subscriptions)) {
+        replica_ask_flush(p->replica); /* More is to go than one transaction deletes. */
     }
     return err;
 }
 
 static uint32_t flush_rows(const void *machine)
 {
-    return (uint32_t)((const struct partition *)machine)->ids.count * 2;
+    const struct partition *p = machine;
+    return (uint32_t)p->ids.count * 2 + subscriptions_dirty_rows(&p->subscriptions);
 }
 
 static enum ferry_err load_base(struct partition *p, struct bytes row, uint64_t *applied)
@@ -507,6 +490,12 @@ enum ferry_err partition_propose_control(struct partition *p, const struct contr
                                          int64_t now_ms, int64_t now_us, struct partition_ticket *t)
 {
     control_encode(&t->payload, c);
+    return partition_propose_payload(p, now_ms, now_us, t);
+}
+
+enum ferry_err partition_propose_payload(struct partition *p, int64_t now_ms, int64_t now_us,
+                                         struct partition_ticket *t)
+{
     if (!buf_ok(&t->payload)) {
         return FERRY_ERR_NO_MEMORY;
     }
@@ -533,32 +522,23 @@ enum ferry_err partition_propose_housekeeping(struct partition *p, const struct 
     return err;
 }
 
-/* Requests of one turn do not see each other; their answers do: what counts is what the
- * subscription is now that the entry is applied. */
-static void settle_position(const struct partition *p, struct partition_ticket *t)
+struct partition_ticket *partition_waiting(const struct partition *p, uint64_t index)
 {
-    struct control c;
-    if (t->base.err != FERRY_OK || t->position < 0 ||
-        control_decode(buf_bytes(&t->payload), &c) != FERRY_OK) {
-        return; /* Not the creation of a subscription, nor a commit. */
-    }
-    const struct subscription *s = subscriptions_find(&p->subscriptions, c.name);
-    if (s != NULL) {
-        t->position = s->position;
-    } else {
-        t->base.err = FERRY_ERR_UNKNOWN_SUBSCRIPTION;
+    struct ticket *t = ticket_queue_find(&p->tickets, index);
+    return t != NULL ? list_entry(t, struct partition_ticket, base) : NULL;
+}
+
+void partition_refuse(struct partition *p, struct partition_ticket *t, enum ferry_err err)
+{
+    if (t != NULL) {
+        ticket_queue_refuse(&p->tickets, &t->base, err);
     }
 }
 
 struct partition_ticket *partition_next_done(struct partition *p)
 {
     struct ticket *done = ticket_queue_next_done(&p->tickets);
-    if (done == NULL) {
-        return NULL;
-    }
-    struct partition_ticket *t = list_entry(done, struct partition_ticket, base);
-    settle_position(p, t);
-    return t;
+    return done != NULL ? list_entry(done, struct partition_ticket, base) : NULL;
 }
 
 /* ---- Asking ---- */

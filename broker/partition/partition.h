@@ -127,8 +127,8 @@ MUST_CHECK enum ferry_err partition_append_cas(struct partition *p, const struct
 void partition_cursor_get(const struct partition *p, const struct ferry_id *source, uint32_t lane,
                           struct cursor_get_reply *reply);
 
-/* Errors: BAD_NAME, INVALID_ARGUMENT (mode), SUBSCRIPTION_EXISTS, LIMIT_REACHED. One that exists
- * is answered with its position. */
+/* With the default settings. Errors: BAD_NAME, INVALID_ARGUMENT (mode), SUBSCRIPTION_EXISTS,
+ * LIMIT_REACHED. One that exists is answered with its position. */
 MUST_CHECK enum ferry_err partition_subscription_create(struct partition *p, struct bytes name,
                                                         uint32_t mode, int64_t from, int64_t now_ms,
                                                         int64_t now_us, struct partition_ticket *t);
@@ -136,7 +136,19 @@ MUST_CHECK enum ferry_err partition_subscription_create(struct partition *p, str
 MUST_CHECK enum ferry_err partition_subscription_delete(struct partition *p, struct bytes name,
                                                         int64_t now_ms, int64_t now_us,
                                                         struct partition_ticket *t);
-/* Errors: UNKNOWN_SUBSCRIPTION, OFFSET_OUT_OF_RANGE. */
+/* Of stream. `epoch` is that of the member's assignment, as it claimed the partition with; older
+ * than what the partition has seen: MEMBER_FENCED. 0 is a commit by nobody's member: allowed only
+ * as long as no member ever claimed the partition, or none has since it was reset; else
+ * MEMBER_FENCED. A reset takes the claim away: what the member commits without a new claim (the
+ * same epoch will do) is MEMBER_FENCED, as it may be of before. Errors: UNKNOWN_SUBSCRIPTION,
+ * OFFSET_OUT_OF_RANGE, INVALID_ARGUMENT (not of stream), MEMBER_FENCED (also of the ticket: the
+ * order in the log counts).
+ */
+MUST_CHECK enum ferry_err partition_subscription_commit_as(struct partition *p, struct bytes name,
+                                                           int64_t position, uint64_t epoch,
+                                                           int64_t now_ms, int64_t now_us,
+                                                           struct partition_ticket *t);
+/* With epoch 0. */
 MUST_CHECK enum ferry_err partition_subscription_commit(struct partition *p, struct bytes name,
                                                         int64_t position, int64_t now_ms,
                                                         int64_t now_us, struct partition_ticket *t);
@@ -200,20 +212,26 @@ MUST_CHECK enum ferry_err partition_read_dead(struct partition *p, struct bytes 
 
 /* ---- Subscriptions' settings and members (partition_subscribe.c, partition_members.c) ---- */
 
-/* As partition_subscription_create, with all that a request may say. */
+/* As partition_subscription_create, with all that a request may say. Errors: also INVALID_ARGUMENT
+ * (a setting out of bounds). `who`, here and below, is for the events: client.name; may be empty.
+ */
 MUST_CHECK enum ferry_err partition_subscription_make(struct partition *p,
                                                       const struct subscription_create_request *q,
                                                       struct bytes who, int64_t now_ms,
                                                       int64_t now_us, struct partition_ticket *t);
+/* Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT. Settings of stream are passed over. */
 MUST_CHECK enum ferry_err partition_subscription_alter(struct partition *p,
                                                        const struct subscription_alter_request *q,
                                                        struct bytes who, int64_t now_ms,
                                                        int64_t now_us, struct partition_ticket *t);
+/* A dry run is answered at once. From and to are base_offset and position of the ticket. Errors:
+ * UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT (to). */
 MUST_CHECK enum ferry_err partition_subscription_reset(struct partition *p,
                                                        const struct subscription_reset_request *q,
                                                        struct bytes who, int64_t now_ms,
                                                        int64_t now_us, struct partition_ticket *t);
-/* Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT (not of stream), MEMBER_FENCED. */
+/* Errors: UNKNOWN_SUBSCRIPTION, BAD_NAME (member), INVALID_ARGUMENT (not of stream, epoch 0),
+ * MEMBER_FENCED (also of the ticket). */
 MUST_CHECK enum ferry_err partition_subscription_claim(struct partition *p,
                                                        const struct subscription_claim_request *q,
                                                        int64_t now_ms, int64_t now_us,

@@ -64,6 +64,17 @@ enum ferry_err partition_propose(struct partition *p, struct store_entry *entry,
 enum ferry_err partition_propose_control(struct partition *p, const struct control *c,
                                          int64_t now_ms, int64_t now_us,
                                          struct partition_ticket *t);
+/* Proposes the control entry that is in t->payload. */
+enum ferry_err partition_propose_payload(struct partition *p, int64_t now_ms, int64_t now_us,
+                                         struct partition_ticket *t);
+/* The ticket that waits for the entry that is being applied; NULL: none, as on every replica but
+ * the one that proposed it. For answers that depend on the order in the log. */
+struct partition_ticket *partition_waiting(const struct partition *p, uint64_t index);
+/* It is done, with this error; t may be NULL. */
+void partition_refuse(struct partition *p, struct partition_ticket *t, enum ferry_err err);
+/* An entry of subscription_entry.h (partition_subscribe.c). */
+enum ferry_err partition_apply_subscription(struct partition *p, uint64_t index,
+                                            const struct store_entry *entry);
 /* An entry of the partition itself: nobody waits, one at a time. */
 enum ferry_err partition_propose_housekeeping(struct partition *p, const struct control *c,
                                               int64_t now_ms, int64_t now_us);
