@@ -257,11 +257,15 @@ static bool serve_place(struct shard *s, struct receive_queue *q, struct receive
     return answer != RECEIVE_NOTHING;
 }
 
+static uint64_t sequence_of(const struct receive_queue *q)
+{
+    return partition_wake_sequence(q->seat->partition, bytes_of(q->name, q->name_bytes));
+}
+
 /* When something may have become available. */
 static void serve(struct shard *s, struct receive_queue *q)
 {
-    uint64_t sequence =
-        partition_wake_sequence(q->seat->partition, bytes_of(q->name, q->name_bytes));
+    uint64_t sequence = sequence_of(q);
     if (sequence == q->seen && sequence != 0) {
         return;
     }
@@ -273,6 +277,9 @@ static void serve(struct shard *s, struct receive_queue *q)
         struct receive_place *place = list_entry(n, struct receive_place, node);
         n = n->next; /* A request has one place in a queue: only its own goes. */
         more = serve_place(s, q, place, &full);
+    }
+    if (q->seen != 0 && sequence_of(q) != q->seen) {
+        shard_touch(s, q->seat); /* The partition looks a little further each time it is asked. */
     }
     q->serving = false;
     free_if_empty(q);
@@ -364,6 +371,7 @@ static bool try_place(struct shard *s, struct receive_place *place)
     if (q != NULL) {
         serve(s, q);
     }
+    shard_touch(s, seat); /* Its timer may be another one afterwards. */
     place->sequence = partition_wake_sequence(seat->partition, name);
     enum ferry_err err = ask(s, seat, place, &answer);
     place->status = (uint16_t)(err == FERRY_ERR_THROTTLED ? FERRY_OK : err);
