@@ -77,7 +77,6 @@ struct partition_ticket {
     struct buf skips;      /* Produce: the entry's skip list. */
     bool scheduled;        /* Produce: base_offset is the first schedule's number, due times are */
     struct buf dues;       /*   these: i64 for each record of the batch (produce_reply). */
-    int64_t append_time_ms; /* Publish. */
     /* Receive: what was handed out. */
     uint64_t subscription, lease;
     struct ferry_id token;
