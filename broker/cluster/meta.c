@@ -89,6 +89,8 @@ static enum ferry_err apply_cluster(struct meta *m, enum meta_kind kind, struct 
         return meta_apply_lease_end(m, u);
     case META_WORKER_GRANT:
         return meta_apply_worker(m, u);
+    case META_QUOTA_SET:
+        return meta_apply_quota(m, u);
     default:
         return FERRY_ERR_CORRUPT;
     }
@@ -334,6 +336,7 @@ static void free_tables(struct meta *m)
     meta_topics_free(m);
     meta_nodes_free(m);
     meta_leases_free(m);
+    meta_quotas_free(m);
     free_items(&m->producers);
     free_items(&m->sources);
     mem_free(m->moves);
@@ -484,4 +487,5 @@ void meta_check(const struct meta *m)
     check_topics(m);
     meta_moves_check(m);
     meta_leases_check(m);
+    meta_quotas_check(m);
 }

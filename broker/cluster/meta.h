@@ -1,5 +1,5 @@
 /* meta: the metadata group (group 0): nodes, topics and their placement, moves, producers, sources,
- * leases, worker ids; the state machine of the cluster's own log.
+ * leases, worker ids, quotas; the state machine of the cluster's own log.
  *
  * Like a partition it decides only as leader, keeps its tables in memory and in rows, and never
  * sends, reads a clock or commits. What a change means for partitions comes out as work that the
@@ -21,6 +21,7 @@
  *  (9) Tokens of leases come from one counter that only rises: of two holders of a name the later
  *      has the higher, also when the name was forgotten in between.
  * (10) A worker id has one holder.
+ * (11) A client and a topic have one quota; both are texts without control characters.
  *
  * How a command is decided: the request looks at the applied state, so most errors come at once.
  * The entry is checked again when it is applied, the same on every node, because others may have
@@ -311,6 +312,22 @@ bool meta_lease_after(const struct meta *m, struct bytes after, int64_t now_us,
 MUST_CHECK enum ferry_err meta_worker_id(struct meta *m, struct bytes holder, uint32_t ttl_ms,
                                          int64_t now_ms, int64_t now_us, struct meta_ticket *t);
 
+/* ---- Quotas ---- */
+
+struct meta_quota {
+    char client[NAME_MAX_BYTES + 1]; /* "": any. */
+    char topic[NAME_MAX_BYTES + 1];
+    uint64_t bytes_per_second, messages_per_second, requests_per_second;
+};
+
+/* All limits 0: the row goes. Errors, also as answers: LIMIT_REACHED; BAD_NAME. */
+MUST_CHECK enum ferry_err meta_quota_set(struct meta *m, const struct quota *q, int64_t now_ms,
+                                         int64_t now_us, struct meta_ticket *t, struct err_text *e);
+/* Sorted by client, then topic: the i-th, NULL past the end; live until the next apply. */
+const struct meta_quota *meta_quota_at(const struct meta *m, size_t i);
+/* The place of the first one behind these. */
+size_t meta_quota_after(const struct meta *m, struct bytes client, struct bytes topic);
+
 /* ---- Work for the shards ---- */
 
 enum meta_change_kind {
@@ -319,6 +336,7 @@ enum meta_change_kind {
     META_PLACEMENT_CHANGED = 3, /* `group`: a move was activated, reverts, or is done. */
     META_NODE_CHANGED = 4,      /* `node_id`: came, changed, has another member, or is gone. */
     META_ALL_CHANGED = 5,       /* A snapshot was installed: compare everything with the tables. */
+    META_QUOTAS_CHANGED = 6,
 };
 struct meta_change {
     struct list node;

@@ -1,7 +1,7 @@
 /* The metadata group's struct, for its own files: meta.c (life, applying, what a leader does by its
  * clock), meta_topics.c, meta_nodes.c, meta_plan.c, meta_moves.c, meta_leases.c (leases),
- * meta_line.c (who waits for them), meta_workers.c, meta_sources.c (producers too), meta_rows.c and
- * meta_load.c (rows on disk). */
+ * meta_line.c (who waits for them), meta_workers.c, meta_quotas.c, meta_sources.c (producers too),
+ * meta_rows.c and meta_load.c (rows on disk). */
 #ifndef FERRY_CLUSTER_META_INTERNAL_H
 #define FERRY_CLUSTER_META_INTERNAL_H
 
@@ -14,7 +14,7 @@ enum meta_table {
     META_TABLE_BASE = 1,      /* "" -> [applied, next group, next producer, last time, last token,
                                *        moves done] */
     META_TABLE_TOPICS = 2,    /* name -> [id, partitions, replicas, settings ×3, first group,
-                               *          [node id, ...], created index] */
+                               *          [node id, ...], created index, retention acked] */
     META_TABLE_PRODUCERS = 3, /* name -> [producer id, epoch] */
     META_TABLE_SOURCES = 4,   /* source id, u32 lane -> [epoch, holder, ttl, checkpoint] */
     META_TABLE_NODES = 5,   /* u32 id -> [member, boot, boot id, weight, draining, emptying, shards,
@@ -23,12 +23,14 @@ enum meta_table {
     META_TABLE_MOVES = 7,   /* u64 group -> [state, [node id, ...]] */
     META_TABLE_LEASES = 8,  /* name -> [holder, token, ttl] */
     META_TABLE_WORKERS = 9, /* u32 id -> [holder, ttl] */
+    META_TABLE_QUOTAS = 10, /* u8 length, client, topic -> [bytes, messages, requests a second] */
 };
 
 /* First elements of entries, and what follows. */
 enum meta_kind {
     META_TOPIC_CREATE = 1,      /* name, id, partitions, replicas, settings ×3, first group,
-                                 * [node id, ...] (not in entries from before there were nodes) */
+                                 * [node id, ...] (not in entries from before there were nodes),
+                                 * retention acked */
     META_TOPIC_DELETE = 2,      /* name */
     META_PRODUCER_INIT = 3,     /* name, producer id, epoch */
     META_SOURCE_ELECT = 4,      /* source, lane, epoch, holder, ttl */
@@ -43,6 +45,7 @@ enum meta_kind {
     META_LEASE_GRANT = 12,   /* name, holder, token, ttl: a new holder, or a longer ttl */
     META_LEASE_END = 13,     /* [[name, token], ...] */
     META_WORKER_GRANT = 14,  /* worker id, holder, ttl */
+    META_QUOTA_SET = 15,     /* client, topic, bytes, messages, requests; all 0: none */
 };
 
 /* A decision that could not be proposed is tried again after this. */
@@ -129,6 +132,11 @@ struct worker {
     int64_t pending_until_us;
 };
 
+struct quota_row {
+    struct meta_quota quota;
+    bool dirty;
+};
+
 /* A row to be deleted with the next flush, before others are written. */
 struct dead_row {
     struct list node;
@@ -166,6 +174,8 @@ struct meta {
     size_t lease_count, lease_capacity;
     uint64_t last_token, proposed_token;
     struct worker workers[META_WORKERS];
+    struct quota_row *quotas; /* Sorted by client, then topic. */
+    size_t quota_count, quota_capacity;
 
     /* While an entry is applied: its index, who waits for it or NULL, and why nothing changes. */
     uint64_t applying;
@@ -345,6 +355,17 @@ void meta_worker_set(struct worker *w, struct bytes holder, uint32_t ttl_ms);
 void meta_workers_wait_out(struct meta *m, int64_t now_us);
 void meta_workers_resign(struct meta *m);
 enum ferry_err meta_apply_worker(struct meta *m, struct unpack *u);
+
+/* ---- meta_quotas.c ---- */
+
+#define META_QUOTA_KEY_MAX_BYTES (1 + 2 * NAME_MAX_BYTES)
+/* Errors: LIMIT_REACHED, NO_MEMORY. */
+MUST_CHECK enum ferry_err meta_quota_put(struct meta *m, const struct quota *q, bool dirty);
+void meta_quota_key(const struct meta_quota *q, struct buf *key); /* Begins the buffer. */
+bool meta_quota_of_key(struct bytes key, struct quota *q);
+void meta_quotas_free(struct meta *m);
+void meta_quotas_check(const struct meta *m);
+enum ferry_err meta_apply_quota(struct meta *m, struct unpack *u);
 
 /* ---- meta_rows.c, meta_load.c ---- */
 

@@ -25,6 +25,9 @@ static void load_placement(struct unpack *u, struct topic_row *row)
         u->failed = load_nodes(u, row->nodes, nodes) != nodes || u->failed;
         row->topic.created_index = unpack_uint(u, UINT64_MAX);
     }
+    if (unpack_has_more(u)) { /* Not in rows from before there were queues. */
+        row->topic.settings.retention_acked = unpack_bool(u);
+    }
 }
 
 static enum ferry_err load_topic(struct bytes key, struct bytes value, bool *stop, void *arg)
@@ -201,6 +204,22 @@ static enum ferry_err load_worker(struct bytes key, struct bytes value, bool *st
     return FERRY_OK;
 }
 
+static enum ferry_err load_quota(struct bytes key, struct bytes value, bool *stop, void *arg)
+{
+    (void)stop;
+    struct quota q = {0};
+    struct unpack u;
+    unpack_begin(&u, value);
+    q.bytes_per_second = unpack_uint(&u, UINT64_MAX);
+    q.messages_per_second = unpack_uint(&u, UINT64_MAX);
+    q.requests_per_second = unpack_uint(&u, UINT64_MAX);
+    if (checked(&u) != FERRY_OK || !meta_quota_of_key(key, &q)) {
+        return FERRY_ERR_CORRUPT;
+    }
+    enum ferry_err err = meta_quota_put(arg, &q, false);
+    return err == FERRY_ERR_LIMIT_REACHED ? FERRY_ERR_CORRUPT : err;
+}
+
 static enum ferry_err load_base(struct meta *m, struct store *store, uint64_t *applied)
 {
     struct bytes row;
@@ -231,7 +250,8 @@ static const struct load_table {
 } load_tables[] = {{META_TABLE_TOPICS, load_topic},   {META_TABLE_PRODUCERS, load_producer},
                    {META_TABLE_SOURCES, load_source}, {META_TABLE_NODES, load_node},
                    {META_TABLE_GONE, load_gone},      {META_TABLE_MOVES, load_move},
-                   {META_TABLE_LEASES, load_lease},   {META_TABLE_WORKERS, load_worker}};
+                   {META_TABLE_LEASES, load_lease},   {META_TABLE_WORKERS, load_worker},
+                   {META_TABLE_QUOTAS, load_quota}};
 
 enum ferry_err meta_rows_load(struct meta *m, struct store *store, uint64_t *applied)
 {

@@ -64,7 +64,7 @@ static enum ferry_err write_topic(const struct meta_topic *t, struct store *stor
     struct buf row;
     bool is_placed = t->placement[0] != 0;
     buf_init(&row, ROW_MAX_BYTES);
-    pack_array(&row, is_placed ? 9 : 7);
+    pack_array(&row, is_placed ? 10 : 7);
     pack_id(&row, &t->id);
     pack_uint(&row, t->partitions);
     pack_uint(&row, t->replicas);
@@ -75,6 +75,7 @@ static enum ferry_err write_topic(const struct meta_topic *t, struct store *stor
     if (is_placed) {
         pack_nodes(&row, t->placement, t->partitions * t->replicas);
         pack_uint(&row, t->created_index);
+        pack_bool(&row, t->settings.retention_acked);
     }
     return put_row(store, META_TABLE_TOPICS, bytes_of_string(t->name), &row);
 }
@@ -233,12 +234,39 @@ static enum ferry_err write_workers(struct meta *m, struct store *store)
     return err;
 }
 
+static enum ferry_err write_quota(const struct meta_quota *q, struct store *store)
+{
+    struct buf key, row;
+    meta_quota_key(q, &key);
+    buf_init(&row, ROW_MAX_BYTES);
+    pack_array(&row, 3);
+    pack_uint(&row, q->bytes_per_second);
+    pack_uint(&row, q->messages_per_second);
+    pack_uint(&row, q->requests_per_second);
+    enum ferry_err err = put_row(store, META_TABLE_QUOTAS, buf_bytes(&key), &row);
+    err = buf_ok(&key) ? err : FERRY_ERR_NO_MEMORY;
+    buf_fini(&key);
+    return err;
+}
+
+static enum ferry_err write_quotas(struct meta *m, struct store *store)
+{
+    enum ferry_err err = FERRY_OK;
+    for (size_t i = 0; i < m->quota_count && err == FERRY_OK; i++) {
+        if (m->quotas[i].dirty) {
+            err = write_quota(&m->quotas[i].quota, store);
+            m->quotas[i].dirty = false;
+        }
+    }
+    return err;
+}
+
 typedef enum ferry_err write_table(struct meta *m, struct store *store);
 
 /* A row may have died and been made anew since the last flush: deletions first. */
-static write_table *const write_tables[] = {delete_dead,   write_topics, write_producers,
-                                            write_sources, write_nodes,  write_moves,
-                                            write_leases,  write_workers};
+static write_table *const write_tables[] = {delete_dead,   write_topics,  write_producers,
+                                            write_sources, write_nodes,   write_moves,
+                                            write_leases,  write_workers, write_quotas};
 
 enum ferry_err meta_rows_flush(struct meta *m, struct store *store)
 {

@@ -246,6 +246,9 @@ static enum ferry_err read_placement(struct unpack *u, struct meta_topic *t, str
         u->failed = u->failed || count != t->partitions * t->replicas || (*row)->nodes[0] == 0;
         unpack_array_end(u);
     }
+    if (unpack_has_more(u)) {
+        (*row)->topic.settings.retention_acked = unpack_bool(u);
+    }
     return FERRY_OK;
 }
 
@@ -294,6 +297,12 @@ static enum ferry_err add_created(struct meta *m, struct topic_row **row)
     return meta_push_change(m, META_TOPIC_CREATED, &added->topic, added->topic.first_group, 0);
 }
 
+static bool are_alike(const struct topic_settings *a, const struct topic_settings *b)
+{
+    return a->retention_ms == b->retention_ms && a->retention_bytes == b->retention_bytes &&
+           a->dedupe_window_ms == b->dedupe_window_ms && a->retention_acked == b->retention_acked;
+}
+
 /* Two creations were under way: the first one made it. */
 static enum ferry_err answer_found(struct meta *m, const struct meta_topic *found,
                                    const struct meta_topic *wanted)
@@ -302,7 +311,7 @@ static enum ferry_err answer_found(struct meta *m, const struct meta_topic *foun
         m->asker->topic_id = found->id;
     }
     bool same = found->partitions == wanted->partitions && found->replicas == wanted->replicas &&
-                memcmp(&found->settings, &wanted->settings, sizeof(found->settings)) == 0;
+                are_alike(&found->settings, &wanted->settings);
     return same ? FERRY_OK : meta_refuse(m, FERRY_ERR_TOPIC_EXISTS);
 }
 
@@ -353,17 +362,24 @@ enum ferry_err meta_apply_delete(struct meta *m, struct unpack *u)
 
 static bool has_settings(const struct meta_topic *topic, const struct topic_create_request *spec)
 {
+    struct topic_settings wanted = {.retention_ms = spec->retention_ms,
+                                    .retention_bytes = spec->retention_bytes,
+                                    .dedupe_window_ms = spec->dedupe_window_ms,
+                                    .retention_acked = spec->retention_acked};
     return topic->partitions == spec->partitions &&
            (spec->replicas == 0 || topic->replicas == spec->replicas) &&
-           topic->settings.retention_ms == spec->retention_ms &&
-           topic->settings.retention_bytes == spec->retention_bytes &&
-           topic->settings.dedupe_window_ms == spec->dedupe_window_ms;
+           are_alike(&topic->settings, &wanted);
 }
 
 static enum ferry_err check_spec(const struct topic_create_request *spec, struct err_text *e)
 {
     if (!name_is_valid(spec->name)) {
         return FERRY_ERR_BAD_NAME;
+    }
+    if (name_is_of_dead(spec->name)) {
+        return err_set(e, FERRY_ERR_BAD_NAME,
+                       "a name with " DEAD_NAME_MARK " in it stands for a subscription's dead "
+                       "letters: choose another");
     }
     if (spec->partitions == 0 || spec->partitions > PARTITIONS_MAX) {
         return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "partitions: 1 to %u", PARTITIONS_MAX);
@@ -385,7 +401,7 @@ static void encode_create(struct buf *b, const struct topic_create_request *spec
                           const struct meta_topic *t)
 {
     uint32_t nodes = t->partitions * t->replicas;
-    pack_array(b, 10);
+    pack_array(b, 11);
     pack_uint(b, META_TOPIC_CREATE);
     pack_str(b, spec->name);
     pack_id(b, &t->id);
@@ -399,6 +415,7 @@ static void encode_create(struct buf *b, const struct topic_create_request *spec
     for (uint32_t i = 0; i < nodes; i++) {
         pack_uint(b, t->placement[i]);
     }
+    pack_bool(b, spec->retention_acked);
 }
 
 /* As many as asked for; 0: three, or as many as there are nodes. */

@@ -6,24 +6,6 @@
 void control_encode(struct buf *b, const struct control *c)
 {
     switch (c->kind) {
-    case CONTROL_SUBSCRIPTION_CREATE:
-        pack_array(b, 4);
-        pack_uint(b, c->kind);
-        pack_str(b, c->name);
-        pack_uint(b, c->mode);
-        pack_int(b, c->position);
-        return;
-    case CONTROL_SUBSCRIPTION_DELETE:
-        pack_array(b, 2);
-        pack_uint(b, c->kind);
-        pack_str(b, c->name);
-        return;
-    case CONTROL_SUBSCRIPTION_COMMIT:
-        pack_array(b, 3);
-        pack_uint(b, c->kind);
-        pack_str(b, c->name);
-        pack_int(b, c->position);
-        return;
     case CONTROL_TRIM:
         pack_array(b, 4);
         pack_uint(b, c->kind);
@@ -59,18 +41,6 @@ void control_encode(struct buf *b, const struct control *c)
 static void decode_fields(struct unpack *u, struct control *c)
 {
     switch (c->kind) {
-    case CONTROL_SUBSCRIPTION_CREATE:
-        c->name = unpack_str(u, NAME_MAX_BYTES);
-        c->mode = (uint32_t)unpack_uint(u, UINT32_MAX);
-        c->position = unpack_int(u);
-        return;
-    case CONTROL_SUBSCRIPTION_DELETE:
-        c->name = unpack_str(u, NAME_MAX_BYTES);
-        return;
-    case CONTROL_SUBSCRIPTION_COMMIT:
-        c->name = unpack_str(u, NAME_MAX_BYTES);
-        c->position = unpack_int(u);
-        return;
     case CONTROL_TRIM:
         c->trim_index = unpack_uint(u, UINT64_MAX);
         c->trim_bytes = unpack_uint(u, UINT64_MAX);

@@ -8,13 +8,13 @@
 #include "base/err.h"
 
 enum control_kind {
-    CONTROL_SUBSCRIPTION_CREATE = 1, /* name, mode, position */
-    CONTROL_SUBSCRIPTION_DELETE = 2, /* name */
-    CONTROL_SUBSCRIPTION_COMMIT = 3, /* name, position */
-    CONTROL_TRIM = 4,                /* last index dropped, bytes dropped, start offset */
-    CONTROL_EXPIRE_IDS = 5,          /* before, ms */
-    CONTROL_REMOVE_PRODUCER = 6,     /* producer id */
-    CONTROL_SOURCE_CURSOR = 7,       /* source, lane, epoch, version, blob; only in BATCH_CAS */
+    CONTROL_SUBSCRIPTION_CREATE = 1, /* subscription_entry.h */
+    CONTROL_SUBSCRIPTION_DELETE = 2,
+    CONTROL_SUBSCRIPTION_COMMIT = 3,
+    CONTROL_TRIM = 4,            /* last index dropped, bytes dropped, start offset */
+    CONTROL_EXPIRE_IDS = 5,      /* before, ms */
+    CONTROL_REMOVE_PRODUCER = 6, /* producer id */
+    CONTROL_SOURCE_CURSOR = 7,   /* source, lane, epoch, version, blob; only in BATCH_CAS */
     /* Encoded and decoded by the modules that they belong to: */
     CONTROL_SUBSCRIPTION_ALTER = 8, /* subscription_entry.h */
     CONTROL_SUBSCRIPTION_RESET = 9,
@@ -35,9 +35,6 @@ MUST_CHECK enum ferry_err control_kind_of(struct bytes payload, enum control_kin
 
 struct control {
     enum control_kind kind;
-    struct bytes name;
-    uint32_t mode;
-    int64_t position;
     uint64_t trim_index;
     uint64_t trim_bytes;
     int64_t start_offset;

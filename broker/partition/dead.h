@@ -2,7 +2,8 @@
  *
  * They are rows (rows.h), not memory: {u64 subscription, u64 number}, big-endian, numbers from 1
  * on, rising, never used again. A row is a msgpack array [offset, append time, died, handed out,
- * failed, key hash, revived, failures, record], the record a batch of one record as the log had it.
+ * failed, key hash, failures, record], the record a batch of one record as the log had it. Which of
+ * them are revived is not in the rows: delivery_is_revived tells.
  * Whoever makes one has the whole of it in the log entry, so no replica must find a message that
  * retention has dropped, and applying an entry twice makes the same row.
  *
@@ -19,10 +20,9 @@ struct dead_letter {
     int64_t offset, append_time_ms, died_ms;
     uint32_t handed_out, failed;
     uint64_t key_hash; /* Of a parked key; else 0. */
-    bool revived;
     uint32_t failure_count;
     struct failure failures[HISTORY_MAX];
-    struct bytes record;
+    struct bytes record; /* Empty in entries that leave the one there is. */
 };
 void dead_key(uint64_t subscription, uint64_t number, uint8_t key[16]);
 void dead_encode(struct buf *b, const struct dead_letter *d);

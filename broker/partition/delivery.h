@@ -21,8 +21,11 @@
  *    WAITING -> LEASED          hand-out                    (handed + 1)
  *    LEASED -> DONE             ack
  *    LEASED -> WAITING          nack (failed + 1), lease ended (failed + 1), release
- *    LEASED -> dead letter      reject; a nack or an ended lease that reaches max_deliveries
- *    FRESH -> dead letter       of a parked key
+ *    LEASED -> dead letter      reject; a nack or an ended lease that reaches max_deliveries (each
+ *                               failed + 1)
+ *    FRESH, WAITING -> dead letter  of a parked key
+ *    dead letter -> WAITING     replayed (handed 0, failed 0, history kept)
+ *    WAITING, LEASED -> gone    a revived one whose dead letter is dropped (counts as died)
  *    any -> DONE (expired)      retention has dropped it
  *
  * Invariants (delivery_check):
@@ -123,11 +126,23 @@ bool delivery_next_run(const struct delivery *d, int64_t *after, struct delivery
 const struct delivery_lease *delivery_find_lease(const struct delivery *d, uint64_t number);
 /* Leases with something left, ascending: start with 0; NULL at the end. */
 const struct delivery_lease *delivery_next_lease(const struct delivery *d, uint64_t after);
+/* What is held under the lease, ascending: start with an offset of INT64_MIN. */
+bool delivery_next_leased(const struct delivery *d, const struct delivery_lease *l, int64_t *after,
+                          struct delivery_run *run);
 uint64_t delivery_next_lease_number(const struct delivery *d);
 bool delivery_has_room(const struct delivery *d);
+/* Messages of the key now; revived ones may be beside others. */
+void delivery_key_counts(const struct delivery *d, uint64_t key_hash, uint32_t *leased,
+                         uint32_t *waiting);
 bool delivery_key_is_parked(const struct delivery *d, uint64_t key_hash);
 size_t delivery_parked(const struct delivery *d);
 size_t delivery_memory_bytes(const struct delivery *d); /* About. */
+/* Messages that a member has under lease. */
+uint32_t delivery_held(const struct delivery *d, struct bytes member);
+uint64_t delivery_next_dead_number(const struct delivery *d);
+bool delivery_dead_is_kept(const struct delivery *d, uint64_t number);
+/* Replayed, and not ended since; `offset` is where its run is. */
+bool delivery_is_revived(const struct delivery *d, uint64_t number, int64_t *offset);
 /* The failures of a run, oldest first; the texts live until the next change. */
 uint32_t delivery_failures(const struct delivery_run *run, struct failure out[HISTORY_MAX]);
 
@@ -138,30 +153,40 @@ struct delivery_hand_out;
 struct delivery_settlement;
 MUST_CHECK enum ferry_err delivery_apply_hand_out(struct delivery *d,
                                                   const struct delivery_hand_out *h);
-/* `status` has one place an item: the outcome, as of SETTLE's results. Dead letters that it makes
- * go to `dead_rows`. */
+/* `status` has one place an item: the outcome, as of SETTLE's results. Each message of an item must
+ * be held under the lease, or have been settled under it in the same way before. Dead letters that
+ * it makes go to `dead_rows`; a reject without the record is answered CORRUPT. */
 MUST_CHECK enum ferry_err delivery_apply_settlement(struct delivery *d,
                                                     const struct delivery_settlement *s,
                                                     int64_t time_ms, struct rows *dead_rows,
                                                     uint16_t *status);
 /* Retention has dropped everything before `start`. */
 MUST_CHECK enum ferry_err delivery_apply_trim(struct delivery *d, int64_t start);
-/* Everything from `to` on is fresh, everything before is done; leases end; counters start anew. */
+/* Replay, drop. `done` counts those that were there and were not on their way already; a replayed
+ * one's offset must be done with (after a reset it may be fresh again, and comes anyway). */
+struct dead_change_entry;
+MUST_CHECK enum ferry_err delivery_apply_dead_change(struct delivery *d,
+                                                     const struct dead_change_entry *e,
+                                                     int64_t time_ms, struct rows *dead_rows,
+                                                     uint32_t *done);
+/* Everything from `to` on is fresh, everything before is done; leases end; counters start anew; no
+ * key is parked. Dead letters stay; those that were revived are as before their replay. */
 MUST_CHECK enum ferry_err delivery_apply_reset(struct delivery *d, int64_t to);
 
 /* What changed by entries since it was asked last, for the leader's index; kept only while watched.
  * `overflowed`: too much changed, look at everything. */
 enum delivery_change_kind {
-    DELIVERY_CHANGED_WAITING, /* The run first.. is WAITING now. */
+    DELIVERY_CHANGED_WAITING, /* first .. first + count - 1 came back, or were replayed. */
     DELIVERY_CHANGED_LEASED,  /* Lease `lease` has begun, or was extended. */
     DELIVERY_CHANGED_ENDED,   /* Lease `lease` has nothing left. */
-    DELIVERY_CHANGED_KEY,     /* Nothing of `key_hash` is leased or waiting any more, or it was
-                                 parked or unparked. */
-    DELIVERY_CHANGED_RESET,   /* Everything. */
+    DELIVERY_CHANGED_KEY, /* Nothing of `key_hash` is leased any more, or nothing is waiting, or it
+                             was parked or unparked. */
+    DELIVERY_CHANGED_RESET, /* Everything. */
 };
 struct delivery_change {
     enum delivery_change_kind kind;
     int64_t first;
+    uint32_t count;
     uint64_t lease;
     uint64_t key_hash;
 };

@@ -3,9 +3,11 @@
 #include "base/id.h"
 #include "base/mem.h"
 #include "partition/partition_internal.h"
+#include "partition/subscription_entry.h"
 #include "wire/pack.h"
 
 #define HOUSEKEEPING_MAX_BYTES 256u
+#define FLUSH_ROW_BYTES        256u
 /* Nobody waits for followers to apply: what they lack when they are elected, the next leader's
  * first entry commits. So the news of a commit travels with the next entries, if those come soon.
  */
@@ -18,6 +20,9 @@ void partition_ticket_init(struct partition_ticket *t)
     buf_init(&t->duplicates, (size_t)BATCH_RECORDS_MAX * PRODUCE_DUPLICATE_BYTES);
     buf_init(&t->payload, BATCH_MAX_BYTES + CURSOR_MAX_BYTES + 128);
     buf_init(&t->skips, (size_t)BATCH_RECORDS_MAX * 4);
+    buf_init(&t->ranges, HAND_OUT_RANGES_MAX * sizeof(struct delivery_range));
+    buf_init(&t->statuses, SETTLE_ITEMS_MAX * sizeof(uint16_t));
+    buf_init(&t->dues, (size_t)BATCH_RECORDS_MAX * PRODUCE_DUE_BYTES);
 }
 
 void partition_ticket_fini(struct partition_ticket *t)
@@ -26,16 +31,28 @@ void partition_ticket_fini(struct partition_ticket *t)
     buf_fini(&t->duplicates);
     buf_fini(&t->payload);
     buf_fini(&t->skips);
+    buf_fini(&t->ranges);
+    buf_fini(&t->statuses);
+    buf_fini(&t->dues);
 }
 
 /* ---- Entries ---- */
+
+bool partition_entry_is_delayed(const struct store_entry *entry)
+{
+    struct batch_header h = {0};
+    if (entry->type == STORE_ENTRY_BATCH && entry->payload.size >= BATCH_HEADER_BYTES) {
+        batch_header_read(entry->payload, &h);
+    }
+    return (h.flags & BATCH_HAS_DUE) != 0;
+}
 
 bool partition_entry_batch(const struct store_entry *entry, struct bytes *batch)
 {
     struct bytes control;
     if (entry->type == STORE_ENTRY_BATCH) {
         *batch = entry->payload;
-        return entry->payload.size >= BATCH_HEADER_BYTES;
+        return entry->payload.size >= BATCH_HEADER_BYTES && !partition_entry_is_delayed(entry);
     }
     return entry->type == STORE_ENTRY_BATCH_CAS &&
            control_split_cas(entry->payload, &control, batch) == FERRY_OK &&
@@ -53,6 +70,11 @@ static int64_t next_offset_after(const struct store_entry *entry)
     return entry->base_offset + h.count - entry->skip_count;
 }
 
+int64_t partition_offset_after(const struct store_entry *entry)
+{
+    return next_offset_after(entry);
+}
+
 /* ---- Applying ---- */
 
 static bool is_skipped(const struct store_entry *entry, uint32_t *next_skip, uint32_t record)
@@ -65,20 +87,22 @@ static bool is_skipped(const struct store_entry *entry, uint32_t *next_skip, uin
     return false;
 }
 
-static enum ferry_err apply_ids(struct partition *p, uint64_t index,
-                                const struct store_entry *entry, struct bytes batch,
-                                const struct batch_header *h)
+/* What is delayed has no offset yet; when it is released its ids are noted again, with theirs. */
+enum ferry_err partition_apply_ids(struct partition *p, uint64_t index,
+                                   const struct store_entry *entry, struct bytes batch)
 {
-    if ((h->flags & BATCH_HAS_IDS) == 0 || p->config.settings.dedupe_window_ms <= 0) {
+    struct batch_header h;
+    batch_header_read(batch, &h);
+    if (!partition_looks_up_ids(p, &h)) {
         return FERRY_OK;
     }
     uint32_t next_skip = 0;
-    int64_t offset = entry->base_offset;
-    for (uint32_t i = 0; i < h->count; i++) {
+    int64_t offset = partition_entry_is_delayed(entry) ? -1 : entry->base_offset;
+    for (uint32_t i = 0; i < h.count; i++) {
         if (is_skipped(entry, &next_skip, i)) {
             continue;
         }
-        struct ferry_id id = batch_id(batch, h, i);
+        struct ferry_id id = batch_id(batch, &h, i);
         if (!id_is_zero(&id)) {
             int64_t time_ms = entry->append_time_ms;
 #ifdef MUT_34 /* how long an id counts is told by each replica's own clock */
@@ -89,7 +113,7 @@ static enum ferry_err apply_ids(struct partition *p, uint64_t index,
                 return err;
             }
         }
-        offset++;
+        offset += offset >= 0;
     }
     return FERRY_OK;
 }
@@ -105,22 +129,41 @@ static enum ferry_err apply_batch(struct partition *p, uint64_t index,
             return err;
         }
         /* What the proposer answered: no offset when nothing was kept. */
-        int64_t base_offset = entry->skip_count == h.count ? -1 : entry->base_offset;
+        bool delayed = partition_entry_is_delayed(entry);
+        int64_t first = delayed ? (int64_t)p->schedule.next_number : entry->base_offset;
+        int64_t base_offset = entry->skip_count == h.count ? -1 : first;
         producers_apply(&p->producers, &h, index, base_offset, entry->append_time_ms);
     }
-    return apply_ids(p, index, entry, entry->payload, &h);
+    if (partition_entry_is_delayed(entry)) {
+        enum ferry_err err = schedule_apply_batch(&p->schedule, entry);
+        if (err != FERRY_OK) {
+            return err;
+        }
+    }
+    return partition_apply_ids(p, index, entry, entry->payload);
 }
 
-static enum ferry_err apply_batch_cas(struct partition *p, const struct store_entry *entry)
+static enum ferry_err apply_batch_cas(struct partition *p, uint64_t index,
+                                      const struct store_entry *entry)
 {
     struct bytes control_bytes, batch;
     struct control c;
+    enum control_kind kind;
     enum ferry_err err = control_split_cas(entry->payload, &control_bytes, &batch);
     if (err == FERRY_OK) {
-        err = control_decode(control_bytes, &c);
+        err = control_kind_of(control_bytes, &kind);
     }
-    if (err != FERRY_OK || c.kind != CONTROL_SOURCE_CURSOR) {
+    if (err != FERRY_OK || batch.size < BATCH_HEADER_BYTES) {
         return FERRY_ERR_CORRUPT;
+    }
+    if (kind != CONTROL_SOURCE_CURSOR) {
+        err = kind == CONTROL_PUBLISH ? versions_apply(&p->versions, index, control_bytes)
+                                      : partition_schedule_apply(p, index, kind, control_bytes);
+        return err == FERRY_OK ? partition_apply_ids(p, index, entry, batch) : err;
+    }
+    err = control_decode(control_bytes, &c);
+    if (err != FERRY_OK) {
+        return err;
     }
     struct source_cursor *cursor = NULL;
     err = cursors_reserve(&p->cursors, &c.source, c.lane, &cursor);
@@ -143,44 +186,36 @@ static enum ferry_err apply_trim(struct partition *p, const struct control *c)
     index = replica_is_ready(p->replica) ? index : 0;
 #endif
     replica_trim(p->replica, index);
-    return FERRY_OK;
-}
-
-static enum ferry_err apply_subscription(struct partition *p, uint64_t index,
-                                         const struct control *c)
-{
-    static const struct delivery_settings none = {0};
-    struct subscription *s = subscriptions_find(&p->subscriptions, c->name);
-    switch (c->kind) {
-    case CONTROL_SUBSCRIPTION_CREATE:
-        /* Two creations may have been under way: the first one made it. */
-        return s != NULL ? FERRY_OK
-                         : subscriptions_create(&p->subscriptions, c->name, index, c->mode,
-                                                c->position, &none);
-    case CONTROL_SUBSCRIPTION_DELETE:
-        return subscriptions_remove(&p->subscriptions, c->name);
-    default:
-        if (s != NULL && c->position > s->position) {
-            s->position = c->position;
-            s->dirty = true;
-        }
-        return FERRY_OK;
-    }
+    return deliver_apply_trim(p, c->start_offset);
 }
 
 static enum ferry_err apply_control(struct partition *p, uint64_t index,
                                     const struct store_entry *entry)
 {
     struct control c;
-    enum ferry_err err = control_decode(entry->payload, &c);
+    enum control_kind kind = 0;
+    enum ferry_err err = control_kind_of(entry->payload, &kind);
+    if (err == FERRY_OK && subscription_entry_is(kind)) {
+        err = partition_apply_subscription(p, index, entry);
+        deliver_subscription_applied(p, kind);
+        return err;
+    }
+    if (err == FERRY_OK && deliver_applies(kind)) {
+        return deliver_apply(p, index, kind, entry);
+    }
+    if (err == FERRY_OK && (kind == CONTROL_SCHEDULE_CANCEL || kind == CONTROL_RECURRING_SET)) {
+        return partition_schedule_apply(p, index, kind, entry->payload);
+    }
+    if (err == FERRY_OK && kind == CONTROL_MEMBERS) {
+        return partition_apply_members(p, index, entry);
+    }
+    if (err == FERRY_OK) {
+        err = control_decode(entry->payload, &c);
+    }
     if (err != FERRY_OK) {
         return err;
     }
     switch (c.kind) {
-    case CONTROL_SUBSCRIPTION_CREATE:
-    case CONTROL_SUBSCRIPTION_DELETE:
-    case CONTROL_SUBSCRIPTION_COMMIT:
-        return apply_subscription(p, index, &c);
     case CONTROL_TRIM:
         return apply_trim(p, &c);
     case CONTROL_EXPIRE_IDS:
@@ -204,13 +239,14 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
     if (entry->base_offset != p->next_offset) {
         return FERRY_ERR_CORRUPT; /* Invariant 1. */
     }
+    deliver_forget(p);
     enum ferry_err err = FERRY_ERR_CORRUPT;
     switch (entry->type) {
     case STORE_ENTRY_BATCH:
         err = entry->payload.size >= BATCH_HEADER_BYTES ? apply_batch(p, index, entry) : err;
         break;
     case STORE_ENTRY_BATCH_CAS:
-        err = apply_batch_cas(p, entry);
+        err = apply_batch_cas(p, index, entry);
         break;
     case STORE_ENTRY_CONTROL:
         err = apply_control(p, index, entry);
@@ -225,7 +261,8 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
     p->next_offset = next_offset_after(entry);
     p->size_bytes += entry_size(entry);
     if (entry->type == STORE_ENTRY_BATCH || entry->type == STORE_ENTRY_BATCH_CAS) {
-        p->readable_bytes += entry->payload.size;
+        p->readable_bytes += partition_entry_is_delayed(entry) ? 0 : entry->payload.size;
+        p->deliver.appends++;
         partition_retain_soon(p);
     }
     p->applied_time_ms = entry->append_time_ms;
@@ -244,29 +281,37 @@ static void role_changed(void *machine, bool ready)
     producers_forget(&p->producers);
     cursors_forget(&p->cursors);
     ids_forget(&p->ids, applied);
+    deliver_role_changed(p, ready);
+    schedule_forget(&p->schedule);
+    recurring_forget(&p->recurring);
+    versions_forget(&p->versions);
     p->proposed_next_offset = p->next_offset;
     p->last_append_time_ms = p->applied_time_ms;
     p->housekeeping = false;
     p->retention_due_us = ready ? 0 : RAFT_NEVER;
+    partition_members_role(p, ready);
     if (ready) {
         return;
     }
     ticket_queue_fail(&p->tickets, FERRY_ERR_NOT_LEADER);
 }
 
-/* ---- Rows. Base row: [applied, next offset, start offset, size, last time, ids before] ---- */
+/* ---- Rows. Base row: [applied, next offset, start offset, size, last time, ids before, next
+ * number of a delayed message, delayed messages that wait] ---- */
 
 static enum ferry_err flush_base(const struct partition *p, struct store *store)
 {
     struct buf row;
     buf_init(&row, 128);
-    pack_array(&row, 6);
+    pack_array(&row, 8);
     pack_uint(&row, replica_applied(p->replica));
     pack_int(&row, p->next_offset);
     pack_int(&row, p->start_offset);
     pack_int(&row, p->size_bytes);
     pack_int(&row, p->applied_time_ms);
     pack_int(&row, p->ids.expire_before_ms);
+    pack_uint(&row, p->schedule.next_number);
+    pack_uint(&row, p->schedule.waiting);
     enum ferry_err err = FERRY_ERR_NO_MEMORY;
     if (buf_ok(&row)) {
         err = store_put(store, p->config.group, TABLE_BASE, bytes_of(NULL, 0), buf_bytes(&row));
@@ -292,15 +337,36 @@ static enum ferry_err flush(void *machine, struct store *store)
     if (err == FERRY_OK) {
         err = ids_flush(&p->ids, store, p->config.group, applied);
     }
-    if (p->ids.expiring) {
-        replica_ask_flush(p->replica); /* More is expired than one transaction deletes. */
+    if (err == FERRY_OK) {
+        err = rows_flush(&p->dead, store, p->config.group);
+    }
+    if (err == FERRY_OK) {
+        err = schedule_flush(&p->schedule, store, p->config.group);
+    }
+    if (err == FERRY_OK) {
+        err = recurring_flush(&p->recurring, store, p->config.group);
+    }
+    if (err == FERRY_OK) {
+        err = rows_flush(&p->versions.rows, store, p->config.group);
+    }
+    if (p->ids.expiring || subscriptions_are_leaving(&p->subscriptions)) {
+        replica_ask_flush(p->replica); /* More is to go than one transaction deletes. */
     }
     return err;
 }
 
+/* Rows, and bytes as if rows had so many: what one transaction takes is bounded by both. */
+static uint32_t rows_weight(const struct rows *t)
+{
+    uint32_t by_bytes = (uint32_t)(t->pending_bytes / FLUSH_ROW_BYTES);
+    return rows_pending(t) > by_bytes ? rows_pending(t) : by_bytes;
+}
+
 static uint32_t flush_rows(const void *machine)
 {
-    return (uint32_t)((const struct partition *)machine)->ids.count * 2;
+    const struct partition *p = machine;
+    return (uint32_t)p->ids.count * 2 + subscriptions_dirty_rows(&p->subscriptions) +
+           rows_weight(&p->dead) + rows_weight(&p->schedule.rows) + rows_weight(&p->versions.rows);
 }
 
 static enum ferry_err load_base(struct partition *p, struct bytes row, uint64_t *applied)
@@ -314,6 +380,10 @@ static enum ferry_err load_base(struct partition *p, struct bytes row, uint64_t 
     p->applied_time_ms = p->last_append_time_ms = unpack_int(&u);
     p->ids.expire_before_ms = unpack_int(&u);
     p->ids.expiring = true; /* It may have been interrupted. */
+    if (unpack_has_more(&u)) {
+        p->schedule.next_number = unpack_uint(&u, INT64_MAX);
+        p->schedule.waiting = unpack_uint(&u, INT64_MAX);
+    }
     return unpack_end(&u) == FERRY_OK ? FERRY_OK : FERRY_ERR_CORRUPT;
 }
 
@@ -323,6 +393,10 @@ static void init_tables(struct partition *p)
     cursors_init(&p->cursors);
     subscriptions_init(&p->subscriptions);
     ids_init(&p->ids);
+    rows_init(&p->dead, TABLE_DEAD);
+    schedule_init(&p->schedule, TABLE_SCHEDULE);
+    recurring_init(&p->recurring);
+    versions_init(&p->versions, TABLE_VERSIONS);
 }
 
 static void fini_tables(struct partition *p)
@@ -331,6 +405,10 @@ static void fini_tables(struct partition *p)
     cursors_fini(&p->cursors);
     subscriptions_fini(&p->subscriptions);
     ids_fini(&p->ids);
+    rows_fini(&p->dead);
+    schedule_fini(&p->schedule);
+    recurring_fini(&p->recurring);
+    versions_fini(&p->versions);
 }
 
 /* Whatever was in memory goes; what is waited for was answered when the office was lost. */
@@ -372,6 +450,18 @@ static enum ferry_err load(void *machine, struct store *store, uint64_t *applied
     if (err == FERRY_OK) {
         err = ids_load(&p->ids, store, group);
     }
+    if (err == FERRY_OK) {
+        err = rows_load(&p->dead, store, group);
+    }
+    if (err == FERRY_OK) {
+        err = schedule_load(&p->schedule, store, group);
+    }
+    if (err == FERRY_OK) {
+        err = recurring_load(&p->recurring, store, group);
+    }
+    if (err == FERRY_OK) {
+        err = rows_load(&p->versions.rows, store, group);
+    }
     p->proposed_next_offset = p->next_offset;
     *next_offset = p->next_offset;
     return err;
@@ -385,7 +475,9 @@ static const struct machine_ops partition_ops = {.apply = apply,
                                                  .flush_rows = flush_rows,
                                                  .next_offset = next_offset_after,
                                                  .load = load,
-                                                 .large_tables = {TABLE_ID_TIMES, TABLE_IDS}};
+                                                 .large_tables = {TABLE_ID_TIMES, TABLE_IDS,
+                                                                  TABLE_DEAD, TABLE_EVENTS,
+                                                                  TABLE_SCHEDULE, TABLE_VERSIONS}};
 
 static enum ferry_err load_first(struct partition *p, uint64_t *applied, int64_t *next_offset)
 {
@@ -414,9 +506,10 @@ enum ferry_err partition_open(const struct partition_config *config, int64_t now
     }
     p->config = *config;
     init_tables(p);
+    deliver_init(p);
     ticket_queue_init(&p->tickets);
     buf_init(&p->housekeeping_payload, HOUSEKEEPING_MAX_BYTES);
-    p->retention_due_us = RAFT_NEVER;
+    p->retention_due_us = p->members_due_us = RAFT_NEVER;
     uint64_t applied = 0;
     int64_t next_offset = 0;
     enum ferry_err err = load_first(p, &applied, &next_offset);
@@ -457,6 +550,7 @@ void partition_close(struct partition **pp)
     must(ticket_queue_is_empty(&p->tickets));
     replica_close(&p->replica);
     fini_tables(p);
+    deliver_fini(p);
     buf_fini(&p->housekeeping_payload);
     mem_free(p);
     *pp = NULL;
@@ -474,6 +568,18 @@ void partition_configure(struct partition *p, const struct topic_settings *setti
 }
 
 /* ---- Proposing ---- */
+
+bool partition_may_spend(const struct partition *p)
+{
+    return p->config.own_bytes == NULL || *p->config.own_bytes > 0;
+}
+
+void partition_spend(struct partition *p, size_t bytes)
+{
+    if (p->config.own_bytes != NULL) {
+        *p->config.own_bytes -= (int64_t)bytes;
+    }
+}
 
 enum ferry_err partition_check_leader(const struct partition *p)
 {
@@ -507,6 +613,12 @@ enum ferry_err partition_propose_control(struct partition *p, const struct contr
                                          int64_t now_ms, int64_t now_us, struct partition_ticket *t)
 {
     control_encode(&t->payload, c);
+    return partition_propose_payload(p, now_ms, now_us, t);
+}
+
+enum ferry_err partition_propose_payload(struct partition *p, int64_t now_ms, int64_t now_us,
+                                         struct partition_ticket *t)
+{
     if (!buf_ok(&t->payload)) {
         return FERRY_ERR_NO_MEMORY;
     }
@@ -533,32 +645,29 @@ enum ferry_err partition_propose_housekeeping(struct partition *p, const struct 
     return err;
 }
 
-/* Requests of one turn do not see each other; their answers do: what counts is what the
- * subscription is now that the entry is applied. */
-static void settle_position(const struct partition *p, struct partition_ticket *t)
+struct partition_ticket *partition_waiting(const struct partition *p, uint64_t index)
 {
-    struct control c;
-    if (t->base.err != FERRY_OK || t->position < 0 ||
-        control_decode(buf_bytes(&t->payload), &c) != FERRY_OK) {
-        return; /* Not the creation of a subscription, nor a commit. */
-    }
-    const struct subscription *s = subscriptions_find(&p->subscriptions, c.name);
-    if (s != NULL) {
-        t->position = s->position;
-    } else {
-        t->base.err = FERRY_ERR_UNKNOWN_SUBSCRIPTION;
+    struct ticket *t = ticket_queue_find(&p->tickets, index);
+    return t != NULL ? list_entry(t, struct partition_ticket, base) : NULL;
+}
+
+void partition_refuse(struct partition *p, struct partition_ticket *t, enum ferry_err err)
+{
+    if (t != NULL) {
+        ticket_queue_refuse(&p->tickets, &t->base, err);
     }
 }
 
 struct partition_ticket *partition_next_done(struct partition *p)
 {
-    struct ticket *done = ticket_queue_next_done(&p->tickets);
-    if (done == NULL) {
-        return NULL;
+    for (struct ticket *done; (done = ticket_queue_next_done(&p->tickets)) != NULL;) {
+        struct partition_ticket *t = list_entry(done, struct partition_ticket, base);
+        if (!t->own) {
+            return t;
+        }
+        deliver_free_ticket(t);
     }
-    struct partition_ticket *t = list_entry(done, struct partition_ticket, base);
-    settle_position(p, t);
-    return t;
+    return NULL;
 }
 
 /* ---- Asking ---- */
@@ -592,7 +701,13 @@ void partition_check(const struct partition *p)
     must(p->start_offset <= p->next_offset);
     must(p->size_bytes >= 0);
     ticket_queue_check(&p->tickets, replica_applied(p->replica));
+    schedule_check(&p->schedule);
     for (size_t i = 0; i < p->subscriptions.count; i++) {
-        must(p->subscriptions.items[i]->position <= p->next_offset);
+        const struct subscription *s = p->subscriptions.items[i];
+        must(s->position <= p->next_offset);
+        if (s->members != NULL) {
+            members_check(s->members);
+        }
     }
+    deliver_check(p);
 }

@@ -27,6 +27,7 @@
 #define FERRY_PARTITION_PARTITION_H
 
 #include "base/buf.h"
+#include "base/id.h"
 #include "partition/replica.h"
 #include "partition/ticket.h"
 #include "wire/batch.h"
@@ -58,8 +59,14 @@ struct partition_config {
     int64_t election_min_us, election_max_us, heartbeat_us;
     int64_t *copy_bytes;
     uint64_t seed;
+    /* Where lease tokens come from, shared by the shard: from the kernel, or seeded for runs that
+     * must be the same again. NULL: made of `seed`, for tests. */
+    struct id_gen *random;
     struct store *store;
     struct topic_settings settings;
+    /* What the shard's partitions may still append on their own account in this turn (messages that
+     * are due), filled up by the shard each turn; spent it may be below 0. NULL: no limit. */
+    int64_t *own_bytes;
     size_t message_max_bytes; /* Key, headers and payload of one record. */
     size_t batch_max_bytes;
 };
@@ -67,16 +74,17 @@ struct partition_config {
 /* A request that waits for its entry. Zero it, then partition_ticket_init. */
 struct partition_ticket {
     struct ticket base;
-    int64_t base_offset; /* Produce, append_cas. */
-    bool duplicate;      /* Produce: stored before, by sequence. */
-    uint64_t version;    /* append_cas. */
-    int64_t position;    /* Subscriptions. */
+    int64_t base_offset;    /* Produce, append_cas. */
+    bool duplicate;         /* Produce: stored before, by sequence. */
+    uint64_t version;       /* append_cas. */
+    int64_t append_time_ms; /* Publish; 0: of a repeat, not known any more. */
+    int64_t position;       /* Subscriptions. */
     uint32_t duplicate_count;
     struct buf duplicates; /* Produce: duplicate_count × {u32 record, u64 offset}. */
     struct buf payload;    /* What the entry holds, where it is not the request's own bytes. */
     struct buf skips;      /* Produce: the entry's skip list. */
     bool scheduled;        /* Produce: base_offset is the first schedule's number, due times are */
-    struct buf dues;       /*   these: count × i64. */
+    struct buf dues;       /*   these: i64 for each record of the batch (produce_reply). */
     /* Receive: what was handed out. */
     uint64_t subscription, lease;
     struct ferry_id token;
@@ -86,6 +94,7 @@ struct partition_ticket {
     /* Settle: an outcome an item, u16 little-endian; empty: all was carried out. Dead changes: how
      * many were there (count). Reset: from, to (base_offset, position). */
     struct buf statuses;
+    bool own; /* Of the partition itself: nobody is told. */
 };
 void partition_ticket_init(struct partition_ticket *t);
 void partition_ticket_fini(struct partition_ticket *t);
@@ -102,7 +111,7 @@ void partition_configure(struct partition *p, const struct topic_settings *setti
  * THROTTLED, NO_MEMORY. */
 
 /* `batch` is checked here. Errors: BAD_BATCH, BAD_CHECKSUM, TOO_LARGE, PRODUCER_FENCED,
- * SEQUENCE_GAP, SEQUENCE_STALE, LIMIT_REACHED. */
+ * SEQUENCE_GAP, SEQUENCE_STALE, LIMIT_REACHED, INVALID_ARGUMENT (a due time too far ahead). */
 MUST_CHECK enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_t now_ms,
                                             int64_t now_us, struct partition_ticket *t,
                                             struct err_text *e);
@@ -126,8 +135,8 @@ MUST_CHECK enum ferry_err partition_append_cas(struct partition *p, const struct
 void partition_cursor_get(const struct partition *p, const struct ferry_id *source, uint32_t lane,
                           struct cursor_get_reply *reply);
 
-/* Errors: BAD_NAME, INVALID_ARGUMENT (mode), SUBSCRIPTION_EXISTS, LIMIT_REACHED. One that exists
- * is answered with its position. */
+/* With the default settings. Errors: BAD_NAME, INVALID_ARGUMENT (mode), SUBSCRIPTION_EXISTS,
+ * LIMIT_REACHED. One that exists is answered with its position. */
 MUST_CHECK enum ferry_err partition_subscription_create(struct partition *p, struct bytes name,
                                                         uint32_t mode, int64_t from, int64_t now_ms,
                                                         int64_t now_us, struct partition_ticket *t);
@@ -135,7 +144,19 @@ MUST_CHECK enum ferry_err partition_subscription_create(struct partition *p, str
 MUST_CHECK enum ferry_err partition_subscription_delete(struct partition *p, struct bytes name,
                                                         int64_t now_ms, int64_t now_us,
                                                         struct partition_ticket *t);
-/* Errors: UNKNOWN_SUBSCRIPTION, OFFSET_OUT_OF_RANGE. */
+/* Of stream. `epoch` is that of the member's assignment, as it claimed the partition with; older
+ * than what the partition has seen: MEMBER_FENCED. 0 is a commit by nobody's member: allowed only
+ * as long as no member ever claimed the partition, or none has since it was reset; else
+ * MEMBER_FENCED. A reset takes the claim away: what the member commits without a new claim (the
+ * same epoch will do) is MEMBER_FENCED, as it may be of before. Errors: UNKNOWN_SUBSCRIPTION,
+ * OFFSET_OUT_OF_RANGE, INVALID_ARGUMENT (not of stream), MEMBER_FENCED (also of the ticket: the
+ * order in the log counts).
+ */
+MUST_CHECK enum ferry_err partition_subscription_commit_as(struct partition *p, struct bytes name,
+                                                           int64_t position, uint64_t epoch,
+                                                           int64_t now_ms, int64_t now_us,
+                                                           struct partition_ticket *t);
+/* With epoch 0. */
 MUST_CHECK enum ferry_err partition_subscription_commit(struct partition *p, struct bytes name,
                                                         int64_t position, int64_t now_ms,
                                                         int64_t now_us, struct partition_ticket *t);
@@ -195,24 +216,30 @@ MUST_CHECK enum ferry_err partition_dead_change(struct partition *p,
  * then; `*end` one past the last. */
 MUST_CHECK enum ferry_err partition_read_dead(struct partition *p, struct bytes subscription,
                                               int64_t number, uint32_t max_bytes, struct buf *out,
-                                              int64_t *start, int64_t *end);
+                                              int64_t *next, int64_t *end);
 
 /* ---- Subscriptions' settings and members (partition_subscribe.c, partition_members.c) ---- */
 
-/* As partition_subscription_create, with all that a request may say. */
+/* As partition_subscription_create, with all that a request may say. Errors: also INVALID_ARGUMENT
+ * (a setting out of bounds). `who`, here and below, is for the events: client.name; may be empty.
+ */
 MUST_CHECK enum ferry_err partition_subscription_make(struct partition *p,
                                                       const struct subscription_create_request *q,
                                                       struct bytes who, int64_t now_ms,
                                                       int64_t now_us, struct partition_ticket *t);
+/* Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT. Settings of stream are passed over. */
 MUST_CHECK enum ferry_err partition_subscription_alter(struct partition *p,
                                                        const struct subscription_alter_request *q,
                                                        struct bytes who, int64_t now_ms,
                                                        int64_t now_us, struct partition_ticket *t);
+/* A dry run is answered at once. From and to are base_offset and position of the ticket. Errors:
+ * UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT (to). */
 MUST_CHECK enum ferry_err partition_subscription_reset(struct partition *p,
                                                        const struct subscription_reset_request *q,
                                                        struct bytes who, int64_t now_ms,
                                                        int64_t now_us, struct partition_ticket *t);
-/* Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT (not of stream), MEMBER_FENCED. */
+/* Errors: UNKNOWN_SUBSCRIPTION, BAD_NAME (member), INVALID_ARGUMENT (not of stream, epoch 0),
+ * MEMBER_FENCED (also of the ticket). */
 MUST_CHECK enum ferry_err partition_subscription_claim(struct partition *p,
                                                        const struct subscription_claim_request *q,
                                                        int64_t now_ms, int64_t now_us,
@@ -224,15 +251,19 @@ MUST_CHECK enum ferry_err partition_member_heartbeat(struct partition *p,
                                                      const struct member_heartbeat_request *q,
                                                      struct bytes client, int64_t now_ms,
                                                      int64_t now_us, struct partition_ticket *t);
-MUST_CHECK enum ferry_err partition_member_assignment(const struct partition *p,
-                                                      struct bytes subscription,
-                                                      struct bytes member,
-                                                      const struct ferry_id *instance,
-                                                      struct member_heartbeat_reply *reply);
+/* What it names counts as told: call it once for each answer that is sent. One whose entry is not
+ * applied yet is told of nothing, and to come back soon. Errors: UNKNOWN_SUBSCRIPTION,
+ * MEMBER_FENCED, NOT_LEADER, NOT_READY. */
+MUST_CHECK enum ferry_err
+partition_member_assignment(struct partition *p, struct bytes subscription, struct bytes member,
+                            const struct ferry_id *instance, struct member_heartbeat_reply *reply);
+/* One that is out already: FERRY_OK. Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT, MEMBER_FENCED.
+ */
 MUST_CHECK enum ferry_err partition_member_leave(struct partition *p,
                                                  const struct member_leave_request *q,
                                                  int64_t now_ms, int64_t now_us,
                                                  struct partition_ticket *t);
+/* Texts live until the next request. Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT. */
 MUST_CHECK enum ferry_err partition_member_list(const struct partition *p,
                                                 const struct member_list_request *q, int64_t now_us,
                                                 struct member_list_reply *reply);
@@ -259,7 +290,9 @@ MUST_CHECK enum ferry_err partition_recurring_set(struct partition *p,
                                                   struct err_text *e);
 MUST_CHECK enum ferry_err partition_recurring_list(const struct partition *p,
                                                    struct recurring_list_reply *reply);
-/* Errors: as produce, VERSION_CONFLICT (`refusal`). */
+/* What repeats stored ids is left out, and so are its expectations; when all is, the answer is the
+ * first one's (t->duplicate). Errors: as produce, INVALID_ARGUMENT (of the expectations: `refusal`
+ * names the record), VERSION_CONFLICT (`refusal`). */
 MUST_CHECK enum ferry_err partition_publish(struct partition *p, const struct publish_request *q,
                                             struct bytes batch, int64_t now_ms, int64_t now_us,
                                             struct partition_ticket *t,
@@ -269,9 +302,13 @@ MUST_CHECK enum ferry_err partition_key_version(struct partition *p, struct byte
 
 /* ---- Finding and tracing (partition_trace.c). Need a read view. ---- */
 
+/* By the ids of the dedupe window. A delayed message that waits, or was cancelled, has offset -1.
+ */
 MUST_CHECK enum ferry_err partition_message_find(struct partition *p, const struct ferry_id *id,
                                                  bool *found, int64_t *offset);
-/* Looks at a bounded stretch of the log a call. Errors: OFFSET_OUT_OF_RANGE, CORRUPT. */
+/* Looks at a bounded stretch of the log a call; reply->next is to be given back as it is. Of a
+ * message that was trimmed there is what the log still has. Texts live until the view ends. Errors:
+ * OFFSET_OUT_OF_RANGE (below 0, or nothing is there yet), CORRUPT. */
 MUST_CHECK enum ferry_err partition_trace(struct partition *p, const struct trace_request *q,
                                           struct trace_reply *reply);
 

@@ -47,19 +47,22 @@ static void add_skip(struct partition_ticket *t, uint32_t record, int64_t offset
 
 /* Two records of one batch with one id: the second is a duplicate of the first. Looked for by
  * noting each id as it is let in, under the index the entry will have; taken back on failure. */
-static enum ferry_err judge_ids(struct partition *p, struct bytes batch,
-                                const struct batch_header *h, int64_t time_ms, uint64_t index,
-                                struct partition_ticket *t)
+enum ferry_err partition_judge_ids(struct partition *p, struct bytes batch,
+                                   const struct batch_header *h, int64_t time_ms, uint64_t index,
+                                   int64_t first_offset, struct partition_ticket *t)
 {
     int64_t not_before = time_ms - p->config.settings.dedupe_window_ms;
-    int64_t offset = p->proposed_next_offset;
+    int64_t offset = first_offset;
+    if (p->ids.count >= IDS_PENDING_MAX) {
+        return FERRY_ERR_THROTTLED; /* Ids go through memory to the store, bounded. */
+    }
     for (uint32_t i = 0; i < h->count; i++) {
         struct ferry_id id = batch_id(batch, h, i);
         bool found = false;
-        int64_t first_offset = -1;
+        int64_t known_offset = -1;
         if (!id_is_zero(&id)) {
             enum ferry_err err = ids_find(&p->ids, p->config.store, p->config.group, &id,
-                                          not_before, &found, &first_offset);
+                                          not_before, &found, &known_offset);
             if (err == FERRY_OK && !found) {
                 err = ids_note(&p->ids, &id, offset, time_ms, index);
             }
@@ -68,15 +71,15 @@ static enum ferry_err judge_ids(struct partition *p, struct bytes batch,
             }
         }
         if (found) {
-            add_skip(t, i, first_offset);
+            add_skip(t, i, known_offset);
         } else {
-            offset++;
+            offset += offset >= 0;
         }
     }
     return buf_ok(&t->skips) && buf_ok(&t->duplicates) ? FERRY_OK : FERRY_ERR_NO_MEMORY;
 }
 
-static bool looks_up_ids(const struct partition *p, const struct batch_header *h)
+bool partition_looks_up_ids(const struct partition *p, const struct batch_header *h)
 {
     return (h->flags & BATCH_HAS_IDS) != 0 && p->config.settings.dedupe_window_ms > 0;
 }
@@ -132,26 +135,46 @@ static enum ferry_err repeat_skips(struct partition *p, struct bytes batch,
     return err;
 }
 
+/* Due times after the append are told by the entry; without it, they are not known any more. */
+static enum ferry_err repeat_dues(struct partition *p, struct bytes batch,
+                                  const struct batch_header *h, uint64_t index,
+                                  struct partition_ticket *t)
+{
+    struct store_entry entry = {.append_time_ms = -1};
+    enum ferry_err err = store_get_entry(p->config.store, p->config.group, index, &entry);
+    if (err == FERRY_ERR_CORRUPT) {
+        return partition_damaged(p, index);
+    }
+    return partition_schedule_tell(batch, h, err == FERRY_OK ? entry.append_time_ms : -1, t);
+}
+
 static enum ferry_err answer_repeat(struct partition *p, struct bytes batch,
                                     const struct batch_header *h, const struct producer_answer *a,
                                     struct partition_ticket *t)
 {
     bool on_its_way = a->index > replica_applied(p->replica);
+    bool delayed = (h->flags & BATCH_HAS_DUE) != 0;
+    bool looks_up_ids = partition_looks_up_ids(p, h);
+    enum ferry_err err = FERRY_OK;
     t->duplicate = true;
     t->base_offset = a->base_offset;
-    if (looks_up_ids(p, h)) {
-        return on_its_way ? FERRY_ERR_NOT_READY : repeat_skips(p, batch, h, a->index, t);
+    if (on_its_way && (looks_up_ids || delayed)) {
+        return FERRY_ERR_NOT_READY; /* Its entry must be read for the answer. */
     }
     if (on_its_way) {
         ticket_queue_wait(&p->tickets, &t->base, a->index);
+        return FERRY_OK;
     }
-    return FERRY_OK;
+    if (looks_up_ids) {
+        err = repeat_skips(p, batch, h, a->index, t);
+    }
+    return err == FERRY_OK && delayed ? repeat_dues(p, batch, h, a->index, t) : err;
 }
 
 /* ---- Produce ---- */
 
-static enum ferry_err check_batch(const struct partition *p, struct bytes batch,
-                                  struct batch_header *h, struct err_text *e)
+enum ferry_err partition_check_batch(const struct partition *p, struct bytes batch,
+                                     struct batch_header *h, struct err_text *e)
 {
     if (batch.size > p->config.batch_max_bytes) {
         return err_set(
@@ -163,6 +186,29 @@ static enum ferry_err check_batch(const struct partition *p, struct bytes batch,
     return batch_check(batch, h, e);
 }
 
+static enum ferry_err propose_batch(struct partition *p, const struct batch_header *h,
+                                    struct store_entry *entry, int64_t now_us,
+                                    struct partition_ticket *t)
+{
+    bool delayed = (h->flags & BATCH_HAS_DUE) != 0;
+    int64_t first = delayed ? (int64_t)p->schedule.proposed_next_number : p->proposed_next_offset;
+    enum ferry_err err = FERRY_OK;
+    entry->skip_count = t->duplicate_count;
+    entry->skips = t->skips.data;
+    t->base_offset = t->duplicate_count == h->count ? -1 : first;
+    t->append_time_ms = entry->append_time_ms;
+    if (delayed) {
+        err = partition_schedule_tell(entry->payload, h, entry->append_time_ms, t);
+    }
+    if (err == FERRY_OK) {
+        err = partition_propose(p, entry, now_us, t);
+    }
+    if (err == FERRY_OK && delayed) {
+        schedule_note_batch(&p->schedule, h, h->count - t->duplicate_count);
+    }
+    return err;
+}
+
 static enum ferry_err append_batch(struct partition *p, struct bytes batch,
                                    const struct batch_header *h, int64_t now_ms, int64_t now_us,
                                    struct partition_ticket *t)
@@ -171,18 +217,14 @@ static enum ferry_err append_batch(struct partition *p, struct bytes batch,
                                 .append_time_ms = partition_next_time(p, now_ms),
                                 .payload = batch};
     uint64_t index = replica_last_index(p->replica) + 1;
+    bool delayed = (h->flags & BATCH_HAS_DUE) != 0;
     enum ferry_err err = FERRY_OK;
-    if (looks_up_ids(p, h) && p->ids.count >= IDS_PENDING_MAX) {
-        return FERRY_ERR_THROTTLED; /* Ids go through memory to the store, bounded. */
+    if (partition_looks_up_ids(p, h)) {
+        err = partition_judge_ids(p, batch, h, entry.append_time_ms, index,
+                                  delayed ? -1 : p->proposed_next_offset, t);
     }
-    if (err == FERRY_OK && looks_up_ids(p, h)) {
-        err = judge_ids(p, batch, h, entry.append_time_ms, index, t);
-        entry.skip_count = t->duplicate_count;
-        entry.skips = t->skips.data;
-    }
-    t->base_offset = t->duplicate_count == h->count ? -1 : p->proposed_next_offset;
     if (err == FERRY_OK) {
-        err = partition_propose(p, &entry, now_us, t);
+        err = propose_batch(p, h, &entry, now_us, t);
     }
     if (err != FERRY_OK) {
         ids_forget(&p->ids, index - 1);
@@ -213,7 +255,10 @@ enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_
     struct batch_header h = {0};
     enum ferry_err err = partition_check_leader(p);
     if (err == FERRY_OK) {
-        err = check_batch(p, batch, &h, e);
+        err = partition_check_batch(p, batch, &h, e);
+    }
+    if (err == FERRY_OK && (h.flags & BATCH_HAS_DUE) != 0) {
+        err = partition_schedule_judge(p, batch, &h, now_ms, e);
     }
     if (err != FERRY_OK || h.producer_id == 0) {
         return err != FERRY_OK ? err : append_batch(p, batch, &h, now_ms, now_us, t);
@@ -340,10 +385,13 @@ enum ferry_err partition_append_cas(struct partition *p, const struct append_cas
         err = judge_cursor(cursors_find(&p->cursors, &c->source, c->lane), c, refusal, e);
     }
     if (err == FERRY_OK) {
-        err = check_batch(p, c->batch, &h, e);
+        err = partition_check_batch(p, c->batch, &h, e);
     }
     if (err == FERRY_OK) {
         err = judge_records(p, c->batch, refusal, e);
+    }
+    if (err == FERRY_OK && (h.flags & BATCH_HAS_DUE) != 0) {
+        err = err_set(e, FERRY_ERR_BAD_BATCH, "a source's batch has no due times");
     }
     if (err == FERRY_OK && h.producer_id != 0) {
         err = err_set(e, FERRY_ERR_BAD_BATCH, "a source's batch has no producer id");

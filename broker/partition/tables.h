@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "partition/delivery.h"
+#include "partition/members.h"
 #include "partition/partition.h"
 
 /* Numbers of the state tables on disk (store.h). Never reused. */
@@ -25,14 +26,19 @@ enum partition_table {
     TABLE_RUNS = 7,          /* u64 subscription, u64 segment -> delivery.c */
     TABLE_LEASES = 8,        /* u64 subscription, u64 lease -> delivery.c */
     TABLE_DEAD = 9,          /* u64 subscription, u64 number -> dead.c; large */
-    TABLE_PARKED = 10,       /* u64 subscription, u64 key hash -> dead.c */
+    TABLE_PARKED = 10,       /* u64 subscription, u64 key hash -> delivery.c */
     TABLE_MEMBERS = 11,      /* u64 subscription, name -> members.c; of partition 0 */
-    TABLE_EVENTS = 12,       /* u64 subscription, u64 number -> members.c; of partition 0 */
+    TABLE_EVENTS = 12,       /* u64 subscription, u64 number -> members.c; of partition 0; large */
     TABLE_SCHEDULE = 13,     /* i64 due, u64 number -> schedule.c; large */
     TABLE_RECURRING = 14,    /* name -> schedule.c */
     TABLE_VERSIONS = 15,     /* 16-byte hash of a key -> u64 version; large */
+    TABLE_HISTORIES = 16,    /* u64 subscription, u64 number -> delivery.c */
+    TABLE_DEAD_NUMBERS = 17, /* u64 subscription, u64 segment -> delivery.c */
 };
-/* A subscription's number is the index of the entry that made it: made anew it is another one. */
+/* A subscription's number is the index of the entry that made it: made anew it is another one. One
+ * from before there were numbers has its name's hash with the top bit set
+ * (subscription_old_number).
+ */
 
 /* ---- Producers ---- */
 
@@ -107,7 +113,10 @@ MUST_CHECK enum ferry_err cursors_flush(struct cursors *t, struct store *store, 
 MUST_CHECK enum ferry_err cursors_load(struct cursors *t, struct store *store, uint64_t group);
 
 /* ---- Subscriptions: applied state only; an entry's outcome does not depend on what is proposed.
- */
+ *
+ * Rows: name -> [mode, position, number, paused, epoch, claimed, settings…, delivery's base (bin;
+ * stream: empty)]; from before: [mode, position]. {0, u64 number} -> nothing: that one was deleted,
+ * its rows in other tables are being deleted. */
 
 struct subscription {
     uint64_t number; /* Index of the entry that made it. */
@@ -115,20 +124,36 @@ struct subscription {
     int64_t position; /* Of stream; of the others it is delivery_floor. */
     bool paused;
     uint64_t epoch; /* Of stream: the greatest that claimed or committed; 0: none. */
+    bool claimed;   /* Of stream: by a member, since it was made or reset. */
     struct delivery_settings settings;
     struct delivery *delivery; /* NULL: stream. Owned. */
-    struct members *members;   /* Partition 0 only, NULL while nobody ever joined. Owned. */
+    struct members *members;   /* Partition 0 only; NULL while nothing happened. Owned. */
     struct pick *pick;         /* Leader only; NULL: not made. Owned. */
     bool dirty;
     uint32_t name_bytes;
     char name[NAME_MAX_BYTES];
 };
 
+/* One that was deleted and whose rows in other tables still are: they go in steps, a flush each. */
+struct subscription_leaving {
+    uint64_t number;
+    bool flushed; /* All that it had is on disk, and so is the mark that it is leaving. */
+};
+
 struct subscriptions {
     struct subscription **items; /* Sorted by name. */
     size_t count, capacity;
     struct buf removed; /* Names to delete: u8 length, bytes. */
+    struct subscription_leaving *leaving;
+    size_t leaving_count, leaving_capacity;
+    /* Of deleted ones: what they have proposed is borrowed until the turn's end, so they go with
+     * the next flush. */
+    struct members *retired;
 };
+
+/* Rows of deleted subscriptions that one flush deletes, and bytes after which it stops. */
+#define SUBSCRIPTION_DELETE_MAX       2048u
+#define SUBSCRIPTION_DELETE_MAX_BYTES (16u << 20)
 
 void subscriptions_init(struct subscriptions *t);
 void subscriptions_fini(struct subscriptions *t);
@@ -139,9 +164,16 @@ struct subscription *subscriptions_by_number(const struct subscriptions *t, uint
 MUST_CHECK enum ferry_err subscriptions_create(struct subscriptions *t, struct bytes name,
                                                uint64_t number, uint32_t mode, int64_t position,
                                                const struct delivery_settings *settings);
+uint64_t subscription_old_number(struct bytes name);
+/* Of queue and keyed: the first offset that is not done. */
+int64_t subscription_position(const struct subscription *s);
 MUST_CHECK enum ferry_err subscriptions_remove(struct subscriptions *t, struct bytes name);
 MUST_CHECK enum ferry_err subscriptions_flush(struct subscriptions *t, struct store *store,
                                               uint64_t group);
+/* Rows of deleted ones are left to delete: another flush is wanted. */
+bool subscriptions_are_leaving(const struct subscriptions *t);
+/* That a flush would write, about. */
+uint32_t subscriptions_dirty_rows(const struct subscriptions *t);
 MUST_CHECK enum ferry_err subscriptions_load(struct subscriptions *t, struct store *store,
                                              uint64_t group);
 

@@ -46,6 +46,22 @@ void ticket_queue_applied(struct ticket_queue *q, uint64_t index)
     }
 }
 
+struct ticket *ticket_queue_find(const struct ticket_queue *q, uint64_t index)
+{
+    if (list_is_empty(&q->waiting)) {
+        return NULL;
+    }
+    struct ticket *first = ticket_of(q->waiting.next);
+    must(first->index >= index);
+    return first->index == index ? first : NULL;
+}
+
+void ticket_queue_refuse(struct ticket_queue *q, struct ticket *t, enum ferry_err err)
+{
+    must(err != FERRY_OK);
+    answer(q, t, err);
+}
+
 void ticket_queue_fail(struct ticket_queue *q, enum ferry_err err)
 {
     while (!list_is_empty(&q->waiting)) {

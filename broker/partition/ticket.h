@@ -27,6 +27,11 @@ bool ticket_queue_is_empty(const struct ticket_queue *q);
 void ticket_queue_wait(struct ticket_queue *q, struct ticket *t, uint64_t index);
 /* Everything that waits for an index up to this one is done, with FERRY_OK. */
 void ticket_queue_applied(struct ticket_queue *q, uint64_t index);
+/* The one that waits for this very index, when nothing before it does any more; NULL: none, as on
+ * every replica but the proposer. It may be given its answer before it is done. */
+struct ticket *ticket_queue_find(const struct ticket_queue *q, uint64_t index);
+/* It is done, with this error. */
+void ticket_queue_refuse(struct ticket_queue *q, struct ticket *t, enum ferry_err err);
 void ticket_queue_fail(struct ticket_queue *q, enum ferry_err err);
 struct ticket *ticket_queue_next_done(struct ticket_queue *q); /* NULL when there is none. */
 void ticket_queue_check(const struct ticket_queue *q, uint64_t applied);

@@ -20,6 +20,7 @@ enum mail_kind {
     MAIL_CLUSTER, /* The cluster that the node belongs to now. */
     MAIL_NODE,    /* A node is known, or has changed: `text` holds its record. */
     MAIL_NODE_GONE,
+    MAIL_QUOTAS, /* `text` holds all of them: struct meta_quota, one after another. */
     /* To shard 0. */
     MAIL_OPENED,
     MAIL_DROPPED,

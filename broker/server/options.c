@@ -55,6 +55,10 @@ static const struct option_row rows[] = {
      "Connections of a shard. More are closed at once. Needs as many file descriptors."},
     {"limit.inflight_max", OPTION_INT, AT(inflight_max), 1, 65536, "256", NULL,
      "Requests of one connection that have no answer yet. More are refused with THROTTLED."},
+    {"limit.topic_inflight_bytes", OPTION_BYTES, AT(topic_inflight_bytes), MIB, 64 * GIB, "256M",
+     NULL,
+     "Bytes of messages sent to one topic that a shard has not answered yet. More are refused with "
+     "THROTTLED, so that one topic cannot take the memory of all."},
     {"limit.message_max_bytes", OPTION_BYTES, AT(message_max_bytes), KIB, 8 * MIB, "1M", NULL,
      "Key, headers and payload of one message together. Larger ones are refused with TOO_LARGE."},
     {"limit.fetch_max_bytes", OPTION_BYTES, AT(fetch_max_bytes), 64 * KIB, 16 * MIB, "8M", NULL,

@@ -26,6 +26,7 @@ struct broker_options {
     bool insecure;
     int64_t connections_max;
     int64_t inflight_max;
+    int64_t topic_inflight_bytes;
     int64_t message_max_bytes;
     int64_t fetch_max_bytes;
     int64_t turn_bytes;

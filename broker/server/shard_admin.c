@@ -266,6 +266,8 @@ static request_handler *find_question(uint16_t command)
         return shard_handle_metadata;
     case COMMAND_TOPIC_LIST:
         return handle_topic_list;
+    case COMMAND_QUOTA_LIST:
+        return shard_find_quota_handler(command);
     case COMMAND_NODE_LIST:
     case COMMAND_MOVE_LIST:
         return shard_find_cluster_handler(command);
@@ -289,6 +291,8 @@ static request_handler *find_handler(uint16_t command)
         return handle_source_resign;
     case COMMAND_SOURCE_CHECKPOINT:
         return handle_source_checkpoint;
+    case COMMAND_QUOTA_SET:
+        return shard_find_quota_handler(command);
     default:
         break;
     }
@@ -323,6 +327,7 @@ static void answer(struct shard *s, struct request *r)
         finish_elect(s, r);
         return;
     case COMMAND_SOURCE_CHECKPOINT:
+    case COMMAND_QUOTA_SET:
         shard_reply_empty(s, r);
         return;
     default:

@@ -257,10 +257,27 @@ void shard_send_catalog(struct shard *s, bool sweep)
             s->opening += here && s->generation == 1 ? 1 : 0;
         }
     }
+    shard_send_quotas(s);
     for (uint32_t i = 0; i < s->peer_count; i++) {
         struct mail keep = {
             .kind = MAIL_KEEP, .group = i, .generation = s->generation, .sweep = sweep};
         post_after(s, &keep, sweep ? replica_applied(s->meta_seat->replica) : 0);
+    }
+}
+
+/* ---- Quotas ---- */
+
+/* All of them to each shard: they are few, and change seldom. */
+void shard_send_quotas(struct shard *s)
+{
+    for (uint32_t i = 0; i < s->peer_count; i++) {
+        struct mail mail = {.kind = MAIL_QUOTAS, .group = i};
+        const struct meta_quota *q;
+        buf_init(&mail.text, QUOTAS_MAX * sizeof(*q));
+        for (size_t k = 0; (q = meta_quota_at(s->meta, k)) != NULL; k++) {
+            buf_append(&mail.text, q, sizeof(*q));
+        }
+        shard_post(s, &mail);
     }
 }
 
@@ -394,7 +411,9 @@ void shard_take_change(struct shard *s, const struct meta_change *change)
     if (!s->catalog_sent) {
         return; /* It is replayed: the catalog has it. */
     }
-    if (change->kind == META_TOPIC_CREATED) {
+    if (change->kind == META_QUOTAS_CHANGED) {
+        shard_send_quotas(s);
+    } else if (change->kind == META_TOPIC_CREATED) {
         take_created(s, &change->topic);
     } else if (change->kind == META_TOPIC_DELETED) {
         take_deleted(s, &change->topic);

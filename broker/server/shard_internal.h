@@ -2,9 +2,14 @@
  *
  *   shard.c           the turn            shard_life.c      opening, closing, threads
  *   shard_seats.c     seats and views     shard_requests.c  taking requests, dispatch, replies
- *   shard_produce.c   produce, append_cas, subscriptions
+ *   shard_produce.c   produce, append_cas; all commands to a partition and their answers
+ *   shard_subscribe.c subscriptions     shard_members.c   members, events
+ *   shard_deliver.c   settling, dead letters   shard_receive.c   receive, long poll
+ *   shard_schedule.c  delayed and recurring messages
+ *   shard_publish.c   publish, versions, finding, tracing
  *   shard_ask.c       questions to a partition, and reads that wait to be confirmed
  *   shard_fetch.c     fetch, long poll    shard_status.c    what it is, as JSON
+ *   shard_limits.c    what one client and one topic may take
  *   shard_partitions.c partitions opened, dropped, announced; shard_drop.c data deleted
  *   shard_nodes.c     who is in the cluster   shard_peers.c   frames to and from other nodes
  *   shard_moves.c     bringing a group to where it should be
@@ -14,7 +19,7 @@
  *   shard_catalog.c   topics rolled out to the shards  shard_leaders.c    who leads what
  *   shard_admin.c     commands of the metadata group   shard_metadata.c   where things are
  *   shard_cluster.c   nodes, plans, moves              shard_groups.c     groups, transfer
- *   shard_leases.c    leases and worker ids */
+ *   shard_leases.c    leases and worker ids            shard_quotas.c     quotas set and listed */
 #ifndef FERRY_SERVER_SHARD_INTERNAL_H
 #define FERRY_SERVER_SHARD_INTERNAL_H
 
@@ -60,8 +65,9 @@ struct seat {
     int64_t told_end_offset; /* Waiting fetches have been looked at up to here. */
     struct list touched;
     struct heap_node timer;
-    struct list fetches; /* struct fetch_link */
-    struct list reads;   /* Requests that wait until a read is confirmed, in the order asked. */
+    struct list fetches;  /* struct fetch_link */
+    struct list receives; /* struct receive_queue */
+    struct list reads;    /* Requests that wait until a read is confirmed, in the order asked. */
 
     /* Leading. */
     raft_term led_term; /* The term in which it was found ready; 0: it does not lead. */
@@ -92,8 +98,11 @@ struct request {
     struct meta_ticket meta_ticket;
     struct list parked; /* In a seat's reads, or the shard's unknown topics. */
     uint64_t read_number;
-    bool confirmed; /* What the seat says now is as new as the question. */
-    int64_t due_us; /* Of an unknown topic: answered at the latest. */
+    bool confirmed;                  /* What the seat says now is as new as the question. */
+    struct waiting_receive *receive; /* Of RECEIVE; owned. */
+    size_t credit_bytes;             /* What it counts for among those of its topic: */
+    struct ferry_id credit_topic;    /*   see shard_take_credit. */
+    int64_t due_us;                  /* Of an unknown topic: answered at the latest. */
     struct node_task {
         enum node_kind kind; /* NODE_REGISTER, NODE_MOVE_DONE. */
         bool own;            /* This node's own: no answer over the net. */
@@ -102,10 +111,14 @@ struct request {
     } task;
 };
 
-/* Requests of one connection without an answer. */
+/* A connection: its requests without an answer, and who it said it is. Without either it is
+ * forgotten; with a name alone once there are too many such (nobody tells when one is closed), and
+ * then it has no name until its next HELLO. */
 struct peer_load {
+    struct list idle; /* In the shard's idle_loads: no request, only a name. */
     net_peer peer;
     uint32_t inflight;
+    char *name; /* NULL: it said none. */
 };
 
 /* A topic being made or deleted, where somebody asked for it. */
@@ -186,11 +199,30 @@ struct join {
 
 struct shard_counters {
     uint64_t requests, errors, records_in, bytes_in, batches_in, fetch_bytes_out, turns;
-    uint64_t duplicates, throttled, unsendable;
+    uint64_t duplicates, throttled, throttled_by_quota, unsendable;
+    uint64_t hand_outs, handed_out, receive_bytes_out, settlements, settlements_refused;
     uint64_t peer_frames_in, peer_bytes_in, peer_frames_out, peer_bytes_out;
     uint64_t peer_refused; /* Malformed, or of another cluster or life. */
     uint64_t peer_dropped; /* Not sent: no endpoint, or the link is full. */
     uint64_t peer_no_room; /* Entries not taken because the disk is full. */
+};
+
+/* Scratch for requests and replies that are too large for a stack: one a time. */
+union shard_requests {
+    struct settle_request settle;
+    struct member_heartbeat_request heartbeat;
+    struct publish_request publish;
+};
+union shard_replies {
+    struct settle_reply settle;
+    struct member_heartbeat_reply heartbeat;
+    struct member_list_reply member_list;
+    struct event_list_reply event_list;
+    struct dead_list_reply dead_list;
+    struct schedule_list_reply schedule_list;
+    struct recurring_list_reply recurring_list;
+    struct trace_reply trace;
+    struct quota_list_reply quota_list;
 };
 
 struct shard {
@@ -214,15 +246,23 @@ struct shard {
 
     struct map seats; /* struct seat, by group. */
     struct list touched;
-    struct heap timers;          /* Seats. */
-    struct heap moves;           /* Seats whose members are to be looked at. */
-    struct heap fetch_deadlines; /* Waiting fetches. */
-    struct list led;             /* Seats. */
-    struct list transfers;       /* Seats. */
-    struct list live;            /* Requests without an answer. */
+    struct heap timers;            /* Seats. */
+    struct heap moves;             /* Seats whose members are to be looked at. */
+    struct heap fetch_deadlines;   /* Waiting fetches. */
+    struct heap receive_deadlines; /* Waiting receives. */
+    size_t receive_places;         /* That they have in queues. */
+    struct list led;               /* Seats. */
+    struct list transfers;         /* Seats. */
+    struct list live;              /* Requests without an answer. */
     struct list pool;
     size_t pool_count;
-    struct map loads; /* struct peer_load, by peer. */
+    struct map loads;          /* struct peer_load, by peer. */
+    struct list idle_loads;    /* The one used last at the end. */
+    struct meta_quota *quotas; /* Sorted by client, then topic. */
+    size_t quota_count;
+    struct map quota_buckets; /* struct quota_bucket, by client and topic. */
+    struct list quota_uses;   /* The same, the one used last at the end. */
+    struct map topic_loads;   /* struct topic_load, by topic. */
     struct list drops;
     uint32_t waiting;   /* Seats that wait for one. */
     bool is_whole;      /* Shard 0: see shard_is_whole. */
@@ -280,6 +320,8 @@ struct shard {
     struct move_list_reply *move_list;
     struct group_list_reply *group_list;
     struct lease_list_reply *lease_list;
+    union shard_requests *asked;
+    union shard_replies *replies;
 };
 
 /* ---- shard.c ---- */
@@ -319,9 +361,14 @@ void shard_begin_reply(const struct request *r, struct buf *b, enum ferry_err st
 void shard_send_reply(struct shard *s, struct request *r, struct buf *b);
 void shard_reply_error(struct shard *s, struct request *r, enum ferry_err err, const char *detail);
 void shard_reply_empty(struct shard *s, struct request *r);
+/* As shard_reply_error, and when to try again. */
+void shard_reply_later(struct shard *s, struct request *r, enum ferry_err err, const char *detail,
+                       uint32_t retry_after_ms);
 /* As above, and when it is NOT_LEADER the detail is the leader's endpoint. */
 void shard_reply_seat_error(struct shard *s, struct request *r, const struct seat *seat,
                             enum ferry_err err, const char *detail);
+/* Who sent it, as its HELLO said; "" when it did not. Live until the next request. */
+const char *shard_client_name(const struct shard *s, const struct request *r);
 /* A request that no client sent; NULL: no memory. */
 struct request *shard_new_task(struct shard *s, enum node_kind kind);
 void shard_free_request(struct shard *s, struct request *r);
@@ -330,22 +377,84 @@ uint32_t shard_retry_after(enum ferry_err err);
 /* Why this shard does not serve the group; FERRY_OK when it has it, leading or not. */
 enum ferry_err shard_find_partition(struct shard *s, uint64_t group, struct seat **seat);
 
+/* The same, when the partition is led here. */
+enum ferry_err shard_find_leader(struct shard *s, uint64_t group, struct seat **seat);
+struct bytes shard_body_of(struct request *r);
+
 typedef void request_handler(struct shard *s, struct request *r, const struct frame *f);
+/* Answers a request whose entry is applied, or that needed none. */
+typedef void request_finisher(struct shard *s, struct seat *seat, struct request *r);
+
+/* A command to a partition. */
+struct partition_command {
+    uint16_t command;
+    request_handler *handle;
+    request_finisher *finish; /* NULL: it is answered as it is handled. */
+};
+struct partition_commands {
+    const struct partition_command *rows;
+    size_t count;
+};
+extern const struct partition_commands shard_deliver_commands, shard_subscribe_commands,
+    shard_member_commands, shard_schedule_commands, shard_publish_commands;
 
 /* ---- shard_produce.c ---- */
-request_handler *shard_find_produce_handler(uint16_t command);
+const struct partition_command *shard_find_partition_command(uint16_t command); /* NULL: none. */
+/* What a partition said to a request: it waits, or is answered. */
+void shard_settle_partition(struct shard *s, struct request *r, struct seat *seat,
+                            enum ferry_err err, const char *detail);
+/* Room on disk for so much more. Errors: STORAGE_FULL. */
+enum ferry_err shard_check_room(struct shard *s, struct seat *seat, size_t bytes,
+                                struct err_text *e);
 void shard_answer_partition(struct shard *s, struct seat *seat);
+uint32_t shard_count_records(struct bytes batch);
 
 /* ---- shard_ask.c ---- */
 request_handler *shard_find_ask_handler(uint16_t command);
+/* True when the answer may be given now. Else the request is parked until a quorum has confirmed
+ * that the partition is led here, or answered with the error. `err` is what was wrong before. */
+bool shard_confirm_read(struct shard *s, struct request *r, uint64_t group, struct seat **seat,
+                        enum ferry_err err);
 void shard_answer_reads(struct shard *s, struct seat *seat);
 
+/* ---- shard_receive.c ---- */
+request_handler shard_handle_receive;
+request_finisher shard_finish_receive;
+/* Its hand-out came to nothing. */
+void shard_refuse_receive(struct shard *s, struct request *r, enum ferry_err err);
+void shard_free_receive(struct shard *s, struct request *r);
+void shard_wake_receives(struct shard *s, struct seat *seat);
+void shard_fire_receive_deadlines(struct shard *s);
+void shard_fail_receives(struct shard *s, struct seat *seat); /* It does not serve any more. */
+
 /* ---- shard_fetch.c ---- */
+/* The seat of a group that is led here and can be read; NULL: shard_why_not_readable. */
+struct seat *shard_find_readable(const struct shard *s, uint64_t group);
+enum ferry_err shard_why_not_readable(const struct shard *s, uint64_t group);
 void shard_handle_fetch(struct shard *s, struct request *r, const struct frame *f);
 void shard_wake_fetches(struct shard *s, struct seat *seat);
 void shard_fire_fetch_deadlines(struct shard *s);
 void shard_fail_fetches(struct shard *s, struct seat *seat);
 void shard_forget_fetches(struct shard *s);
+
+/* ---- shard_limits.c ---- */
+
+struct quota_cost {
+    uint64_t bytes, messages, requests;
+};
+/* The whole table: struct meta_quota, one after another. */
+void shard_take_quotas(struct shard *s, struct bytes rows);
+void shard_forget_quotas(struct shard *s);
+/* True when it is more than the client may now; then the request is answered. */
+bool shard_is_over_quota(struct shard *s, struct request *r, const char *topic,
+                         const struct quota_cost *cost);
+void shard_charge_quota(struct shard *s, const struct request *r, const char *topic,
+                        const struct quota_cost *cost);
+/* The request's bytes count among those of its topic until it is answered. Errors: THROTTLED,
+ * NO_MEMORY. */
+enum ferry_err shard_take_credit(struct shard *s, struct request *r, const struct seat *seat,
+                                 size_t bytes, struct err_text *e);
+void shard_give_credit_back(struct shard *s, struct request *r);
 
 /* ---- shard_partitions.c ---- */
 void shard_take_mail(struct shard *s);
@@ -439,6 +548,7 @@ void shard_finish_task(struct shard *s, struct request *r);
 
 /* ---- shard_catalog.c ---- */
 void shard_send_catalog(struct shard *s, bool sweep);
+void shard_send_quotas(struct shard *s);
 void shard_take_change(struct shard *s, const struct meta_change *change);
 struct rollout *shard_find_rollout(const struct shard *s, const struct ferry_id *topic_id);
 /* One for a topic that was made before and of which some partition has had no leader yet; NULL: all
@@ -479,7 +589,8 @@ void shard_create_topic(struct shard *s, struct request *r, struct topic_create_
 
 /* ---- shard_metadata.c ---- */
 void shard_handle_metadata(struct shard *s, struct request *r, const struct frame *f);
-void shard_reply_metadata(struct shard *s, struct request *r, const struct meta_topic *topic);
+void shard_reply_metadata(struct shard *s, struct request *r, const struct meta_topic *topic,
+                          struct bytes dead_of);
 void shard_answer_unknown_topics(struct shard *s, bool all);
 
 /* ---- shard_cluster.c, shard_groups.c, shard_leases.c ---- */
@@ -488,6 +599,7 @@ bool shard_finish_cluster(struct shard *s, struct request *r, enum ferry_err err
 void shard_handle_group_list(struct shard *s, struct request *r, const struct frame *f);
 void shard_handle_transfer(struct shard *s, struct request *r, const struct frame *f);
 void shard_check_transfers(struct shard *s);
+request_handler *shard_find_quota_handler(uint16_t command); /* shard_quotas.c */
 request_handler *shard_find_lease_handler(uint16_t command);
 bool shard_finish_lease(struct shard *s, struct request *r, enum ferry_err err);
 

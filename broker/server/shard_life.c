@@ -173,9 +173,12 @@ static enum ferry_err allocate_scratch(struct shard *s)
     s->move_list = mem_zalloc(1, sizeof(*s->move_list));
     s->group_list = mem_zalloc(1, sizeof(*s->group_list));
     s->lease_list = mem_zalloc(1, sizeof(*s->lease_list));
+    s->asked = mem_zalloc(1, sizeof(*s->asked));
+    s->replies = mem_zalloc(1, sizeof(*s->replies));
     bool ok = s->metadata != NULL && s->names != NULL && s->fetch != NULL &&
               s->fetch_answer != NULL && s->node_list != NULL && s->plan_reply != NULL &&
-              s->move_list != NULL && s->group_list != NULL && s->lease_list != NULL;
+              s->move_list != NULL && s->group_list != NULL && s->lease_list != NULL &&
+              s->asked != NULL && s->replies != NULL;
     return ok ? FERRY_OK : FERRY_ERR_NO_MEMORY;
 }
 
@@ -190,6 +193,8 @@ static void free_scratch(struct shard *s)
     mem_free(s->move_list);
     mem_free(s->group_list);
     mem_free(s->lease_list);
+    mem_free(s->asked);
+    mem_free(s->replies);
 }
 
 static enum ferry_err open_outbox(struct shard *s)
@@ -238,8 +243,13 @@ static void init_parts(struct shard *s)
     heap_init(&s->timers);
     heap_init(&s->moves);
     heap_init(&s->fetch_deadlines);
+    heap_init(&s->receive_deadlines);
     list_init(&s->touched);
     list_init(&s->led);
+    map_init(&s->quota_buckets);
+    map_init(&s->topic_loads);
+    list_init(&s->idle_loads);
+    list_init(&s->quota_uses);
     list_init(&s->transfers);
     list_init(&s->live);
     list_init(&s->pool);
@@ -341,8 +351,11 @@ void shard_free(struct shard **out)
     heap_fini(&s->timers);
     heap_fini(&s->moves);
     heap_fini(&s->fetch_deadlines);
+    heap_fini(&s->receive_deadlines);
     map_fini(&s->seats);
     map_fini(&s->loads);
+    map_fini(&s->topic_loads);
+    shard_forget_quotas(s);
     map_fini(&s->leaders);
     free_scratch(s);
     mem_free(s);

@@ -79,17 +79,20 @@ static void fill_partition(const struct shard *s, struct metadata_reply *reply, 
     p->endpoint = find_endpoint(reply, leader, group, shard_find_node(s, leader));
 }
 
-void shard_reply_metadata(struct shard *s, struct request *r, const struct meta_topic *topic)
+void shard_reply_metadata(struct shard *s, struct request *r, const struct meta_topic *topic,
+                          struct bytes dead_of)
 {
     struct metadata_reply *reply = s->metadata;
     *reply = (struct metadata_reply){0};
     fill_endpoints(s, reply);
+    reply->dead_of = dead_of;
     if (topic != NULL) {
         reply->topic_id = topic->id;
         reply->replicas = topic->replicas;
         reply->retention_ms = topic->settings.retention_ms;
         reply->retention_bytes = topic->settings.retention_bytes;
         reply->dedupe_window_ms = topic->settings.dedupe_window_ms;
+        reply->retention_acked = topic->settings.retention_acked;
         reply->partition_count = topic->partitions;
         for (uint32_t p = 0; p < topic->partitions; p++) {
             fill_partition(s, reply, topic->first_group + p, &reply->partitions[p]);
@@ -105,7 +108,7 @@ void shard_reply_metadata(struct shard *s, struct request *r, const struct meta_
 
 static void handle_unknown(struct shard *s, struct request *r, struct bytes name)
 {
-    if (s->config.options->topic_auto_create && name_is_valid(name)) {
+    if (s->config.options->topic_auto_create && name_is_valid(name) && !name_is_of_dead(name)) {
         if (shard_leads_metadata(s, r)) {
             struct topic_create_request create = {.name = name};
             shard_create_topic(s, r, &create);
@@ -137,6 +140,20 @@ void shard_answer_unknown_topics(struct shard *s, bool all)
     }
 }
 
+/* The topic of that name, or the one whose dead letters it stands for. Several marks in a name may
+ * be meant: the first that makes a topic's name counts. */
+static const struct meta_topic *find_topic(const struct shard *s, struct bytes name,
+                                           struct bytes *dead_of)
+{
+    const struct meta_topic *topic = meta_topic_find(s->meta, name);
+    struct bytes before;
+    size_t next = 0;
+    while (topic == NULL && dead_name_split(name, next, &before, dead_of, &next)) {
+        topic = dead_of->size <= NAME_MAX_BYTES ? meta_topic_find(s->meta, before) : NULL;
+    }
+    return topic;
+}
+
 void shard_handle_metadata(struct shard *s, struct request *r, const struct frame *f)
 {
     struct metadata_request q;
@@ -146,8 +163,9 @@ void shard_handle_metadata(struct shard *s, struct request *r, const struct fram
         err = FERRY_ERR_NOT_READY;
     }
     const struct meta_topic *topic = NULL;
+    struct bytes dead_of = bytes_of(NULL, 0);
     if (err == FERRY_OK && q.topic.size > 0) {
-        topic = meta_topic_find(s->meta, q.topic);
+        topic = find_topic(s, q.topic, &dead_of);
         if (topic == NULL && shard_is_clustered(s) && !s->swept) {
             /* A copy from before the start, or an empty one, which is being filled. */
             shard_reply_error(s, r, FERRY_ERR_NOT_READY, "");
@@ -164,5 +182,5 @@ void shard_handle_metadata(struct shard *s, struct request *r, const struct fram
         shard_reply_error(s, r, err, "");
         return;
     }
-    shard_reply_metadata(s, r, topic);
+    shard_reply_metadata(s, r, topic, dead_of);
 }

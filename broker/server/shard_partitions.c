@@ -18,6 +18,7 @@ static uint32_t shard_for(const struct shard *s, const struct mail *mail)
     case MAIL_CLUSTER:
     case MAIL_NODE:
     case MAIL_NODE_GONE:
+    case MAIL_QUOTAS:
         return (uint32_t)mail->group; /* The shard itself. */
     case MAIL_OPEN:
     case MAIL_DROP:
@@ -149,6 +150,7 @@ static enum ferry_err open_replica(struct shard *s, struct seat *seat, const str
                                       .partition = mail->partition,
                                       .self = s->self,
                                       .seed = s->seed ^ map_hash_u64(mail->group),
+                                      .random = &s->ids,
                                       .store = s->store,
                                       .settings = mail->settings,
                                       .election_min_us = o->election_min_ms * 1000,
@@ -363,6 +365,9 @@ static void take_shard_mail(struct shard *s, const struct mail *mail)
         return;
     case MAIL_NODE_GONE:
         shard_remove_node(s, mail->node_id);
+        return;
+    case MAIL_QUOTAS:
+        shard_take_quotas(s, buf_bytes(&mail->text));
         return;
     case MAIL_OPENED:
     case MAIL_DROPPED:

@@ -6,23 +6,48 @@
 #define RETRY_FULL_MS      200u /* What a producer is told to wait when the disk is full. */
 #define RETRY_THROTTLED_MS 20u
 
-/* ---- Requests and their count by connection ---- */
+/* ---- Connections ---- */
 
 static bool load_has_peer(const void *item, const void *key)
 {
     return ((const struct peer_load *)item)->peer == *(const net_peer *)key;
 }
 
+static struct peer_load *find_load(const struct shard *s, net_peer peer)
+{
+    return map_find(&s->loads, map_hash_u64(peer), load_has_peer, &peer);
+}
+
+static void free_load(struct shard *s, struct peer_load *load)
+{
+    list_remove(&load->idle);
+    map_remove(&s->loads, map_hash_u64(load->peer), load);
+    mem_free(load->name);
+    mem_free(load);
+}
+
+/* Those that are connected fit twice: the one idle for longest is most likely gone. */
+static void make_room(struct shard *s)
+{
+    size_t loads_max = 2 * (size_t)s->config.options->connections_max;
+    while (s->loads.count >= loads_max && !list_is_empty(&s->idle_loads)) {
+        free_load(s, list_entry(s->idle_loads.next, struct peer_load, idle));
+    }
+}
+
 static struct peer_load *load_of(struct shard *s, net_peer peer)
 {
-    struct peer_load *load = map_find(&s->loads, map_hash_u64(peer), load_has_peer, &peer);
+    struct peer_load *load = find_load(s, peer);
     if (load != NULL) {
+        list_remove(&load->idle);
         return load;
     }
+    make_room(s);
     load = mem_zalloc(1, sizeof(*load));
     if (load == NULL) {
         return NULL;
     }
+    list_init(&load->idle);
     load->peer = peer;
     if (!map_add(&s->loads, map_hash_u64(peer), load)) {
         mem_free(load);
@@ -33,13 +58,42 @@ static struct peer_load *load_of(struct shard *s, net_peer peer)
 
 static void drop_load(struct shard *s, net_peer peer)
 {
-    struct peer_load *load = map_find(&s->loads, map_hash_u64(peer), load_has_peer, &peer);
+    struct peer_load *load = find_load(s, peer);
     must(load != NULL && load->inflight > 0);
-    if (--load->inflight == 0) {
-        map_remove(&s->loads, map_hash_u64(peer), load);
-        mem_free(load);
+    if (--load->inflight > 0) {
+        return;
+    }
+    if (load->name == NULL) {
+        free_load(s, load);
+    } else {
+        list_push_back(&s->idle_loads, &load->idle);
     }
 }
+
+/* Kept as a C string: what it is compared with is one, too. */
+static enum ferry_err name_client(struct shard *s, net_peer peer, struct bytes name)
+{
+    struct peer_load *load = find_load(s, peer);
+    must(load != NULL);
+    char *kept = name.size > 0 ? mem_zalloc(1, name.size + 1) : NULL;
+    if (name.size > 0 && kept == NULL) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    if (name.size > 0) {
+        memcpy(kept, name.data, name.size);
+    }
+    mem_free(load->name);
+    load->name = kept;
+    return FERRY_OK;
+}
+
+const char *shard_client_name(const struct shard *s, const struct request *r)
+{
+    const struct peer_load *load = find_load(s, r->peer);
+    return load != NULL && load->name != NULL ? load->name : "";
+}
+
+/* ---- Requests ---- */
 
 static struct request *new_request(struct shard *s)
 {
@@ -56,6 +110,8 @@ static struct request *new_request(struct shard *s)
         list_init(&r->node);
     }
     r->confirmed = false;
+    r->credit_bytes = 0;
+    r->receive = NULL;
     r->task = (struct node_task){0};
     r->read_number = 0;
     list_init(&r->parked);
@@ -75,6 +131,8 @@ void shard_free_request(struct shard *s, struct request *r)
     if (!list_is_empty(&r->parked)) {
         list_remove(&r->parked);
     }
+    shard_give_credit_back(s, r);
+    shard_free_receive(s, r);
     list_remove(&r->node);
     net_message_close(&r->message);
     partition_ticket_fini(&r->ticket);
@@ -106,6 +164,9 @@ void shard_forget_requests(struct shard *s)
         mem_free(list_entry(n, struct request, node));
     }
     s->pool_count = 0;
+    while (!list_is_empty(&s->idle_loads)) {
+        free_load(s, list_entry(s->idle_loads.next, struct peer_load, idle));
+    }
 }
 
 /* ---- Replies ---- */
@@ -148,21 +209,27 @@ uint32_t shard_retry_after(enum ferry_err err)
     }
 }
 
-static void encode_error(struct buf *b, enum ferry_err err, const char *detail)
+static void encode_error(struct buf *b, const char *detail, uint32_t retry_after_ms)
 {
     struct error_reply reply = {.detail = bytes_of_string(detail),
-                                .retry_after_ms = shard_retry_after(err)};
+                                .retry_after_ms = retry_after_ms};
     error_reply_encode(b, &reply);
 }
 
-void shard_reply_error(struct shard *s, struct request *r, enum ferry_err err, const char *detail)
+void shard_reply_later(struct shard *s, struct request *r, enum ferry_err err, const char *detail,
+                       uint32_t retry_after_ms)
 {
     struct buf b;
     s->counters.errors++;
     s->counters.throttled += ferry_err_class(err) == FERRY_CLASS_THROTTLED ? 1 : 0;
     shard_begin_reply(r, &b, err);
-    encode_error(&b, err, detail);
+    encode_error(&b, detail, retry_after_ms);
     shard_send_reply(s, r, &b);
+}
+
+void shard_reply_error(struct shard *s, struct request *r, enum ferry_err err, const char *detail)
+{
+    shard_reply_later(s, r, err, detail, shard_retry_after(err));
 }
 
 void shard_reply_empty(struct shard *s, struct request *r)
@@ -190,6 +257,20 @@ enum ferry_err shard_find_partition(struct shard *s, uint64_t group, struct seat
     return (*seat)->dropping ? shard_dropping_error(s) : FERRY_OK;
 }
 
+enum ferry_err shard_find_leader(struct shard *s, uint64_t group, struct seat **seat)
+{
+    enum ferry_err err = shard_find_partition(s, group, seat);
+    return err == FERRY_OK ? shard_check_leads(s, *seat) : err;
+}
+
+struct bytes shard_body_of(struct request *r)
+{
+    struct frame f;
+    struct err_text e;
+    must(frame_parse(net_message_bytes(&r->message), &f, &e) == FERRY_OK);
+    return f.body;
+}
+
 void shard_reply_seat_error(struct shard *s, struct request *r, const struct seat *seat,
                             enum ferry_err err, const char *detail)
 {
@@ -204,6 +285,9 @@ static void handle_hello(struct shard *s, struct request *r, const struct frame 
 {
     struct hello_request q;
     enum ferry_err err = hello_request_decode(f->body, &q);
+    if (err == FERRY_OK) {
+        err = name_client(s, r->peer, q.client_name);
+    }
     if (err != FERRY_OK) {
         shard_reply_error(s, r, err, "");
         return;
@@ -247,8 +331,8 @@ static request_handler *find_handler(uint16_t command)
     default:
         break;
     }
-    request_handler *handler = shard_find_produce_handler(command);
-    return handler != NULL ? handler : shard_find_ask_handler(command);
+    const struct partition_command *row = shard_find_partition_command(command);
+    return row != NULL ? row->handle : shard_find_ask_handler(command);
 }
 
 static void dispatch(struct shard *s, struct request *r, const struct frame *f)
@@ -277,7 +361,7 @@ static void reply_without_request(struct shard *s, net_peer peer, const struct f
     s->counters.errors++;
     buf_init(&b, REPLY_MAX_BYTES);
     frame_begin_reply(&b, f->command, f->request_id, err);
-    encode_error(&b, err, detail);
+    encode_error(&b, detail, shard_retry_after(err));
     if (frame_end(&b)) {
         send_frame(s, peer, &b);
     } else {

@@ -22,3 +22,12 @@ uint64_t checksum_of_two(const void *a, size_t a_bytes, const void *b, size_t b_
     XXH3_64bits_update(&state, b, b_bytes);
     return XXH3_64bits_digest(&state);
 }
+
+void checksum_128_of(const void *data, size_t bytes, uint8_t out[16])
+{
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits(data, bytes));
+    for (size_t i = 0; i < sizeof(canonical.digest); i++) {
+        out[i] = canonical.digest[i];
+    }
+}

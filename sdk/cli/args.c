@@ -33,7 +33,7 @@ static void consider(struct nearest *nearest, const char *given, const char *nam
 static const char *nearest_option(const struct command_spec *command, const char *given)
 {
     struct nearest nearest = {.name = NULL, .distance = SUGGEST_WITHIN + 1};
-    for (enum option_id id = 0; id < OPT_COUNT_OF_OPTIONS; id++) {
+    for (enum option_id id = OPT_NONE + 1; id < OPT_COUNT_OF_OPTIONS; id++) {
         if (command == NULL || command_takes(command, id)) {
             consider(&nearest, given, command_option_of(id)->name);
         }
@@ -66,7 +66,7 @@ static enum ferry_err unknown_option(const struct command_spec *command, const c
 
 static bool find_option(const char *name, size_t length, enum option_id *found)
 {
-    for (enum option_id id = 0; id < OPT_COUNT_OF_OPTIONS; id++) {
+    for (enum option_id id = OPT_NONE + 1; id < OPT_COUNT_OF_OPTIONS; id++) {
         const char *candidate = command_option_of(id)->name;
         if (strlen(candidate) == length && memcmp(candidate, name, length) == 0) {
             *found = id;

@@ -92,6 +92,20 @@ enum cli_exit cli_fail(const struct cli *cli, enum ferry_err err, const char *su
     return cli_exit_of(err);
 }
 
+enum cli_exit cli_tell_done(const struct cli *cli, const char *what, const char *name,
+                            const char *done)
+{
+    if (cli->json) {
+        json_t *object = output_object();
+        output_set_text(object, what, name);
+        output_set_bool(object, done, true);
+        output_json(object);
+    } else if (!cli->quiet) {
+        fprintf(stderr, "%s %s %s\n", what, name, done);
+    }
+    return CLI_EXIT_OK;
+}
+
 bool cli_number(const struct cli *cli, int place, const char *what, int64_t min, int64_t max,
                 int64_t *n)
 {

@@ -46,6 +46,11 @@ enum cli_exit cli_fail(const struct cli *cli, enum ferry_err err, const char *su
 /* The same for something that does not end the command. */
 void cli_warn(const struct cli *cli, enum ferry_err err, const char *subject, const char *detail);
 
+/* Tells that the command has worked, when that is its whole result: `topic orders created` on
+ * standard error, or {"topic":"orders","created":true}. Returns CLI_EXIT_OK. */
+enum cli_exit cli_tell_done(const struct cli *cli, const char *what, const char *name,
+                            const char *done);
+
 /* A positional that is a whole number from `min` to `max`; `what` is its name in the usage line.
  * Tells the user when it is not. */
 MUST_CHECK bool cli_number(const struct cli *cli, int place, const char *what, int64_t min,
@@ -71,8 +76,28 @@ enum cli_exit cmd_topic_info(struct cli *cli);
 enum cli_exit cmd_topic_delete(struct cli *cli);
 enum cli_exit cmd_produce(struct cli *cli);
 enum cli_exit cmd_consume(struct cli *cli);
+enum cli_exit cmd_peek(struct cli *cli);
+enum cli_exit cmd_trace(struct cli *cli);
+enum cli_exit cmd_subscription_create(struct cli *cli);
 enum cli_exit cmd_subscription_list(struct cli *cli);
 enum cli_exit cmd_subscription_info(struct cli *cli);
+enum cli_exit cmd_subscription_alter(struct cli *cli);
+enum cli_exit cmd_subscription_pause(struct cli *cli);
+enum cli_exit cmd_subscription_resume(struct cli *cli);
+enum cli_exit cmd_subscription_reset(struct cli *cli);
+enum cli_exit cmd_subscription_members(struct cli *cli);
+enum cli_exit cmd_subscription_history(struct cli *cli);
+enum cli_exit cmd_subscription_delete(struct cli *cli);
+enum cli_exit cmd_dlq_list(struct cli *cli);
+enum cli_exit cmd_dlq_show(struct cli *cli);
+enum cli_exit cmd_dlq_replay(struct cli *cli);
+enum cli_exit cmd_dlq_drop(struct cli *cli);
+enum cli_exit cmd_dlq_export(struct cli *cli);
+enum cli_exit cmd_schedule_list(struct cli *cli);
+enum cli_exit cmd_schedule_add(struct cli *cli);
+enum cli_exit cmd_schedule_cancel(struct cli *cli);
+enum cli_exit cmd_quota_set(struct cli *cli);
+enum cli_exit cmd_quota_show(struct cli *cli);
 enum cli_exit cmd_cluster_status(struct cli *cli);
 enum cli_exit cmd_cluster_plan(struct cli *cli);
 enum cli_exit cmd_cluster_apply(struct cli *cli);

@@ -15,6 +15,7 @@
 #include "cli/format.h"
 #include "cli/lines.h"
 #include "cli/output.h"
+#include "cli/schedule_text.h"
 
 #define HEADERS_MAX     64
 #define LINE_BYTES_MAX  (64u << 20) /* The client's message.max_bytes is what usually refuses. */
@@ -32,6 +33,10 @@ struct producing {
     const char *topic;
     const char *key;
     const char *key_field;
+    int64_t due_ms, delay_ms; /* Of delayed ones. */
+    int32_t partition;
+    uint32_t priority;
+    bool tell_schedules; /* A line each on standard output. */
     struct ferry_header headers[HEADERS_MAX];
     char *header_names[HEADERS_MAX]; /* Owned. */
     size_t header_count;
@@ -78,17 +83,34 @@ static const char *outcome_name(enum ferry_outcome outcome)
 static void print_report(struct producing *p, const struct ferry_report *report)
 {
     bool stored = report->outcome == FERRY_STORED;
+    char schedule[SCHEDULE_TEXT_BYTES];
     json_t *object = output_object();
     output_set(object, "partition",
                report->partition >= 0 ? json_integer(report->partition) : json_null());
-    output_set(object, "offset", stored ? json_integer(report->offset) : json_null());
+    output_set(object, "offset",
+               stored && report->offset >= 0 ? json_integer(report->offset) : json_null());
     output_set_bool(object, "duplicate", report->duplicate);
     output_set_text(object, "outcome", outcome_name(report->outcome));
     output_set_int(object, "line", (int64_t)(uintptr_t)report->opaque);
+    if (stored && report->schedule.due_ms != 0) {
+        schedule_format(&report->schedule, schedule);
+        output_set_text(object, "schedule", schedule);
+        output_set_int(object, "due_ms", report->schedule.due_ms);
+    }
     if (report->err != FERRY_OK) {
         output_set_text(object, "error", ferry_err_name(report->err));
     }
     p->output_failed = !output_json(object) || p->output_failed;
+}
+
+/* The schedule is what `schedule cancel` asks for. */
+static void print_schedule(struct producing *p, const struct ferry_report *report)
+{
+    char schedule[SCHEDULE_TEXT_BYTES];
+    if (report->outcome == FERRY_STORED && report->schedule.due_ms != 0) {
+        schedule_format(&report->schedule, schedule);
+        p->output_failed = puts(schedule) == EOF || p->output_failed;
+    }
 }
 
 static void on_report(const struct ferry_report *report, void *arg)
@@ -110,6 +132,8 @@ static void on_report(const struct ferry_report *report, void *arg)
     }
     if (p->cli->json) {
         print_report(p, report);
+    } else if (p->tell_schedules) {
+        print_schedule(p, report);
     }
 }
 
@@ -200,7 +224,10 @@ static bool take_line(struct producing *p, struct bytes line, uint64_t number)
 {
     struct ferry_message message = {
         .topic = p->topic,
-        .partition = FERRY_PARTITION_ANY,
+        .partition = p->partition,
+        .due_ms = p->due_ms,
+        .delay_ms = p->delay_ms,
+        .priority = p->priority,
         .key = p->key,
         .key_bytes = p->key != NULL ? strlen(p->key) : 0,
         .payload = line.data,
@@ -353,10 +380,33 @@ static enum cli_exit produce(struct producing *p)
     return err != FERRY_OK ? cli_fail(p->cli, err, "standard input", why) : code;
 }
 
+static enum cli_exit take_time(struct producing *p)
+{
+    const char *at = args_text(p->cli->args, OPT_AT, NULL);
+    int64_t now_ms = clock_wall_ms();
+    p->delay_ms = args_number(p->cli->args, OPT_IN, 0);
+    if (at == NULL) {
+        return CLI_EXIT_OK;
+    }
+    if (p->delay_ms != 0) {
+        return cli_fail(p->cli, FERRY_ERR_INVALID_ARGUMENT, NULL,
+                        "--at and --in exclude each other: give one");
+    }
+    if (!format_parse_time_ms(at, now_ms, &p->due_ms) || p->due_ms <= now_ms) {
+        return cli_fail(p->cli, FERRY_ERR_BAD_OPTION_VALUE, at,
+                        "--at takes a time to come such as 2026-12-31T09:00:00Z; for a while from "
+                        "now: --in 10m");
+    }
+    return CLI_EXIT_OK;
+}
+
 enum cli_exit cmd_produce(struct cli *cli)
 {
     struct producing p = {
         .cli = cli,
+        .partition = (int32_t)args_number(cli->args, OPT_PARTITION, FERRY_PARTITION_ANY),
+        .priority = (uint32_t)args_number(cli->args, OPT_PRIORITY, 0),
+        .tell_schedules = cli->args->command == COMMAND_SCHEDULE_ADD,
         .topic = cli->args->positionals[0],
         .key = args_text(cli->args, OPT_KEY, NULL),
         .key_field = args_text(cli->args, OPT_KEY_JSON, NULL),
@@ -366,7 +416,10 @@ enum cli_exit cmd_produce(struct cli *cli)
                         "--key and --key-json exclude each "
                         "other: give one");
     }
-    enum cli_exit code = take_headers(&p);
+    enum cli_exit code = take_time(&p);
+    if (code == CLI_EXIT_OK) {
+        code = take_headers(&p);
+    }
     if (code == CLI_EXIT_OK) {
         code = produce(&p);
     }

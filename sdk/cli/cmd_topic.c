@@ -10,20 +10,6 @@ static const char *topic_name(const struct cli *cli)
     return cli->args->positionals[0];
 }
 
-/* A command whose whole result is that it worked. */
-static enum cli_exit tell_done(const struct cli *cli, const char *name, const char *done)
-{
-    if (cli->json) {
-        json_t *object = output_object();
-        output_set_text(object, "topic", name);
-        output_set_bool(object, done, true);
-        output_json(object);
-    } else if (!cli->quiet) {
-        fprintf(stderr, "topic %s %s\n", name, done);
-    }
-    return CLI_EXIT_OK;
-}
-
 enum cli_exit cmd_topic_create(struct cli *cli)
 {
     const struct ferry_topic_spec spec = {
@@ -33,6 +19,7 @@ enum cli_exit cmd_topic_create(struct cli *cli)
         .retention_ms = args_number(cli->args, OPT_RETENTION, 0),
         .retention_bytes = args_number(cli->args, OPT_RETENTION_BYTES, 0),
         .dedupe_window_ms = args_number(cli->args, OPT_DEDUPE_WINDOW, 0),
+        .retention_acked = args_has(cli->args, OPT_RETENTION_ACKED),
     };
     enum cli_exit code = cli_connect(cli, NULL, NULL);
     if (code != CLI_EXIT_OK) {
@@ -40,7 +27,7 @@ enum cli_exit cmd_topic_create(struct cli *cli)
     }
     enum ferry_err err = ferry_topic_create(cli->client, &spec, cli->timeout_ms);
     return err != FERRY_OK ? cli_fail(cli, err, spec.name, NULL)
-                           : tell_done(cli, spec.name, "created");
+                           : cli_tell_done(cli, "topic", spec.name, "created");
 }
 
 enum cli_exit cmd_topic_delete(struct cli *cli)
@@ -51,7 +38,7 @@ enum cli_exit cmd_topic_delete(struct cli *cli)
     }
     enum ferry_err err = ferry_topic_delete(cli->client, topic_name(cli), cli->timeout_ms);
     return err != FERRY_OK ? cli_fail(cli, err, topic_name(cli), NULL)
-                           : tell_done(cli, topic_name(cli), "deleted");
+                           : cli_tell_done(cli, "topic", topic_name(cli), "deleted");
 }
 
 enum cli_exit cmd_topic_list(struct cli *cli)
@@ -93,6 +80,7 @@ static void print_settings(const struct ferry_topic_info *info)
     print_limit_ms("retention", info->retention_ms);
     format_size(info->retention_bytes, text);
     printf("%-16s %s\n", "retention size", info->retention_bytes > 0 ? text : "no limit");
+    printf("%-16s %s\n", "drops acked", info->retention_acked ? "yes" : "no");
     print_limit_ms("dedupe window", info->dedupe_window_ms);
 }
 
@@ -149,6 +137,7 @@ static void print_json(const struct ferry_topic_info *info)
     output_set_int(object, "replicas", info->replicas);
     output_set_int(object, "retention_ms", info->retention_ms);
     output_set_int(object, "retention_bytes", info->retention_bytes);
+    output_set_bool(object, "retention_acked", info->retention_acked);
     output_set_int(object, "dedupe_window_ms", info->dedupe_window_ms);
     output_set(object, "partitions", partitions);
     output_json(object);

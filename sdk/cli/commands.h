@@ -3,7 +3,7 @@
  * Parsing, --help of all and of each command, and the manual pages come from these rows; there is
  * no second list. Pure data and printing: no client, no allocation.
  * Invariants: (1) row i of the command table has id i, likewise for options; (2) every command
- * takes the options of COMMAND_GLOBAL_OPTIONS besides its own. */
+ * takes the options of command_global_options() besides its own. */
 #ifndef FERRY_CLI_COMMANDS_H
 #define FERRY_CLI_COMMANDS_H
 
@@ -18,8 +18,28 @@ enum command_id {
     COMMAND_TOPIC_DELETE,
     COMMAND_PRODUCE,
     COMMAND_CONSUME,
+    COMMAND_PEEK,
+    COMMAND_TRACE,
+    COMMAND_SUBSCRIPTION_CREATE,
     COMMAND_SUBSCRIPTION_LIST,
     COMMAND_SUBSCRIPTION_INFO,
+    COMMAND_SUBSCRIPTION_ALTER,
+    COMMAND_SUBSCRIPTION_PAUSE,
+    COMMAND_SUBSCRIPTION_RESUME,
+    COMMAND_SUBSCRIPTION_RESET,
+    COMMAND_SUBSCRIPTION_MEMBERS,
+    COMMAND_SUBSCRIPTION_HISTORY,
+    COMMAND_SUBSCRIPTION_DELETE,
+    COMMAND_DLQ_LIST,
+    COMMAND_DLQ_SHOW,
+    COMMAND_DLQ_REPLAY,
+    COMMAND_DLQ_DROP,
+    COMMAND_DLQ_EXPORT,
+    COMMAND_SCHEDULE_LIST,
+    COMMAND_SCHEDULE_ADD,
+    COMMAND_SCHEDULE_CANCEL,
+    COMMAND_QUOTA_SET,
+    COMMAND_QUOTA_SHOW,
     COMMAND_CLUSTER_STATUS,
     COMMAND_CLUSTER_PLAN,
     COMMAND_CLUSTER_APPLY,
@@ -47,6 +67,7 @@ enum command_id {
 };
 
 enum option_id {
+    OPT_NONE, /* No option: the end of a command's list. */
     OPT_SERVER,
     OPT_JSON,
     OPT_TIMEOUT,
@@ -87,6 +108,36 @@ enum option_id {
     OPT_TTL,
     OPT_WAIT,
     OPT_TOKEN,
+    OPT_RETENTION_ACKED,
+    OPT_AT,
+    OPT_IN,
+    OPT_PRIORITY,
+    OPT_ACK,
+    OPT_NACK_EVERY,
+    OPT_MEMBER,
+    OPT_LEASE,
+    OPT_MAX_DELIVERIES,
+    OPT_BACKOFF,
+    OPT_KEY_POLICY,
+    OPT_TO,
+    OPT_DRY_RUN,
+    OPT_OFFSET,
+    OPT_TIME,
+    OPT_ID,
+    OPT_PARTITION,
+    OPT_NUMBER,
+    OPT_REASON,
+    OPT_ALL,
+    OPT_EDIT,
+    OPT_SCHEDULE,
+    OPT_EVERY,
+    OPT_CRON,
+    OPT_TZ,
+    OPT_NAME,
+    OPT_CLIENT,
+    OPT_BYTES,
+    OPT_MESSAGES,
+    OPT_REQUESTS,
     OPT_COUNT_OF_OPTIONS
 };
 
@@ -100,7 +151,8 @@ enum option_kind {
 
 #define COMMAND_OPTION_VALUES_MAX 3
 #define COMMAND_POSITIONALS_MAX   3
-#define COMMAND_WORDS_MAX         3 /* Of a command's name. */
+#define COMMAND_WORDS_MAX         3  /* Of a command's name. */
+#define COMMAND_OPTIONS_MAX       16 /* Of one command, besides those of all. */
 
 struct option_spec {
     const char *name;   /* Without the dashes. */
@@ -113,25 +165,22 @@ struct option_spec {
 };
 
 struct command_spec {
-    const char *name;        /* One to three words. */
-    const char *positionals; /* As shown in the usage line; "" for none. */
-    int positional_count;    /* All are required. */
-    uint64_t options;        /* One bit an option. */
-    const char *summary;     /* One line, for the list of commands. */
-    const char *text;        /* The paragraph of --help. */
+    const char *name;                                /* One to three words. */
+    const char *positionals;                         /* As shown in the usage line; "" for none. */
+    int positional_count;                            /* All are required. */
+    enum option_id options[COMMAND_OPTIONS_MAX + 1]; /* As shown; OPT_NONE ends the list. */
+    const char *summary;                             /* One line, for the list of commands. */
+    const char *text;                                /* The paragraph of --help. */
 };
-
-_Static_assert(OPT_COUNT_OF_OPTIONS <= 64, "one bit an option");
-#define COMMAND_BIT(option) (UINT64_C(1) << (option))
-#define COMMAND_GLOBAL_OPTIONS                                                                     \
-    (COMMAND_BIT(OPT_SERVER) | COMMAND_BIT(OPT_JSON) | COMMAND_BIT(OPT_TIMEOUT) |                  \
-     COMMAND_BIT(OPT_SET) | COMMAND_BIT(OPT_QUIET) | COMMAND_BIT(OPT_HELP) |                       \
-     COMMAND_BIT(OPT_VERSION))
 
 const struct command_spec *command_spec_of(enum command_id id);
 const struct option_spec *command_option_of(enum option_id id);
+/* The options of every command; OPT_NONE ends the list. */
+const enum option_id *command_global_options(void);
 bool command_takes(const struct command_spec *command, enum option_id option);
 
+/* The exit codes, a line for people. */
+const char *command_exit_codes(void);
 void command_print_overview(FILE *out);
 void command_print_help(FILE *out, const struct command_spec *command);
 

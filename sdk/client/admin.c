@@ -1,13 +1,11 @@
 /* admin: the calls of ferry.h that ask and change what the brokers keep. */
 #include <stdio.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
-#include "client/call.h"
-#include "client/metadata.h"
+#include "client/admin_ask.h"
 
-#define TOPIC_PATIENCE_MS 2000  /* Until every partition has a leader. */
-#define LIST_PAGES_MAX    10000 /* A broker that never says it was the last page is not believed. */
+#define TOPIC_PATIENCE_MS 2000 /* Until every partition has a leader. */
+#define LIST_PAGES_MAX    10000
 
 static enum ferry_err find_topic(struct ferry_client *c, const char *name, struct topic **topic)
 {
@@ -15,20 +13,6 @@ static enum ferry_err find_topic(struct ferry_client *c, const char *name, struc
     enum ferry_err err = topic_get(c, name, topic);
     pthread_mutex_unlock(&c->lock);
     return err;
-}
-
-/* The topic, asked for just now. */
-static enum ferry_err find_fresh_topic(struct ferry_client *c, const char *name, int timeout_ms,
-                                       struct topic **topic)
-{
-    enum ferry_err err = find_topic(c, name, topic);
-    return err != FERRY_OK ? err : topic_await(*topic, true, timeout_ms);
-}
-
-static int left_ms(int64_t deadline_us)
-{
-    int64_t left_us = deadline_us - clock_monotonic_us();
-    return left_us > 0 ? (int)((left_us + 999) / 1000) : 0;
 }
 
 /* ---- Topics. */
@@ -54,7 +38,8 @@ enum ferry_err ferry_topic_create(struct ferry_client *client, const struct ferr
                                            .replicas = spec->replicas,
                                            .retention_ms = spec->retention_ms,
                                            .retention_bytes = spec->retention_bytes,
-                                           .dedupe_window_ms = spec->dedupe_window_ms};
+                                           .dedupe_window_ms = spec->dedupe_window_ms,
+                                           .retention_acked = spec->retention_acked};
     if (!name_is_valid(request.name)) {
         return FERRY_ERR_BAD_NAME;
     }
@@ -103,57 +88,7 @@ enum ferry_err ferry_topic_partitions(struct ferry_client *client, const char *t
     return err;
 }
 
-/* ---- Questions to every partition. */
-
-/* Runs one call on each partition; `take` looks at each answer. */
-struct survey {
-    struct ferry_client *client;
-    struct topic *topic;
-    int32_t count;
-    struct call *calls;
-};
-
-static enum ferry_err survey_new(struct survey *s, struct ferry_client *c, struct topic *t)
-{
-    *s = (struct survey){.client = c, .topic = t};
-    pthread_mutex_lock(&c->lock);
-    s->count = t->partition_count;
-    pthread_mutex_unlock(&c->lock);
-    s->calls = mem_zalloc((size_t)s->count, sizeof(*s->calls));
-    return s->calls != NULL ? FERRY_OK : FERRY_ERR_NO_MEMORY;
-}
-
-static void survey_run(struct survey *s, enum command command, call_encode *encode,
-                       const void *request, int timeout_ms)
-{
-    for (int32_t i = 0; i < s->count; i++) {
-        call_init(&s->calls[i], command, ROUTE_PARTITION, encode, request, timeout_ms);
-        call_to_partition(&s->calls[i], s->topic, i);
-    }
-    call_run(s->client, s->calls, (size_t)s->count);
-}
-
-static void survey_free(struct survey *s)
-{
-    for (int32_t i = 0; i < s->count; i++) {
-        call_fini(&s->calls[i]);
-    }
-    mem_free(s->calls);
-}
-
-/* The first error but `but`; `but` itself when no partition answered anything else. */
-static enum ferry_err survey_error(const struct survey *s, enum ferry_err but)
-{
-    bool any_ok = false;
-    for (int32_t i = 0; i < s->count; i++) {
-        enum ferry_err err = s->calls[i].err;
-        if (err != FERRY_OK && err != but) {
-            return err;
-        }
-        any_ok = any_ok || err == FERRY_OK;
-    }
-    return any_ok ? FERRY_OK : but;
-}
+/* ---- What a topic is. */
 
 static void encode_partition_info(struct buf *b, const struct call *call, uint64_t group)
 {
@@ -198,6 +133,7 @@ static struct ferry_topic_info *topic_info_new(struct topic *t, int32_t count)
     info->retention_ms = t->retention_ms;
     info->retention_bytes = t->retention_bytes;
     info->dedupe_window_ms = t->dedupe_window_ms;
+    info->retention_acked = t->retention_acked;
     pthread_mutex_unlock(&t->client->lock);
     return info;
 }
@@ -205,22 +141,18 @@ static struct ferry_topic_info *topic_info_new(struct topic *t, int32_t count)
 enum ferry_err ferry_topic_info(struct ferry_client *client, const char *name, int timeout_ms,
                                 struct ferry_topic_info **info)
 {
-    int64_t deadline_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
-    struct topic *t;
-    struct survey s;
-    enum ferry_err err = find_fresh_topic(client, name, timeout_ms, &t);
-    if (err == FERRY_OK) {
-        err = survey_new(&s, client, t);
-    }
+    struct admin_survey s;
+    enum ferry_err err =
+        admin_survey_run(&s, client, name, COMMAND_PARTITION_INFO, encode_partition_info, NULL,
+                         admin_deadline_us(timeout_ms));
     if (err != FERRY_OK) {
         return err;
     }
-    survey_run(&s, COMMAND_PARTITION_INFO, encode_partition_info, NULL, left_ms(deadline_us));
-    struct ferry_topic_info *made = topic_info_new(t, s.count);
+    struct ferry_topic_info *made = topic_info_new(s.topic, s.count);
     for (int32_t i = 0; made != NULL && i < s.count; i++) {
         take_partition_info(&s.calls[i], &made->partitions[i]);
     }
-    survey_free(&s);
+    admin_survey_free(&s);
     if (made == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
@@ -235,167 +167,6 @@ void ferry_topic_info_free(struct ferry_topic_info **info)
         mem_free(*info);
         *info = NULL;
     }
-}
-
-/* ---- Subscriptions. */
-
-struct subscription_ask {
-    struct bytes name;
-    int64_t from;
-};
-
-static void encode_subscription_get(struct buf *b, const struct call *call, uint64_t group)
-{
-    const struct subscription_ask *ask = call->request;
-    struct subscription_get_request request = {.group = group, .name = ask->name};
-    subscription_get_request_encode(b, &request);
-}
-
-static void encode_subscription_create(struct buf *b, const struct call *call, uint64_t group)
-{
-    const struct subscription_ask *ask = call->request;
-    struct subscription_create_request request = {
-        .group = group, .name = ask->name, .mode = SUBSCRIPTION_STREAM, .from = ask->from};
-    subscription_create_request_encode(b, &request);
-}
-
-static void encode_subscription_delete(struct buf *b, const struct call *call, uint64_t group)
-{
-    const struct subscription_ask *ask = call->request;
-    struct subscription_delete_request request = {.group = group, .name = ask->name};
-    subscription_delete_request_encode(b, &request);
-}
-
-/* Checks the name, finds the topic, asks all partitions. The survey is the caller's to free. */
-static enum ferry_err ask_all(struct ferry_client *c, const char *topic,
-                              const struct subscription_ask *ask, enum command command,
-                              call_encode *encode, int timeout_ms, struct survey *s)
-{
-    int64_t deadline_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
-    struct topic *t;
-    if (!name_is_valid(ask->name)) {
-        return FERRY_ERR_BAD_NAME;
-    }
-    enum ferry_err err = find_fresh_topic(c, topic, timeout_ms, &t);
-    if (err == FERRY_OK) {
-        err = survey_new(s, c, t);
-    }
-    if (err == FERRY_OK) {
-        survey_run(s, command, encode, ask, left_ms(deadline_us));
-    }
-    return err;
-}
-
-static void take_subscription(const struct call *call, struct ferry_subscription_partition *p,
-                              const char **mode)
-{
-    struct subscription_get_reply reply;
-    p->partition = call->partition;
-    p->err = call->err;
-    if (call->err != FERRY_OK) {
-        return;
-    }
-    p->err = subscription_get_reply_decode(call->frame.body, &reply);
-    if (p->err == FERRY_OK) {
-        *mode = reply.mode == SUBSCRIPTION_STREAM ? "stream" : "unknown";
-        p->position = reply.position;
-        p->end_offset = reply.end_offset;
-        int64_t first = reply.position > reply.start_offset ? reply.position : reply.start_offset;
-        p->lag_messages = reply.end_offset > first ? reply.end_offset - first : 0;
-        p->lag_ms = reply.lag_ms;
-    }
-}
-
-static struct ferry_subscription_info *subscription_info_new(const char *name, int32_t count)
-{
-    struct ferry_subscription_info *info = mem_zalloc(1, sizeof(*info));
-    if (info == NULL) {
-        return NULL;
-    }
-    info->partitions = mem_zalloc((size_t)count, sizeof(*info->partitions));
-    if (info->partitions == NULL) {
-        mem_free(info);
-        return NULL;
-    }
-    info->partition_count = (size_t)count;
-    (void)snprintf(info->name, sizeof(info->name), "%s", name);
-    return info;
-}
-
-enum ferry_err ferry_subscription_info(struct ferry_client *client, const char *topic,
-                                       const char *name, int timeout_ms,
-                                       struct ferry_subscription_info **info)
-{
-    struct survey s;
-    struct subscription_ask ask = {.name = bytes_of_string(name)};
-    struct ferry_subscription_info *made = NULL;
-    const char *mode = "stream";
-    enum ferry_err err = ask_all(client, topic, &ask, COMMAND_SUBSCRIPTION_GET,
-                                 encode_subscription_get, timeout_ms, &s);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    if (survey_error(&s, FERRY_ERR_UNKNOWN_SUBSCRIPTION) == FERRY_ERR_UNKNOWN_SUBSCRIPTION) {
-        err = FERRY_ERR_UNKNOWN_SUBSCRIPTION;
-        goto out;
-    }
-    made = subscription_info_new(name, s.count);
-    if (made == NULL) {
-        err = FERRY_ERR_NO_MEMORY;
-        goto out;
-    }
-    for (int32_t i = 0; i < s.count; i++) {
-        take_subscription(&s.calls[i], &made->partitions[i], &mode);
-    }
-    (void)snprintf(made->mode, sizeof(made->mode), "%s", mode);
-    *info = made;
-out:
-    survey_free(&s);
-    return err;
-}
-
-void ferry_subscription_info_free(struct ferry_subscription_info **info)
-{
-    if (*info != NULL) {
-        mem_free((*info)->partitions);
-        mem_free(*info);
-        *info = NULL;
-    }
-}
-
-enum ferry_err ferry_subscription_create(struct ferry_client *client, const char *topic,
-                                         const char *name, int64_t from, int timeout_ms)
-{
-    struct survey s;
-    struct subscription_ask ask = {.name = bytes_of_string(name), .from = from};
-    if (from < FERRY_FROM_START) {
-        return FERRY_ERR_INVALID_ARGUMENT;
-    }
-    enum ferry_err err = ask_all(client, topic, &ask, COMMAND_SUBSCRIPTION_CREATE,
-                                 encode_subscription_create, timeout_ms, &s);
-    if (err == FERRY_OK) {
-        err = survey_error(&s, FERRY_OK);
-        survey_free(&s);
-    }
-    return err;
-}
-
-enum ferry_err ferry_subscription_delete(struct ferry_client *client, const char *topic,
-                                         const char *name, int timeout_ms)
-{
-    struct survey s;
-    struct subscription_ask ask = {.name = bytes_of_string(name)};
-    enum ferry_err err = ask_all(client, topic, &ask, COMMAND_SUBSCRIPTION_DELETE,
-                                 encode_subscription_delete, timeout_ms, &s);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    err = survey_error(&s, FERRY_ERR_UNKNOWN_SUBSCRIPTION);
-    for (int32_t i = 0; err == FERRY_ERR_UNKNOWN_SUBSCRIPTION && i < s.count; i++) {
-        err = s.calls[i].doubtful ? FERRY_OK : err; /* Our own first try deleted it. */
-    }
-    survey_free(&s);
-    return err;
 }
 
 /* ---- Lists of names. */
@@ -476,7 +247,7 @@ static enum ferry_err list_names(struct ferry_client *c, struct topic *t, int64_
         call_init(&call, t != NULL ? COMMAND_SUBSCRIPTION_LIST : COMMAND_TOPIC_LIST,
                   t != NULL ? ROUTE_PARTITION : ROUTE_CONTROLLER,
                   t != NULL ? encode_subscription_list : encode_topic_list, &names,
-                  left_ms(deadline_us));
+                  admin_left_ms(deadline_us));
         call_to_partition(&call, t, 0);
         err = call_run_one(c, &call);
         if (err == FERRY_OK) {
@@ -497,16 +268,16 @@ static enum ferry_err list_names(struct ferry_client *c, struct topic *t, int64_
 enum ferry_err ferry_topic_list(struct ferry_client *client, int timeout_ms, char ***names,
                                 size_t *count)
 {
-    int64_t deadline_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
+    int64_t deadline_us = admin_deadline_us(timeout_ms);
     return list_names(client, NULL, deadline_us, names, count);
 }
 
 enum ferry_err ferry_subscription_list(struct ferry_client *client, const char *topic,
                                        int timeout_ms, char ***names, size_t *count)
 {
-    int64_t deadline_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
+    int64_t deadline_us = admin_deadline_us(timeout_ms);
     struct topic *t;
-    enum ferry_err err = find_fresh_topic(client, topic, timeout_ms, &t);
+    enum ferry_err err = admin_topic(client, topic, timeout_ms, &t);
     return err != FERRY_OK ? err : list_names(client, t, deadline_us, names, count);
 }
 

@@ -111,7 +111,7 @@ void call_run(struct ferry_client *c, struct call *calls, size_t count)
     call_wait(c, calls, count);
 }
 
-static void keep_detail(struct ferry_client *c, const char *text)
+void call_keep_detail(struct ferry_client *c, const char *text)
 {
     pthread_mutex_lock(&c->lock);
     (void)snprintf(c->last_detail.text, sizeof(c->last_detail.text), "%s", text);
@@ -120,10 +120,10 @@ static void keep_detail(struct ferry_client *c, const char *text)
 
 enum ferry_err call_run_one(struct ferry_client *c, struct call *call)
 {
-    keep_detail(c, "");
+    call_keep_detail(c, "");
     call_run(c, call, 1);
     if (call->err != FERRY_OK) {
-        keep_detail(c, call->detail.text);
+        call_keep_detail(c, call->detail.text);
     }
     return call->err;
 }
@@ -150,6 +150,22 @@ void calls_fail(struct ferry_client *c)
     while ((node = list_pop_front(&c->calls)) != NULL) {
         call_finish(list_entry(node, struct call, started_node), FERRY_ERR_CLOSED, "");
     }
+}
+
+void call_cancel(struct ferry_client *c, struct call *call)
+{
+    pthread_mutex_lock(&c->lock);
+    bool finished = call->finished;
+    if (!finished && call->client == NULL) {
+        list_remove(&call->node); /* Not started yet. */
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (!finished && call->client != NULL) {
+        timer_drop(&c->timers, &call->timer);
+        list_remove(&call->node);
+        list_remove(&call->started_node);
+    }
+    call_fini(call);
 }
 
 void call_finish(struct call *call, enum ferry_err err, const char *detail)
@@ -332,6 +348,7 @@ static bool is_retried(const struct reply *reply)
     switch (reply->err) {
     case FERRY_ERR_CURSOR_CONFLICT: /* An answer that the caller must look at. */
     case FERRY_ERR_PLAN_CHANGED:
+    case FERRY_ERR_VERSION_CONFLICT:
     case FERRY_ERR_LEASE_HELD:
         return false;
     default:

@@ -77,6 +77,7 @@ bool call_wait_any(struct ferry_client *c, const struct call *calls, const bool 
 void call_run(struct ferry_client *c, struct call *calls, size_t count);
 /* One call; what the broker said of its error is kept for ferry_error_detail. */
 enum ferry_err call_run_one(struct ferry_client *c, struct call *call);
+void call_keep_detail(struct ferry_client *c, const char *text);
 
 /* The io thread. */
 void call_start(struct ferry_client *c, struct call *call);
@@ -85,6 +86,9 @@ void calls_metadata_changed(struct topic *t); /* Tries that wait for an old lead
 /* Tries that wait for `k` go elsewhere where they can. */
 void calls_suspect(struct ferry_client *c, const struct connection *k);
 void calls_fail(struct ferry_client *c); /* At close: ends all with CLOSED. */
+/* Takes back a call that was begun or started, wherever it is: nothing is told. In place of
+ * call_fini. */
+void call_cancel(struct ferry_client *c, struct call *call);
 /* Ends the call now; it may be gone when this returns. */
 void call_finish(struct call *call, enum ferry_err err, const char *detail);
 

@@ -8,6 +8,7 @@
 #include "client/call.h"
 #include "client/consumer.h"
 #include "client/metadata.h"
+#include "client/receiver.h"
 #include "client/source.h"
 #include "client/worker.h"
 
@@ -80,7 +81,7 @@ static bool splice(struct list *to, struct list *from)
 }
 
 struct work {
-    struct list streams, topics, calls, appends, consumers, tasks;
+    struct list streams, topics, calls, appends, consumers, receivers, tasks;
 };
 
 /* Takes what there is. When there is nothing the thread may sleep: whoever comes next wakes it. */
@@ -92,6 +93,7 @@ static bool take_work(struct ferry_client *c, struct work *w, bool may_sleep, bo
     any = splice(&w->calls, &c->work_calls) || any;
     any = splice(&w->appends, &c->work_appends) || any;
     any = splice(&w->consumers, &c->work_consumers) || any;
+    any = splice(&w->receivers, &c->work_receivers) || any;
     any = splice(&w->tasks, &c->work_tasks) || any;
     *stopping = c->stopping;
     c->asleep = !any && may_sleep;
@@ -125,6 +127,9 @@ static void do_work(struct ferry_client *c, struct work *w)
     }
     while ((node = next_work(c, &w->consumers)) != NULL) {
         consumer_pump(list_entry(node, struct ferry_consumer, work_node));
+    }
+    while ((node = next_work(c, &w->receivers)) != NULL) {
+        receiver_pump(list_entry(node, struct ferry_receiver, work_node));
     }
     run_tasks(c, &w->tasks);
 }
@@ -300,7 +305,8 @@ static void init_lists(struct ferry_client *c)
 {
     struct list *lists[] = {&c->work_streams,   &c->work_topics, &c->work_calls, &c->work_appends,
                             &c->work_consumers, &c->work_tasks,  &c->pool,       &c->due,
-                            &c->connections,    &c->consumers,   &c->chains,     &c->calls};
+                            &c->connections,    &c->consumers,   &c->chains,     &c->calls,
+                            &c->work_receivers, &c->receivers};
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         list_init(lists[i]);
     }
@@ -534,6 +540,7 @@ void ferry_close(struct ferry_client **client, int timeout_ms)
     }
 
     must(list_is_empty(&c->consumers));
+    must(list_is_empty(&c->receivers));
     must(list_is_empty(&c->chains));
     calls_fail(c);
     free_connections(c);

@@ -83,6 +83,7 @@ struct ferry_client {
     struct list work_calls;
     struct list work_appends;
     struct list work_consumers; /* Consumers with room again. */
+    struct list work_receivers; /* Receivers with credit or settlements. */
     struct list work_tasks;
     struct list buckets[CLIENT_TOPIC_BUCKETS]; /* Topics by name. */
     size_t topic_count;
@@ -115,6 +116,7 @@ struct ferry_client {
         *controller; /* Takes commands on topics, producers, sources; NULL: unknown. */
     struct producer producer;
     struct list consumers;
+    struct list receivers;
     struct list chains;    /* Of sources. */
     struct worker *worker; /* Takes a worker id from the cluster; NULL: it is configured. */
     struct list calls;     /* Started and not finished. */

@@ -18,6 +18,11 @@ static const struct option_row rows[] = {
     {"producer.name", OPTION_TEXT, AT(producer_name), 0, CONF_NAME_BYTES_MAX, "", NULL,
      "A name makes the producer one of a kind: opening a second of the same name fences the "
      "first."},
+    {"client.zone", OPTION_TEXT, AT(zone), 0, CONF_ZONE_BYTES_MAX, "", NULL,
+     "Where this client runs: a member of a group is given partitions led in its zone where it "
+     "can."},
+    {"producer.partitioner", OPTION_CHOICE, AT(partitioner), 0, 2, "sticky",
+     "sticky|round_robin|least_loaded", "How messages without a key are spread over partitions."},
     {"producer.linger_ms", OPTION_MS, AT(linger_ms), 0, 60 * SECOND_MS, "0", NULL,
      "How long a message may wait for company before its batch goes out."},
     {"producer.batch_bytes", OPTION_BYTES, AT(batch_bytes), 1024, BATCH_MAX_BYTES / 2, "256K", NULL,

@@ -8,7 +8,9 @@
 
 #define CONF_SERVERS_BYTES_MAX 4096
 #define CONF_NAME_BYTES_MAX    200
+#define CONF_ZONE_BYTES_MAX    31
 
+enum conf_partitioner { CONF_STICKY, CONF_ROUND_ROBIN, CONF_LEAST_LOADED };
 enum conf_ids { CONF_IDS_NONE, CONF_IDS_UUID7, CONF_IDS_SNOWFLAKE };
 
 /* The values of the options, as the table fills them. Fixed once the client is open. */
@@ -16,6 +18,8 @@ struct client_options {
     char servers[CONF_SERVERS_BYTES_MAX + 1];
     char client_name[CONF_NAME_BYTES_MAX + 1];
     char producer_name[CONF_NAME_BYTES_MAX + 1];
+    char zone[CONF_ZONE_BYTES_MAX + 1];
+    int64_t partitioner; /* enum conf_partitioner */
     int64_t linger_ms;
     int64_t batch_bytes;
     int64_t producer_inflight;

@@ -4,6 +4,7 @@
 #include "client/call.h"
 #include "client/consumer.h"
 #include "client/metadata.h"
+#include "client/receiver.h"
 #include "client/source.h"
 
 void route_learn(struct ferry_client *c, const struct metadata_reply *m)
@@ -191,6 +192,7 @@ void route_suspect(struct ferry_client *c, struct connection *k)
     }
     metadata_suspect(c, k);
     consumers_suspect(c);
+    receivers_suspect(c);
     sources_suspect(c);
     calls_suspect(c, k);
 }

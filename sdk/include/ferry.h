@@ -373,6 +373,7 @@ struct ferry_topic_info {
     struct ferry_id id;
     uint32_t replicas;
     int64_t retention_ms, retention_bytes, dedupe_window_ms;
+    bool retention_acked;
     size_t partition_count;
     struct ferry_partition_info *partitions; /* Owned by the info. */
 };
@@ -669,8 +670,8 @@ struct ferry_dead_place {
     int32_t partition;
     uint64_t number;
 };
-/* A page of at most `max`, after `*place` (partition 0, number 0 first), which is moved on; `more`
- * tells whether there are more. `reason`: only those with exactly it; NULL: all. */
+/* A page of at most `max`, from `*place` on (partition 0, number 0 first), which is moved on;
+ * `more` tells whether there may be more. `reason`: only those with exactly it; NULL: all. */
 enum ferry_err ferry_dead_list(struct ferry_client *client, const char *topic,
                                const char *subscription, const char *reason,
                                struct ferry_dead_place *place, size_t max, int timeout_ms,
@@ -693,8 +694,8 @@ struct ferry_scheduled {
     char key[FERRY_REASON_BYTES]; /* Its beginning, for people. */
     uint32_t record_bytes;
 };
-/* Delayed messages that wait, by partition and due time; pages as of ferry_dead_list (`*after` all
- * 0 first). `total`: how many wait in that topic. */
+/* Delayed messages that wait, by partition and due time: a page of at most `max`, after `*after`
+ * (all 0 first), which is moved on. `total` (may be NULL): how many wait in that topic. */
 enum ferry_err ferry_schedule_list(struct ferry_client *client, const char *topic,
                                    struct ferry_schedule_id *after, size_t max, int timeout_ms,
                                    struct ferry_scheduled **scheduled, size_t *count, bool *more,

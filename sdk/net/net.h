@@ -78,6 +78,8 @@ enum ferry_err net_server_send(struct net_server *server, net_peer peer, struct 
 /* Cuts a peer off (closes its connection). For peers that break the protocol. The reason is logged.
  * No effect over inproc, whose peers are this process. */
 void net_server_cut(struct net_server *server, net_peer peer, const char *reason);
+/* False when the peer is known to be gone, or is being cut off; over inproc it never is. */
+bool net_server_has_peer(struct net_server *server, net_peer peer);
 /* Housekeeping: call at least each 100 ms. */
 void net_server_watch(struct net_server *server);
 

@@ -393,6 +393,17 @@ enum ferry_err net_server_send(struct net_server *server, net_peer peer, struct 
     return FERRY_OK;
 }
 
+bool net_server_has_peer(struct net_server *server, net_peer peer)
+{
+    if (server->transport == NET_INPROC) {
+        return true;
+    }
+    net_server_read_monitor(server);
+    const struct net_conn *conn =
+        net_conns_of_fd(&server->conns, net_conns_fd_of_peer(&server->conns, peer));
+    return conn != NULL && !conn->cut;
+}
+
 void net_server_cut(struct net_server *server, net_peer peer, const char *reason)
 {
     int fd = net_conns_fd_of_peer(&server->conns, peer);

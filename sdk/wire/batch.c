@@ -23,11 +23,6 @@ void batch_header_read(struct bytes batch, struct batch_header *h)
     };
 }
 
-static size_t ids_bytes(const struct batch_header *h)
-{
-    return (h->flags & BATCH_HAS_IDS) != 0 ? (size_t)h->count * sizeof(struct ferry_id) : 0;
-}
-
 static enum ferry_err check_header(struct bytes batch, const struct batch_header *h,
                                    struct err_text *e)
 {
@@ -36,7 +31,7 @@ static enum ferry_err check_header(struct bytes batch, const struct batch_header
                        "a batch says %" PRIu32 " bytes and has %zu (at most %u)", h->batch_bytes,
                        batch.size, BATCH_MAX_BYTES);
     }
-    if ((h->flags & ~BATCH_HAS_IDS) != 0 || get_le16(batch.data + BATCH_AT_RESERVED) != 0 ||
+    if ((h->flags & ~BATCH_FLAGS) != 0 || get_le16(batch.data + BATCH_AT_RESERVED) != 0 ||
         get_le64(batch.data + BATCH_AT_RESERVED_TAIL) != 0) {
         return err_set(
             e, FERRY_ERR_BAD_BATCH,
@@ -44,17 +39,18 @@ static enum ferry_err check_header(struct bytes batch, const struct batch_header
             "upgrade the older side",
             h->flags);
     }
-    bool with_ids = (h->flags & BATCH_HAS_IDS) != 0;
-    uint32_t count_max = with_ids ? BATCH_IDS_MAX : BATCH_RECORDS_MAX;
+    bool few = (h->flags & (BATCH_HAS_IDS | BATCH_HAS_DUE)) != 0;
+    uint32_t count_max = few ? BATCH_IDS_MAX : BATCH_RECORDS_MAX;
     if (h->count == 0 || h->count > count_max) {
         return err_set(e, FERRY_ERR_BAD_BATCH,
                        "a batch of %" PRIu32 " records%s: 1 to %u are allowed", h->count,
-                       with_ids ? " with ids" : "", count_max);
+                       few ? " with ids or due times" : "", count_max);
     }
-    if ((uint64_t)BATCH_HEADER_BYTES + h->records_bytes + ids_bytes(h) != batch.size) {
+    size_t tail_bytes = batch_ids_bytes(h) + batch_dues_bytes(h) + batch_priorities_bytes(h);
+    if ((uint64_t)BATCH_HEADER_BYTES + h->records_bytes + tail_bytes != batch.size) {
         return err_set(e, FERRY_ERR_BAD_BATCH,
-                       "a batch of %zu bytes says %" PRIu32 " bytes of records and %zu of ids",
-                       batch.size, h->records_bytes, ids_bytes(h));
+                       "a batch of %zu bytes says %" PRIu32 " bytes of records and %zu behind them",
+                       batch.size, h->records_bytes, tail_bytes);
     }
     return FERRY_OK;
 }
@@ -94,6 +90,26 @@ static bool lengths_fill(struct bytes records, uint32_t count)
     return p == end;
 }
 
+static bool has_bad_due(struct bytes batch, const struct batch_header *h)
+{
+    for (uint32_t i = 0; i < h->count && (h->flags & BATCH_HAS_DUE) != 0; i++) {
+        if (batch_due(batch, h, i) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_bad_priority(struct bytes batch, const struct batch_header *h)
+{
+    for (uint32_t i = 0; i < h->count && (h->flags & BATCH_HAS_PRIORITIES) != 0; i++) {
+        if (batch_priority(batch, h, i) > BATCH_PRIORITY_MAX) {
+            return true;
+        }
+    }
+    return false;
+}
+
 enum ferry_err batch_check(struct bytes batch, struct batch_header *h, struct err_text *e)
 {
     enum ferry_err err = batch_check_sum(batch, h, e);
@@ -104,6 +120,15 @@ enum ferry_err batch_check(struct bytes batch, struct batch_header *h, struct er
         return err_set(e, FERRY_ERR_BAD_BATCH,
                        "%" PRIu32 " records do not fill the %" PRIu32 " bytes of a batch exactly",
                        h->count, h->records_bytes);
+    }
+    if (has_bad_due(batch, h)) {
+        return err_set(e, FERRY_ERR_BAD_BATCH,
+                       "a batch with due times has a record without: it is delayed as a whole or "
+                       "not at all");
+    }
+    if (has_bad_priority(batch, h)) {
+        return err_set(e, FERRY_ERR_BAD_BATCH, "a record of a batch has a priority above %u",
+                       BATCH_PRIORITY_MAX);
     }
     return FERRY_OK;
 }
@@ -118,4 +143,28 @@ struct ferry_id batch_id(struct bytes batch, const struct batch_header *h, uint3
         memcpy(&id, batch.data + at, sizeof(id));
     }
     return id;
+}
+
+int64_t batch_due(struct bytes batch, const struct batch_header *h, uint32_t i)
+{
+    must(i < h->count);
+    if ((h->flags & BATCH_HAS_DUE) == 0) {
+        return 0;
+    }
+    size_t at = BATCH_HEADER_BYTES + (size_t)h->records_bytes + batch_ids_bytes(h) +
+                (size_t)i * BATCH_DUE_BYTES;
+    must(at + BATCH_DUE_BYTES <= batch.size);
+    return (int64_t)get_le64(batch.data + at);
+}
+
+uint32_t batch_priority(struct bytes batch, const struct batch_header *h, uint32_t i)
+{
+    must(i < h->count);
+    if ((h->flags & BATCH_HAS_PRIORITIES) == 0) {
+        return 0;
+    }
+    size_t at = BATCH_HEADER_BYTES + (size_t)h->records_bytes + batch_ids_bytes(h) +
+                batch_dues_bytes(h) + i;
+    must(at < batch.size);
+    return batch.data[at];
 }

@@ -8,7 +8,7 @@
  *   8  u64 checksum: XXH3-64 over bytes 16..batch_bytes
  *  16  u16 flags: BATCH_HAS_IDS, BATCH_HAS_DUE, BATCH_HAS_PRIORITIES; the rest must be 0
  *  18  u16 reserved, 0
- *  20  u32 count: records, 1..BATCH_RECORDS_MAX; with ids 1..BATCH_IDS_MAX
+ *  20  u32 count: records, 1..BATCH_RECORDS_MAX; with ids or due times 1..BATCH_IDS_MAX
  *  24  u64 producer_id: 0 = no idempotence
  *  32  u64 first_sequence: of the first record; record i has first_sequence + i
  *  40  u32 producer_epoch
@@ -43,7 +43,7 @@
 #define BATCH_MAGIC          0x31425246u
 #define BATCH_HEADER_BYTES   64u
 #define BATCH_RECORDS_MAX    65536u
-#define BATCH_IDS_MAX        8192u /* Records of a batch with ids: each id is looked up and kept. */
+#define BATCH_IDS_MAX        8192u /* With ids, due times: each id is looked up, each is kept. */
 #define BATCH_MAX_BYTES      (16u << 20) /* The hard limit; brokers and producers set lower ones. */
 #define BATCH_HAS_IDS        1u
 #define BATCH_HAS_DUE        2u

@@ -65,6 +65,8 @@ bool batch_reader_next(struct batch_reader *r, struct batch_record *record, enum
         return false;
     }
     record->id = batch_id(r->batch, &r->header, r->index);
+    record->due = batch_due(r->batch, &r->header, r->index);
+    record->priority = batch_priority(r->batch, &r->header, r->index);
     r->at = (size_t)(next - r->batch.data);
     r->index++;
     return true;

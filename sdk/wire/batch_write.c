@@ -8,12 +8,16 @@ void batch_writer_init(struct batch_writer *w, size_t limit_bytes)
     *w = (struct batch_writer){.limit_bytes = limit};
     buf_init(&w->records, limit);
     buf_init(&w->ids, limit);
+    buf_init(&w->dues, limit);
+    buf_init(&w->priorities, limit);
 }
 
 void batch_writer_fini(struct batch_writer *w)
 {
     buf_fini(&w->records);
     buf_fini(&w->ids);
+    buf_fini(&w->dues);
+    buf_fini(&w->priorities);
     w->count = 0;
 }
 
@@ -21,17 +25,22 @@ void batch_writer_clear(struct batch_writer *w)
 {
     buf_clear(&w->records);
     buf_clear(&w->ids);
+    buf_clear(&w->dues);
+    buf_clear(&w->priorities);
     w->count = 0;
 }
 
-static size_t ids_bytes(const struct batch_writer *w)
+/* Bytes behind the records with `count` of them, of which one or more has what is named. */
+static size_t tail_bytes(uint32_t count, bool ids, bool dues, bool priorities)
 {
-    return w->ids.size > 0 ? (size_t)w->count * sizeof(struct ferry_id) : 0;
+    return count * ((ids ? sizeof(struct ferry_id) : 0) + (dues ? BATCH_DUE_BYTES : 0) +
+                    (priorities ? (size_t)1 : 0));
 }
 
 size_t batch_writer_bytes(const struct batch_writer *w)
 {
-    return w->count == 0 ? BATCH_HEADER_BYTES : w->records.size + ids_bytes(w);
+    size_t tail = tail_bytes(w->count, w->ids.size > 0, w->dues.size > 0, w->priorities.size > 0);
+    return w->count == 0 ? BATCH_HEADER_BYTES : w->records.size + tail;
 }
 
 static bool has_id(const struct batch_record *r)
@@ -48,11 +57,12 @@ static inline size_t record_bound(const struct batch_record *r)
 
 bool batch_writer_fits(const struct batch_writer *w, const struct batch_record *r)
 {
-    size_t ids_before = ids_bytes(w);
-    size_t ids_after =
-        ids_before > 0 || has_id(r) ? ((size_t)w->count + 1) * sizeof(struct ferry_id) : 0;
-    size_t need = batch_writer_bytes(w) + record_bound(r) + (ids_after - ids_before);
-    uint32_t count_max = ids_after > 0 ? BATCH_IDS_MAX : BATCH_RECORDS_MAX;
+    bool ids = w->ids.size > 0 || has_id(r);
+    bool dues = w->dues.size > 0 || r->due != 0;
+    bool priorities = w->priorities.size > 0 || r->priority > 0;
+    size_t records_bytes = w->count == 0 ? BATCH_HEADER_BYTES : w->records.size;
+    size_t need = records_bytes + record_bound(r) + tail_bytes(w->count + 1, ids, dues, priorities);
+    uint32_t count_max = ids || dues ? BATCH_IDS_MAX : BATCH_RECORDS_MAX;
     return w->count < count_max && need <= w->limit_bytes;
 }
 
@@ -75,28 +85,44 @@ static bool writer_start(struct batch_writer *w, int64_t timestamp_ms)
     return true;
 }
 
-/* Ids of zero for the records that have none, up to `count` of them. */
-static bool pad_ids(struct batch_writer *w, uint32_t count)
+/* What `count` of `each` bytes still need behind what is there. */
+static size_t missing(const struct buf *b, uint32_t count, size_t each)
 {
-    size_t need = (size_t)count * sizeof(struct ferry_id) - w->ids.size;
-    if (!reserve(&w->ids, need)) {
-        return false;
-    }
-    if (need > 0) {
-        memset(w->ids.data + w->ids.size, 0, need);
-    }
-    w->ids.size += need;
-    return true;
+    return (size_t)count * each - b->size;
 }
 
-static bool add_id(struct batch_writer *w, const struct ferry_id *id)
+/* Zeros for the records up to `count` that have none of it; the room is there. */
+static void pad(struct buf *b, uint32_t count, size_t each)
 {
-    if (!pad_ids(w, w->count) || !reserve(&w->ids, sizeof(*id))) {
-        return false;
+    size_t need = missing(b, count, each);
+    if (need > 0) {
+        memset(b->data + b->size, 0, need);
+        b->size += need;
     }
-    memcpy(w->ids.data + w->ids.size, id, sizeof(*id));
-    w->ids.size += sizeof(*id);
-    return true;
+}
+
+/* Room for what of the record stands behind the records. */
+static bool reserve_tail(struct batch_writer *w, const struct batch_record *r)
+{
+    uint32_t count = w->count + 1;
+    return (!has_id(r) || reserve(&w->ids, missing(&w->ids, count, sizeof(r->id)))) &&
+           (r->due == 0 || reserve(&w->dues, BATCH_DUE_BYTES)) &&
+           (r->priority == 0 || reserve(&w->priorities, missing(&w->priorities, count, 1)));
+}
+
+static void add_tail(struct batch_writer *w, const struct batch_record *r)
+{
+    if (has_id(r)) {
+        pad(&w->ids, w->count, sizeof(r->id));
+        buf_append(&w->ids, &r->id, sizeof(r->id));
+    }
+    if (r->due != 0) {
+        buf_append_le64(&w->dues, (uint64_t)r->due);
+    }
+    if (r->priority > 0) {
+        pad(&w->priorities, w->count, 1);
+        buf_append_u8(&w->priorities, (uint8_t)r->priority);
+    }
 }
 
 static inline uint8_t *write_run(uint8_t *p, struct bytes run)
@@ -125,6 +151,10 @@ static inline uint8_t *write_record(uint8_t *p, const struct batch_record *r, in
 
 enum ferry_err batch_writer_add(struct batch_writer *w, const struct batch_record *r)
 {
+    bool mixed = w->count > 0 && (w->dues.size > 0) != (r->due != 0);
+    if (mixed || r->priority > BATCH_PRIORITY_MAX) {
+        return FERRY_ERR_INVALID_ARGUMENT;
+    }
     if (!batch_writer_fits(w, r)) {
         return FERRY_ERR_TOO_LARGE;
     }
@@ -135,9 +165,10 @@ enum ferry_err batch_writer_add(struct batch_writer *w, const struct batch_recor
         !reserve(&w->records, record_bound(r))) {
         return FERRY_ERR_NO_MEMORY;
     }
-    if (has_id(r) && !add_id(w, &r->id)) {
+    if (!reserve_tail(w, r)) {
         return FERRY_ERR_NO_MEMORY;
     }
+    add_tail(w, r);
     uint8_t *end = write_record(w->records.data + w->records.size, r, w->base_timestamp_ms);
     w->records.size = (size_t)(end - w->records.data);
     w->count++;
@@ -162,22 +193,50 @@ static void write_header(struct batch_writer *w, const struct batch_header *h)
              checksum_of(p + BATCH_SUMMED_FROM, h->batch_bytes - BATCH_SUMMED_FROM));
 }
 
-/* The ids go behind the records without being counted in records.size, so that the writer can go
- * on, or finish again, from where it is. */
+/* Ids and what else stands behind the records, without being counted in records.size, so that the
+ * writer can go on, or finish again, from where it is. */
+static bool write_tail(struct batch_writer *w, size_t *bytes)
+{
+    size_t ids = w->ids.size > 0 ? missing(&w->ids, w->count, sizeof(struct ferry_id)) : 0;
+    size_t priorities = w->priorities.size > 0 ? missing(&w->priorities, w->count, 1) : 0;
+    *bytes = w->ids.size + ids + w->dues.size + w->priorities.size + priorities;
+    must(w->dues.size == 0 || w->dues.size == (size_t)w->count * BATCH_DUE_BYTES);
+    if (!reserve(&w->ids, ids) || !reserve(&w->priorities, priorities) ||
+        !reserve(&w->records, *bytes)) {
+        return false;
+    }
+    if (w->ids.size > 0) {
+        pad(&w->ids, w->count, sizeof(struct ferry_id));
+    }
+    if (w->priorities.size > 0) {
+        pad(&w->priorities, w->count, 1);
+    }
+    uint8_t *p = w->records.data + w->records.size;
+    p = write_run(p, buf_bytes(&w->ids));
+    p = write_run(p, buf_bytes(&w->dues));
+    (void)write_run(p, buf_bytes(&w->priorities));
+    return true;
+}
+
+static uint16_t flags_of(const struct batch_writer *w)
+{
+    return (uint16_t)((w->ids.size > 0 ? BATCH_HAS_IDS : 0) |
+                      (w->dues.size > 0 ? BATCH_HAS_DUE : 0) |
+                      (w->priorities.size > 0 ? BATCH_HAS_PRIORITIES : 0));
+}
+
 enum ferry_err batch_writer_finish(struct batch_writer *w, uint64_t producer_id,
                                    uint32_t producer_epoch, uint64_t first_sequence,
                                    struct bytes *batch)
 {
+    size_t tail = 0;
     must(w->count > 0);
-    if (w->ids.size > 0 && (!pad_ids(w, w->count) || !reserve(&w->records, w->ids.size))) {
+    if (!write_tail(w, &tail)) {
         return FERRY_ERR_NO_MEMORY;
     }
-    if (w->ids.size > 0) {
-        memcpy(w->records.data + w->records.size, w->ids.data, w->ids.size);
-    }
     struct batch_header h = {
-        .batch_bytes = (uint32_t)(w->records.size + w->ids.size),
-        .flags = w->ids.size > 0 ? BATCH_HAS_IDS : 0,
+        .batch_bytes = (uint32_t)(w->records.size + tail),
+        .flags = flags_of(w),
         .count = w->count,
         .producer_id = producer_id,
         .first_sequence = first_sequence,

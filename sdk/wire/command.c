@@ -37,6 +37,28 @@ bool name_is_valid(struct bytes name)
     return true;
 }
 
+bool dead_name_split(struct bytes name, size_t from, struct bytes *topic,
+                     struct bytes *subscription, size_t *next)
+{
+    const size_t mark = sizeof(DEAD_NAME_MARK) - 1;
+    for (size_t at = from; at + mark <= name.size; at++) {
+        if (memcmp(name.data + at, DEAD_NAME_MARK, mark) == 0) {
+            *topic = bytes_of(name.data, at);
+            *subscription = bytes_of(name.data + at + mark, name.size - at - mark);
+            *next = at + 1; /* Marks may overlap: a.dlq.dlq.b has two. */
+            return true;
+        }
+    }
+    return false;
+}
+
+bool name_is_of_dead(struct bytes name)
+{
+    struct bytes topic, subscription;
+    size_t next;
+    return dead_name_split(name, 0, &topic, &subscription, &next);
+}
+
 /* ---- Layouts: the elements of each struct in the order of the wire ---- */
 
 #define ROWS(type) static const struct layout_row type##_rows[]
@@ -87,7 +109,7 @@ ROWS(hello_reply) = {
 };
 
 ROWS(metadata_request) = {
-    TEXT(metadata_request, topic, NAME_MAX_BYTES),
+    TEXT(metadata_request, topic, DEAD_NAME_MAX_BYTES),
 };
 ROWS(metadata_endpoint) = {
     VALUE(metadata_endpoint, node_id),
@@ -149,6 +171,7 @@ ROWS(produce_reply) = {
     VALUE(produce_reply, base_offset),
     VALUE(produce_reply, duplicate),
     VALUE(produce_reply, duplicate_count),
+    {LAYOUT_VALUE(produce_reply, scheduled), LAYOUT_ADDED(0)},
 };
 
 ROWS(append_cas_request) = {
@@ -465,34 +488,6 @@ ROWS(worker_id_reply) = {
     VALUE(worker_id_reply, ttl_ms),
 };
 
-/* The longest lists fit a body, and their values the reader's count. */
-_Static_assert(LIST_NAMES_MAX *(3 + NAME_MAX_BYTES) + 16 <= FRAME_BODY_MAX_BYTES, "names");
-_Static_assert(PARTITIONS_MAX *(1 + 9 + 5 + 1 + 5 * REPLICAS_MAX) +
-                       ENDPOINTS_MAX * (1 + 5 + 5 + 3 + ENDPOINT_MAX_BYTES) + 128 <=
-                   FRAME_BODY_MAX_BYTES,
-               "metadata");
-_Static_assert((4 + REPLICAS_MAX) * PARTITIONS_MAX + 4 * ENDPOINTS_MAX + 16 <= UNPACK_OBJECTS_MAX,
-               "metadata");
-_Static_assert(FETCH_ITEMS_MAX *(1 + 9 + 3 + 9 + 9 + 5) + 16 <= FRAME_BODY_MAX_BYTES, "fetch");
-#define MOVE_BYTES (3 + 9 + 2 + NAME_MAX_BYTES + 5 + 2 * (1 + 5 * REPLICAS_MAX) + 9 + 5)
-_Static_assert(NODES_MAX *(1 + 8 * 5 + 2 * 9 + 1 + 2 + ZONE_MAX_BYTES + 3 + ENDPOINT_MAX_BYTES) +
-                       64 <=
-                   FRAME_BODY_MAX_BYTES,
-               "nodes");
-_Static_assert(MOVE_LIST_MAX *MOVE_BYTES + 64 <= FRAME_BODY_MAX_BYTES, "moves");
-_Static_assert(GROUP_LIST_MAX *(3 + 2 + NAME_MAX_BYTES + 10 * 9 + 3 * 5 + 1 + 1 +
-                                GROUP_MEMBERS_MAX * (1 + 2 * 5 + 3 * 9 + 1)) +
-                       64 <=
-                   FRAME_BODY_MAX_BYTES,
-               "groups");
-_Static_assert(GROUP_LIST_MAX *(18 + 7 * GROUP_MEMBERS_MAX) + 16 <= UNPACK_OBJECTS_MAX, "groups");
-_Static_assert(LEASE_LIST_MAX *(1 + 2 * (2 + NAME_MAX_BYTES) + 9 + 3 * 5) + 16 <=
-                   FRAME_BODY_MAX_BYTES,
-               "leases");
-
-/* ---- Checks that no row can say ---- */
-
-/* A client uses the place as an index, so a place that is not there is refused here, once. */
 ROWS(subscription_alter_request) = {
     VALUE(subscription_alter_request, group),
     TEXT(subscription_alter_request, name, NAME_MAX_BYTES),
@@ -583,7 +578,7 @@ ROWS(member_heartbeat_request) = {
     VALUE(member_heartbeat_request, session_ms),
     VALUE(member_heartbeat_request, partitions),
     LIST(member_heartbeat_request, held, held_count, assigned_partition),
-    TEXT(member_heartbeat_request, zones, 4096),
+    TEXT(member_heartbeat_request, zones, ZONES_MAX_BYTES),
 };
 ROWS(member_heartbeat_reply) = {
     VALUE(member_heartbeat_reply, epoch),
@@ -743,7 +738,7 @@ ROWS(publish_refusal) = {
 };
 ROWS(key_version_request) = {
     VALUE(key_version_request, group),
-    BLOB(key_version_request, key, 4 * NAME_MAX_BYTES),
+    BLOB(key_version_request, key, VERSION_KEY_MAX_BYTES),
 };
 ROWS(key_version_reply) = {
     VALUE(key_version_reply, version),
@@ -798,6 +793,66 @@ ROWS(quota_list_reply) = {
     LIST(quota_list_reply, items, count, quota),
 };
 
+/* The longest lists fit a body, and their values the reader's count. */
+_Static_assert(LIST_NAMES_MAX *(3 + NAME_MAX_BYTES) + 16 <= FRAME_BODY_MAX_BYTES, "names");
+_Static_assert(PARTITIONS_MAX *(1 + 9 + 5 + 1 + 5 * REPLICAS_MAX) +
+                       ENDPOINTS_MAX * (1 + 5 + 5 + 3 + ENDPOINT_MAX_BYTES) + 128 <=
+                   FRAME_BODY_MAX_BYTES,
+               "metadata");
+_Static_assert((4 + REPLICAS_MAX) * PARTITIONS_MAX + 4 * ENDPOINTS_MAX + 16 <= UNPACK_OBJECTS_MAX,
+               "metadata");
+_Static_assert(FETCH_ITEMS_MAX *(1 + 9 + 3 + 9 + 9 + 5) + 16 <= FRAME_BODY_MAX_BYTES, "fetch");
+#define MOVE_BYTES (3 + 9 + 2 + NAME_MAX_BYTES + 5 + 2 * (1 + 5 * REPLICAS_MAX) + 9 + 5)
+_Static_assert(NODES_MAX *(1 + 8 * 5 + 2 * 9 + 1 + 2 + ZONE_MAX_BYTES + 3 + ENDPOINT_MAX_BYTES) +
+                       64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "nodes");
+_Static_assert(MOVE_LIST_MAX *MOVE_BYTES + 64 <= FRAME_BODY_MAX_BYTES, "moves");
+_Static_assert(GROUP_LIST_MAX *(3 + 2 + NAME_MAX_BYTES + 10 * 9 + 3 * 5 + 1 + 1 +
+                                GROUP_MEMBERS_MAX * (1 + 2 * 5 + 3 * 9 + 1)) +
+                       64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "groups");
+_Static_assert(GROUP_LIST_MAX *(18 + 7 * GROUP_MEMBERS_MAX) + 16 <= UNPACK_OBJECTS_MAX, "groups");
+_Static_assert(LEASE_LIST_MAX *(1 + 2 * (2 + NAME_MAX_BYTES) + 9 + 3 * 5) + 16 <=
+                   FRAME_BODY_MAX_BYTES,
+               "leases");
+#define NAME_BYTES   (2 + NAME_MAX_BYTES)
+#define REASON_BYTES (2 + REASON_MAX_BYTES)
+_Static_assert(FETCH_ITEMS_MAX *(1 + 9 + 5) + RECEIVE_MESSAGES_MAX * DELIVERY_REPEAT_BYTES + 64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "receive");
+_Static_assert(SETTLE_ITEMS_MAX *(1 + 9 + 18 + 5 + 9 + 5 + 9 + REASON_BYTES) + 2 * NAME_BYTES +
+                       64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "settle");
+_Static_assert(MEMBERS_MAX *(1 + 2 * NAME_BYTES + 2 + ZONE_MAX_BYTES + 2 * 9 + 3 * 5) + 64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "members");
+_Static_assert(PARTITIONS_MAX *(1 + 5 + 9) + ZONES_MAX_BYTES + 3 * NAME_BYTES + 128 <=
+                   FRAME_BODY_MAX_BYTES,
+               "heartbeat");
+_Static_assert(EVENT_LIST_MAX *(1 + 3 * 9 + 2 * NAME_BYTES + REASON_BYTES) + 64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "events");
+_Static_assert(DEAD_LIST_MAX *(1 + 4 * 9 + 3 * 5 + 18 + REASON_BYTES + 1 + 1 +
+                               HISTORY_MAX * (1 + 9 + 5 + NAME_BYTES + REASON_BYTES)) +
+                       64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "dead letters");
+_Static_assert(SCHEDULE_LIST_MAX *(1 + 3 * 9 + 18 + REASON_BYTES + 5) + 64 <= FRAME_BODY_MAX_BYTES,
+               "schedules");
+_Static_assert(RECURRING_MAX *(1 + 2 * NAME_BYTES + 2 + RECURRING_SPEC_MAX_BYTES + 2 * 9) + 64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "recurring messages");
+_Static_assert(TRACE_EVENTS_MAX *(1 + 4 * 9 + 2 * 5 + 2 * NAME_BYTES + REASON_BYTES) + 64 <=
+                   FRAME_BODY_MAX_BYTES,
+               "trace");
+_Static_assert(QUOTA_LIST_MAX *(1 + 2 * NAME_BYTES + 3 * 9) + 64 <= FRAME_BODY_MAX_BYTES, "quotas");
+
+/* ---- Checks that no row can say ---- */
+
+/* A client uses the place as an index, so a place that is not there is refused here, once. */
 static bool metadata_reply_check(const void *v)
 {
     const struct metadata_reply *reply = v;

@@ -114,13 +114,24 @@ const char *command_name(uint16_t command); /* "PRODUCE"; "?" when unknown. */
 #define TRACE_EVENTS_MAX         200u /* A page. */
 #define QUOTAS_MAX               1000u
 #define QUOTA_LIST_MAX           200u
-#define LEASE_MIN_MS             100u /* Of hand-outs. */
+#define ZONES_MAX_BYTES          4096u /* Of a heartbeat. */
+#define VERSION_KEY_MAX_BYTES    800u  /* Longer keys have versions by their hash. */
+#define LEASE_MIN_MS             100u  /* Of hand-outs. */
 #define LEASE_MAX_MS             (12u * 60u * 60u * 1000u)
 #define DELAY_MAX_MS             (365LL * 24 * 60 * 60 * 1000) /* Of schedules and back-offs. */
 
 /* A valid topic, subscription or producer name: 1 to 200 of [A-Za-z0-9._-], first a letter or a
  * digit. */
 bool name_is_valid(struct bytes name);
+
+/* TOPIC.dlq.SUBSCRIPTION reads like a topic and is none: no topic's name has the mark in it. */
+#define DEAD_NAME_MARK      ".dlq."
+#define DEAD_NAME_MAX_BYTES (2 * NAME_MAX_BYTES + sizeof(DEAD_NAME_MARK) - 1)
+/* Splits at the first mark at or behind place `from` of the name; *next is where the one after it
+ * may be. False: there is none (any more). */
+bool dead_name_split(struct bytes name, size_t from, struct bytes *topic,
+                     struct bytes *subscription, size_t *next);
+bool name_is_of_dead(struct bytes name);
 
 /* Body of a reply whose status is not 0. */
 struct error_reply {
@@ -146,7 +157,7 @@ struct hello_reply {
 /* METADATA: where things are. An empty topic name asks for the endpoints alone. The decoder of the
  * reply refuses a partition whose endpoint is not one of endpoints[]. */
 struct metadata_request {
-    struct bytes topic;
+    struct bytes topic; /* Or TOPIC.dlq.SUBSCRIPTION. */
 };
 struct metadata_endpoint {
     uint32_t node_id;
@@ -216,8 +227,14 @@ struct produce_reply {
     int64_t base_offset;      /* Of the first record kept; -1 when all were dropped by id. */
     bool duplicate;           /* The whole batch was stored before, by sequence. */
     uint32_t duplicate_count; /* Records dropped by id. */
+    /* Added. The batch has due times and its records wait: base_offset is the first one's number,
+     * record i kept has base_offset + i - (dropped ones below i), as with offsets. Behind the
+     * duplicates the attachment has a due time (i64, ms) for each record of the batch: 0 for those
+     * dropped, and for all of a repeat whose first answer is known no more. */
+    bool scheduled;
 };
 #define PRODUCE_DUPLICATE_BYTES 12u
+#define PRODUCE_DUE_BYTES       8u
 
 /* APPEND_CAS: the attachment is one batch. */
 struct append_cas_request {
@@ -678,7 +695,7 @@ struct publish_refusal {
 };
 struct key_version_request {
     uint64_t group;
-    struct bytes key; /* At most NAME_MAX_BYTES × 4; longer ones by their hash, which is the
+    struct bytes key; /* At most VERSION_KEY_MAX_BYTES; longer ones by their hash, which is the
                          client's to make: see PROTOCOL.md. */
 };
 struct key_version_reply {

@@ -26,7 +26,7 @@
 #define FRAME_MAGIC          0x5946u
 #define FRAME_VERSION        1u
 #define FRAME_HEADER_BYTES   32u
-#define FRAME_BODY_MAX_BYTES (256u << 10)
+#define FRAME_BODY_MAX_BYTES (512u << 10)
 #define FRAME_MAX_BYTES      (18u << 20) /* Header, body and the largest attachment. */
 
 enum frame_kind { FRAME_REQUEST = 1, FRAME_REPLY = 2 };

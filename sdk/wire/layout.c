@@ -167,6 +167,12 @@ static void set_absent(const struct layout_row *row, uint8_t *v)
 {
     void *member = v + row->offset;
     switch (row->kind) {
+    case LAYOUT_BOOL:
+        *(bool *)member = row->absent != 0;
+        break;
+    case LAYOUT_U32:
+        *(uint32_t *)member = (uint32_t)row->absent;
+        break;
     case LAYOUT_U64:
         *(uint64_t *)member = (uint64_t)row->absent;
         break;

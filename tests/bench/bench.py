@@ -32,7 +32,7 @@ IN_FLIGHT_BYTES = 32 << 20  # The client's queue.bytes; the limit gets the same.
 LIMIT_BATCHES = (64 << 10, 256 << 10)  # The better of the two is the limit.
 SEND_WAIT_RECORDS = 3000
 
-BENCH_PROGRAMS = ("limit", "relay_bench", "failover_bench")  # Built in tests/bench.
+BENCH_PROGRAMS = ("limit", "relay_bench", "failover_bench", "queue_bench")  # Built in tests/bench.
 
 MIB = 1 << 20
 

@@ -20,7 +20,8 @@ static bool is_same(const struct batch_record *a, const struct batch_record *b)
 {
     return a->timestamp_ms == b->timestamp_ms && a->has_key == b->has_key &&
            bytes_equal(a->key, b->key) && bytes_equal(a->headers, b->headers) &&
-           bytes_equal(a->payload, b->payload) && memcmp(&a->id, &b->id, sizeof(a->id)) == 0;
+           bytes_equal(a->payload, b->payload) && memcmp(&a->id, &b->id, sizeof(a->id)) == 0 &&
+           a->due == b->due && a->priority == b->priority;
 }
 
 /* The batch written anew, or one too large for that. */

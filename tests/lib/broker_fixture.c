@@ -167,6 +167,30 @@ enum ferry_err wire_call(struct wire_client *c, struct buf *b, struct bytes atta
 
 static const struct bytes nothing = {0};
 
+void wire_hello(struct wire_client *c, const char *name)
+{
+    struct hello_request q = {.client_name = bytes_of_string(name),
+                              .client_version = bytes_of_string("0")};
+    struct buf b;
+    wire_begin(c, &b, COMMAND_HELLO);
+    hello_request_encode(&b, &q);
+    assert_int_equal(wire_call(c, &b, nothing, NULL), FERRY_OK);
+}
+
+enum ferry_err wire_quota_set(struct wire_client *c, const char *client, const char *topic,
+                              uint64_t bytes, uint64_t messages, uint64_t requests)
+{
+    struct quota_set_request q = {.quota = {.client = bytes_of_string(client),
+                                            .topic = bytes_of_string(topic),
+                                            .bytes_per_second = bytes,
+                                            .messages_per_second = messages,
+                                            .requests_per_second = requests}};
+    struct buf b;
+    wire_begin(c, &b, COMMAND_QUOTA_SET);
+    quota_set_request_encode(&b, &q);
+    return wire_call(c, &b, nothing, NULL);
+}
+
 enum ferry_err wire_topic_create(struct wire_client *c, const char *name, uint32_t partitions,
                                  struct ferry_id *id)
 {

@@ -65,6 +65,12 @@ enum ferry_err wire_call(struct wire_client *c, struct buf *b, struct bytes atta
 
 /* ---- Requests ---- */
 
+/* Says who it is; a test's client is nobody until then. */
+void wire_hello(struct wire_client *c, const char *name);
+/* Limits 0, 0, 0: the row goes. */
+enum ferry_err wire_quota_set(struct wire_client *c, const char *client, const char *topic,
+                              uint64_t bytes, uint64_t messages, uint64_t requests);
+
 enum ferry_err wire_topic_create(struct wire_client *c, const char *name, uint32_t partitions,
                                  struct ferry_id *id);
 enum ferry_err wire_topic_delete(struct wire_client *c, const char *name);

@@ -186,6 +186,32 @@ static void handle_fetch(struct fake_broker *b, net_peer peer, const struct fram
     buf_fini(&frame);
 }
 
+static void handle_receive(struct fake_broker *b, net_peer peer, const struct frame *f,
+                           const struct rule *rule)
+{
+    struct buf frame;
+    struct receive_request *request = mem_zalloc(1, sizeof(*request));
+    assert_non_null(request);
+    buf_init(&frame, FRAME_LIMIT);
+    assert_int_equal(receive_request_decode(f->body, request), FERRY_OK);
+    bool told =
+        fake_opens_can(b, &frame, f) || fake_try_receive(b, &frame, f, request, rule != NULL);
+    if (told) {
+        assert_true(frame_end(&frame));
+        if (rule != NULL) {
+            misbehave(b, peer, f, rule, &frame);
+        } else {
+            send_frame(b, peer, &frame);
+        }
+    } else {
+        struct pending *p = keep(b, peer, f);
+        p->due_us = clock_monotonic_us() + (int64_t)request->max_wait_ms * 1000;
+        p->receive = *request;
+    }
+    mem_free(request);
+    buf_fini(&frame);
+}
+
 static void handle(struct fake_broker *b, net_peer peer, struct net_message *m)
 {
     struct frame f;
@@ -195,6 +221,7 @@ static void handle(struct fake_broker *b, net_peer peer, struct net_message *m)
     assert_int_equal(frame_parse(net_message_bytes(m), &f, &e), FERRY_OK);
     assert_true(f.command < COMMANDS_MAX);
     b->requests[f.command]++;
+    fake_remember(b, &f);
     pthread_cond_broadcast(&b->changed);
     bool ruled = next_rule(b, f.command, &rule);
     if (ruled && rule.action == FAKE_DROP_REQUEST) {
@@ -208,6 +235,10 @@ static void handle(struct fake_broker *b, net_peer peer, struct net_message *m)
         ruled = false;
     } else if (f.command == COMMAND_FETCH) {
         handle_fetch(b, peer, &f, ruled ? &rule : NULL);
+        buf_fini(&frame);
+        return;
+    } else if (f.command == COMMAND_RECEIVE) {
+        handle_receive(b, peer, &f, ruled ? &rule : NULL);
         buf_fini(&frame);
         return;
     } else if (!fake_opens_can(b, &frame, &f)) {
@@ -233,6 +264,14 @@ static void answer_pending(struct fake_broker *b, int64_t now_us)
         if (p->command == COMMAND_FETCH && p->frame.size == 0) {
             struct frame f = {.command = p->command, .request_id = p->request_id};
             if (!fake_try_fetch(b, &p->frame, &f, &p->fetch, due)) {
+                continue;
+            }
+            assert_true(frame_end(&p->frame));
+            due = true;
+        }
+        if (p->command == COMMAND_RECEIVE && p->frame.size == 0) {
+            struct frame f = {.command = p->command, .request_id = p->request_id};
+            if (!fake_try_receive(b, &p->frame, &f, &p->receive, due)) {
                 continue;
             }
             assert_true(frame_end(&p->frame));
@@ -358,6 +397,7 @@ struct fake_broker *fake_broker_start(int partitions, struct ferry_context *cont
     for (int i = 0; i < FAKE_PARTITIONS_MAX; i++) {
         list_init(&shared->partitions[i].log);
         shared->partitions[i].committed = -1;
+        shared->partitions[i].owner = -1;
     }
     buf_init(&shared->checkpoint, CHECKPOINT_MAX_BYTES);
     pthread_mutex_init(&shared->lock, NULL);
@@ -398,6 +438,7 @@ void fake_broker_stop(struct fake_broker **broker)
     for (size_t i = 0; i < b->can_count; i++) {
         buf_fini(&b->cans[i].body);
     }
+    fake_forget_asked(b);
     net_wake_fini(&b->wake);
     if (b->owns_context) {
         net_context_free(&b->context);

@@ -15,6 +15,8 @@
 
 #define FAKE_TOPIC          "t"
 #define FAKE_PARTITIONS_MAX 16
+#define FAKE_DEAD_OF        "work" /* Its dead letters are topic t.dlq.work: all that is stored, */
+#define FAKE_DEAD_GAP       3      /* each with its offset times this for a number. */
 #define FAKE_NODES_MAX      4
 #define FAKE_GROUP          100u /* Of partition 0; the others follow. */
 
@@ -68,6 +70,10 @@ void fake_trim(struct fake_broker *broker,
                int64_t records); /* Of every partition: the log start. */
 
 int fake_requests(struct fake_broker *broker, enum command command); /* Received so far. */
+/* Body and attachment of the n-th such request, counted from 0; they live as long as the broker.
+ * Not of HELLO, METADATA, PRODUCE and FETCH. Fails the test when there was none. */
+struct bytes fake_asked(struct fake_broker *broker, enum command command, int n);
+struct bytes fake_asked_attachment(struct fake_broker *broker, enum command command, int n);
 int fake_retries_that_differ(
     struct fake_broker *broker); /* Same sequence, other bytes: must be 0. */
 int64_t fake_end(struct fake_broker *broker, int partition); /* End offset. */
@@ -78,6 +84,22 @@ void fake_each_record(struct fake_broker *broker, int partition,
 /* Stores a batch as if a producer had sent it. */
 void fake_store(struct fake_broker *broker, int partition, struct bytes batch);
 int64_t fake_committed(struct fake_broker *broker, int partition);
+
+/* Queues: the one subscription, of the mode, on all partitions; 0: none. */
+enum fake_queue_state { FAKE_READY, FAKE_LEASED, FAKE_ACKED, FAKE_DEAD };
+void fake_subscribe(struct fake_broker *broker, uint32_t mode);
+int fake_queue_count(struct fake_broker *broker, int partition, enum fake_queue_state state);
+/* Leases of these messages end. */
+void fake_expire(struct fake_broker *broker, int partition, int64_t first, int64_t count);
+int fake_items_settled(struct fake_broker *broker); /* Items of SETTLE so far, repeats included. */
+int fake_extended(struct fake_broker *broker, int partition);
+/* Members of the group. */
+void fake_usurp(struct fake_broker *broker,
+                const char *member); /* Another instance has the name. */
+void fake_pause(struct fake_broker *broker, bool paused);
+int fake_members(struct fake_broker *broker);
+
+int fake_delayed(struct fake_broker *broker, int partition); /* Messages that wait. */
 
 /* A configuration that points at it, with short time-outs. */
 struct ferry_conf *fake_conf(struct fake_broker *broker);

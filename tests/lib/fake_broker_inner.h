@@ -13,6 +13,7 @@
 #define RULES_MAX     64
 #define COMMANDS_MAX  64
 #define CANS_MAX      16
+#define ASKED_MAX     64
 #define REMEMBERED    16 /* Batches of a producer. */
 #define PRODUCERS_MAX 64
 #define SEEN_MAX      65536
@@ -28,6 +29,12 @@ struct rule {
 struct can {
     uint16_t command;
     struct buf body;
+};
+
+/* A request as it came: for the tests of what is asked. */
+struct asked {
+    uint16_t command;
+    struct buf body, attachment;
 };
 
 struct stored {
@@ -50,6 +57,30 @@ struct producer_memory {
     size_t at;
 };
 
+#define FAKE_QUEUED_MAX  4096 /* Messages of a partition that is read as a queue. */
+#define FAKE_MEMBERS_MAX 8
+
+struct fake_queued {
+    enum fake_queue_state state;
+    uint64_t lease;
+    uint32_t handed_out, failed;
+    uint32_t settled; /* Times that it was settled. */
+};
+
+/* A settlement that is answered as the first time. */
+struct fake_settled {
+    uint64_t lease;
+    uint32_t kind;
+    int64_t first;
+    uint32_t count;
+    uint16_t status;
+};
+
+struct fake_member {
+    char name[NAME_MAX_BYTES + 1];
+    struct ferry_id instance;
+};
+
 struct fake_partition {
     int leader;  /* A node; -1: none. */
     int told;    /* Whom METADATA names. */
@@ -62,6 +93,15 @@ struct fake_partition {
     uint64_t cursor_version, cursor_epoch;
     size_t cursor_bytes;
     uint8_t cursor[CURSOR_MAX_BYTES];
+    struct fake_queued queued[FAKE_QUEUED_MAX];
+    struct fake_settled settled[FAKE_QUEUED_MAX];
+    size_t settled_count;
+    uint64_t next_lease;
+    int extended;
+    int owner, wanted; /* Members; -1: none. */
+    uint64_t owner_epoch, claimed;
+    uint64_t key_version;
+    int64_t next_number; /* Of delayed messages. */
 };
 
 /* A reply that waits: a delay, a hold, or a long poll. */
@@ -74,6 +114,7 @@ struct pending {
     bool held;
     struct buf frame; /* Empty for a fetch: made when it is answered. */
     struct fetch_request fetch;
+    struct receive_request receive;
 };
 
 struct seen {
@@ -98,6 +139,13 @@ struct fake_shared {
     struct seen *seen;
     size_t seen_count;
     int differing;
+    uint32_t mode; /* Of the subscription; 0: stream. */
+    int items_settled;
+    struct fake_member members[FAKE_MEMBERS_MAX];
+    size_t member_count;
+    int left; /* Members that said so. */
+    uint64_t epoch;
+    bool paused;
 };
 
 struct fake_broker {
@@ -117,20 +165,38 @@ struct fake_broker {
     struct can cans[CANS_MAX];
     size_t can_count;
     int requests[COMMANDS_MAX];
+    struct asked asked[ASKED_MAX]; /* But for HELLO, METADATA, PRODUCE and FETCH. */
+    size_t asked_count;
     struct list pending;
     struct prng prng;
 };
 
 /* Appends the batch to the log; returns its base offset. */
 int64_t fake_store_batch(struct fake_partition *p, struct bytes batch, uint32_t count);
+/* Keeps the batch aside: returns the number of its first message. */
+int64_t fake_delay_batch(struct fake_partition *p, struct bytes batch,
+                         const struct batch_header *h);
+/* When record i is due: what is relative is so to FAKE_NOW_MS. */
+#define FAKE_NOW_MS 1000000
+int64_t fake_due(struct bytes batch, const struct batch_header *h, uint32_t i);
 void fake_begin(struct buf *frame, const struct frame *f, enum ferry_err err);
 void fake_refuse(struct buf *frame, const struct frame *f, enum ferry_err err, const char *why);
 bool fake_try_fetch(struct fake_broker *b, struct buf *frame, const struct frame *f,
                     const struct fetch_request *request, bool anyway);
+bool fake_try_receive(struct fake_broker *b, struct buf *frame, const struct frame *f,
+                      const struct receive_request *request, bool anyway);
+void fake_answer_settle(struct fake_broker *b, struct buf *frame, const struct frame *f);
+void fake_answer_heartbeat(struct fake_broker *b, struct buf *frame, const struct frame *f);
+void fake_answer_leave(struct fake_broker *b, struct buf *frame, const struct frame *f);
+void fake_answer_claim(struct fake_broker *b, struct buf *frame, const struct frame *f);
+void fake_answer_publish(struct fake_broker *b, struct buf *frame, const struct frame *f);
+void fake_answer_version(struct fake_broker *b, struct buf *frame, const struct frame *f);
 /* Writes the answer that the test has given. */
 bool fake_opens_can(struct fake_broker *b, struct buf *frame, const struct frame *f);
 /* Writes NOT_LEADER when this broker is not the one to ask. */
 bool fake_sends_on(struct fake_broker *b, struct buf *frame, const struct frame *f);
+void fake_remember(struct fake_broker *b, const struct frame *f); /* fake_asked.c */
+void fake_forget_asked(struct fake_broker *b);
 void fake_answer(struct fake_broker *b, struct buf *frame, const struct frame *f);
 
 #endif

@@ -279,9 +279,10 @@ static void dump_topics(const struct meta *m, struct buf *b)
 {
     for (size_t i = 0; i < m->topic_count; i++) {
         const struct meta_topic *t = &m->topics[i]->topic;
-        buf_printf(b, "topic %s groups %llu+%u made by %llu:", t->name,
+        buf_printf(b, "topic %s groups %llu+%u made by %llu%s:", t->name,
                    (unsigned long long)t->first_group, t->partitions,
-                   (unsigned long long)t->created_index);
+                   (unsigned long long)t->created_index,
+                   t->settings.retention_acked ? " acked" : "");
         for (uint32_t k = 0; k < t->partitions * t->replicas; k++) {
             buf_printf(b, "%s%u", k % t->replicas == 0 ? " " : ",", t->placement[k]);
         }
@@ -294,6 +295,17 @@ static void dump_topics(const struct meta *m, struct buf *b)
             buf_printf(b, " %u>%u", move->step.from[k], move->step.to[k]);
         }
         buf_printf(b, "\n");
+    }
+}
+
+static void dump_quotas(const struct meta *m, struct buf *b)
+{
+    for (size_t i = 0; i < m->quota_count; i++) {
+        const struct meta_quota *q = &m->quotas[i].quota;
+        buf_printf(b, "quota of '%s' on '%s': %llu bytes %llu messages %llu requests\n", q->client,
+                   q->topic, (unsigned long long)q->bytes_per_second,
+                   (unsigned long long)q->messages_per_second,
+                   (unsigned long long)q->requests_per_second);
     }
 }
 
@@ -320,6 +332,7 @@ char *meta_dump(const struct meta *m)
                        m->workers[i].ttl_ms);
         }
     }
+    dump_quotas(m, &b);
     buf_append_u8(&b, 0);
     assert_true(buf_ok(&b));
     return (char *)buf_steal(&b, &size);

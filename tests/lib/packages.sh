@@ -3,7 +3,7 @@
 
 # To build everything but the tests.
 FERRY_BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libzmq3-dev liblmdb-dev
-    libmsgpack-dev libinih-dev libxxhash-dev libjansson-dev libsqlite3-dev"
+    libmsgpack-dev libinih-dev libxxhash-dev libjansson-dev libsqlite3-dev libicu-dev"
 # And the tests: cmocka; clang and its run-time for fuzzing; clang-format and clang-tidy; Python for
 # the programs that throw broken bytes at a broker; mount and setarch of util-linux and mount; ip, nft
 # and unshare for brokers with networks of their own.

@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 
-#define TURNS_MAX      100000
+#define TURNS_MAX      20000
 #define READ_MAX_BYTES (64u << 20)
 
 struct kept {
@@ -145,12 +145,24 @@ static void end_turn(struct part_fixture *f)
     partition_check(f->p);
 }
 
+static void tick(struct part_fixture *f)
+{
+    if (partition_deadline_us(f->p) <= f->now_us) {
+        assert_int_equal(partition_tick(f->p, f->now_ms, f->now_us), FERRY_OK);
+    }
+}
+
+void part_turn_once(struct part_fixture *f)
+{
+    tick(f);
+    part_begin_write(f);
+    end_turn(f);
+}
+
 void part_turn(struct part_fixture *f)
 {
     for (int i = 0; i < TURNS_MAX; i++) {
-        if (partition_deadline_us(f->p) <= f->now_us) {
-            assert_int_equal(partition_tick(f->p, f->now_ms, f->now_us), FERRY_OK);
-        }
+        tick(f);
         if (!replica_wants_write(partition_replica(f->p), f->now_us)) {
             return;
         }
@@ -243,6 +255,7 @@ struct bytes part_batch(struct part_fixture *f, const struct batch_of *b)
         if (b->ids != NULL) {
             r.id = b->ids[i];
         }
+        r.due = b->due == 0 ? 0 : b->due + (int64_t)i * b->due_step;
         assert_int_equal(batch_writer_add(&w, &r), FERRY_OK);
     }
     struct bytes batch;

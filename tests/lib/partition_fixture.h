@@ -52,6 +52,8 @@ void part_crash_at(struct part_fixture *f, enum crash_point point);
 void part_turn(struct part_fixture *f);
 /* The first half of a turn: what is proposed is in a transaction that is not committed. */
 void part_begin_write(struct part_fixture *f);
+/* One tick and one transaction, whatever is left to write. */
+void part_turn_once(struct part_fixture *f);
 /* A turn that flushes the rows too. */
 void part_flush(struct part_fixture *f);
 /* Moves both clocks on and turns. */
@@ -69,6 +71,7 @@ struct batch_of {
     const struct ferry_id *ids; /* `count` of them, or NULL. */
     size_t payload_bytes;       /* Of each record; at least 8 are written. */
     uint64_t content;           /* The records' payloads begin with content, content + 1, … */
+    int64_t due, due_step;      /* Of the first record, and what each has more; 0: not delayed. */
 };
 struct bytes part_batch(struct part_fixture *f, const struct batch_of *b);
 struct ferry_id part_id(uint64_t n); /* Never zero. */

@@ -9,6 +9,7 @@
 #include "base/checksum.h"
 #include "base/mem.h"
 #include "lib/partition_fixture.h"
+#include "partition/control.h"
 #include "partition/peer_item.h"
 
 #define SEND_BUDGET   (8u << 20)
@@ -514,6 +515,7 @@ static struct bytes make_batch(struct cluster *c, int i, const struct cluster_ba
         if (b->ids != NULL) {
             r.id = b->ids[k];
         }
+        r.due = b->due;
         assert_int_equal(batch_writer_add(&w, &r), FERRY_OK);
     }
     struct bytes batch;
@@ -582,6 +584,16 @@ static size_t take_batch(const struct store_entry *entry, struct bytes batch, ui
     return count;
 }
 
+static bool adds_records(const struct store_entry *entry, struct bytes batch)
+{
+    struct batch_header h;
+    if (entry->type != STORE_ENTRY_BATCH && entry->type != STORE_ENTRY_BATCH_CAS) {
+        return false;
+    }
+    batch_header_read(batch, &h);
+    return (h.flags & BATCH_HAS_DUE) == 0;
+}
+
 size_t replicas_contents(struct cluster *c, int i, uint64_t *contents, size_t max)
 {
     const struct replica *r = replicas_replica(c, i);
@@ -591,8 +603,13 @@ size_t replicas_contents(struct cluster *c, int i, uint64_t *contents, size_t ma
     for (uint64_t at = replica_first_index(r); at <= replica_applied(r); at++) {
         struct store_entry entry;
         assert_int_equal(store_get_entry(store, CLUSTER_GROUP, at, &entry), FERRY_OK);
-        if (entry.type == STORE_ENTRY_BATCH) {
-            count = take_batch(&entry, entry.payload, contents, count, max);
+        struct bytes control;
+        struct bytes batch = entry.payload;
+        if (entry.type == STORE_ENTRY_BATCH_CAS) {
+            assert_int_equal(control_split_cas(entry.payload, &control, &batch), FERRY_OK);
+        }
+        if (adds_records(&entry, batch)) {
+            count = take_batch(&entry, batch, contents, count, max);
         }
     }
     store_read_end(store);

@@ -84,6 +84,7 @@ struct cluster_batch {
     const struct ferry_id *ids;
     size_t payload_bytes;
     uint64_t content;
+    int64_t due; /* Of all; 0: not delayed. */
 };
 /* Proposes at node i; NULL when it is refused (`err`). The ticket lives as long as the node. */
 struct partition_ticket *replicas_send(struct cluster *c, int i, const struct cluster_batch *b,

@@ -131,6 +131,108 @@ static void a_batch_without_ids_has_no_room_for_them(void **state)
     batch_writer_fini(&without);
 }
 
+/* Three records, of which the last has a priority; each due if asked. */
+static struct bytes write_delayed(struct batch_writer *w, bool with_due, uint32_t priority)
+{
+    struct bytes batch;
+    struct batch_record r = record_of("key", "payload", 1000);
+    batch_writer_init(w, LIMIT);
+    for (uint32_t i = 0; i < 3; i++) {
+        r.id.bytes[0] = (uint8_t)(i == 1);
+        r.due = !with_due ? 0 : i == 2 ? INT64_MIN : 5000 + (int64_t)i;
+        r.priority = i == 2 ? priority : 0;
+        add(w, &r);
+    }
+    assert_int_equal(batch_writer_finish(w, 1, 2, 3, &batch), FERRY_OK);
+    assert_int_equal(batch.size, batch_writer_bytes(w));
+    return batch;
+}
+
+static void due_times_and_priorities_come_back(void **state)
+{
+    (void)state;
+    struct batch_writer w;
+    struct batch_reader r;
+    struct batch_record record;
+    enum ferry_err err;
+    struct bytes batch = write_delayed(&w, true, 7);
+    assert_int_equal(check(batch), FERRY_OK);
+    batch_reader_init(&r, batch);
+    assert_int_equal(r.header.flags, BATCH_HAS_IDS | BATCH_HAS_DUE | BATCH_HAS_PRIORITIES);
+    for (uint32_t i = 0; i < 3; i++) {
+        int64_t due = i == 2 ? INT64_MIN : 5000 + (int64_t)i;
+        assert_true(batch_reader_next(&r, &record, &err));
+        assert_int_equal(record.id.bytes[0], i == 1);
+        assert_true(record.due == due && batch_due(batch, &r.header, i) == due);
+        assert_int_equal(record.priority, i == 2 ? 7 : 0);
+        assert_int_equal(batch_priority(batch, &r.header, i), record.priority);
+    }
+    batch_writer_fini(&w);
+}
+
+/* Eight bytes a due time, one a priority, and none for batches that have none. */
+static void a_batch_without_due_times_and_priorities_has_no_room_for_them(void **state)
+{
+    (void)state;
+    struct batch_writer both, due, plain;
+    struct batch_header h;
+    size_t both_bytes = write_delayed(&both, true, 1).size;
+    size_t due_bytes = write_delayed(&due, true, 0).size;
+    struct bytes batch = write_delayed(&plain, false, 0);
+    assert_int_equal(both_bytes - due_bytes, 3);
+    assert_int_equal(due_bytes - batch.size, 24);
+    batch_header_read(batch, &h);
+    assert_int_equal(h.flags, BATCH_HAS_IDS);
+    assert_true(batch_due(batch, &h, 2) == 0);
+    assert_int_equal(batch_priority(batch, &h, 2), 0);
+    batch_writer_fini(&both);
+    batch_writer_fini(&due);
+    batch_writer_fini(&plain);
+}
+
+static void a_batch_is_delayed_as_a_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    struct batch_record now = record_of(NULL, "x", 1);
+    struct batch_record later = now;
+    struct batch_record urgent = now;
+    struct batch_writer w;
+    later.due = -1;
+    urgent.priority = BATCH_PRIORITY_MAX + 1;
+    batch_writer_init(&w, LIMIT);
+    assert_int_equal(batch_writer_add(&w, &urgent), FERRY_ERR_INVALID_ARGUMENT);
+    add(&w, &now);
+    size_t before = batch_writer_bytes(&w);
+    assert_int_equal(batch_writer_add(&w, &later), FERRY_ERR_INVALID_ARGUMENT);
+    assert_int_equal(batch_writer_bytes(&w), before);
+    batch_writer_clear(&w);
+    add(&w, &later);
+    assert_int_equal(batch_writer_add(&w, &now), FERRY_ERR_INVALID_ARGUMENT);
+    add(&w, &later);
+    batch_writer_fini(&w);
+}
+
+/* The checksum holds, and a due time is none or a priority is none there is. */
+static void bad_due_times_and_priorities_are_refused(void **state)
+{
+    (void)state;
+    struct batch_writer w;
+    struct buf b;
+    copy_to(&b, write_delayed(&w, true, 7));
+    uint8_t *priorities = b.data + b.size - 3;
+    priorities[1] = BATCH_PRIORITY_MAX + 1;
+    sign(&b);
+    assert_int_equal(check(buf_bytes(&b)), FERRY_ERR_BAD_BATCH);
+    priorities[1] = BATCH_PRIORITY_MAX;
+    sign(&b);
+    assert_int_equal(check(buf_bytes(&b)), FERRY_OK);
+    put_le64(priorities - 8, 0);
+    sign(&b);
+    assert_int_equal(check(buf_bytes(&b)), FERRY_ERR_BAD_BATCH);
+    buf_fini(&b);
+    batch_writer_fini(&w);
+}
+
 /* A retry under a new epoch takes the same records with other numbers; and more may be added. */
 static void a_batch_can_be_finished_again_and_go_on(void **state)
 {
@@ -269,6 +371,9 @@ static void a_batch_takes_as_many_records_as_it_may_and_no_more(void **state)
     (void)state;
     struct batch_record r = record_of(NULL, "", 0);
     fill_with(&r, BATCH_RECORDS_MAX);
+    struct batch_record later = r;
+    later.due = -1000; /* Each is a row. */
+    fill_with(&later, BATCH_IDS_MAX);
     r.id.bytes[0] = 1; /* Each id costs the broker a look-up and two rows. */
     fill_with(&r, BATCH_IDS_MAX);
 }
@@ -279,13 +384,15 @@ static void no_memory_leaves_the_batch_as_it_was(void **state)
     (void)state;
     struct batch_record r = record_of("key", "payload", 1);
     r.id.bytes[3] = 3;
-    for (long n = 1; n < 20; n++) {
+    r.due = 9;
+    for (long n = 1; n < 30; n++) {
         struct batch_writer w;
         struct bytes batch;
         uint32_t added = 0;
         batch_writer_init(&w, LIMIT);
         mem_test_fail_after(n);
         for (int i = 0; i < 100; i++) {
+            r.priority = i > 50;
             size_t before = batch_writer_bytes(&w);
             enum ferry_err err = batch_writer_add(&w, &r);
             added += err == FERRY_OK;
@@ -352,6 +459,9 @@ static void a_header_that_lies_is_refused(void **state)
         {44, UINT32_MAX},
         {16, 0},
         {16, 3},
+        {16, 5},
+        {16, 8},
+        {16, 9},
         {16, 1u << 16 | 1},
         {56, 1},
         {60, 1},
@@ -674,6 +784,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written_is_read),
         cmocka_unit_test(a_batch_without_ids_has_no_room_for_them),
+        cmocka_unit_test(due_times_and_priorities_come_back),
+        cmocka_unit_test(a_batch_without_due_times_and_priorities_has_no_room_for_them),
+        cmocka_unit_test(a_batch_is_delayed_as_a_whole_or_not_at_all),
+        cmocka_unit_test(bad_due_times_and_priorities_are_refused),
         cmocka_unit_test(a_batch_can_be_finished_again_and_go_on),
         cmocka_unit_test(a_cleared_writer_starts_anew),
         cmocka_unit_test(records_of_many_sizes_come_back),

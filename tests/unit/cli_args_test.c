@@ -219,9 +219,11 @@ static void help_of_every_command_names_its_options(void **state)
         command_print_help(out, command);
         fclose(out);
         assert_non_null(strstr(text, command->summary));
-        for (enum option_id option = 0; option < OPT_COUNT_OF_OPTIONS; option++) {
+        for (enum option_id option = OPT_NONE + 1; option < OPT_COUNT_OF_OPTIONS; option++) {
+            const struct option_spec *spec = command_option_of(option);
             char name[64];
-            snprintf(name, sizeof(name), "  --%s", command_option_of(option)->name);
+            snprintf(name, sizeof(name), "\n  --%s%s", spec->name,
+                     spec->values != NULL ? " " : "\n");
             assert_int_equal(strstr(text, name) != NULL, command_takes(command, option));
         }
         free(text);

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "client/consumer.h"
+#include "client/receiver.h"
 #include "lib/fake_broker.h"
 
 #define MESSAGES 100
@@ -116,6 +117,57 @@ static void a_stepped_client_does_all_on_the_callers_thread(void **state)
     ferry_consumer_close(&consumer);
 }
 
+static void open_stepped_receiver(struct fixture *f, struct ferry_receiver **receiver)
+{
+    struct receiver_opening *opening;
+    const struct ferry_receiver_spec spec = {.member = "m"};
+    assert_int_equal(receiver_opening_begin(f->client, FAKE_TOPIC, "work", &spec, 5000, &opening),
+                     FERRY_OK);
+    while (!receiver_opening_step(opening)) { /* Its deadline ends it. */
+        turn(f);
+    }
+    assert_int_equal(receiver_opening_end(&opening, receiver), FERRY_OK);
+}
+
+static void a_stepped_receiver_never_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct ferry_receiver *receiver;
+    struct ferry_delivery deliveries[10];
+    struct receiver_extension extension;
+    size_t count, acked = 0;
+    fake_subscribe(f->broker, SUBSCRIPTION_KEYED);
+    send_all(f);
+    open_stepped_receiver(f, &receiver);
+    int64_t give_up_us = clock_monotonic_us() + WAIT_US;
+    while (acked < MESSAGES - 10 && clock_monotonic_us() < give_up_us) {
+        turn(f);
+        if (ferry_receive(receiver, 0, deliveries, 10, &count) == FERRY_OK) {
+            for (size_t i = 0; i < count; i++, acked++) {
+                assert_int_equal(ferry_ack(receiver, &deliveries[i]), FERRY_OK);
+            }
+        }
+    }
+    while (ferry_receive(receiver, 0, deliveries, 1, &count) == FERRY_ERR_TIMEOUT) {
+        turn(f);
+    }
+    assert_int_equal(receiver_extend_begin(receiver, &deliveries[0], 5000, 5000, &extension),
+                     FERRY_OK);
+    while (!call_all_finished(f->client, &extension.call, 1)) {
+        turn(f);
+    }
+    assert_int_equal(receiver_extend_end(&extension), FERRY_OK);
+    receiver_stop(receiver);
+    while (!receiver_is_idle(receiver) && clock_monotonic_us() < give_up_us) {
+        turn(f);
+    }
+    assert_int_equal(ferry_receiver_flush(receiver, 0, NULL), FERRY_OK);
+    ferry_receiver_close(&receiver, 0);
+    int left =
+        fake_queue_count(f->broker, 0, FAKE_LEASED) + fake_queue_count(f->broker, 1, FAKE_LEASED);
+    assert_int_equal(left, 0);
+}
+
 static void an_opening_that_fails_says_why(void **state)
 {
     struct fixture *f = *state;
@@ -154,6 +206,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_stepped_client_does_all_on_the_callers_thread, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(a_stepped_receiver_never_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(an_opening_that_fails_says_why, setup, teardown),
         cmocka_unit_test_setup_teardown(the_same_seed_gives_the_same_numbers, setup, teardown),
     };

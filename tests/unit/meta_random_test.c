@@ -78,6 +78,7 @@ static enum ferry_err op_topic(struct world *w, struct meta_ticket *t)
         return meta_topic_delete(f->m, name, f->now_ms, f->now_us, t);
     }
     struct topic_create_request spec = meta_spec(text, 1 + below(w, 20), below(w, 4));
+    spec.retention_acked = below(w, 3) == 0;
     return meta_try_topic(f, &spec, w->next_topic++, t);
 }
 
@@ -129,10 +130,23 @@ static enum ferry_err op_producer(struct world *w, struct meta_ticket *t)
     return meta_producer_init(f->m, name_of(w, text, "p"), f->now_ms, f->now_us, t);
 }
 
+static enum ferry_err op_quota(struct world *w, struct meta_ticket *t)
+{
+    char client[16], topic[16];
+    struct meta_fixture *f = w->f;
+    struct quota q = {.client = name_of(w, client, "c"), .topic = name_of(w, topic, "t")};
+    q.client.size = below(w, 4) == 0 ? 0 : q.client.size;
+    q.topic.size = below(w, 4) == 0 ? 0 : q.topic.size;
+    q.bytes_per_second = below(w, 3) == 0 ? 0 : prng_next(&w->prng);
+    q.requests_per_second = q.bytes_per_second / 1000;
+    return meta_quota_set(f->m, &q, f->now_ms, f->now_us, t, &f->detail);
+}
+
 typedef enum ferry_err request(struct world *w, struct meta_ticket *t);
 static request *const requests[] = {op_register, op_register, op_change, op_topic,  op_topic,
                                     op_moves,    op_done,     op_done,   op_done,   op_lease,
-                                    op_lease,    op_producer, op_done,   op_change, op_done};
+                                    op_lease,    op_producer, op_done,   op_change, op_done,
+                                    op_quota,    op_quota};
 
 /* ---- Running ---- */
 

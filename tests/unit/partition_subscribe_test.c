@@ -87,7 +87,7 @@ static void bad_creations_are_refused(void **state)
                          FERRY_ERR_BAD_NAME);
     }
     struct bytes name = bytes_of_string("a");
-    assert_int_equal(partition_subscription_create(f->p, name, 2, 0, f->now_ms, f->now_us, t),
+    assert_int_equal(partition_subscription_create(f->p, name, 4, 0, f->now_ms, f->now_us, t),
                      FERRY_ERR_INVALID_ARGUMENT);
     assert_int_equal(
         partition_subscription_create(f->p, name, SUBSCRIPTION_STREAM, -3, f->now_ms, f->now_us, t),

@@ -186,6 +186,16 @@ static void make_plain(struct buf *out)
     make_batch(out, plain_records, 1, 0);
 }
 
+static void make_keyed(struct buf *out)
+{
+    make_batch(out, keyed_records, 1, 0);
+}
+
+static void make_delayed(struct buf *out)
+{
+    make_batch(out, delayed_records, 2, 4711);
+}
+
 static void make_mixed(struct buf *out)
 {
     make_batch(out, mixed_records, 3, 4711);
@@ -214,6 +224,12 @@ static void make_attachment(struct buf *out, enum attachment attachment)
     case BATCH:
         make_mixed(out);
         break;
+    case PLAIN:
+        make_plain(out);
+        break;
+    case KEYED:
+        make_keyed(out);
+        break;
     case ENTRIES:
         make_entry(out, make_mixed, 1);
         break;
@@ -223,6 +239,11 @@ static void make_attachment(struct buf *out, enum attachment attachment)
         buf_append_le32(out, 2);
         buf_append_le64(out, 951);
         break;
+    case DUES:
+        for (uint64_t i = 0; i < 3; i++) {
+            buf_append_le64(out, 1700003600000 + i);
+        }
+        break;
     }
 }
 
@@ -230,7 +251,7 @@ static void make_body(struct buf *out, const struct sample *s, size_t attachment
 {
     if (s->which == EMPTY) {
         empty_encode(out);
-    } else if (s->attachment == ENTRIES) {
+    } else if (s->attachment == ENTRIES && s->which == COMMAND_STRUCT_fetch_reply) {
         struct fetch_reply reply = *(const struct fetch_reply *)s->value;
         reply.items[0].data_bytes = (uint32_t)attachment_bytes;
         fetch_reply_encode(out, &reply);
@@ -349,7 +370,8 @@ static void json_record(struct buf *out, const struct batch_record *r)
     json_hex(out, "payload", r->payload);
     buf_printf(out, ",\n        ");
     json_hex(out, "id", bytes_of(r->id.bytes, sizeof(r->id.bytes)));
-    buf_printf(out, "}");
+    buf_printf(out, ",\n        \"due\": \"%" PRId64 "\", \"priority\": %" PRIu32 "}", r->due,
+               r->priority);
 }
 
 static void json_batch(struct buf *out, struct bytes batch)
@@ -396,6 +418,8 @@ static void file_of_batches(struct buf *out)
     json_batch_entry(out, "one record, nobody's sequence", make_plain);
     buf_printf(out, ",\n");
     json_batch_entry(out, "three records with keys, headers and ids, of a producer", make_mixed);
+    buf_printf(out, ",\n");
+    json_batch_entry(out, "two delayed records with priorities", make_delayed);
     buf_printf(out, "\n]}\n");
 }
 
@@ -627,6 +651,9 @@ static void write_corpus(const char *folder)
     buf_clear(&b);
     make_mixed(&b);
     write_bytes(folder, "batch/mixed", "", buf_bytes(&b));
+    buf_clear(&b);
+    make_delayed(&b);
+    write_bytes(folder, "batch/delayed", "", buf_bytes(&b));
     buf_clear(&b);
     make_entry(&b, make_mixed, 1);
     make_entry(&b, make_plain, 0);

@@ -1,7 +1,9 @@
 /* nats_peer: publishes to a NATS JetStream stream of three file replicas. See peer.h.
  *
  * URL is nats://HOST:PORT of any server. The stream FERRYBENCH is made anew, and deleted at the
- * end. Confirmations are counted on a thread of the library, under a lock. */
+ * end. Confirmations are counted on a thread of the library, under a lock. As a queue: a pull
+ * consumer with explicit acks on a stream of work-queue retention, FETCH_MAX messages at a time;
+ * acks are sent and not confirmed (the usual way). */
 #include <nats/nats.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -9,16 +11,20 @@
 
 #include "peer.h"
 
-#define STREAM   "FERRYBENCH"
-#define SUBJECT  "ferrybench"
-#define REPLICAS 3
-#define WAIT_MS  30000
+#define STREAM      "FERRYBENCH"
+#define SUBJECT     "ferrybench"
+#define REPLICAS    3
+#define WAIT_MS     30000
+#define DURABLE     "ferrybench"
+#define FETCH_MAX   500
+#define PENDING_MAX 20000 /* Of the consumer: messages not acked. */
 
 struct publisher {
     struct peer_run run;
     natsConnection *connection;
     jsCtx *stream;
-    pthread_mutex_t lock; /* Over the run's counts. */
+    natsSubscription *subscription; /* As a queue. */
+    pthread_mutex_t lock;           /* Over the run's counts. */
     pthread_cond_t changed;
     int64_t
         first; /* The stream's sequence before the first message: sequence n is message n - 1. */
@@ -40,7 +46,7 @@ static void on_ack(jsCtx *stream, natsMsg *message, jsPubAck *ack, jsPubAckErr *
     pthread_mutex_lock(&p->lock);
     if (error != NULL || ack == NULL) {
         p->run.refused++;
-    } else if ((int64_t)ack->Sequence <= p->run.sent) {
+    } else if (!p->run.queue && (int64_t)ack->Sequence <= p->run.sent) {
         peer_confirmed(&p->run, (int64_t)ack->Sequence - 1);
     }
     pthread_cond_signal(&p->changed);
@@ -60,6 +66,7 @@ static bool open_stream(struct publisher *p)
     config.SubjectsLen = 1;
     config.Storage = js_FileStorage;
     config.Replicas = REPLICAS;
+    config.Retention = p->run.queue ? js_WorkQueuePolicy : js_LimitsPolicy;
     options.Wait = WAIT_MS;
     options.PublishAsync.MaxPending = p->run.in_flight + 1; /* We keep count ourselves. */
     options.PublishAsync.StallWait = WAIT_MS;
@@ -82,7 +89,7 @@ static bool wait_below(struct publisher *p, int64_t limit)
     clock_gettime(CLOCK_REALTIME, &deadline);
     deadline.tv_sec += WAIT_MS / 1000;
     pthread_mutex_lock(&p->lock);
-    while (ok && p->run.refused == 0 && p->run.sent - p->run.confirmed >= limit) {
+    while (ok && p->run.refused == 0 && peer_under_way(&p->run) >= limit) {
         ok = pthread_cond_timedwait(&p->changed, &p->lock, &deadline) == 0;
     }
     ok = ok && p->run.refused == 0;
@@ -107,22 +114,70 @@ static bool publish_and_wait(struct publisher *p)
 
 static bool publish_one(struct publisher *p)
 {
-    pthread_mutex_lock(&p->lock);
-    peer_sends(&p->run);
-    pthread_mutex_unlock(&p->lock);
+    peer_number(&p->run, peer_sends(&p->run));
     return !failed(p, "publishing",
                    js_PublishAsync(p->stream, SUBJECT, p->run.payload, (int)p->run.bytes, NULL)) &&
            wait_below(p, p->run.in_flight);
 }
 
+/* ---- As a queue ---- */
+
+static bool subscribe(struct publisher *p)
+{
+    jsSubOptions options;
+    jsSubOptions_Init(&options);
+    options.Config.AckPolicy = js_AckExplicit;
+    options.Config.MaxAckPending = PENDING_MAX;
+    return !failed(
+        p, "subscribing",
+        js_PullSubscribe(&p->subscription, p->stream, SUBJECT, DURABLE, NULL, &options, NULL));
+}
+
+static void take(struct publisher *p, natsMsg *message)
+{
+    int64_t n =
+        peer_read_number(&p->run, natsMsg_GetData(message), (size_t)natsMsg_GetDataLength(message));
+    if (n >= 0 && natsMsg_Ack(message, NULL) == NATS_OK) {
+        peer_confirmed(&p->run, n);
+    }
+}
+
+static void *consume(void *arg)
+{
+    struct publisher *p = arg;
+    while (!peer_is_over(&p->run)) {
+        natsMsgList list = {0};
+        natsStatus status = natsSubscription_Fetch(&list, p->subscription, FETCH_MAX, 1000, NULL);
+        for (int i = 0; i < list.Count; i++) {
+            take(p, list.Msgs[i]);
+        }
+        natsMsgList_Destroy(&list);
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_signal(&p->changed);
+        pthread_mutex_unlock(&p->lock);
+        if (status != NATS_OK && status != NATS_TIMEOUT) {
+            (void)failed(p, "fetching", status);
+            peer_stop(&p->run);
+        }
+    }
+    return NULL;
+}
+
 static bool publish_all(struct publisher *p)
 {
-    bool ok = true;
+    pthread_t consumer;
+    bool ok = !p->run.queue || (subscribe(p) && pthread_create(&consumer, NULL, consume, p) == 0);
+    bool consumes = ok && p->run.queue;
     peer_start(&p->run);
-    while (ok && peer_goes_on(&p->run)) {
-        ok = p->run.in_flight == 1 ? publish_and_wait(p) : publish_one(p);
+    while (ok && peer_goes_on(&p->run) && !peer_is_over(&p->run)) {
+        ok = p->run.in_flight == 1 && !p->run.queue ? publish_and_wait(p) : publish_one(p);
     }
-    return ok && wait_below(p, 1);
+    ok = ok && (p->run.queue ? peer_wait_for_all(&p->run) : wait_below(p, 1));
+    if (consumes) {
+        peer_stop(&p->run);
+        pthread_join(consumer, NULL);
+    }
+    return ok;
 }
 
 int main(int argc, char **argv)
@@ -139,6 +194,7 @@ int main(int argc, char **argv)
     if (p.stream != NULL) {
         js_DeleteStream(p.stream, STREAM, NULL, NULL);
     }
+    natsSubscription_Destroy(p.subscription);
     jsCtx_Destroy(p.stream);
     natsConnection_Destroy(p.connection);
     nats_Close();

@@ -21,10 +21,11 @@ int peer_failed(const struct peer_run *r, const char *what, const char *why)
 
 bool peer_begin(struct peer_run *r, int argc, char **argv)
 {
-    double seconds = argc == 5 ? strtod(argv[4], NULL) : 0;
-    *r = (struct peer_run){.program = argv[0]};
+    bool queue = argc == 6 && strcmp(argv[5], "queue") == 0;
+    double seconds = argc == 5 || queue ? strtod(argv[4], NULL) : 0;
+    *r = (struct peer_run){.program = argv[0], .queue = queue, .lock = PTHREAD_MUTEX_INITIALIZER};
     if (seconds <= 0 || strtol(argv[2], NULL, 10) < 1 || strtol(argv[3], NULL, 10) < 1) {
-        fprintf(stderr, "usage: %s URL BYTES IN_FLIGHT SECONDS\n", argv[0]);
+        fprintf(stderr, "usage: %s URL BYTES IN_FLIGHT SECONDS [queue]\n", argv[0]);
         return false;
     }
     r->url = argv[1];
@@ -44,6 +45,57 @@ bool peer_begin(struct peer_run *r, int argc, char **argv)
     return true;
 }
 
+void peer_number(struct peer_run *r, int64_t n)
+{
+    memcpy(r->payload, &n, r->bytes < sizeof(n) ? r->bytes : sizeof(n));
+}
+
+int64_t peer_read_number(const struct peer_run *r, const void *payload, size_t bytes)
+{
+    int64_t n = -1;
+    if (bytes == r->bytes && bytes >= sizeof(n)) {
+        memcpy(&n, payload, sizeof(n));
+    }
+    return n >= 0 && n < PEER_MESSAGES_MAX ? n : -1;
+}
+
+int64_t peer_under_way(struct peer_run *r)
+{
+    pthread_mutex_lock(&r->lock);
+    int64_t under_way = r->sent - r->confirmed;
+    pthread_mutex_unlock(&r->lock);
+    return under_way;
+}
+
+bool peer_is_over(struct peer_run *r)
+{
+    pthread_mutex_lock(&r->lock);
+    bool over = r->over;
+    pthread_mutex_unlock(&r->lock);
+    return over;
+}
+
+void peer_stop(struct peer_run *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->over = true;
+    pthread_mutex_unlock(&r->lock);
+}
+
+bool peer_wait_for_all(struct peer_run *r)
+{
+    int64_t before = -1, moved_us = peer_now_us();
+    for (int64_t left; (left = peer_under_way(r)) > 0 && !peer_is_over(r); before = left) {
+        moved_us = left == before ? moved_us : peer_now_us();
+        if (peer_now_us() - moved_us > PEER_PATIENCE_S * INT64_C(1000000)) {
+            return false;
+        }
+        struct timespec pause = {.tv_nsec = 200000};
+        nanosleep(&pause, NULL);
+    }
+    return peer_under_way(r) == 0;
+}
+
 void peer_start(struct peer_run *r)
 {
     r->began_us = peer_now_us();
@@ -57,17 +109,22 @@ bool peer_goes_on(const struct peer_run *r)
 
 int64_t peer_sends(struct peer_run *r)
 {
-    r->sent_us[r->sent] = peer_now_us();
-    return r->sent++;
+    pthread_mutex_lock(&r->lock);
+    int64_t n = r->sent++;
+    r->sent_us[n] = peer_now_us();
+    pthread_mutex_unlock(&r->lock);
+    return n;
 }
 
 void peer_confirmed(struct peer_run *r, int64_t n)
 {
+    pthread_mutex_lock(&r->lock);
     if (r->latencies_us[n] == 0) {
         int64_t took_us = peer_now_us() - r->sent_us[n];
         r->latencies_us[n] = took_us > 0 ? took_us : 1;
         r->confirmed++;
     }
+    pthread_mutex_unlock(&r->lock);
 }
 
 static int by_value(const void *a, const void *b)

@@ -1,4 +1,5 @@
-"""Three NATS servers, and three RabbitMQ nodes, on loopback: in a temporary folder, on free ports.
+"""Three NATS servers, three RabbitMQ nodes, one beanstalkd, on loopback: in a temporary folder, on
+free ports.
 
 Every process started here is a child in a session of its own and is ended by its number. Nothing of
 the machine's own services is used or changed: not their ports, their folders, their cookie.
@@ -181,3 +182,22 @@ class Rabbit(Processes):
     @staticmethod
     def version():
         return version_of("rabbitmq-server")
+
+
+class Beanstalk(Processes):
+    name = "beanstalkd (one node, -b, -f 0)"
+    packages = ("beanstalkd",)
+    durability = "fsynced on its one disk, each message for itself"
+
+    def __init__(self, folder):
+        super().__init__(folder, "beanstalk")
+        (port,) = free_ports(1)
+        self.url = f"127.0.0.1:{port}"
+        log = os.path.join(self.folder, "log")
+        os.mkdir(log)
+        self.start(["beanstalkd", "-l", "127.0.0.1", "-p", str(port), "-b", log, "-f", "0"],
+                   "beanstalkd")
+
+    @staticmethod
+    def version():
+        return version_of("beanstalkd")

@@ -1,7 +1,9 @@
 /* rabbit_peer: publishes to a RabbitMQ quorum queue with publisher confirms. See peer.h.
  *
  * URL is HOST:PORT. The queue `ferry-bench` is declared anew, as a quorum queue over all nodes of
- * the cluster, and deleted at the end. Messages are persistent (delivery mode 2). */
+ * the cluster, and deleted at the end. Messages are persistent (delivery mode 2). As a queue: a
+ * second connection consumes with a prefetch of PREFETCH and acks up to ACK_EVERY messages with one
+ * frame; AMQP confirms no ack, so it counts when it was sent. */
 #include <amqp.h>
 #include <amqp_framing.h>
 #include <amqp_tcp_socket.h>
@@ -18,6 +20,9 @@
 #define FRAME_MAX           131072
 #define WAIT_S              30 /* No confirmation for so long: it broke. */
 #define DELIVERY_PERSISTENT 2
+#define PREFETCH            2000
+#define ACK_EVERY           64
+#define SOON_US             500
 
 static bool call_failed(const struct peer_run *r, const char *what, amqp_rpc_reply_t reply)
 {
@@ -78,7 +83,7 @@ static bool publish_one(struct peer_run *r, amqp_connection_state_t connection)
 {
     amqp_basic_properties_t properties = {._flags = AMQP_BASIC_DELIVERY_MODE_FLAG,
                                           .delivery_mode = DELIVERY_PERSISTENT};
-    peer_sends(r);
+    peer_number(r, peer_sends(r));
     int failed =
         amqp_basic_publish(connection, CHANNEL, amqp_empty_bytes, amqp_cstring_bytes(QUEUE), 0, 0,
                            &properties, (amqp_bytes_t){.len = r->bytes, .bytes = r->payload});
@@ -135,6 +140,121 @@ static bool publish_all(struct peer_run *r, amqp_connection_state_t connection)
     return ok;
 }
 
+/* ---- As a queue ---- */
+
+static bool start_consuming(const struct peer_run *r, amqp_connection_state_t connection)
+{
+    amqp_basic_qos(connection, CHANNEL, 0, PREFETCH, 0);
+    if (call_failed(r, "asking for a prefetch", amqp_get_rpc_reply(connection))) {
+        return false;
+    }
+    amqp_basic_consume(connection, CHANNEL, amqp_cstring_bytes(QUEUE), amqp_empty_bytes, 0, 0, 0,
+                       amqp_empty_table);
+    return !call_failed(r, "consuming", amqp_get_rpc_reply(connection));
+}
+
+/* Taken and not acked yet. */
+struct taken {
+    int64_t numbers[ACK_EVERY];
+    uint32_t count;
+    uint64_t last_tag;
+};
+
+static void ack_taken(struct peer_run *r, amqp_connection_state_t connection, struct taken *t)
+{
+    if (t->count > 0 && amqp_basic_ack(connection, CHANNEL, t->last_tag, 1) == AMQP_STATUS_OK) {
+        for (uint32_t i = 0; i < t->count; i++) {
+            peer_confirmed(r, t->numbers[i]);
+        }
+    }
+    t->count = 0;
+}
+
+static void consume_all(struct peer_run *r, amqp_connection_state_t connection)
+{
+    struct taken t = {.count = 0};
+    while (!peer_is_over(r)) {
+        amqp_envelope_t envelope;
+        struct timeval patience = {.tv_usec = SOON_US};
+        amqp_maybe_release_buffers(connection);
+        amqp_rpc_reply_t reply = amqp_consume_message(connection, &envelope, &patience, 0);
+        bool nothing = reply.reply_type == AMQP_RESPONSE_LIBRARY_EXCEPTION &&
+                       reply.library_error == AMQP_STATUS_TIMEOUT;
+        if (nothing) {
+            ack_taken(r, connection, &t);
+            continue;
+        }
+        if (call_failed(r, "consuming", reply)) {
+            peer_stop(r);
+            return;
+        }
+        int64_t n = peer_read_number(r, envelope.message.body.bytes, envelope.message.body.len);
+        t.last_tag = envelope.delivery_tag;
+        amqp_destroy_envelope(&envelope);
+        if (n >= 0) {
+            t.numbers[t.count++] = n;
+        }
+        if (t.count == ACK_EVERY) {
+            ack_taken(r, connection, &t);
+        }
+    }
+}
+
+static void *consume(void *arg)
+{
+    struct peer_run *r = arg;
+    amqp_connection_state_t connection = amqp_new_connection();
+    if (connection != NULL && open_connection(r, connection) && start_consuming(r, connection)) {
+        consume_all(r, connection);
+    }
+    peer_stop(r);
+    if (connection != NULL) {
+        amqp_destroy_connection(connection);
+    }
+    return NULL;
+}
+
+/* The broker's confirmations of publishes are read and not counted: the acks are. */
+static bool drain_confirms(struct peer_run *r, amqp_connection_state_t connection, int64_t wait_us)
+{
+    for (;;) {
+        amqp_frame_t frame;
+        struct timeval patience = {.tv_usec = wait_us};
+        int failed = amqp_simple_wait_frame_noblock(connection, &frame, &patience);
+        if (failed == AMQP_STATUS_TIMEOUT) {
+            amqp_maybe_release_buffers(connection);
+            return true;
+        }
+        if (failed != AMQP_STATUS_OK) {
+            peer_failed(r, "waiting for a confirmation", amqp_error_string2(failed));
+            return false;
+        }
+        wait_us = 0;
+    }
+}
+
+static bool queue_all(struct peer_run *r, amqp_connection_state_t connection)
+{
+    pthread_t consumer;
+    if (pthread_create(&consumer, NULL, consume, r) != 0) {
+        peer_failed(r, "starting", "no thread");
+        return false;
+    }
+    bool ok = true;
+    peer_start(r);
+    while (ok && peer_goes_on(r) && !peer_is_over(r)) {
+        bool room = peer_under_way(r) < r->in_flight;
+        ok = room ? publish_one(r, connection) : drain_confirms(r, connection, SOON_US);
+        if (ok && room && r->sent % ACK_EVERY == 0) {
+            ok = drain_confirms(r, connection, 0);
+        }
+    }
+    ok = ok && peer_wait_for_all(r);
+    peer_stop(r);
+    pthread_join(consumer, NULL);
+    return ok;
+}
+
 int main(int argc, char **argv)
 {
     struct peer_run r;
@@ -146,7 +266,7 @@ int main(int argc, char **argv)
         return peer_failed(&r, "starting", "out of memory");
     }
     bool ok = open_connection(&r, connection) && declare_queue(&r, connection) &&
-              publish_all(&r, connection);
+              (r.queue ? queue_all(&r, connection) : publish_all(&r, connection));
     int code = ok ? peer_end(&r, amqp_version()) : 1;
     if (ok) {
         amqp_queue_delete(connection, CHANNEL, amqp_cstring_bytes(QUEUE), 0, 0);

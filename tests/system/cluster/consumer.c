@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "system/cluster/message.h"
 #include "system/cluster/workload.h"
 
 #define OPEN_TIMEOUT_MS   2000
@@ -12,24 +11,12 @@
 #define COMMIT_TIMEOUT_MS 2000
 #define PARTITIONS_MAX    64
 
-static void note_error(const struct workload *w, enum ferry_err err)
-{
-    fprintf(w->history, "e %" PRId64 " %s\n", clock_monotonic_us(), ferry_err_name(err));
-}
-
 static void note_batch(const struct workload *w, struct ferry_batch *batch)
 {
     for (size_t i = 0; i < ferry_batch_count(batch); i++) {
         struct ferry_record r;
-        struct message m;
         ferry_batch_record(batch, i, &r);
-        message_parse(&m, w->topics[0], r.key, r.key_bytes, r.payload, r.payload_bytes);
-        fprintf(w->history,
-                "r %" PRId64 " %" PRId32 " %" PRId64 " %s %" PRIu64 " %.*s %" PRIu64 " %016" PRIx64
-                " %d\n",
-                clock_monotonic_us(), r.partition, r.offset,
-                m.producer[0] == '\0' ? "?" : m.producer, m.sequence, (int)r.key_bytes,
-                r.key_bytes == 0 ? "?" : (const char *)r.key, m.key_sequence, m.sum, m.good);
+        workload_note_record(w, NULL, &r);
     }
 }
 
@@ -43,7 +30,7 @@ static void commit(const struct workload *w, struct ferry_consumer *consumer,
         fprintf(w->history, "c %" PRId64 " %" PRId32 " %" PRId64 "\n", clock_monotonic_us(),
                 partition, next);
     } else {
-        note_error(w, err);
+        workload_note_error(w, err);
     }
 }
 
@@ -56,7 +43,7 @@ static struct ferry_consumer *open_consumer(const struct workload *w, struct fer
                                                  FERRY_FROM_START, OPEN_TIMEOUT_MS);
         if (err != FERRY_OK) {
             consumer = NULL;
-            note_error(w, err);
+            workload_note_error(w, err);
         }
     }
     if (consumer != NULL) {
@@ -78,7 +65,7 @@ static void ask_for_ends(const struct workload *w, struct ferry_client *client, 
     struct ferry_topic_info *info = NULL;
     enum ferry_err err = ferry_topic_info(client, w->topics[0], OPEN_TIMEOUT_MS, &info);
     if (err != FERRY_OK) {
-        note_error(w, err);
+        workload_note_error(w, err);
         return;
     }
     ends->known = info->partition_count <= PARTITIONS_MAX;
@@ -115,7 +102,7 @@ static void read_to_the_end(struct workload *w, struct ferry_client *client,
         enum ferry_err err = ferry_consumer_fetch(consumer, FETCH_TIMEOUT_MS, &batch);
         if (err != FERRY_OK) {
             if (err != FERRY_ERR_TIMEOUT) {
-                note_error(w, err);
+                workload_note_error(w, err);
                 (void)poll(NULL, 0, FETCH_TIMEOUT_MS);
             }
             continue;

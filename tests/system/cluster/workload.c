@@ -1,15 +1,19 @@
-/* workload: a producer or a consumer that goes on through everything and writes down what it saw.
+/* workload: a client that goes on through everything and writes down what it saw.
  *
- *   workload produce NAME OPTION=VALUE…
- *   workload consume NAME OPTION=VALUE…
+ *   workload produce|consume|work|join NAME OPTION=VALUE…
  *
- * Options: history (a file), servers, topics (A,B,… ; a consumer takes one), subscription, seed,
- * rate, keys, bytes, delivery_ms, stop_at_end. See workload.h for the history. */
+ * Options: history (a file), servers, topics (A,B,… ; all but a producer take one), subscription,
+ * seed, rate, keys, bytes, delivery_ms, stop_at_end, lease_ms, no_extend, faithful, session_ms. See
+ * workload.h for the history. */
 #include "system/cluster/workload.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+
+#include "base/clock.h"
+#include "system/cluster/message.h"
 
 static volatile sig_atomic_t stop_asked;
 
@@ -48,6 +52,14 @@ static bool set_option(struct workload *w, const char *name, char *value)
         w->delivery_ms = value;
     } else if (strcmp(name, "stop_at_end") == 0) {
         w->stop_at_end = strcmp(value, "1") == 0;
+    } else if (strcmp(name, "lease_ms") == 0) {
+        w->lease_ms = strtoull(value, NULL, 10);
+    } else if (strcmp(name, "session_ms") == 0) {
+        w->session_ms = strtoull(value, NULL, 10);
+    } else if (strcmp(name, "no_extend") == 0) {
+        w->no_extend = strcmp(value, "1") == 0;
+    } else if (strcmp(name, "faithful") == 0) {
+        w->faithful = strcmp(value, "1") == 0;
     } else if (strcmp(name, "history") == 0) {
         w->history = fopen(value, "ae");
         return w->history != NULL && setvbuf(w->history, NULL, _IOLBF, BUFSIZ) == 0;
@@ -72,6 +84,25 @@ static bool set_options(struct workload *w, int count, char **words)
     }
     return w->servers != NULL && w->topic_count > 0 && w->history != NULL && w->rate > 0 &&
            w->keys > 0;
+}
+
+void workload_note_record(const struct workload *w, const char *before,
+                          const struct ferry_record *r)
+{
+    struct message m;
+    char line[96];
+    message_parse(&m, w->topics[0], r->key, r->key_bytes, r->payload, r->payload_bytes);
+    (void)snprintf(line, sizeof(line), "r %" PRId64 " %" PRId32 " %" PRId64, clock_monotonic_us(),
+                   r->partition, r->offset);
+    fprintf(w->history, "%s %s %" PRIu64 " %.*s %" PRIu64 " %016" PRIx64 " %d\n",
+            before != NULL ? before : line, m.producer[0] == '\0' ? "?" : m.producer, m.sequence,
+            (int)r->key_bytes, r->key_bytes == 0 ? "?" : (const char *)r->key, m.key_sequence,
+            m.sum, m.good);
+}
+
+void workload_note_error(const struct workload *w, enum ferry_err err)
+{
+    fprintf(w->history, "e %" PRId64 " %s\n", clock_monotonic_us(), ferry_err_name(err));
 }
 
 struct ferry_client *workload_open(struct workload *w, ferry_report_cb *report)
@@ -100,6 +131,24 @@ struct ferry_client *workload_open(struct workload *w, ferry_report_cb *report)
     return client;
 }
 
+static const struct role {
+    const char *name;
+    int (*run)(struct workload *w);
+} roles[] = {{"produce", producer_run},
+             {"consume", consumer_run},
+             {"work", worker_run},
+             {"join", member_run}};
+
+static const struct role *find_role(const char *name)
+{
+    for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++) {
+        if (strcmp(roles[i].name, name) == 0) {
+            return &roles[i];
+        }
+    }
+    return NULL;
+}
+
 int main(int count, char **words)
 {
     struct workload w = {.seed = 1,
@@ -107,19 +156,19 @@ int main(int count, char **words)
                          .keys = 20,
                          .bytes = 300,
                          .delivery_ms = "120s",
+                         .session_ms = 3000,
                          .stopped = &stop_asked};
     const struct sigaction action = {.sa_handler = on_term};
-    bool produces = count > 2 && strcmp(words[1], "produce") == 0;
-    bool consumes = count > 2 && strcmp(words[1], "consume") == 0;
+    const struct role *role = count > 2 ? find_role(words[1]) : NULL;
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)sigaction(SIGTERM, &action, NULL);
-    if ((!produces && !consumes) || !set_options(&w, count - 3, words + 3)) {
-        fprintf(stderr, "usage: workload produce|consume NAME history=FILE servers=ENDPOINTS "
-                        "topics=NAMES [OPTION=VALUE...]\n");
+    if (role == NULL || !set_options(&w, count - 3, words + 3)) {
+        fprintf(stderr, "usage: workload produce|consume|work|join NAME history=FILE "
+                        "servers=ENDPOINTS topics=NAMES [OPTION=VALUE...]\n");
         return 2;
     }
     w.name = words[2];
-    int status = produces ? producer_run(&w) : consumer_run(&w);
+    int status = role->run(&w);
     (void)fclose(w.history);
     return status;
 }

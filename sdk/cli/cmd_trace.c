@@ -1,0 +1,213 @@
+/* cmd_trace: the life of one message, from the log itself. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "cli/format.h"
+#include "cli/output.h"
+#include "cli/place.h"
+
+struct tracing {
+    struct cli *cli;
+    char topic[PLACE_TOPIC_BYTES];
+    int32_t partition;
+    int64_t offset;
+    bool begun;    /* An event was told. */
+    bool complete; /* From when it was stored. */
+};
+
+/* ---- Where it is ---------------------------------------------------------------------------- */
+
+/* In one topic. UNKNOWN_MESSAGE: not here. */
+static enum ferry_err find_in(struct tracing *t, const char *topic, const struct ferry_id *id)
+{
+    enum ferry_err err = ferry_message_find(t->cli->client, topic, id, t->cli->timeout_ms,
+                                            &t->partition, &t->offset);
+    if (err == FERRY_OK) {
+        (void)snprintf(t->topic, sizeof(t->topic), "%s", topic);
+    }
+    return err;
+}
+
+/* In all topics. "Not found" is only said when all have been searched: the first error of one that
+ * could not be is remembered. */
+static enum ferry_err find_anywhere(struct tracing *t, const struct ferry_id *id)
+{
+    char **names = NULL;
+    size_t count = 0;
+    enum ferry_err not_searched = FERRY_OK;
+    enum ferry_err err = ferry_topic_list(t->cli->client, t->cli->timeout_ms, &names, &count);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    err = FERRY_ERR_UNKNOWN_MESSAGE;
+    for (size_t i = 0; i < count && err != FERRY_OK && !cli_is_interrupted(t->cli); i++) {
+        err = find_in(t, names[i], id);
+        bool searched = err == FERRY_OK || err == FERRY_ERR_UNKNOWN_MESSAGE ||
+                        err == FERRY_ERR_UNKNOWN_TOPIC; /* Deleted meanwhile. */
+        not_searched = !searched && not_searched == FERRY_OK ? err : not_searched;
+    }
+    ferry_names_free(&names);
+    if (err == FERRY_OK) {
+        return FERRY_OK;
+    }
+    return not_searched != FERRY_OK ? not_searched : FERRY_ERR_UNKNOWN_MESSAGE;
+}
+
+static enum cli_exit find(struct tracing *t, const char *message)
+{
+    struct ferry_id id;
+    const char *topic = args_text(t->cli->args, OPT_TOPIC, NULL);
+    if (place_parse_record(message, t->topic, &t->partition, &t->offset)) {
+        return CLI_EXIT_OK;
+    }
+    if (!ferry_id_parse(message, &id)) {
+        return cli_fail(t->cli, FERRY_ERR_INVALID_ARGUMENT, message,
+                        "neither a message id nor TOPIC/PARTITION/OFFSET");
+    }
+    enum ferry_err err = topic != NULL ? find_in(t, topic, &id) : find_anywhere(t, &id);
+    return err != FERRY_OK
+               ? cli_fail(t->cli, err, err == FERRY_ERR_UNKNOWN_TOPIC ? topic : message, NULL)
+               : CLI_EXIT_OK;
+}
+
+/* ---- Telling -------------------------------------------------------------------------------- */
+
+static const char *kind_name(enum ferry_trace_kind kind)
+{
+    static const char *const names[] = {
+        [FERRY_TRACE_APPENDED] = "stored",
+        [FERRY_TRACE_HANDED_OUT] = "handed out",
+        [FERRY_TRACE_ACKED] = "acked",
+        [FERRY_TRACE_NACKED] = "nacked",
+        [FERRY_TRACE_RELEASED] = "released",
+        [FERRY_TRACE_REJECTED] = "rejected",
+        [FERRY_TRACE_LEASE_EXPIRED] = "lease ended",
+        [FERRY_TRACE_DEAD] = "dead letter",
+        [FERRY_TRACE_REVIVED] = "replayed",
+        [FERRY_TRACE_DROPPED] = "dropped",
+        [FERRY_TRACE_EXTENDED] = "extended",
+        [FERRY_TRACE_TRIMMED] = "trimmed",
+        [FERRY_TRACE_SCHEDULED] = "scheduled",
+        [FERRY_TRACE_COMMITTED] = "committed",
+    };
+    return kind >= FERRY_TRACE_APPENDED && kind <= FERRY_TRACE_COMMITTED ? names[kind] : "unknown";
+}
+
+static void print_event(const struct ferry_trace_event *e)
+{
+    char time[FORMAT_TEXT_BYTES];
+    format_time_ms(e->time_ms, time);
+    printf("%s  %-11s", time, kind_name(e->kind));
+    if (e->node != 0) {
+        printf("  node %u", e->node);
+    }
+    if (e->subscription[0] != '\0') {
+        printf("  %s", e->subscription);
+    }
+    if (e->member[0] != '\0') {
+        printf("  by %s", e->member);
+    }
+    if (e->reason[0] != '\0') {
+        printf(": %s", e->reason);
+    }
+    if (e->due_ms > 0) {
+        format_time_ms(e->due_ms, time);
+        printf("  (%s %s)", e->kind == FERRY_TRACE_SCHEDULED ? "due" : "not before", time);
+    }
+    putchar('\n');
+}
+
+static void print_event_json(const struct ferry_trace_event *e)
+{
+    json_t *object = output_object();
+    output_set_int(object, "time_ms", e->time_ms);
+    output_set_text(object, "event", kind_name(e->kind));
+    output_set(object, "node", e->node != 0 ? json_integer(e->node) : json_null());
+    output_set_text(object, "subscription", e->subscription[0] != '\0' ? e->subscription : NULL);
+    output_set_text(object, "member", e->member[0] != '\0' ? e->member : NULL);
+    output_set_text(object, "reason", e->reason[0] != '\0' ? e->reason : NULL);
+    output_set(object, "lease", e->lease != 0 ? json_integer((json_int_t)e->lease) : json_null());
+    output_set(object, "due_ms", e->due_ms > 0 ? json_integer(e->due_ms) : json_null());
+    output_set_int(object, "index", (int64_t)e->index);
+    output_json(object);
+}
+
+static void print_head(const struct tracing *t)
+{
+    if (t->cli->json) {
+        json_t *object = output_object();
+        output_set_text(object, "topic", t->topic);
+        output_set_int(object, "partition", t->partition);
+        output_set_int(object, "offset", t->offset);
+        output_json(object);
+    } else {
+        printf("%s/%d/%lld\n", t->topic, t->partition, (long long)t->offset);
+    }
+}
+
+static void tell(struct tracing *t, const struct ferry_trace_event *e)
+{
+    if (!t->begun) {
+        t->begun = true;
+        t->complete = e->kind == FERRY_TRACE_APPENDED || e->kind == FERRY_TRACE_SCHEDULED;
+    }
+    if (t->cli->json) {
+        print_event_json(e);
+    } else {
+        print_event(e);
+    }
+}
+
+/* To the log's end; `next` is the broker's word, and 0 when there is no more. */
+static enum ferry_err tell_all(struct tracing *t)
+{
+    uint64_t next = 0;
+    enum ferry_err err = FERRY_OK;
+    do {
+        struct ferry_trace_event *events = NULL;
+        uint64_t end = 0;
+        size_t count = 0;
+        err = ferry_trace(t->cli->client, t->topic, t->partition, t->offset, t->cli->timeout_ms,
+                          &next, &end, &events, &count);
+        for (size_t i = 0; err == FERRY_OK && i < count; i++) {
+            tell(t, &events[i]);
+        }
+        ferry_trace_free(&events);
+    } while (err == FERRY_OK && next != 0 && !cli_is_interrupted(t->cli));
+    return err;
+}
+
+/* What is not known is said, so that nobody takes silence for an answer. */
+static void tell_what_is_missing(const struct tracing *t)
+{
+    const char *text = !t->begun ? "the log says nothing of it any more: retention has dropped it, "
+                                   "or it was never there"
+                                 : "the log does not go back to when it was stored: what came "
+                                   "before is not known any more";
+    if (!t->complete) {
+        cli_warn(t->cli, FERRY_ERR_OFFSET_OUT_OF_RANGE, t->topic, text);
+    }
+}
+
+static enum cli_exit trace(struct tracing *t)
+{
+    print_head(t);
+    enum ferry_err err = tell_all(t);
+    if (err != FERRY_OK) {
+        return cli_fail(t->cli, err, t->topic, NULL);
+    }
+    tell_what_is_missing(t);
+    return t->begun ? CLI_EXIT_OK : CLI_EXIT_NOT_FOUND;
+}
+
+enum cli_exit cmd_trace(struct cli *cli)
+{
+    struct tracing t = {.cli = cli};
+    enum cli_exit code = cli_connect(cli, NULL, NULL);
+    if (code == CLI_EXIT_OK) {
+        code = find(&t, cli->args->positionals[0]);
+    }
+    return code == CLI_EXIT_OK ? trace(&t) : code;
+}
