@@ -306,7 +306,9 @@ MUST_CHECK enum ferry_err partition_key_version(struct partition *p, struct byte
  */
 MUST_CHECK enum ferry_err partition_message_find(struct partition *p, const struct ferry_id *id,
                                                  bool *found, int64_t *offset);
-/* Looks at a bounded stretch of the log a call. Errors: OFFSET_OUT_OF_RANGE, CORRUPT. */
+/* Looks at a bounded stretch of the log a call; reply->next is to be given back as it is. Of a
+ * message that was trimmed there is what the log still has. Texts live until the view ends. Errors:
+ * OFFSET_OUT_OF_RANGE (below 0, or nothing is there yet), CORRUPT. */
 MUST_CHECK enum ferry_err partition_trace(struct partition *p, const struct trace_request *q,
                                           struct trace_reply *reply);
 

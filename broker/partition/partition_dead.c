@@ -223,15 +223,14 @@ static enum ferry_err add_part(struct partition *p, const struct subscription *s
         return err;
     }
     part.parked = letter.key_hash;
-    if (replay) {
-        if (delivery_is_keyed(s->delivery)) {
-            err = key_hash_of(edited.size > 0 ? edited : letter.record, &part.key_hash);
-        }
-        letter.record = edited;
-        size_t before = p->deliver.records.size;
-        dead_encode(&p->deliver.records, &letter);
-        part.letter = bytes_of(NULL, p->deliver.records.size - before); /* The place follows. */
+    if (replay && delivery_is_keyed(s->delivery)) {
+        err = key_hash_of(edited.size > 0 ? edited : letter.record, &part.key_hash);
     }
+    letter.record = edited;
+    letter.failure_count = replay ? letter.failure_count : 0; /* A drop tells traces its offset. */
+    size_t before = p->deliver.records.size;
+    dead_encode(&p->deliver.records, &letter);
+    part.letter = bytes_of(NULL, p->deliver.records.size - before); /* The place follows. */
     e->parts[e->count++] = part;
     return err == FERRY_OK && !buf_ok(&p->deliver.records) ? FERRY_ERR_NO_MEMORY : err;
 }

@@ -129,6 +129,9 @@ enum ferry_err partition_propose_housekeeping(struct partition *p, const struct 
                                               int64_t now_ms, int64_t now_us);
 /* Something was appended: looks at retention when that may be due. */
 void partition_retain_soon(struct partition *p);
+/* An entry at or before the record at `offset`, and not before the batch before. Needs a read view.
+ */
+enum ferry_err partition_index_of(const struct partition *p, int64_t offset, uint64_t *index);
 /* A subscription has moved on. */
 void partition_retain_acked(struct partition *p);
 /* When the record at `offset` was appended. Needs a read view. */

@@ -81,6 +81,11 @@ static enum ferry_err find_index(const struct partition *p, int64_t offset, uint
     return err;
 }
 
+enum ferry_err partition_index_of(const struct partition *p, int64_t offset, uint64_t *index)
+{
+    return find_index(p, offset, index);
+}
+
 enum ferry_err partition_time_of(const struct partition *p, int64_t offset, int64_t *time_ms)
 {
     uint64_t index = 0;
