@@ -183,11 +183,10 @@ static uint32_t sort_dues(struct deliver *d)
     return (uint32_t)kept;
 }
 
-static enum ferry_err propose(struct settling *w, enum control_kind kind, struct bytes member,
-                              int64_t now_ms, int64_t now_us, struct partition_ticket *t)
+static struct delivery_settlement make_settlement(struct settling *w, struct bytes member)
 {
     struct deliver *d = &w->p->deliver;
-    struct delivery_settlement e = {
+    return (struct delivery_settlement){
         .subscription = w->s->number,
         .node = partition_node(w->p),
         .member = member,
@@ -197,11 +196,17 @@ static enum ferry_err propose(struct settling *w, enum control_kind kind, struct
         .dues = (const void *)d->dues.data,
         .dead_count = sort_dead(d),
         .dead = (const void *)d->dead.data};
+}
+
+static enum ferry_err propose(struct settling *w, enum control_kind kind, struct bytes member,
+                              int64_t now_ms, int64_t now_us, struct partition_ticket *t)
+{
+    struct delivery_settlement e = make_settlement(w, member);
     buf_clear(&t->payload);
     settlement_encode(&t->payload, kind, &e);
     enum ferry_err err = partition_propose_payload(w->p, now_ms, now_us, t);
     if (err == FERRY_OK) {
-        partition_spend(w->p, d->records.size);
+        partition_spend(w->p, w->p->deliver.records.size);
     }
     return err;
 }
@@ -216,6 +221,12 @@ static bool add_item(struct settling *w, const struct delivery_settle_item *item
 static enum ferry_err propose_own(struct settling *w, int64_t now_ms, int64_t now_us)
 {
     struct partition_ticket *t = deliver_own_ticket();
+#ifdef MUT_61 /* leases end by the leader's clock alone, without an entry */
+    uint16_t status[PICK_EXPIRE_MAX];
+    struct delivery_settlement e = make_settlement(w, bytes_of(NULL, 0));
+    deliver_free_ticket(t);
+    return delivery_apply_settlement(w->s->delivery, &e, w->time_ms, &w->p->dead, status);
+#endif
     if (t == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
