@@ -28,6 +28,15 @@ static void begin(struct settling *w, struct partition *p, struct subscription *
     buf_clear(&p->deliver.records);
 }
 
+static void end(struct settling *w)
+{
+    log_reader_close(&w->reader);
+    deliver_release(&w->p->deliver.items);
+    deliver_release(&w->p->deliver.dues);
+    deliver_release(&w->p->deliver.dead);
+    deliver_release(&w->p->deliver.records);
+}
+
 /* ---- What comes back ---- */
 
 /* min * 2^(failed - 1), at most max, less a random part of up to a half. */
@@ -356,7 +365,6 @@ static enum ferry_err settle(struct settling *w, const struct settle_request *q,
         err = try_item(w, &q->items[i], now_us, &status);
         put_le16(statuses + (size_t)i * 2, status);
     }
-    log_reader_close(&w->reader);
     if (err != FERRY_OK || w->p->deliver.items.size == 0) {
         return err; /* Nothing to carry out: answered at once. */
     }
@@ -379,6 +387,7 @@ enum ferry_err partition_settle(struct partition *p, const struct settle_request
     if (err == FERRY_OK) {
         begin(&w, p, s, now_ms);
         err = settle(&w, q, now_ms, now_us, t);
+        end(&w);
         deliver_look_again(p, s);
     }
     if (err != FERRY_OK) {
@@ -452,7 +461,6 @@ static enum ferry_err expire_leases(struct settling *w, const uint64_t *leases, 
             pick_expire_later(w->s->pick, leases[i], now_us + AGAIN_US);
         }
     }
-    log_reader_close(&w->reader);
     if (err != FERRY_OK || w->p->deliver.items.size == 0) {
         return err;
     }
@@ -471,6 +479,7 @@ enum ferry_err settle_expired(struct partition *p, struct subscription *s, int64
     }
     begin(&w, p, s, now_ms);
     enum ferry_err err = expire_leases(&w, leases, count, now_ms, now_us);
+    end(&w);
     for (uint32_t i = 0; i < count && err != FERRY_OK; i++) {
         pick_expire_later(s->pick, leases[i], now_us + AGAIN_US);
     }
@@ -492,7 +501,6 @@ static enum ferry_err park(struct settling *w, const struct delivery_range *rang
             err = FERRY_ERR_NO_MEMORY;
         }
     }
-    log_reader_close(&w->reader);
     /* What did not fit comes with the next entry. */
     return w->p->deliver.items.size > 0 ? FERRY_OK : err;
 }
@@ -511,6 +519,7 @@ enum ferry_err settle_parked(struct partition *p, struct subscription *s, int64_
     if (err == FERRY_OK) {
         err = propose_own(&w, now_ms, now_us);
     }
+    end(&w);
     if (err != FERRY_OK) {
         pick_parked(s->pick);
         p->deliver.retry_us = now_us + (err == FERRY_ERR_CORRUPT ? DAMAGED_US : AGAIN_US);

@@ -469,6 +469,11 @@ bool pick_wants_more(const struct pick *k)
     return k->scan_more;
 }
 
+int64_t pick_scanned(const struct pick *k)
+{
+    return k->scanned;
+}
+
 /* ---- Asking ---- */
 
 static int64_t first_due(const struct heap *h, int64_t due)
