@@ -308,6 +308,7 @@ enum ferry_err partition_dead_change(struct partition *p, const struct dead_chan
         return err; /* Nothing to do: answered at once. */
     }
     dead_change_encode(&t->payload, &entry);
+    deliver_release(&p->deliver.records);
     err = partition_propose_payload(p, now_ms, now_us, t);
     if (err == FERRY_OK) {
         p->deliver.dead_change_index = t->base.index;

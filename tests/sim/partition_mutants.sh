@@ -9,8 +9,9 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -w -Isdk -Isdk/include -Ibroker -I. -Itests"
 libs="-llmdb -lmsgpackc -lxxhash -linih -lpthread -lcmocka -licui18n -licuuc"
-lib="tests/lib/replica_cluster.c tests/lib/partition_fixture.c"
-units="replica_cluster replica_snapshot replica_repair partition_claim partition_members members_random"
+lib="tests/lib/replica_cluster.c tests/lib/partition_fixture.c tests/lib/hand_fixture.c"
+units="replica_cluster replica_snapshot replica_repair partition_claim partition_members members_random
+       partition_deliver partition_dead partition_keyed partition_priority partition_failover"
 
 compile() { # MUTANT SOURCE…
     local mutant=$1
