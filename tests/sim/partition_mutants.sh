@@ -8,16 +8,25 @@ cd "$(dirname "$0")/../.."
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -w -Isdk -Isdk/include -Ibroker -I. -Itests"
-libs="-llmdb -lmsgpackc -lxxhash -linih -lpthread -lcmocka"
+libs="-llmdb -lmsgpackc -lxxhash -linih -licui18n -licuuc -lpthread -lcmocka"
 lib="tests/lib/replica_cluster.c tests/lib/partition_fixture.c"
-units="replica_cluster replica_snapshot replica_repair"
+units="replica_cluster replica_snapshot replica_repair partition_schedule partition_publish
+    schedule_failover"
+
+# Those of an area that its own tests must find; the others are for the area "partition".
+units_of() { # MUTANT
+    case $(awk -F' *[|] *' -v m="$1" '$1 == m { print $2 }' tests/sim/MUTANTS) in
+    schedule) echo partition_schedule partition_publish schedule_failover ;;
+    *) echo replica_cluster replica_snapshot replica_repair ;;
+    esac
+}
 
 compile() { # MUTANT SOURCE…
     local mutant=$1
     shift
     for source in "$@"; do
         # shellcheck disable=SC2086
-        cc $flags -D"$mutant" -c "$source" -o "$out/o/$(basename "$source").o"
+        cc $flags -D"$mutant" -c "$source" -o "$out/o/${source//\//_}.o"
     done
 }
 
@@ -30,18 +39,18 @@ done
 
 build() { # MUTANT
     compile "$1" broker/partition/*.c
-    for unit in $units; do
+    for unit in $(units_of "$1"); do
         # shellcheck disable=SC2086
         cc "$out/$unit.o" "$out"/o/*.o $libs -o "$out/$unit"
     done
 }
 
 failed=0
-mutants=${*:-$(awk -F' *[|] *' '$2 == "partition" { print $1 }' tests/sim/MUTANTS)}
+mutants=${*:-$(awk -F' *[|] *' '$2 == "partition" || $2 == "schedule" { print $1 }' tests/sim/MUTANTS)}
 for mutant in $mutants; do
     build "$mutant"
     by=""
-    for unit in $units; do
+    for unit in $(units_of "$mutant"); do
         timeout 300 "$out/$unit" >"$out/log" 2>&1 || by="$by $unit"
     done
     echo "$mutant | unit tests:${by:- none}"
