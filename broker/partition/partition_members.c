@@ -285,8 +285,7 @@ static enum ferry_err check_heartbeat(const struct member_heartbeat_request *q)
     }
     bool session = q->session_ms >= MEMBER_SESSION_MIN_MS && q->session_ms <= MEMBER_SESSION_MAX_MS;
     bool partitions = q->partitions >= 1 && q->partitions <= PARTITIONS_MAX;
-    bool zones = q->zone.size <= ZONE_MAX_BYTES &&
-                 q->zones.size <= (size_t)PARTITIONS_MAX * (ZONE_MAX_BYTES + 1);
+    bool zones = q->zone.size <= ZONE_MAX_BYTES && q->zones.size <= ZONES_MAX_BYTES;
     bool held = q->held_count <= PARTITIONS_MAX;
     for (uint32_t i = 0; held && i < q->held_count; i++) {
         held = q->held[i].partition < PARTITIONS_MAX;

@@ -128,7 +128,8 @@ struct replica {
     struct replica_floor floor; /* Of a log that was deleted here before. */
     bool ready_told;            /* The machine was told that it may take requests. */
     enum ferry_err failed;
-    int64_t now_us; /* Of the latest call that told it. */
+    int64_t now_us;        /* Of the latest call that told it. */
+    uint8_t self_bytes[8]; /* What a no-op holds. */
 
     uint64_t applied;
     uint64_t flushed;

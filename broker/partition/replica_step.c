@@ -125,12 +125,15 @@ static void truncate_log(struct replica *r, raft_index from)
     repair_truncated(r, from);
 }
 
+/* It says who leads in its term, for traces; those of before are empty. */
 static void push_noop(struct replica *r, const struct raft_update *u)
 {
+    put_le64(r->self_bytes, r->config.self);
     struct store_entry noop = {.term = u->append_term,
                                .type = STORE_ENTRY_NOOP,
                                .base_offset = r->next_offset,
-                               .append_time_ms = r->last_append_time_ms};
+                               .append_time_ms = r->last_append_time_ms,
+                               .payload = bytes_of(r->self_bytes, sizeof(r->self_bytes))};
     push_pending(r, u->append_first, &noop, NULL);
     r->noop_index = u->append_first;
 }

@@ -1,6 +1,7 @@
 /* Subscriptions: the named positions of a partition's readers (invariant 5 of partition.h). */
 #include "base/checksum.h"
 #include "base/mem.h"
+#include "partition/pick.h"
 #include "partition/tables.h"
 #include "wire/pack.h"
 
@@ -11,8 +12,9 @@
 #define ROW_MAX_BYTES     (1u << 20)
 #define LEAVING_KEY_BYTES 9u
 /* Tables whose keys begin with a subscription's number. */
-static const uint8_t numbered_tables[] = {TABLE_RUNS,   TABLE_LEASES,  TABLE_DEAD,
-                                          TABLE_PARKED, TABLE_MEMBERS, TABLE_EVENTS};
+static const uint8_t numbered_tables[] = {TABLE_RUNS,      TABLE_LEASES,      TABLE_DEAD,
+                                          TABLE_PARKED,    TABLE_MEMBERS,     TABLE_EVENTS,
+                                          TABLE_HISTORIES, TABLE_DEAD_NUMBERS};
 
 void subscriptions_init(struct subscriptions *t)
 {
@@ -22,6 +24,7 @@ void subscriptions_init(struct subscriptions *t)
 
 static void free_subscription(struct subscription *s)
 {
+    pick_free(&s->pick);
     delivery_free(&s->delivery);
     members_free(&s->members);
     mem_free(s);

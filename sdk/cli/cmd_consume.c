@@ -10,10 +10,12 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cli/cli.h"
+#include "cli/cmd_receive.h"
 #include "cli/format.h"
 #include "cli/output.h"
 #include "cli/place.h"
 #include "cli/record_text.h"
+#include "cli/subscription_words.h"
 
 #define COMMIT_EVERY_US INT64_C(1000000)
 
@@ -22,6 +24,7 @@ struct consuming {
     struct ferry_consumer *consumer;
     const char *topic;
     const char *subscription; /* NULL: positions are not kept. */
+    const char *member;       /* NULL: not in a group. */
     struct place from;
     int64_t count_max;    /* INT64_MAX: no limit. */
     int64_t idle_exit_us; /* 0: never. */
@@ -34,6 +37,9 @@ struct consuming {
     bool unwritten;  /* Records are in the buffer. */
     int write_errno; /* Why standard output failed. */
 };
+
+static void on_assignment(struct ferry_consumer *consumer, int32_t partition, bool given,
+                          void *arg);
 
 /* ---- Where to begin ------------------------------------------------------------------------- */
 
@@ -70,6 +76,23 @@ static enum ferry_err seek_to_time(struct consuming *c)
     return err;
 }
 
+/* With a name it joins the group of those who read for the subscription. */
+static enum ferry_err open_or_join(struct consuming *c)
+{
+    const struct ferry_join_spec spec = {.member = c->member};
+    if (c->member == NULL) {
+        return ferry_consumer_open(&c->consumer, c->cli->client, c->topic, c->subscription,
+                                   c->from.offset, c->cli->timeout_ms);
+    }
+    enum ferry_err err =
+        ferry_consumer_join(&c->consumer, c->cli->client, c->topic, c->subscription, c->from.offset,
+                            &spec, c->cli->timeout_ms);
+    if (err == FERRY_OK) {
+        ferry_consumer_on_assignment(c->consumer, on_assignment, c);
+    }
+    return err;
+}
+
 static enum ferry_err open_consumer(struct consuming *c)
 {
     bool positioned = false;
@@ -78,8 +101,7 @@ static enum ferry_err open_consumer(struct consuming *c)
         err = has_position(c, &positioned);
     }
     if (err == FERRY_OK) {
-        err = ferry_consumer_open(&c->consumer, c->cli->client, c->topic, c->subscription,
-                                  c->from.offset, c->cli->timeout_ms);
+        err = open_or_join(c);
     }
     if (err != FERRY_OK) {
         return err;
@@ -134,17 +156,43 @@ static enum ferry_err write_out(struct consuming *c)
     return FERRY_OK;
 }
 
+/* What was printed of a partition that another member has now was theirs to print again: it is not
+ * committed, and that is no failure. */
+static enum ferry_err commit_partition(struct consuming *c, int32_t partition)
+{
+    if (c->positions[partition] < 0) {
+        return FERRY_OK;
+    }
+    enum ferry_err err =
+        ferry_consumer_commit(c->consumer, partition, c->positions[partition], c->cli->timeout_ms);
+    bool gone = err == FERRY_ERR_MEMBER_FENCED && c->member != NULL &&
+                !ferry_consumer_has(c->consumer, partition);
+    if (err == FERRY_OK || gone) {
+        c->positions[partition] = -1;
+        err = FERRY_OK;
+    }
+    return err;
+}
+
 static enum ferry_err commit(struct consuming *c)
 {
     enum ferry_err err = write_out(c);
     for (int32_t i = 0; err == FERRY_OK && c->subscription != NULL && i < c->partitions; i++) {
-        if (c->positions[i] >= 0) {
-            err = ferry_consumer_commit(c->consumer, i, c->positions[i], c->cli->timeout_ms);
-            c->positions[i] = err == FERRY_OK ? -1 : c->positions[i];
-        }
+        err = commit_partition(c, i);
     }
     c->next_commit_us = clock_monotonic_us() + COMMIT_EVERY_US;
     return err;
+}
+
+/* A partition that is to go is committed first: who has it next goes on where this one stops. An
+ * error is met again by the next commit, which tells it. */
+static void on_assignment(struct ferry_consumer *consumer, int32_t partition, bool given, void *arg)
+{
+    struct consuming *c = arg;
+    (void)consumer;
+    if (!given && c->positions != NULL && write_out(c) == FERRY_OK) {
+        (void)commit_partition(c, partition);
+    }
 }
 
 /* ---- The loop ------------------------------------------------------------------------------- */
@@ -238,14 +286,61 @@ static enum cli_exit conclude(struct consuming *c, enum ferry_err err, int64_t e
     return err != FERRY_OK ? cli_fail(c->cli, err, c->topic, NULL) : CLI_EXIT_OK;
 }
 
-static enum cli_exit check_options(struct consuming *c)
+/* ---- Which mode ----------------------------------------------------------------------------- */
+
+/* What is of leases only, or of a group only, is refused elsewhere. */
+static enum cli_exit check_options(const struct consuming *c, enum ferry_mode mode)
 {
-    const char *mode = args_text(c->cli->args, OPT_MODE, "stream");
-    if (strcmp(mode, "stream") != 0) {
-        return cli_fail(c->cli, FERRY_ERR_BAD_OPTION_VALUE, mode,
-                        "--mode: this version knows stream only");
+    const struct args *args = c->cli->args;
+    if (mode == FERRY_MODE_STREAM &&
+        (args_has(args, OPT_ACK) || args_has(args, OPT_NACK_EVERY) || args_has(args, OPT_LEASE))) {
+        return cli_fail(c->cli, FERRY_ERR_INVALID_ARGUMENT, c->topic,
+                        "--ack, --nack-every and --lease are of --mode queue and keyed");
     }
-    return parse_from(c);
+    if (c->subscription == NULL && (mode != FERRY_MODE_STREAM || c->member != NULL)) {
+        return cli_fail(c->cli, FERRY_ERR_INVALID_ARGUMENT, c->topic,
+                        "--subscription is needed: whose messages are shared?");
+    }
+    return CLI_EXIT_OK;
+}
+
+/* As the command line says, else as the subscription is, else a stream. */
+static enum cli_exit find_mode(struct consuming *c, enum ferry_mode *mode)
+{
+    struct ferry_subscription_info *info = NULL;
+    const char *given = args_text(c->cli->args, OPT_MODE, NULL);
+    *mode = FERRY_MODE_STREAM;
+    if (given != NULL) {
+        return subscription_parse_mode(given, mode)
+                   ? CLI_EXIT_OK
+                   : cli_fail(c->cli, FERRY_ERR_BAD_OPTION_VALUE, given, SUBSCRIPTION_MODE_FORMS);
+    }
+    if (c->subscription != NULL &&
+        ferry_subscription_info(c->cli->client, c->topic, c->subscription, c->cli->timeout_ms,
+                                &info) == FERRY_OK) {
+        *mode = info->spec.mode != 0 ? info->spec.mode : FERRY_MODE_STREAM;
+        ferry_subscription_info_free(&info);
+    }
+    return CLI_EXIT_OK;
+}
+
+static enum cli_exit consume_stream(struct consuming *c)
+{
+    int64_t began_us = clock_monotonic_us();
+    enum cli_exit code = parse_from(c);
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    enum ferry_err err = open_consumer(c);
+    if (err != FERRY_OK) {
+        code = cli_fail(c->cli, err, c->topic, NULL);
+    } else {
+        err = consume_all(c);
+        code = conclude(c, err, clock_monotonic_us() - began_us);
+    }
+    ferry_consumer_close(&c->consumer);
+    mem_free(c->positions);
+    return code;
 }
 
 enum cli_exit cmd_consume(struct cli *cli)
@@ -254,25 +349,20 @@ enum cli_exit cmd_consume(struct cli *cli)
         .cli = cli,
         .topic = cli->args->positionals[0],
         .subscription = args_text(cli->args, OPT_SUBSCRIPTION, NULL),
+        .member = args_text(cli->args, OPT_MEMBER, NULL),
         .count_max = args_number(cli->args, OPT_COUNT, INT64_MAX),
         .idle_exit_us = args_number(cli->args, OPT_IDLE_EXIT, 0) * 1000,
     };
-    enum cli_exit code = check_options(&c);
+    enum ferry_mode mode;
+    enum cli_exit code = cli_connect(cli, NULL, NULL);
     if (code == CLI_EXIT_OK) {
-        code = cli_connect(cli, NULL, NULL);
+        code = find_mode(&c, &mode);
+    }
+    if (code == CLI_EXIT_OK) {
+        code = check_options(&c, mode);
     }
     if (code != CLI_EXIT_OK) {
         return code;
     }
-    int64_t began_us = clock_monotonic_us();
-    enum ferry_err err = open_consumer(&c);
-    if (err != FERRY_OK) {
-        code = cli_fail(cli, err, c.topic, NULL);
-    } else {
-        err = consume_all(&c);
-        code = conclude(&c, err, clock_monotonic_us() - began_us);
-    }
-    ferry_consumer_close(&c.consumer);
-    mem_free(c.positions);
-    return code;
+    return mode == FERRY_MODE_STREAM ? consume_stream(&c) : receive_run(cli, mode);
 }

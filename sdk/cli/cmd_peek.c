@@ -110,6 +110,14 @@ static void show_batch(struct peeking *p, struct ferry_batch *batch)
     }
 }
 
+/* Records may be dropped between asking and reading: who did not name one goes on at the start as
+ * it is then. */
+static bool is_harmless(const struct peeking *p, enum ferry_err err)
+{
+    bool named = args_has(p->cli->args, OPT_OFFSET) || args_has(p->cli->args, OPT_ID);
+    return err == FERRY_ERR_TIMEOUT || (err == FERRY_ERR_OFFSET_OUT_OF_RANGE && !named);
+}
+
 static enum ferry_err show_all(struct peeking *p)
 {
     enum ferry_err err = FERRY_OK;
@@ -120,11 +128,8 @@ static enum ferry_err show_all(struct peeking *p)
         if (err == FERRY_OK) {
             show_batch(p, batch);
             ferry_batch_free(&batch);
-        } else if (err == FERRY_ERR_TIMEOUT) {
+        } else if (is_harmless(p, err)) {
             err = FERRY_OK;
-        } else if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE && !args_has(p->cli->args, OPT_OFFSET) &&
-                   !args_has(p->cli->args, OPT_ID)) {
-            err = FERRY_OK; /* Dropped between asking and reading: from the start, as it is now. */
         }
     }
     return err;

@@ -248,13 +248,12 @@ static enum cli_exit add_recurring(struct cli *cli, const char *cron)
     if (cron == NULL && zone != NULL) {
         return cli_fail(cli, FERRY_ERR_INVALID_ARGUMENT, zone, "--tz is of --cron");
     }
-    const struct args_option *option = args_find(cli->args, OPT_EVERY, 0);
-    if (option != NULL) {
-        (void)snprintf(every, sizeof(every), "@every %lldms", (long long)option->number);
-        if (option->number % 1000 == 0) {
-            (void)snprintf(every, sizeof(every), "@every %llds", (long long)option->number / 1000);
-        }
+    int64_t every_ms = args_number(cli->args, OPT_EVERY, 0);
+    if (every_ms % 1000 != 0) {
+        return cli_fail(cli, FERRY_ERR_BAD_OPTION_VALUE, args_text(cli->args, OPT_EVERY, NULL),
+                        "--every takes whole seconds");
     }
+    (void)snprintf(every, sizeof(every), "@every %llds", (long long)every_ms / 1000);
     return read_and_set(cli, cron != NULL ? cron : every, zone != NULL ? zone : "");
 }
 

@@ -160,10 +160,10 @@ static void tell(struct tracing *t, const struct ferry_trace_event *e)
     }
 }
 
-/* Up to the log's end as it was at first: a busy log never ends. */
+/* To the log's end; `next` is the broker's word, and 0 when there is no more. */
 static enum ferry_err tell_all(struct tracing *t)
 {
-    uint64_t next = 0, last = 0;
+    uint64_t next = 0;
     enum ferry_err err = FERRY_OK;
     do {
         struct ferry_trace_event *events = NULL;
@@ -174,9 +174,8 @@ static enum ferry_err tell_all(struct tracing *t)
         for (size_t i = 0; err == FERRY_OK && i < count; i++) {
             tell(t, &events[i]);
         }
-        last = last == 0 ? end : last;
         ferry_trace_free(&events);
-    } while (err == FERRY_OK && next != 0 && next < last && !cli_is_interrupted(t->cli));
+    } while (err == FERRY_OK && next != 0 && !cli_is_interrupted(t->cli));
     return err;
 }
 

@@ -6,6 +6,9 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "client/call.h"
+#include "client/group.h"
+
+#define LEAVE_TIMEOUT_MS 2000
 
 /* ---- What is asked of a partition. */
 
@@ -81,6 +84,7 @@ void consumer_free(struct ferry_consumer *s)
         ferry_batch_free(&b);
     }
     pthread_cond_destroy(&s->changed);
+    group_free(s->group);
     mem_free(s->readers);
     mem_free(s);
 }
@@ -91,6 +95,31 @@ static void detach(struct ferry_client *c, void *arg)
     consumer_detach(arg);
 }
 
+static void stop_group(struct ferry_client *c, void *arg)
+{
+    struct ferry_consumer *s = arg;
+    (void)c;
+    group_stop(s->group);
+}
+
+void consumer_leave_begin(struct ferry_consumer *s, int timeout_ms, struct member_leaving *leaving)
+{
+    must(s->group != NULL);
+    client_run_task(s->client, stop_group, s);
+    member_leave_begin(&s->group->member, "closed", timeout_ms, leaving);
+}
+
+/* So that others have its partitions at once, not when its session is over. */
+static void leave(struct ferry_consumer *s)
+{
+    struct member_leaving leaving;
+    int64_t timeout_ms = s->client->options.request_timeout_ms;
+    timeout_ms = timeout_ms < LEAVE_TIMEOUT_MS ? timeout_ms : LEAVE_TIMEOUT_MS;
+    member_leave_begin(&s->group->member, "closed", (int)timeout_ms, &leaving);
+    call_wait(s->client, &leaving.call, 1);
+    member_leave_end(&leaving);
+}
+
 void ferry_consumer_close(struct ferry_consumer **consumer)
 {
     struct ferry_consumer *s = *consumer;
@@ -98,7 +127,13 @@ void ferry_consumer_close(struct ferry_consumer **consumer)
         return;
     }
     *consumer = NULL;
+    if (s->group != NULL) {
+        group_tell_all_gone(s->group);
+    }
     client_run_task(s->client, detach, s);
+    if (s->group != NULL && !s->client->stepped && s->failed != FERRY_ERR_MEMBER_FENCED) {
+        leave(s);
+    }
     consumer_free(s);
 }
 
@@ -136,6 +171,23 @@ static bool wait_for_ready(struct ferry_consumer *s, int64_t deadline_us)
     return true;
 }
 
+/* With the lock: a partition that came or goes must be told of first. */
+static bool has_event(const struct ferry_consumer *s)
+{
+    return s->group != NULL && !list_is_empty(&s->group->events);
+}
+
+/* With the lock, which is let go of while the application is told of partitions. */
+static struct ferry_batch *take_next(struct ferry_consumer *s, bool *wake)
+{
+    while (has_event(s)) { /* Each is told once; new ones come with answers of the broker. */
+        pthread_mutex_unlock(&s->client->lock);
+        (void)group_tell(s->group);
+        pthread_mutex_lock(&s->client->lock);
+    }
+    return take_ready(s, wake);
+}
+
 enum ferry_err ferry_consumer_fetch(struct ferry_consumer *consumer, int timeout_ms,
                                     struct ferry_batch **batch)
 {
@@ -145,9 +197,9 @@ enum ferry_err ferry_consumer_fetch(struct ferry_consumer *consumer, int timeout
     bool wake = false;
     enum ferry_err err = FERRY_ERR_TIMEOUT;
     pthread_mutex_lock(&c->lock);
-    struct ferry_batch *b = take_ready(consumer, &wake);
+    struct ferry_batch *b = take_next(consumer, &wake);
     while (b == NULL && consumer->failed == FERRY_OK && wait_for_ready(consumer, deadline_us)) {
-        b = take_ready(consumer, &wake);
+        b = take_next(consumer, &wake);
     }
     if (b == NULL && consumer->failed != FERRY_OK) {
         err = consumer->failed;
@@ -184,19 +236,29 @@ static void drop_ready(struct ferry_consumer *s, int32_t partition)
     }
 }
 
-static void move_to(struct ferry_consumer *s, int32_t partition, int64_t offset)
+void consumer_start_reading(struct ferry_consumer *s, int32_t partition, int64_t position)
 {
-    struct ferry_client *c = s->client;
     struct reader *r = &s->readers[partition];
-    pthread_mutex_lock(&c->lock);
     r->generation++;
     drop_ready(s, partition);
     must(r->ready == 0);
-    r->position = offset;
-    r->next_offset = offset;
+    r->position = position;
+    r->next_offset = position;
     r->end_offset = -1;
     r->reached = false;
     r->above_since_us = 0;
+}
+
+void consumer_stop_reading(struct ferry_consumer *s, int32_t partition)
+{
+    consumer_start_reading(s, partition, -1);
+}
+
+static void move_to(struct ferry_consumer *s, int32_t partition, int64_t offset)
+{
+    struct ferry_client *c = s->client;
+    pthread_mutex_lock(&c->lock);
+    consumer_start_reading(s, partition, offset);
     bool wake = client_add_work(c, &c->work_consumers, &s->work_node);
     pthread_mutex_unlock(&c->lock);
     client_wake(c, wake);
@@ -232,8 +294,12 @@ enum ferry_err ferry_consumer_seek(struct ferry_consumer *consumer, int32_t part
     if (!has_partition(consumer, partition)) {
         return FERRY_ERR_UNKNOWN_PARTITION;
     }
-    if (offset < FERRY_FROM_START) {
+    bool from_end = offset == FERRY_FROM_END && consumer->topic->of_dead;
+    if (offset < FERRY_FROM_START || from_end) {
         return FERRY_ERR_INVALID_ARGUMENT;
+    }
+    if (consumer->topic->of_dead && offset == FERRY_FROM_START) {
+        offset = 0;
     }
     if (offset >= 0) {
         move_to(consumer, partition, offset);
@@ -251,11 +317,37 @@ enum ferry_err ferry_consumer_seek_time(struct ferry_consumer *consumer, int32_t
     if (!has_partition(consumer, partition)) {
         return FERRY_ERR_UNKNOWN_PARTITION;
     }
+    if (consumer->topic->of_dead) {
+        return FERRY_ERR_INVALID_ARGUMENT;
+    }
     struct offset_find_request find = {.kind = OFFSET_TIME, .time_ms = time_ms};
     return find_and_move(consumer, partition, &find, timeout_ms);
 }
 
 /* ---- Commit and questions. */
+
+/* The io thread. A member lets a partition go only when its commits are answered. */
+static void on_committed(struct ferry_client *c, struct call *call)
+{
+    struct ferry_consumer *s = call->arg;
+    pthread_mutex_lock(&c->lock);
+    group_commit_end(s->group, call->partition, call->err);
+    bool wake = client_add_work(c, &c->work_consumers, &s->work_node);
+    call->finished = true;
+    pthread_cond_broadcast(&c->task_changed);
+    pthread_mutex_unlock(&c->lock);
+    client_wake(c, wake);
+}
+
+/* With what epoch the partition may be committed. */
+static enum ferry_err begin_as_member(struct ferry_consumer *s, int32_t partition,
+                                      struct consumer_commit *commit)
+{
+    pthread_mutex_lock(&s->client->lock);
+    bool ours = group_commit_begin(s->group, partition, &commit->request.epoch);
+    pthread_mutex_unlock(&s->client->lock);
+    return ours ? FERRY_OK : FERRY_ERR_MEMBER_FENCED;
+}
 
 enum ferry_err consumer_commit_begin(struct ferry_consumer *s, int32_t partition, int64_t offset,
                                      int timeout_ms, struct consumer_commit *commit)
@@ -268,8 +360,16 @@ enum ferry_err consumer_commit_begin(struct ferry_consumer *s, int32_t partition
     }
     commit->request = (struct subscription_commit_request){.name = bytes_of_string(s->subscription),
                                                            .position = offset};
+    if (s->group != NULL) {
+        enum ferry_err err = begin_as_member(s, partition, commit);
+        if (err != FERRY_OK) {
+            return err;
+        }
+    }
     call_init(&commit->call, COMMAND_SUBSCRIPTION_COMMIT, ROUTE_PARTITION, encode_commit,
               &commit->request, timeout_ms);
+    commit->call.done = s->group != NULL ? on_committed : NULL;
+    commit->call.arg = s;
     call_to_partition(&commit->call, s->topic, partition);
     call_begin(s->client, &commit->call, 1);
     return FERRY_OK;
@@ -311,6 +411,9 @@ bool ferry_consumer_at_end(const struct ferry_consumer *consumer)
     pthread_mutex_lock(&consumer->client->lock);
     for (int32_t i = 0; i < consumer->partition_count && at_end; i++) {
         const struct reader *r = &consumer->readers[i];
+        if (consumer->group != NULL && !group_has(consumer->group, i)) {
+            continue;
+        }
         at_end = r->ready == 0 && r->end_offset >= 0 && r->position >= r->end_offset;
     }
     pthread_mutex_unlock(&consumer->client->lock);

@@ -37,8 +37,11 @@ struct reader {
     uint64_t group;         /* At open: another one means another topic of that name. */
 };
 
+struct group;
+
 struct ferry_consumer {
     struct ferry_client *client;
+    struct group *group; /* NULL: it reads all partitions, and for itself alone. */
     struct topic *topic;
     struct ferry_id topic_id;
     char subscription[NAME_MAX_BYTES + 1]; /* "": none. */
@@ -72,6 +75,12 @@ struct consumer_opening;
 MUST_CHECK enum ferry_err consumer_opening_begin(struct ferry_client *c, const char *topic,
                                                  const char *subscription, int64_t from,
                                                  int timeout_ms, struct consumer_opening **opening);
+/* As ferry_consumer_join. */
+MUST_CHECK enum ferry_err consumer_opening_begin_join(struct ferry_client *c, const char *topic,
+                                                      const char *subscription, int64_t from,
+                                                      const struct ferry_join_spec *spec,
+                                                      int timeout_ms,
+                                                      struct consumer_opening **opening);
 bool consumer_opening_step(struct consumer_opening *opening);
 MUST_CHECK enum ferry_err consumer_opening_end(struct consumer_opening **opening,
                                                struct ferry_consumer **consumer);
@@ -84,6 +93,15 @@ struct consumer_commit {
 MUST_CHECK enum ferry_err consumer_commit_begin(struct ferry_consumer *s, int32_t partition,
                                                 int64_t offset, int timeout_ms,
                                                 struct consumer_commit *commit);
+
+/* Leaving its group without waiting: heartbeats end, and the call is begun. Afterwards
+ * ferry_consumer_close, and member_leave_end once it is finished. */
+struct member_leaving;
+void consumer_leave_begin(struct ferry_consumer *s, int timeout_ms, struct member_leaving *leaving);
+
+/* ---- With the lock: a member's partition comes and goes. */
+void consumer_start_reading(struct ferry_consumer *s, int32_t partition, int64_t position);
+void consumer_stop_reading(struct ferry_consumer *s, int32_t partition);
 
 /* ---- The io thread. */
 void consumer_pump(struct ferry_consumer *s); /* Sends what fetches can be sent. */

@@ -7,6 +7,8 @@
 #include "base/mem.h"
 #include "client/metadata.h"
 
+#define MEMBER_LEAST_MS 100 /* What a heartbeat may take however late it is. */
+
 static void on_timer(struct timer *timer);
 
 void member_make_name(struct ferry_client *c, char *name, size_t name_bytes)
@@ -105,6 +107,15 @@ static void on_done(struct ferry_client *c, struct call *call)
     }
 }
 
+/* A failure is told half a session after the heartbeat began, or when the session is over. */
+static int patience_ms(const struct member *m)
+{
+    int64_t half_ms = m->session_ms / 2;
+    int64_t left_ms = m->session_ms - (m->sent_us - m->heard_us) / 1000;
+    left_ms = left_ms < half_ms ? left_ms : half_ms;
+    return left_ms > MEMBER_LEAST_MS ? (int)left_ms : MEMBER_LEAST_MS;
+}
+
 static void send(struct member *m)
 {
     struct ferry_client *c = m->client;
@@ -122,7 +133,7 @@ static void send(struct member *m)
     m->out = true;
     m->sent_us = clock_monotonic_us();
     call_init(&m->call, COMMAND_MEMBER_HEARTBEAT, ROUTE_PARTITION, encode, m->request,
-              (int)(m->session_ms / 2));
+              patience_ms(m));
     call_to_partition(&m->call, m->topic, 0);
     m->call.done = on_done;
     m->call.arg = m;

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "client/call.h"
 #include "client/consumer.h"
+#include "client/group.h"
 
 enum opening_stage {
     OPENING_TOPIC,  /* Where the partitions are. */
@@ -18,6 +19,7 @@ struct consumer_opening {
     struct ferry_client *client;
     struct topic *topic;
     struct ferry_consumer *consumer; /* Once the topic is known. */
+    struct group *group;             /* The consumer's, once it is there. NULL: no member. */
     char subscription[NAME_MAX_BYTES + 1];
     int64_t from;
     int64_t deadline_us;
@@ -195,15 +197,30 @@ static void start_reading(struct consumer_opening *o)
     struct ferry_consumer *s = o->consumer;
     o->stage = OPENING_OVER;
     for (int32_t i = 0; i < s->partition_count; i++) {
-        s->readers[i].next_offset = s->readers[i].position;
+        struct reader *r = &s->readers[i];
+        r->position = s->group != NULL ? -1 : r->position; /* A claim tells it. */
+        r->next_offset = r->position;
     }
     client_run_task(s->client, attach, o);
+}
+
+/* From now on the group is the consumer's. */
+static bool bind_group(struct consumer_opening *o)
+{
+    if (o->group == NULL) {
+        return true;
+    }
+    if (!group_bind(o->group, o->consumer)) {
+        return false;
+    }
+    o->group = NULL;
+    return true;
 }
 
 static void after_topic(struct consumer_opening *o)
 {
     o->consumer = consumer_new(o->client, o->topic, o->subscription);
-    if (o->consumer == NULL) {
+    if (o->consumer == NULL || !bind_group(o)) {
         o->err = FERRY_ERR_NO_MEMORY;
         o->stage = OPENING_OVER;
     } else if (o->subscription[0] != '\0') {
@@ -259,6 +276,11 @@ enum ferry_err consumer_opening_begin(struct ferry_client *c, const char *topic,
     pthread_mutex_lock(&c->lock);
     enum ferry_err err = topic_get(c, topic, &t);
     pthread_mutex_unlock(&c->lock);
+    if (err == FERRY_OK && t->of_dead) {
+        err =
+            subscription != NULL || from == FERRY_FROM_END ? FERRY_ERR_INVALID_ARGUMENT : FERRY_OK;
+        from = from < 0 ? 0 : from; /* Numbers, of which any may be missing. */
+    }
     if (err != FERRY_OK) {
         return err;
     }
@@ -279,6 +301,28 @@ enum ferry_err consumer_opening_begin(struct ferry_client *c, const char *topic,
     return FERRY_OK;
 }
 
+enum ferry_err consumer_opening_begin_join(struct ferry_client *c, const char *topic,
+                                           const char *subscription, int64_t from,
+                                           const struct ferry_join_spec *spec, int timeout_ms,
+                                           struct consumer_opening **opening)
+{
+    struct group *group;
+    if (subscription == NULL) {
+        return FERRY_ERR_INVALID_ARGUMENT;
+    }
+    enum ferry_err err = group_new(c, spec, &group);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    err = consumer_opening_begin(c, topic, subscription, from, timeout_ms, opening);
+    if (err != FERRY_OK) {
+        group_free(group);
+        return err;
+    }
+    (*opening)->group = group;
+    return FERRY_OK;
+}
+
 enum ferry_err consumer_opening_end(struct consumer_opening **opening,
                                     struct ferry_consumer **consumer)
 {
@@ -287,6 +331,7 @@ enum ferry_err consumer_opening_end(struct consumer_opening **opening,
     *opening = NULL;
     must(o->stage == OPENING_OVER);
     must(o->count == 0);
+    group_free(o->group);
     if (err != FERRY_OK && o->consumer != NULL) {
         consumer_free(o->consumer);
     } else if (err == FERRY_OK) {
@@ -294,6 +339,14 @@ enum ferry_err consumer_opening_end(struct consumer_opening **opening,
     }
     mem_free(o);
     return err;
+}
+
+static enum ferry_err finish(struct consumer_opening *o, struct ferry_consumer **consumer)
+{
+    while (!consumer_opening_step(o)) {
+        call_wait(o->client, o->calls, o->count);
+    }
+    return consumer_opening_end(&o, consumer);
 }
 
 enum ferry_err ferry_consumer_open(struct ferry_consumer **consumer, struct ferry_client *client,
@@ -305,8 +358,15 @@ enum ferry_err ferry_consumer_open(struct ferry_consumer **consumer, struct ferr
     if (err != FERRY_OK) {
         return err;
     }
-    while (!consumer_opening_step(o)) {
-        call_wait(client, o->calls, o->count);
-    }
-    return consumer_opening_end(&o, consumer);
+    return finish(o, consumer);
+}
+
+enum ferry_err ferry_consumer_join(struct ferry_consumer **consumer, struct ferry_client *client,
+                                   const char *topic, const char *subscription, int64_t from,
+                                   const struct ferry_join_spec *spec, int timeout_ms)
+{
+    struct consumer_opening *o;
+    enum ferry_err err =
+        consumer_opening_begin_join(client, topic, subscription, from, spec, timeout_ms, &o);
+    return err != FERRY_OK ? err : finish(o, consumer);
 }

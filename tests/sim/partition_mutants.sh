@@ -10,14 +10,14 @@ trap 'rm -rf "$out"' EXIT
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -w -Isdk -Isdk/include -Ibroker -I. -Itests"
 libs="-llmdb -lmsgpackc -lxxhash -linih -licui18n -licuuc -lpthread -lcmocka"
 lib="tests/lib/replica_cluster.c tests/lib/partition_fixture.c"
-units="replica_cluster replica_snapshot replica_repair partition_schedule partition_publish
-    schedule_failover"
+units="replica_cluster replica_snapshot replica_repair partition_claim partition_members
+    members_random partition_schedule partition_publish schedule_failover"
 
 # Those of an area that its own tests must find; the others are for the area "partition".
 units_of() { # MUTANT
     case $(awk -F' *[|] *' -v m="$1" '$1 == m { print $2 }' tests/sim/MUTANTS) in
     schedule) echo partition_schedule partition_publish schedule_failover ;;
-    *) echo replica_cluster replica_snapshot replica_repair ;;
+    *) echo replica_cluster replica_snapshot replica_repair partition_claim partition_members members_random ;;
     esac
 }
 

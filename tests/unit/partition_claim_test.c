@@ -255,6 +255,10 @@ static void bad_settings_are_refused(void **state)
 
 /* ---- Deletion ---- */
 
+static const uint8_t numbered[] = {TABLE_RUNS,      TABLE_LEASES,      TABLE_DEAD,
+                                   TABLE_PARKED,    TABLE_MEMBERS,     TABLE_EVENTS,
+                                   TABLE_HISTORIES, TABLE_DEAD_NUMBERS};
+
 static void put_rows(struct part_fixture *f, uint64_t number, uint8_t table, uint32_t count)
 {
     assert_int_equal(store_begin(f->store), FERRY_OK);
@@ -288,8 +292,8 @@ static uint32_t count_rows(struct part_fixture *f, uint64_t number)
 {
     struct row_count c = {.number = number};
     assert_int_equal(store_read_begin(f->store), FERRY_OK);
-    for (uint8_t table = TABLE_RUNS; table <= TABLE_EVENTS; table++) {
-        assert_int_equal(store_each_row(f->store, PART_GROUP, table, nobody, count_row, &c),
+    for (size_t i = 0; i < sizeof(numbered); i++) {
+        assert_int_equal(store_each_row(f->store, PART_GROUP, numbered[i], nobody, count_row, &c),
                          FERRY_OK);
     }
     store_read_end(f->store);
@@ -331,9 +335,9 @@ static void a_deleted_subscription_leaves_no_rows(void **state)
     part_flush(f);
     get(f, "gone", &gone);
     uint64_t other = gone.number + 1; /* Rows of nobody: not looked at by anybody. */
-    for (uint8_t table = TABLE_RUNS; table <= TABLE_EVENTS; table++) {
-        put_rows(f, gone.number, table, SUBSCRIPTION_DELETE_MAX / 2 + 10);
-        put_rows(f, other, table, 3);
+    for (size_t i = 0; i < sizeof(numbered); i++) {
+        put_rows(f, gone.number, numbered[i], SUBSCRIPTION_DELETE_MAX / 2 + 10);
+        put_rows(f, other, numbered[i], 3);
     }
     uint32_t before = count_rows(f, other);
     uint32_t all = count_rows(f, gone.number), left = all;

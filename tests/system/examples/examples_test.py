@@ -87,8 +87,34 @@ class ExamplesTest(unittest.TestCase):
             self.assertEqual(code, 0, err)
             self.assertIn(b"effects: %d\n" % effects, out)
 
+    def mode(self, name):
+        """A program that ends by itself, with a verdict."""
+        code, out, err = run(BIN / "examples" / name, folder(self) / "data")
+        text = out.decode()
+        self.assertEqual(code, 0, text + err)
+        self.assertRegex(text.splitlines()[-1], "^good: ")
+        return text
+
+    def test_a_stream_is_shared_out_over_its_members(self):
+        text = self.mode("stream")
+        self.assertIn("ben has 2 of 4 partitions", text)
+        self.assertIn("sent 4000, read 4000", text)
+
+    def test_a_queue_does_every_job_once(self):
+        text = self.mode("queue")
+        self.assertIn("jobs 300, acked 294, dead letters 6, tried again 30", text)
+        self.assertEqual(text.count("no such customer"), 6)
+
+    def test_keys_stay_in_order(self):
+        self.assertIn("updates 600, ", self.mode("keyed"))
+
+    def test_a_transformation_makes_no_duplicates(self):
+        text = self.mode("transform")
+        self.assertRegex(text, r"recognised as repeats [1-9]\d*, invoices 500, twice 0")
+
     def test_programs_say_how_they_are_used(self):
-        for name in ("shop", "ledger", "audit", "hello", "embedded"):
+        for name in ("shop", "ledger", "audit", "hello", "embedded", "stream", "queue", "keyed",
+                     "transform"):
             code, _, err = run(BIN / "examples" / name)
             self.assertEqual(code, 2)
             self.assertIn(f"usage: {name}", err)
