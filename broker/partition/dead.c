@@ -71,9 +71,10 @@ enum ferry_err dead_decode(struct bytes key, struct bytes row, struct dead_lette
 
 /* ---- As an entry of a fetch ---- */
 
-#define DEAD_HEADERS       5u
-#define DEAD_HEADERS_BYTES 1024u /* Of names and values together: reason and member have maxima.   \
-                                  */
+#define DEAD_HEADERS 5u
+#define DEAD_HEADERS_BYTES                                                                         \
+    1024u /* Of names and values together: reason and member have maxima.                          \
+           */
 
 static void pack_header(struct buf *b, const char *name, struct bytes value)
 {
@@ -132,7 +133,7 @@ enum ferry_err dead_append_entry(const struct dead_letter *d, struct buf *out)
 {
     struct batch_reader reader;
     struct batch_header h;
-    struct batch_record r;
+    struct batch_record r = {0};
     enum ferry_err err = batch_check(d->record, &h, NULL);
     if (err != FERRY_OK) {
         return FERRY_ERR_CORRUPT;

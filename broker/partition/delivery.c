@@ -187,6 +187,11 @@ bool delivery_next_run(const struct delivery *d, int64_t *after, struct delivery
     return more;
 }
 
+uint64_t delivery_next_dead_number(const struct delivery *d)
+{
+    return d->next_dead;
+}
+
 bool delivery_has_room(const struct delivery *d)
 {
     return d->active_count < DELIVERY_LEASES_MAX && d->runs.count < DELIVERY_RUNS_MAX &&

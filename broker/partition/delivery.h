@@ -126,13 +126,20 @@ bool delivery_next_run(const struct delivery *d, int64_t *after, struct delivery
 const struct delivery_lease *delivery_find_lease(const struct delivery *d, uint64_t number);
 /* Leases with something left, ascending: start with 0; NULL at the end. */
 const struct delivery_lease *delivery_next_lease(const struct delivery *d, uint64_t after);
+/* What is held under the lease, ascending: start with an offset of INT64_MIN. */
+bool delivery_next_leased(const struct delivery *d, const struct delivery_lease *l, int64_t *after,
+                          struct delivery_run *run);
 uint64_t delivery_next_lease_number(const struct delivery *d);
 bool delivery_has_room(const struct delivery *d);
+/* Messages of the key now; revived ones may be beside others. */
+void delivery_key_counts(const struct delivery *d, uint64_t key_hash, uint32_t *leased,
+                         uint32_t *waiting);
 bool delivery_key_is_parked(const struct delivery *d, uint64_t key_hash);
 size_t delivery_parked(const struct delivery *d);
 size_t delivery_memory_bytes(const struct delivery *d); /* About. */
 /* Messages that a member has under lease. */
 uint32_t delivery_held(const struct delivery *d, struct bytes member);
+uint64_t delivery_next_dead_number(const struct delivery *d);
 bool delivery_dead_is_kept(const struct delivery *d, uint64_t number);
 /* Replayed, and not ended since; `offset` is where its run is. */
 bool delivery_is_revived(const struct delivery *d, uint64_t number, int64_t *offset);
@@ -169,16 +176,17 @@ MUST_CHECK enum ferry_err delivery_apply_reset(struct delivery *d, int64_t to);
 /* What changed by entries since it was asked last, for the leader's index; kept only while watched.
  * `overflowed`: too much changed, look at everything. */
 enum delivery_change_kind {
-    DELIVERY_CHANGED_WAITING, /* The run first.. is WAITING now. */
+    DELIVERY_CHANGED_WAITING, /* first .. first + count - 1 came back, or were replayed. */
     DELIVERY_CHANGED_LEASED,  /* Lease `lease` has begun, or was extended. */
     DELIVERY_CHANGED_ENDED,   /* Lease `lease` has nothing left. */
-    DELIVERY_CHANGED_KEY,     /* Nothing of `key_hash` is leased or waiting any more, or it was
-                                 parked or unparked. */
-    DELIVERY_CHANGED_RESET,   /* Everything. */
+    DELIVERY_CHANGED_KEY, /* Nothing of `key_hash` is leased any more, or nothing is waiting, or it
+                             was parked or unparked. */
+    DELIVERY_CHANGED_RESET, /* Everything. */
 };
 struct delivery_change {
     enum delivery_change_kind kind;
     int64_t first;
+    uint32_t count;
     uint64_t lease;
     uint64_t key_hash;
 };

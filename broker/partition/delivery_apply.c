@@ -212,8 +212,9 @@ static void wait_piece(struct settling *c, const struct delivery_run *piece, int
     run.lease = 0;
     run.due_ms = due_ms;
     delivery_paint(c->d, &run);
-    delivery_push_change(
-        c->d, &(struct delivery_change){.kind = DELIVERY_CHANGED_WAITING, .first = run.first});
+    delivery_push_change(c->d, &(struct delivery_change){.kind = DELIVERY_CHANGED_WAITING,
+                                                         .first = run.first,
+                                                         .count = run.count});
 }
 
 /* Failed: waits, or is dead where the entry has its record. */

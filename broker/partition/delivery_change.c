@@ -68,8 +68,9 @@ static void revive(struct changing *c, const struct dead_change_part *part,
     d->counters.revived++;
     delivery_paint(d, &run);
     history_release(d, run.history);
-    delivery_push_change(
-        d, &(struct delivery_change){.kind = DELIVERY_CHANGED_WAITING, .first = run.first});
+    delivery_push_change(d, &(struct delivery_change){.kind = DELIVERY_CHANGED_WAITING,
+                                                      .first = run.first,
+                                                      .count = run.count});
     c->done++;
 }
 

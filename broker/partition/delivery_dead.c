@@ -252,10 +252,20 @@ struct key_state *key_add(struct delivery *d, uint64_t hash)
     return key;
 }
 
+void delivery_key_counts(const struct delivery *d, uint64_t key_hash, uint32_t *leased,
+                         uint32_t *waiting)
+{
+    const struct key_state *key = key_find(d, key_hash);
+    *leased = key != NULL ? key->leased : 0;
+    *waiting = key != NULL ? key->waiting : 0;
+}
+
 void key_drop_if_idle(struct delivery *d, struct key_state *key)
 {
-    if (key->leased == 0 && key->waiting == 0) {
+    if (key->leased == 0 || key->waiting == 0) {
         push_key_change(d, key->hash);
+    }
+    if (key->leased == 0 && key->waiting == 0) {
         map_remove(&d->keys, map_hash_u64(key->hash), key);
         mem_free(key);
     }

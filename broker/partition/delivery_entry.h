@@ -107,7 +107,8 @@ struct dead_change_part {
     uint64_t key_hash;   /* Replay, keyed, with a key: of the record that is handed out. */
     uint64_t parked;     /* The letter's key_hash. */
     struct bytes letter; /* Replay: as dead_encode makes it; without its record, or with the one
-                            that takes its place. Drop: empty. */
+                            that takes its place. Drop: for traces alone, without record and
+                            failures. */
 };
 struct dead_change_entry {
     uint64_t subscription;

@@ -199,6 +199,24 @@ const struct delivery_lease *delivery_find_lease(const struct delivery *d, uint6
     return lease != NULL ? &lease->l : NULL;
 }
 
+bool delivery_next_leased(const struct delivery *d, const struct delivery_lease *l, int64_t *after,
+                          struct delivery_run *run)
+{
+    uint32_t count = l->given != NULL ? l->given->count : 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct delivery_span span = l->given->spans[i];
+        for (int64_t at = span.first > *after ? span.first : *after; at < span.end;) {
+            *run = delivery_piece(d, at, span.end);
+            at = run_end(run);
+            if (run->state == DELIVERY_LEASED && run->lease == l->number) {
+                *after = at;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 const struct delivery_lease *delivery_next_lease(const struct delivery *d, uint64_t after)
 {
     for (size_t at = place_of(d, after + 1); at < d->lease_count; at++) {

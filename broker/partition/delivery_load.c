@@ -123,7 +123,8 @@ static void take_list(struct unpack *u, struct delivery *d, struct lease *lease,
 {
     int64_t next = 0;
     uint32_t count = unpack_array(u, RECEIVE_MESSAGES_MAX * 2);
-    for (uint32_t i = 0; i + 1 < count && !u->failed; i += 2) {
+    u->failed = u->failed || count % 2 != 0;
+    for (uint32_t i = 0; i < count && !u->failed; i += 2) {
         int64_t first = unpack_int(u);
         int64_t size = (int64_t)unpack_uint(u, UINT32_MAX);
         if (u->failed || first < next || size == 0 || first > INT64_MAX - size) {
@@ -219,9 +220,13 @@ static struct delivery_run take_run(struct unpack *u, const struct load *l, int6
 
 static bool lease_fits(const struct delivery *d, const struct delivery_run *run)
 {
-    const struct lease *lease = run->state == DELIVERY_LEASED ? lease_find(d, run->lease) : NULL;
-    return run->state != DELIVERY_LEASED ||
-           (lease != NULL && lease->ended == 0 && lease->l.left <= UINT32_MAX - run->count);
+    if (run->state != DELIVERY_LEASED) {
+        return true;
+    }
+    const struct lease *lease = lease_find(d, run->lease);
+    return lease != NULL && lease->ended == 0 &&
+           ranges_end_of(lease->l.given, run->first) >= run_end(run) &&
+           lease->l.left <= UINT32_MAX - run->count;
 }
 
 static bool key_fits(const struct delivery *d, const struct delivery_run *run)

@@ -18,7 +18,9 @@ static void count_key(struct delivery *d, const struct delivery_run *run, bool i
     uint32_t *count = run->state == DELIVERY_LEASED ? &key->leased : &key->waiting;
     must(in || *count > 0);
     *count = in ? *count + 1 : *count - 1;
-    key_drop_if_idle(d, key);
+    if (!in) {
+        key_drop_if_idle(d, key);
+    }
 }
 
 static void count_lease(struct delivery *d, const struct delivery_run *run, bool in)

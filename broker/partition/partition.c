@@ -20,6 +20,8 @@ void partition_ticket_init(struct partition_ticket *t)
     buf_init(&t->duplicates, (size_t)BATCH_RECORDS_MAX * PRODUCE_DUPLICATE_BYTES);
     buf_init(&t->payload, BATCH_MAX_BYTES + CURSOR_MAX_BYTES + 128);
     buf_init(&t->skips, (size_t)BATCH_RECORDS_MAX * 4);
+    buf_init(&t->ranges, HAND_OUT_RANGES_MAX * sizeof(struct delivery_range));
+    buf_init(&t->statuses, SETTLE_ITEMS_MAX * sizeof(uint16_t));
     buf_init(&t->dues, (size_t)BATCH_RECORDS_MAX * PRODUCE_DUE_BYTES);
 }
 
@@ -29,6 +31,8 @@ void partition_ticket_fini(struct partition_ticket *t)
     buf_fini(&t->duplicates);
     buf_fini(&t->payload);
     buf_fini(&t->skips);
+    buf_fini(&t->ranges);
+    buf_fini(&t->statuses);
     buf_fini(&t->dues);
 }
 
@@ -64,6 +68,11 @@ static int64_t next_offset_after(const struct store_entry *entry)
     struct batch_header h;
     batch_header_read(batch, &h);
     return entry->base_offset + h.count - entry->skip_count;
+}
+
+int64_t partition_offset_after(const struct store_entry *entry)
+{
+    return next_offset_after(entry);
 }
 
 /* ---- Applying ---- */
@@ -177,7 +186,7 @@ static enum ferry_err apply_trim(struct partition *p, const struct control *c)
     index = replica_is_ready(p->replica) ? index : 0;
 #endif
     replica_trim(p->replica, index);
-    return FERRY_OK;
+    return deliver_apply_trim(p, c->start_offset);
 }
 
 static enum ferry_err apply_control(struct partition *p, uint64_t index,
@@ -186,11 +195,16 @@ static enum ferry_err apply_control(struct partition *p, uint64_t index,
     struct control c;
     enum control_kind kind = 0;
     enum ferry_err err = control_kind_of(entry->payload, &kind);
+    if (err == FERRY_OK && subscription_entry_is(kind)) {
+        err = partition_apply_subscription(p, index, entry);
+        deliver_subscription_applied(p, kind);
+        return err;
+    }
+    if (err == FERRY_OK && deliver_applies(kind)) {
+        return deliver_apply(p, index, kind, entry);
+    }
     if (err == FERRY_OK && (kind == CONTROL_SCHEDULE_CANCEL || kind == CONTROL_RECURRING_SET)) {
         return partition_schedule_apply(p, index, kind, entry->payload);
-    }
-    if (err == FERRY_OK && subscription_entry_is(kind)) {
-        return partition_apply_subscription(p, index, entry);
     }
     if (err == FERRY_OK && kind == CONTROL_MEMBERS) {
         return partition_apply_members(p, index, entry);
@@ -225,6 +239,7 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
     if (entry->base_offset != p->next_offset) {
         return FERRY_ERR_CORRUPT; /* Invariant 1. */
     }
+    deliver_forget(p);
     enum ferry_err err = FERRY_ERR_CORRUPT;
     switch (entry->type) {
     case STORE_ENTRY_BATCH:
@@ -247,6 +262,7 @@ static enum ferry_err apply(void *machine, uint64_t index, const struct store_en
     p->size_bytes += entry_size(entry);
     if (entry->type == STORE_ENTRY_BATCH || entry->type == STORE_ENTRY_BATCH_CAS) {
         p->readable_bytes += partition_entry_is_delayed(entry) ? 0 : entry->payload.size;
+        p->deliver.appends++;
         partition_retain_soon(p);
     }
     p->applied_time_ms = entry->append_time_ms;
@@ -265,6 +281,7 @@ static void role_changed(void *machine, bool ready)
     producers_forget(&p->producers);
     cursors_forget(&p->cursors);
     ids_forget(&p->ids, applied);
+    deliver_role_changed(p, ready);
     schedule_forget(&p->schedule);
     recurring_forget(&p->recurring);
     versions_forget(&p->versions);
@@ -321,6 +338,9 @@ static enum ferry_err flush(void *machine, struct store *store)
         err = ids_flush(&p->ids, store, p->config.group, applied);
     }
     if (err == FERRY_OK) {
+        err = rows_flush(&p->dead, store, p->config.group);
+    }
+    if (err == FERRY_OK) {
         err = schedule_flush(&p->schedule, store, p->config.group);
     }
     if (err == FERRY_OK) {
@@ -346,7 +366,7 @@ static uint32_t flush_rows(const void *machine)
 {
     const struct partition *p = machine;
     return (uint32_t)p->ids.count * 2 + subscriptions_dirty_rows(&p->subscriptions) +
-           rows_weight(&p->schedule.rows) + rows_weight(&p->versions.rows);
+           rows_weight(&p->dead) + rows_weight(&p->schedule.rows) + rows_weight(&p->versions.rows);
 }
 
 static enum ferry_err load_base(struct partition *p, struct bytes row, uint64_t *applied)
@@ -373,6 +393,7 @@ static void init_tables(struct partition *p)
     cursors_init(&p->cursors);
     subscriptions_init(&p->subscriptions);
     ids_init(&p->ids);
+    rows_init(&p->dead, TABLE_DEAD);
     schedule_init(&p->schedule, TABLE_SCHEDULE);
     recurring_init(&p->recurring);
     versions_init(&p->versions, TABLE_VERSIONS);
@@ -384,6 +405,7 @@ static void fini_tables(struct partition *p)
     cursors_fini(&p->cursors);
     subscriptions_fini(&p->subscriptions);
     ids_fini(&p->ids);
+    rows_fini(&p->dead);
     schedule_fini(&p->schedule);
     recurring_fini(&p->recurring);
     versions_fini(&p->versions);
@@ -429,6 +451,9 @@ static enum ferry_err load(void *machine, struct store *store, uint64_t *applied
         err = ids_load(&p->ids, store, group);
     }
     if (err == FERRY_OK) {
+        err = rows_load(&p->dead, store, group);
+    }
+    if (err == FERRY_OK) {
         err = schedule_load(&p->schedule, store, group);
     }
     if (err == FERRY_OK) {
@@ -444,14 +469,15 @@ static enum ferry_err load(void *machine, struct store *store, uint64_t *applied
 
 /* Ids by time before ids: between the two chunks of a snapshot a row may be written or expire, and
  * the one by time is what finds the other when it is over. */
-static const struct machine_ops partition_ops = {
-    .apply = apply,
-    .role_changed = role_changed,
-    .flush = flush,
-    .flush_rows = flush_rows,
-    .next_offset = next_offset_after,
-    .load = load,
-    .large_tables = {TABLE_ID_TIMES, TABLE_IDS, TABLE_EVENTS, TABLE_SCHEDULE, TABLE_VERSIONS}};
+static const struct machine_ops partition_ops = {.apply = apply,
+                                                 .role_changed = role_changed,
+                                                 .flush = flush,
+                                                 .flush_rows = flush_rows,
+                                                 .next_offset = next_offset_after,
+                                                 .load = load,
+                                                 .large_tables = {TABLE_ID_TIMES, TABLE_IDS,
+                                                                  TABLE_DEAD, TABLE_EVENTS,
+                                                                  TABLE_SCHEDULE, TABLE_VERSIONS}};
 
 static enum ferry_err load_first(struct partition *p, uint64_t *applied, int64_t *next_offset)
 {
@@ -480,6 +506,7 @@ enum ferry_err partition_open(const struct partition_config *config, int64_t now
     }
     p->config = *config;
     init_tables(p);
+    deliver_init(p);
     ticket_queue_init(&p->tickets);
     buf_init(&p->housekeeping_payload, HOUSEKEEPING_MAX_BYTES);
     p->retention_due_us = p->members_due_us = RAFT_NEVER;
@@ -523,6 +550,7 @@ void partition_close(struct partition **pp)
     must(ticket_queue_is_empty(&p->tickets));
     replica_close(&p->replica);
     fini_tables(p);
+    deliver_fini(p);
     buf_fini(&p->housekeeping_payload);
     mem_free(p);
     *pp = NULL;
@@ -632,8 +660,14 @@ void partition_refuse(struct partition *p, struct partition_ticket *t, enum ferr
 
 struct partition_ticket *partition_next_done(struct partition *p)
 {
-    struct ticket *done = ticket_queue_next_done(&p->tickets);
-    return done != NULL ? list_entry(done, struct partition_ticket, base) : NULL;
+    for (struct ticket *done; (done = ticket_queue_next_done(&p->tickets)) != NULL;) {
+        struct partition_ticket *t = list_entry(done, struct partition_ticket, base);
+        if (!t->own) {
+            return t;
+        }
+        deliver_free_ticket(t);
+    }
+    return NULL;
 }
 
 /* ---- Asking ---- */
@@ -675,4 +709,5 @@ void partition_check(const struct partition *p)
             members_check(s->members);
         }
     }
+    deliver_check(p);
 }

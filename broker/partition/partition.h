@@ -27,6 +27,7 @@
 #define FERRY_PARTITION_PARTITION_H
 
 #include "base/buf.h"
+#include "base/id.h"
 #include "partition/replica.h"
 #include "partition/ticket.h"
 #include "wire/batch.h"
@@ -58,6 +59,9 @@ struct partition_config {
     int64_t election_min_us, election_max_us, heartbeat_us;
     int64_t *copy_bytes;
     uint64_t seed;
+    /* Where lease tokens come from, shared by the shard: from the kernel, or seeded for runs that
+     * must be the same again. NULL: made of `seed`, for tests. */
+    struct id_gen *random;
     struct store *store;
     struct topic_settings settings;
     /* What the shard's partitions may still append on their own account in this turn (messages that
@@ -90,6 +94,7 @@ struct partition_ticket {
     /* Settle: an outcome an item, u16 little-endian; empty: all was carried out. Dead changes: how
      * many were there (count). Reset: from, to (base_offset, position). */
     struct buf statuses;
+    bool own; /* Of the partition itself: nobody is told. */
 };
 void partition_ticket_init(struct partition_ticket *t);
 void partition_ticket_fini(struct partition_ticket *t);
@@ -211,7 +216,7 @@ MUST_CHECK enum ferry_err partition_dead_change(struct partition *p,
  * then; `*end` one past the last. */
 MUST_CHECK enum ferry_err partition_read_dead(struct partition *p, struct bytes subscription,
                                               int64_t number, uint32_t max_bytes, struct buf *out,
-                                              int64_t *start, int64_t *end);
+                                              int64_t *next, int64_t *end);
 
 /* ---- Subscriptions' settings and members (partition_subscribe.c, partition_members.c) ---- */
 

@@ -1,21 +1,41 @@
 /* The partition's struct, for its own files: partition.c (opening, applying, rows),
- * partition_produce.c, partition_subscribe.c, partition_read.c, partition_retain.c. */
+ * partition_produce.c, partition_subscribe.c, partition_read.c, partition_retain.c,
+ * partition_deliver.c, partition_settle.c, partition_dead.c. */
 #ifndef FERRY_PARTITION_INTERNAL_H
 #define FERRY_PARTITION_INTERNAL_H
 
 #include "partition/control.h"
+#include "partition/dead.h"
 #include "partition/partition.h"
+#include "partition/pick.h"
 #include "partition/recurring.h"
 #include "partition/schedule.h"
 #include "partition/tables.h"
 #include "partition/versions.h"
 
 #define READ_HINTS 8u
+/* In a ticket's statuses: as the entry's next item turns out. No error has this number. */
+#define STATUS_FROM_ENTRY 0xffffu
 
 /* A place in the log that a reader will likely come back to: where it stopped. */
 struct read_hint {
     int64_t offset;
     uint64_t index; /* 0: empty. */
+};
+
+/* Of queue and keyed delivery, volatile. */
+struct deliver {
+    struct prng jitter;
+    struct id_gen random;       /* When the config has none. */
+    uint64_t picks;             /* Made: where the next one's wake sequence starts. */
+    uint64_t appends;           /* Batches applied. */
+    int64_t due_us;             /* When deliver_tick has something to do; PICK_NEVER. */
+    int64_t retry_us;           /* Not before: something was refused. */
+    uint64_t dead_change_index; /* Of the last entry that changes dead letters. */
+    bool forget;                /* The office was lost: the indexes are worth nothing. */
+    /* Scratch. */
+    struct buf decoded, statuses;
+    struct buf items, dues, dead, records, piece;
 };
 
 struct partition {
@@ -30,6 +50,7 @@ struct partition {
     struct cursors cursors;
     struct subscriptions subscriptions;
     struct ids ids;
+    struct rows dead; /* Dead letters of all subscriptions. */
     struct schedule schedule;
     struct recurring recurring;
     struct versions versions;
@@ -45,6 +66,7 @@ struct partition {
 
     /* Volatile. */
     struct ticket_queue tickets;
+    struct deliver deliver;
     uint64_t readable_bytes;
     int64_t retention_due_us;    /* RAFT_NEVER: there is nothing to drop. */
     int64_t retention_looked_us; /* When it was looked at last. */
@@ -66,6 +88,13 @@ static inline int64_t entry_size(const struct store_entry *entry)
 /* The batch that an entry adds to the log: all of it, or behind the control part. False when it
  * adds none: a delayed batch adds nothing until it is due. */
 bool partition_entry_batch(const struct store_entry *entry, struct bytes *batch);
+/* The offset after the entry's records. */
+int64_t partition_offset_after(const struct store_entry *entry);
+/* The node's number in the cluster. */
+static inline uint32_t partition_node(const struct partition *p)
+{
+    return (uint32_t)p->config.self;
+}
 bool partition_entry_is_delayed(const struct store_entry *entry);
 int64_t partition_next_time(const struct partition *p, int64_t now_ms);
 /* Proposes the entry and lets the ticket wait for it. */
@@ -103,6 +132,8 @@ void partition_retain_soon(struct partition *p);
 /* An entry at or before the record at `offset`, and not before the batch before. Needs a read view.
  */
 enum ferry_err partition_index_of(const struct partition *p, int64_t offset, uint64_t *index);
+/* A subscription has moved on. */
+void partition_retain_acked(struct partition *p);
 /* When the record at `offset` was appended. Needs a read view. */
 enum ferry_err partition_time_of(const struct partition *p, int64_t offset, int64_t *time_ms);
 /* Whether ids of the batch are looked up and kept. */
@@ -144,5 +175,66 @@ void partition_spend(struct partition *p, size_t bytes);
 enum ferry_err partition_check_leader(const struct partition *p);
 /* The entry there cannot be read. CORRUPT, or NOT_LEADER, NOT_READY while peers repair it. */
 enum ferry_err partition_damaged(const struct partition *p, uint64_t index);
+
+/* ---- Entries by offset (partition_read.c), ascending best. Zero it with `p`; needs a read view,
+ * within which what it shows lives. */
+struct log_reader {
+    struct partition *p;
+    struct store_cursor cursor;
+    const struct subscription *subscription; /* Of picks: whose dead letters. */
+    bool opens;                              /* Of picks: records must be opened, for their keys. */
+    bool open, has_entry;
+    uint64_t index;
+    struct store_entry entry;
+    struct pick_piece piece; /* Of the entry that was sought last. */
+};
+/* The entry that holds the offset. Only when `whole`, or its records must be opened to know their
+ * priorities, is its checksum verified. Errors: CORRUPT, NOT_READY, NOT_LEADER. */
+enum ferry_err log_reader_seek(struct log_reader *r, int64_t offset, bool whole);
+/* Appends the records from `first` on, `count` of them (within the entry), as one batch. */
+enum ferry_err log_reader_repack(const struct log_reader *r, int64_t first, uint32_t count,
+                                 struct buf *out);
+void log_reader_close(struct log_reader *r);
+
+/* ---- Queue and keyed (partition_deliver.c, partition_settle.c, partition_dead.c) ---- */
+
+void deliver_init(struct partition *p);
+void deliver_fini(struct partition *p);
+void deliver_role_changed(struct partition *p, bool ready);
+/* An entry is going to be applied: indexes of an office that was lost are freed. They are not at
+ * once: a damaged entry that an index meets costs the office. */
+void deliver_forget(struct partition *p);
+bool deliver_applies(enum control_kind kind); /* One of delivery_entry.h. */
+enum ferry_err deliver_apply(struct partition *p, uint64_t index, enum control_kind kind,
+                             const struct store_entry *entry);
+enum ferry_err deliver_apply_trim(struct partition *p, int64_t start_offset);
+/* An entry of subscription_entry.h was applied. */
+void deliver_subscription_applied(struct partition *p, enum control_kind kind);
+int64_t deliver_deadline_us(const struct partition *p);
+/* Ends leases, parks, wakes. No view may be open. */
+enum ferry_err deliver_tick(struct partition *p, int64_t now_ms, int64_t now_us);
+void deliver_check(const struct partition *p);
+/* The least offset that a subscription is not done with; INT64_MAX: there is none. */
+int64_t deliver_least_position(const struct partition *p);
+
+/* The subscription of mode queue or keyed. Errors: UNKNOWN_SUBSCRIPTION, INVALID_ARGUMENT. */
+enum ferry_err deliver_find(const struct partition *p, struct bytes name, struct subscription **s);
+struct pick_clock deliver_clock(const struct partition *p, int64_t now_ms, int64_t now_us);
+/* The subscription's index, made if need be, up to date. Errors: NO_MEMORY. */
+enum ferry_err deliver_pick(struct partition *p, struct subscription *s,
+                            const struct pick_clock *now);
+/* After calls of pick: when the next tick is due. */
+void deliver_look_again(struct partition *p, const struct subscription *s);
+/* Entries of the partition itself that wait for nobody: a ticket that frees itself. */
+struct partition_ticket *deliver_own_ticket(void);
+void deliver_free_ticket(struct partition_ticket *t);
+/* Ends leases whose time has come, and parks; one entry each. Needs a view. */
+enum ferry_err settle_expired(struct partition *p, struct subscription *s, int64_t now_ms,
+                              int64_t now_us);
+enum ferry_err settle_parked(struct partition *p, struct subscription *s, int64_t now_ms,
+                             int64_t now_us);
+/* The letter's row. Needs a view. Errors: CORRUPT (it is not there). */
+enum ferry_err dead_read(struct partition *p, const struct subscription *s, uint64_t number,
+                         struct dead_letter *d);
 
 #endif

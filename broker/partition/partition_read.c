@@ -119,6 +119,127 @@ enum ferry_err partition_find_time(struct partition *p, int64_t time_ms, int64_t
     return err;
 }
 
+/* ---- Entries by offset ---- */
+
+/* Entries that a reader walks over, from one with records to the next, before it bisects. */
+#define READER_WALK_MAX 64
+
+static enum ferry_err reader_bad(struct log_reader *r, uint64_t index)
+{
+    r->has_entry = false;
+    return partition_damaged(r->p, index);
+}
+
+static enum ferry_err reader_open(struct log_reader *r, int64_t offset)
+{
+    uint64_t index = 0;
+    log_reader_close(r);
+    enum ferry_err err = find_index(r->p, offset, &index);
+    if (err == FERRY_OK) {
+        err = store_cursor_open(r->p->config.store, r->p->config.group, index, &r->cursor);
+    }
+    r->open = err == FERRY_OK;
+    return err;
+}
+
+static enum ferry_err reader_step(struct log_reader *r)
+{
+    uint64_t place = r->cursor.next_index;
+    r->has_entry = false;
+    if (place > replica_applied(r->p->replica)) {
+        return reader_bad(r, place);
+    }
+    enum ferry_err err = store_cursor_next(&r->cursor, &r->index, &r->entry);
+    r->has_entry = err == FERRY_OK;
+    bool bad = err == FERRY_ERR_CORRUPT || err == FERRY_ERR_OFFSET_OUT_OF_RANGE;
+    return bad ? reader_bad(r, place) : err;
+}
+
+static bool reader_holds(const struct log_reader *r, int64_t offset)
+{
+    return r->has_entry && r->entry.base_offset <= offset &&
+           offset < partition_offset_after(&r->entry);
+}
+
+static enum ferry_err reader_show(struct log_reader *r, bool whole)
+{
+    struct pick_piece *piece = &r->piece;
+    *piece = (struct pick_piece){.first = r->entry.base_offset,
+                                 .append_time_ms = r->entry.append_time_ms,
+                                 .skip_count = r->entry.skip_count,
+                                 .skips = r->entry.skips};
+    must(partition_entry_batch(&r->entry, &piece->batch));
+    batch_header_read(piece->batch, &piece->header);
+    piece->count = (uint32_t)(partition_offset_after(&r->entry) - r->entry.base_offset);
+    bool opened = whole || (piece->header.flags & BATCH_HAS_PRIORITIES) != 0;
+    if (opened && batch_check_sum(piece->batch, &piece->header, NULL) != FERRY_OK) {
+        return reader_bad(r, r->index);
+    }
+    return FERRY_OK;
+}
+
+enum ferry_err log_reader_seek(struct log_reader *r, int64_t offset, bool whole)
+{
+    enum ferry_err err = FERRY_OK;
+    bool walks = r->open && r->has_entry && r->entry.base_offset <= offset;
+    for (int i = 0; walks && !reader_holds(r, offset) && err == FERRY_OK; i++) {
+        err = reader_step(r);
+        walks = i < READER_WALK_MAX;
+    }
+    if (err == FERRY_OK && !reader_holds(r, offset)) {
+        err = reader_open(r, offset);
+    }
+    /* The place that was found is of the entry itself, or of those without records before it. */
+    while (err == FERRY_OK && !reader_holds(r, offset)) {
+        err = reader_step(r);
+        if (err == FERRY_OK && r->entry.base_offset > offset) {
+            return reader_bad(r, r->index);
+        }
+    }
+    return err == FERRY_OK ? reader_show(r, whole) : err;
+}
+
+enum ferry_err log_reader_repack(const struct log_reader *r, int64_t first, uint32_t count,
+                                 struct buf *out)
+{
+    const struct pick_piece *piece = &r->piece;
+    struct batch_writer writer;
+    struct batch_reader reader;
+    struct batch_record record;
+    struct bytes batch;
+    enum ferry_err bad = FERRY_OK, err = FERRY_OK;
+    int64_t offset = piece->first;
+    uint32_t skip = 0;
+    batch_writer_init(&writer, BATCH_MAX_BYTES);
+    batch_reader_init(&reader, piece->batch);
+    for (uint32_t i = 0; err == FERRY_OK && offset < first + count; i++) {
+        if (!batch_reader_next(&reader, &record, &bad)) {
+            err = FERRY_ERR_CORRUPT;
+        } else if (skip < piece->skip_count && get_le32(piece->skips + (size_t)skip * 4) == i) {
+            skip++;
+        } else if (offset++ >= first) {
+            record.due = 0; /* It has been. */
+            err = batch_writer_add(&writer, &record);
+        }
+    }
+    if (err == FERRY_OK) {
+        err = batch_writer_finish(&writer, 0, 0, 0, &batch);
+    }
+    if (err == FERRY_OK) {
+        buf_append_bytes(out, batch);
+        err = buf_ok(out) ? FERRY_OK : FERRY_ERR_NO_MEMORY;
+    }
+    batch_writer_fini(&writer);
+    return err == FERRY_ERR_TOO_LARGE ? FERRY_ERR_CORRUPT : err;
+}
+
+void log_reader_close(struct log_reader *r)
+{
+    store_cursor_close(&r->cursor);
+    r->open = false;
+    r->has_entry = false;
+}
+
 /* ---- Fetch ---- */
 
 enum read_step { READ_ADDED, READ_PASSED, READ_FULL, READ_BAD };

@@ -11,16 +11,24 @@ struct trim {
     uint64_t index; /* Last to drop; 0: none. */
     uint64_t bytes;
     int64_t start_offset;
+    int64_t least;        /* Every subscription is done with what is before; -1: not looked at. */
     int64_t kept_time_ms; /* Of the first entry that stays; INT64_MAX: none does. */
 };
 
-static bool is_over(const struct partition *p, const struct store_entry *entry, uint64_t dropped,
-                    int64_t now_ms)
+/* Dead letters and delayed messages are kept elsewhere and hold nothing back. */
+static int64_t acked_before(const struct partition *p)
+{
+    int64_t least = p->config.settings.retention_acked ? deliver_least_position(p) : -1;
+    return least != INT64_MAX ? least : -1;
+}
+
+static bool is_over(const struct partition *p, const struct store_entry *entry,
+                    const struct trim *trim, int64_t now_ms)
 {
     const struct topic_settings *s = &p->config.settings;
     bool old = s->retention_ms >= 0 && entry->append_time_ms < now_ms - s->retention_ms;
-    bool big = s->retention_bytes >= 0 && p->size_bytes - (int64_t)dropped > s->retention_bytes;
-    return old || big;
+    bool big = s->retention_bytes >= 0 && p->size_bytes - (int64_t)trim->bytes > s->retention_bytes;
+    return old || big || partition_offset_after(entry) <= trim->least;
 }
 
 static enum ferry_err measure_trim(struct partition *p, struct store_cursor *cursor, int64_t now_ms,
@@ -39,7 +47,7 @@ static enum ferry_err measure_trim(struct partition *p, struct store_cursor *cur
         }
         /* The entry that is dropped last tells the start by the one after it. */
         trim->start_offset = entry.base_offset;
-        if (!is_over(p, &entry, trim->bytes, now_ms)) {
+        if (!is_over(p, &entry, trim, now_ms)) {
             trim->kept_time_ms = entry.append_time_ms;
             return FERRY_OK;
         }
@@ -82,7 +90,8 @@ static enum ferry_err find_trim(struct partition *p, int64_t now_ms, struct trim
 static bool has_something(const struct partition *p)
 {
     const struct topic_settings *s = &p->config.settings;
-    bool limited = s->retention_ms >= 0 || s->retention_bytes >= 0;
+    bool limited = s->retention_ms >= 0 || s->retention_bytes >= 0 ||
+                   (s->retention_acked && p->subscriptions.count > 0);
     return limited && p->next_offset > p->start_offset;
 }
 
@@ -105,6 +114,14 @@ void partition_retain_soon(struct partition *p)
     }
 }
 
+void partition_retain_acked(struct partition *p)
+{
+    if (p->config.settings.retention_acked && replica_is_ready(p->replica)) {
+        int64_t due_us = not_before_next_look(p, 0);
+        p->retention_due_us = due_us < p->retention_due_us ? due_us : p->retention_due_us;
+    }
+}
+
 /* Nothing to drop by now: the next look is when the first entry gets too old. */
 static void schedule(struct partition *p, const struct trim *trim, int64_t now_ms, int64_t now_us)
 {
@@ -119,7 +136,7 @@ static void schedule(struct partition *p, const struct trim *trim, int64_t now_m
 
 static enum ferry_err retain(struct partition *p, int64_t now_ms, int64_t now_us)
 {
-    struct trim trim = {.kept_time_ms = INT64_MAX};
+    struct trim trim = {.kept_time_ms = INT64_MAX, .least = acked_before(p)};
     enum ferry_err err = find_trim(p, now_ms, &trim);
     if (err != FERRY_OK) {
         return err;
@@ -150,6 +167,8 @@ static enum ferry_err expire_ids(struct partition *p, int64_t now_ms, int64_t no
 int64_t partition_deadline_us(const struct partition *p)
 {
     int64_t due = replica_deadline_us(p->replica);
+    int64_t deliver = deliver_deadline_us(p);
+    due = deliver < due ? deliver : due;
     due = p->members_due_us < due ? p->members_due_us : due;
     int64_t schedule_us = partition_schedule_deadline_us(p);
     due = schedule_us < due ? schedule_us : due;
@@ -171,6 +190,7 @@ static void begin_look(struct partition *p, int64_t now_us)
 
 static enum ferry_err tick_retention(struct partition *p, int64_t now_ms, int64_t now_us)
 {
+    enum ferry_err err = FERRY_OK;
     if (p->retention_due_us > now_us) {
         return FERRY_OK;
     }
@@ -183,7 +203,6 @@ static enum ferry_err tick_retention(struct partition *p, int64_t now_ms, int64_
         return FERRY_OK;
     }
     begin_look(p, now_us);
-    enum ferry_err err = FERRY_OK;
     if (has_something(p)) {
         err = retain(p, now_ms, now_us);
     }
@@ -206,6 +225,9 @@ enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_u
     enum ferry_err err = FERRY_OK;
     if (replica_deadline_us(p->replica) <= now_us) {
         err = replica_tick(p->replica, now_us);
+    }
+    if (err == FERRY_OK && deliver_deadline_us(p) <= now_us) {
+        err = unless_later(p, deliver_tick(p, now_ms, now_us));
     }
     if (err == FERRY_OK && p->members_due_us <= now_us) {
         err = unless_later(p, partition_members_tick(p, now_ms, now_us));

@@ -15,9 +15,8 @@
 /* What one call looks at. */
 #define TRACE_ENTRIES_MAX 16384u
 #define TRACE_BYTES_MAX   (32u << 20)
-/* Subscriptions whose state is followed, and dead letters of the message. */
+/* Subscriptions whose state is followed. */
 #define TRACE_READERS_MAX 64u
-#define TRACE_DEAD_MAX    32u
 /* Events of one entry; with less room than this the answer ends before it. */
 #define TRACE_ENTRY_EVENTS_MAX 16u
 /* Beside the index to go on after: that the message was trimmed has been told. */
@@ -34,10 +33,6 @@ struct trace_reader {
     struct bytes member; /* That claimed it last. */
 };
 
-struct trace_dead {
-    uint64_t subscription, number;
-};
-
 struct trace {
     struct partition *p;
     int64_t offset;
@@ -48,9 +43,8 @@ struct trace {
     const struct store_entry *entry;
     uint64_t node_term; /* Whose node is known. */
     uint32_t node;
-    size_t reader_count, dead_count;
+    size_t reader_count;
     struct trace_reader readers[TRACE_READERS_MAX];
-    struct trace_dead dead[TRACE_DEAD_MAX];
     struct buf scratch;
     struct hand_out_entry hand_out;
     struct dead_change_entry dead_change;
@@ -365,31 +359,13 @@ static enum ferry_err trace_settlement(struct trace *t)
     return FERRY_OK;
 }
 
-/* ---- Dead letters: a replay says whose they are, a drop only their numbers. ---- */
-
-static void remember_dead(struct trace *t, uint64_t subscription, uint64_t number)
-{
-    if (t->dead_count < TRACE_DEAD_MAX) {
-        t->dead[t->dead_count++] =
-            (struct trace_dead){.subscription = subscription, .number = number};
-    }
-}
-
-static bool is_remembered(const struct trace *t, uint64_t subscription, uint64_t number)
-{
-    for (size_t i = 0; i < t->dead_count; i++) {
-        if (t->dead[i].subscription == subscription && t->dead[i].number == number) {
-            return true;
-        }
-    }
-    return false;
-}
+/* ---- Dead letters. ---- */
 
 static enum ferry_err is_its_letter(const struct trace *t, uint64_t subscription,
                                     const struct dead_change_part *part, bool *its)
 {
-    *its = is_remembered(t, subscription, part->number);
-    if (*its || part->letter.size == 0) {
+    *its = false;
+    if (part->letter.size == 0) {
         return FERRY_OK;
     }
     uint8_t key[16];
@@ -410,7 +386,6 @@ static enum ferry_err trace_dead_change(struct trace *t)
         if (err == FERRY_OK && its) {
             enum trace_kind kind = e->change == DEAD_REPLAY ? TRACE_REVIVED : TRACE_DROPPED;
             (void)add_delivery(t, kind, e->subscription, e->node, e->member);
-            remember_dead(t, e->subscription, e->parts[i].number);
         }
     }
     return err;

@@ -149,6 +149,9 @@ enum ferry_err schedule_apply_batch(struct schedule *t, const struct store_entry
         see_due(t, key.due_ms);
         t->waiting++;
     }
+    if (t->proposed_next_number < t->next_number) {
+        t->proposed_next_number = t->next_number; /* Another led. */
+    }
     settle_proposed(t, reader.header.count - entry->skip_count, entry->payload.size);
     return err == FERRY_ERR_BAD_BATCH ? FERRY_ERR_CORRUPT : err;
 }

@@ -1,6 +1,7 @@
 /* Subscriptions: the named positions of a partition's readers (invariant 5 of partition.h). */
 #include "base/checksum.h"
 #include "base/mem.h"
+#include "partition/pick.h"
 #include "partition/tables.h"
 #include "wire/pack.h"
 
@@ -23,6 +24,7 @@ void subscriptions_init(struct subscriptions *t)
 
 static void free_subscription(struct subscription *s)
 {
+    pick_free(&s->pick);
     delivery_free(&s->delivery);
     members_free(&s->members);
     mem_free(s);

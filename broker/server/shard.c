@@ -200,6 +200,7 @@ static void settle_seat(struct shard *s, struct seat *seat)
         shard_answer_partition(s, seat);
         shard_answer_reads(s, seat);
         shard_wake_fetches(s, seat);
+        shard_wake_receives(s, seat);
     }
     shard_announce(s, seat);
     shard_set_timer(s, seat);
@@ -229,6 +230,7 @@ static void settle(struct shard *s)
     shard_check_transfers(s);
     shard_tell_leaders(s, false);
     shard_fire_fetch_deadlines(s);
+    shard_fire_receive_deadlines(s);
     shard_end_view(s);
 }
 
@@ -297,6 +299,7 @@ int shard_wait_ms(const struct shard *s)
     due = earlier(due, &s->timers);
     due = earlier(due, &s->moves);
     due = earlier(due, &s->fetch_deadlines);
+    due = earlier(due, &s->receive_deadlines);
     if (shard_is_clustered(s)) {
         due = s->heartbeat_due_us < due ? s->heartbeat_due_us : due;
     }

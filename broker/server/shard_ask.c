@@ -4,9 +4,8 @@
 
 /* ---- Reads that wait to be confirmed ---- */
 
-/* True when the answer may be given now. Else the request is parked, or answered with the error. */
-static bool confirm(struct shard *s, struct request *r, uint64_t group, struct seat **seat,
-                    enum ferry_err err)
+bool shard_confirm_read(struct shard *s, struct request *r, uint64_t group, struct seat **seat,
+                        enum ferry_err err)
 {
     if (err == FERRY_OK) {
         err = shard_find_partition(s, group, seat);
@@ -59,7 +58,7 @@ static void handle_cursor_get(struct shard *s, struct request *r, const struct f
     struct cursor_get_request q;
     struct seat *seat = NULL;
     enum ferry_err err = cursor_get_request_decode(f->body, &q);
-    if (!confirm(s, r, q.group, &seat, err)) {
+    if (!shard_confirm_read(s, r, q.group, &seat, err)) {
         return;
     }
     struct cursor_get_reply reply;
@@ -76,7 +75,7 @@ static void handle_subscription_get(struct shard *s, struct request *r, const st
     struct subscription_get_reply reply;
     struct seat *seat = NULL;
     enum ferry_err err = subscription_get_request_decode(f->body, &q);
-    if (!confirm(s, r, q.group, &seat, err)) {
+    if (!shard_confirm_read(s, r, q.group, &seat, err)) {
         return;
     }
     err = shard_view(s);
@@ -98,7 +97,7 @@ static void handle_subscription_list(struct shard *s, struct request *r, const s
     struct subscription_list_request q;
     struct seat *seat = NULL;
     enum ferry_err err = subscription_list_request_decode(f->body, &q);
-    if (!confirm(s, r, q.group, &seat, err)) {
+    if (!shard_confirm_read(s, r, q.group, &seat, err)) {
         return;
     }
     partition_subscription_list(seat->partition, q.after, s->names);
@@ -138,7 +137,7 @@ static void handle_offset_find(struct shard *s, struct request *r, const struct 
     struct offset_find_reply reply;
     struct seat *seat = NULL;
     enum ferry_err err = offset_find_request_decode(f->body, &q);
-    if (!confirm(s, r, q.group, &seat, err)) {
+    if (!shard_confirm_read(s, r, q.group, &seat, err)) {
         return;
     }
     err = find_offset(s, seat, &q, &reply);
@@ -157,7 +156,7 @@ static void handle_partition_info(struct shard *s, struct request *r, const stru
     struct partition_info_request q;
     struct seat *seat = NULL;
     enum ferry_err err = partition_info_request_decode(f->body, &q);
-    if (!confirm(s, r, q.group, &seat, err)) {
+    if (!shard_confirm_read(s, r, q.group, &seat, err)) {
         return;
     }
     struct partition_info_reply reply = {.leader_node = (uint32_t)s->config.options->node_id,

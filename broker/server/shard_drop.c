@@ -30,6 +30,7 @@ void shard_close_dropped(struct shard *s, struct seat *seat)
     shard_check_transfers(s);
     shard_answer_reads(s, seat);
     shard_fail_fetches(s, seat);
+    shard_fail_receives(s, seat);
     uint64_t group = seat->group;
     bool is_over = seat->is_over;
     struct mail mail = {.kind = MAIL_DROPPED, .group = group, .topic_id = seat->topic_id};

@@ -4,6 +4,8 @@
 
 #define FETCH_WAIT_MAX_MS 60000u
 #define FETCHES_MAX       65536u /* Waiting ones of a shard. */
+/* Nobody is told of a new dead letter: who waits for one looks so often. */
+#define DEAD_LOOK_US 200000
 
 struct fetch_link {
     struct list node; /* In the seat's fetches. */
@@ -12,7 +14,9 @@ struct fetch_link {
 
 struct waiting_fetch {
     struct request *request;
-    struct heap_node deadline;
+    struct heap_node deadline; /* Or when to look for dead letters. */
+    int64_t until_us;
+    bool reads_dead; /* One of its items at least. */
     uint32_t min_bytes, max_bytes, count;
     uint64_t readable_before; /* Sum over its partitions when it began to wait. */
     size_t had_bytes;         /* What there was then. */
@@ -20,7 +24,7 @@ struct waiting_fetch {
     struct fetch_link *links;
 };
 
-static struct seat *find_readable(const struct shard *s, uint64_t group)
+struct seat *shard_find_readable(const struct shard *s, uint64_t group)
 {
     struct seat *seat = shard_find_seat(s, group);
     return seat != NULL && seat->partition != NULL && !seat->dropping &&
@@ -29,7 +33,7 @@ static struct seat *find_readable(const struct shard *s, uint64_t group)
                : NULL;
 }
 
-static enum ferry_err why_not_readable(const struct shard *s, uint64_t group)
+enum ferry_err shard_why_not_readable(const struct shard *s, uint64_t group)
 {
     const struct seat *seat = shard_find_seat(s, group);
     if (seat == NULL || group == META_GROUP) {
@@ -53,11 +57,26 @@ static uint32_t count_with_data(const struct shard *s, const struct fetch_item *
 {
     uint32_t with_data = 0;
     for (uint32_t i = 0; i < count; i++) {
-        const struct seat *seat = find_readable(s, items[i].group);
-        with_data +=
-            seat != NULL && items[i].offset < partition_end_offset(seat->partition) ? 1 : 0;
+        const struct seat *seat = shard_find_readable(s, items[i].group);
+        bool has = items[i].dead_of.size > 0 ||
+                   (seat != NULL && items[i].offset < partition_end_offset(seat->partition));
+        with_data += seat != NULL && has ? 1 : 0;
     }
     return with_data > 0 ? with_data : 1;
+}
+
+/* Of the log, or of a subscription's dead letters. */
+static enum ferry_err read_item(const struct seat *seat, const struct fetch_item *asked,
+                                uint32_t max_bytes, struct buf *out, struct fetch_reply_item *item)
+{
+    if (asked->dead_of.size == 0) {
+        return partition_read(seat->partition, asked->offset, max_bytes, out);
+    }
+    if (asked->offset < 0) {
+        return FERRY_ERR_OFFSET_OUT_OF_RANGE;
+    }
+    return partition_read_dead(seat->partition, asked->dead_of, asked->offset, max_bytes, out,
+                               &item->start_offset, &item->end_offset);
 }
 
 /* Each partition gets an equal share, so that one with much to give does not starve the others;
@@ -71,9 +90,9 @@ static struct fetch_result read_items(struct shard *s, const struct fetch_item *
     for (uint32_t i = 0; i < count; i++) {
         struct fetch_reply_item *item = &s->fetch_answer->items[i];
         *item = (struct fetch_reply_item){.group = items[i].group};
-        const struct seat *seat = find_readable(s, items[i].group);
+        const struct seat *seat = shard_find_readable(s, items[i].group);
         if (seat == NULL) {
-            item->status = (uint16_t)why_not_readable(s, items[i].group);
+            item->status = (uint16_t)shard_why_not_readable(s, items[i].group);
             result.failed = true;
             continue;
         }
@@ -82,8 +101,9 @@ static struct fetch_result read_items(struct shard *s, const struct fetch_item *
         size_t before = out->size;
         if (result.bytes < max_bytes) {
             uint32_t share = (max_bytes - (uint32_t)result.bytes) / left;
-            left -= left > 1 && items[i].offset < item->end_offset ? 1 : 0;
-            item->status = (uint16_t)partition_read(seat->partition, items[i].offset, share, out);
+            bool counted = items[i].dead_of.size > 0 || items[i].offset < item->end_offset;
+            left -= left > 1 && counted ? 1 : 0;
+            item->status = (uint16_t)read_item(seat, &items[i], share, out, item);
             if (!buf_ok(out) && before > 0) {
                 /* Each gives a batch even if it is larger than its share; this one no frame holds
                  * beside the others. It comes with the next fetch. */
@@ -146,8 +166,9 @@ static uint64_t sum_readable(const struct shard *s, const struct waiting_fetch *
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < w->count; i++) {
-        const struct seat *seat = find_readable(s, w->items[i].group);
-        sum += seat != NULL ? partition_readable_bytes(seat->partition) : 0;
+        const struct seat *seat = shard_find_readable(s, w->items[i].group);
+        bool counts = seat != NULL && w->items[i].dead_of.size == 0;
+        sum += counts ? partition_readable_bytes(seat->partition) : 0;
     }
     return sum;
 }
@@ -164,6 +185,9 @@ static struct waiting_fetch *new_fetch(struct shard *s, struct request *r,
     w->min_bytes = q->min_bytes;
     w->max_bytes = q->max_bytes;
     w->count = q->count;
+    for (uint32_t i = 0; i < q->count; i++) {
+        w->reads_dead = w->reads_dead || q->items[i].dead_of.size > 0;
+    }
     w->items = mem_dup(q->items, q->count * sizeof(*q->items));
     w->links = mem_zalloc(q->count, sizeof(*w->links));
     bool ok = w->items != NULL && w->links != NULL && s->fetch_deadlines.count < FETCHES_MAX &&
@@ -179,6 +203,12 @@ static struct waiting_fetch *new_fetch(struct shard *s, struct request *r,
     return w;
 }
 
+static void set_deadline(struct shard *s, struct waiting_fetch *w)
+{
+    int64_t look_us = w->reads_dead ? s->now_us + DEAD_LOOK_US : w->until_us;
+    heap_set(&s->fetch_deadlines, &w->deadline, look_us < w->until_us ? look_us : w->until_us);
+}
+
 static void begin_to_wait(struct shard *s, struct request *r, const struct fetch_request *q,
                           size_t had_bytes)
 {
@@ -190,9 +220,10 @@ static void begin_to_wait(struct shard *s, struct request *r, const struct fetch
     uint32_t wait_ms = q->max_wait_ms < FETCH_WAIT_MAX_MS ? q->max_wait_ms : FETCH_WAIT_MAX_MS;
     w->had_bytes = had_bytes;
     w->readable_before = sum_readable(s, w);
-    heap_set(&s->fetch_deadlines, &w->deadline, s->now_us + (int64_t)wait_ms * 1000);
+    w->until_us = s->now_us + (int64_t)wait_ms * 1000;
+    set_deadline(s, w);
     for (uint32_t i = 0; i < w->count; i++) {
-        struct seat *seat = find_readable(s, w->items[i].group);
+        struct seat *seat = shard_find_readable(s, w->items[i].group);
         must(seat != NULL); /* Else it was answered at once. */
         list_push_back(&seat->fetches, &w->links[i].node);
     }
@@ -220,13 +251,16 @@ static bool try_answer(struct shard *s, struct request *r, const struct fetch_it
     return answer;
 }
 
-static void answer_waiting(struct shard *s, struct waiting_fetch *w, bool must_answer)
+/* True when it is gone. */
+static bool answer_waiting(struct shard *s, struct waiting_fetch *w, bool must_answer)
 {
     size_t had = 0;
     if (try_answer(s, w->request, w->items, w->count, w->min_bytes, w->max_bytes, must_answer,
                    &had)) {
         free_fetch(s, w);
+        return true;
     }
+    return false;
 }
 
 /* Each of its topics counts the request (those of one topic stand together), and may be in debt. */
@@ -290,7 +324,7 @@ void shard_wake_fetches(struct shard *s, struct seat *seat)
             n = n->next;
         }
         if (!ready || w->had_bytes + sum_readable(s, w) - w->readable_before >= w->min_bytes) {
-            answer_waiting(s, w, true);
+            (void)answer_waiting(s, w, true);
         }
     }
 }
@@ -302,7 +336,10 @@ void shard_fire_fetch_deadlines(struct shard *s)
         if (node == NULL || node->due > s->now_us) {
             return;
         }
-        answer_waiting(s, list_entry(node, struct waiting_fetch, deadline), true);
+        struct waiting_fetch *w = list_entry(node, struct waiting_fetch, deadline);
+        if (!answer_waiting(s, w, s->now_us >= w->until_us)) {
+            set_deadline(s, w);
+        }
     }
 }
 
@@ -311,7 +348,7 @@ void shard_fail_fetches(struct shard *s, struct seat *seat)
     must(seat->dropping);
     while (!list_is_empty(&seat->fetches)) {
         struct fetch_link *link = list_entry(seat->fetches.next, struct fetch_link, node);
-        answer_waiting(s, link->fetch, true); /* The item says UNKNOWN_TOPIC. */
+        (void)answer_waiting(s, link->fetch, true); /* The item says UNKNOWN_TOPIC. */
     }
 }
 

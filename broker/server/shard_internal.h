@@ -2,7 +2,11 @@
  *
  *   shard.c           the turn            shard_life.c      opening, closing, threads
  *   shard_seats.c     seats and views     shard_requests.c  taking requests, dispatch, replies
- *   shard_produce.c   produce, append_cas, subscriptions
+ *   shard_produce.c   produce, append_cas; all commands to a partition and their answers
+ *   shard_subscribe.c subscriptions     shard_members.c   members, events
+ *   shard_deliver.c   settling, dead letters   shard_receive.c   receive, long poll
+ *   shard_schedule.c  delayed and recurring messages
+ *   shard_publish.c   publish, versions, finding, tracing
  *   shard_ask.c       questions to a partition, and reads that wait to be confirmed
  *   shard_fetch.c     fetch, long poll    shard_status.c    what it is, as JSON
  *   shard_limits.c    what one client and one topic may take
@@ -61,8 +65,9 @@ struct seat {
     int64_t told_end_offset; /* Waiting fetches have been looked at up to here. */
     struct list touched;
     struct heap_node timer;
-    struct list fetches; /* struct fetch_link */
-    struct list reads;   /* Requests that wait until a read is confirmed, in the order asked. */
+    struct list fetches;  /* struct fetch_link */
+    struct list receives; /* struct receive_queue */
+    struct list reads;    /* Requests that wait until a read is confirmed, in the order asked. */
 
     /* Leading. */
     raft_term led_term; /* The term in which it was found ready; 0: it does not lead. */
@@ -93,10 +98,11 @@ struct request {
     struct meta_ticket meta_ticket;
     struct list parked; /* In a seat's reads, or the shard's unknown topics. */
     uint64_t read_number;
-    bool confirmed;               /* What the seat says now is as new as the question. */
-    size_t credit_bytes;          /* What it counts for among those of its topic: */
-    struct ferry_id credit_topic; /*   see shard_take_credit. */
-    int64_t due_us;               /* Of an unknown topic: answered at the latest. */
+    bool confirmed;                  /* What the seat says now is as new as the question. */
+    struct waiting_receive *receive; /* Of RECEIVE; owned. */
+    size_t credit_bytes;             /* What it counts for among those of its topic: */
+    struct ferry_id credit_topic;    /*   see shard_take_credit. */
+    int64_t due_us;                  /* Of an unknown topic: answered at the latest. */
     struct node_task {
         enum node_kind kind; /* NODE_REGISTER, NODE_MOVE_DONE. */
         bool own;            /* This node's own: no answer over the net. */
@@ -194,6 +200,7 @@ struct join {
 struct shard_counters {
     uint64_t requests, errors, records_in, bytes_in, batches_in, fetch_bytes_out, turns;
     uint64_t duplicates, throttled, throttled_by_quota, unsendable;
+    uint64_t hand_outs, handed_out, receive_bytes_out, settlements, settlements_refused;
     uint64_t peer_frames_in, peer_bytes_in, peer_frames_out, peer_bytes_out;
     uint64_t peer_refused; /* Malformed, or of another cluster or life. */
     uint64_t peer_dropped; /* Not sent: no endpoint, or the link is full. */
@@ -239,12 +246,14 @@ struct shard {
 
     struct map seats; /* struct seat, by group. */
     struct list touched;
-    struct heap timers;          /* Seats. */
-    struct heap moves;           /* Seats whose members are to be looked at. */
-    struct heap fetch_deadlines; /* Waiting fetches. */
-    struct list led;             /* Seats. */
-    struct list transfers;       /* Seats. */
-    struct list live;            /* Requests without an answer. */
+    struct heap timers;            /* Seats. */
+    struct heap moves;             /* Seats whose members are to be looked at. */
+    struct heap fetch_deadlines;   /* Waiting fetches. */
+    struct heap receive_deadlines; /* Waiting receives. */
+    size_t receive_places;         /* That they have in queues. */
+    struct list led;               /* Seats. */
+    struct list transfers;         /* Seats. */
+    struct list live;              /* Requests without an answer. */
     struct list pool;
     size_t pool_count;
     struct map loads;          /* struct peer_load, by peer. */
@@ -368,18 +377,60 @@ uint32_t shard_retry_after(enum ferry_err err);
 /* Why this shard does not serve the group; FERRY_OK when it has it, leading or not. */
 enum ferry_err shard_find_partition(struct shard *s, uint64_t group, struct seat **seat);
 
+/* The same, when the partition is led here. */
+enum ferry_err shard_find_leader(struct shard *s, uint64_t group, struct seat **seat);
+struct bytes shard_body_of(struct request *r);
+
 typedef void request_handler(struct shard *s, struct request *r, const struct frame *f);
+/* Answers a request whose entry is applied, or that needed none. */
+typedef void request_finisher(struct shard *s, struct seat *seat, struct request *r);
+
+/* A command to a partition. */
+struct partition_command {
+    uint16_t command;
+    request_handler *handle;
+    request_finisher *finish; /* NULL: it is answered as it is handled. */
+};
+struct partition_commands {
+    const struct partition_command *rows;
+    size_t count;
+};
+extern const struct partition_commands shard_deliver_commands, shard_subscribe_commands,
+    shard_member_commands, shard_schedule_commands, shard_publish_commands;
 
 /* ---- shard_produce.c ---- */
-request_handler *shard_find_produce_handler(uint16_t command);
+const struct partition_command *shard_find_partition_command(uint16_t command); /* NULL: none. */
+/* What a partition said to a request: it waits, or is answered. */
+void shard_settle_partition(struct shard *s, struct request *r, struct seat *seat,
+                            enum ferry_err err, const char *detail);
+/* Room on disk for so much more. Errors: STORAGE_FULL. */
+enum ferry_err shard_check_room(struct shard *s, struct seat *seat, size_t bytes,
+                                struct err_text *e);
 void shard_answer_partition(struct shard *s, struct seat *seat);
 uint32_t shard_count_records(struct bytes batch);
 
 /* ---- shard_ask.c ---- */
 request_handler *shard_find_ask_handler(uint16_t command);
+/* True when the answer may be given now. Else the request is parked until a quorum has confirmed
+ * that the partition is led here, or answered with the error. `err` is what was wrong before. */
+bool shard_confirm_read(struct shard *s, struct request *r, uint64_t group, struct seat **seat,
+                        enum ferry_err err);
 void shard_answer_reads(struct shard *s, struct seat *seat);
 
+/* ---- shard_receive.c ---- */
+request_handler shard_handle_receive;
+request_finisher shard_finish_receive;
+/* Its hand-out came to nothing. */
+void shard_refuse_receive(struct shard *s, struct request *r, enum ferry_err err);
+void shard_free_receive(struct shard *s, struct request *r);
+void shard_wake_receives(struct shard *s, struct seat *seat);
+void shard_fire_receive_deadlines(struct shard *s);
+void shard_fail_receives(struct shard *s, struct seat *seat); /* It does not serve any more. */
+
 /* ---- shard_fetch.c ---- */
+/* The seat of a group that is led here and can be read; NULL: shard_why_not_readable. */
+struct seat *shard_find_readable(const struct shard *s, uint64_t group);
+enum ferry_err shard_why_not_readable(const struct shard *s, uint64_t group);
 void shard_handle_fetch(struct shard *s, struct request *r, const struct frame *f);
 void shard_wake_fetches(struct shard *s, struct seat *seat);
 void shard_fire_fetch_deadlines(struct shard *s);

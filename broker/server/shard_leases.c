@@ -28,18 +28,10 @@ static void reply_worker(struct shard *s, struct request *r, uint32_t ttl_ms)
     shard_send_reply(s, r, &b);
 }
 
-static struct bytes body_of(struct request *r)
-{
-    struct frame f;
-    struct err_text e;
-    must(frame_parse(net_message_bytes(&r->message), &f, &e) == FERRY_OK);
-    return f.body;
-}
-
 static void finish_acquire(struct shard *s, struct request *r, enum ferry_err err)
 {
     struct lease_acquire_request q;
-    must(lease_acquire_request_decode(body_of(r), &q) == FERRY_OK);
+    must(lease_acquire_request_decode(shard_body_of(r), &q) == FERRY_OK);
     if (err == FERRY_OK || err == FERRY_ERR_LEASE_HELD) {
         reply_lease(s, r, q.name, err == FERRY_OK);
     } else {
@@ -50,7 +42,7 @@ static void finish_acquire(struct shard *s, struct request *r, enum ferry_err er
 static void finish_renew(struct shard *s, struct request *r, enum ferry_err err)
 {
     struct lease_renew_request q;
-    must(lease_renew_request_decode(body_of(r), &q) == FERRY_OK);
+    must(lease_renew_request_decode(shard_body_of(r), &q) == FERRY_OK);
     if (err == FERRY_OK) {
         reply_lease(s, r, q.name, true);
     } else {
@@ -70,7 +62,7 @@ static void finish_release(struct shard *s, struct request *r, enum ferry_err er
 static void finish_worker(struct shard *s, struct request *r, enum ferry_err err)
 {
     struct worker_id_request q;
-    must(worker_id_request_decode(body_of(r), &q) == FERRY_OK);
+    must(worker_id_request_decode(shard_body_of(r), &q) == FERRY_OK);
     if (err == FERRY_OK) {
         reply_worker(s, r, q.ttl_ms);
     } else {

@@ -243,6 +243,7 @@ static void init_parts(struct shard *s)
     heap_init(&s->timers);
     heap_init(&s->moves);
     heap_init(&s->fetch_deadlines);
+    heap_init(&s->receive_deadlines);
     list_init(&s->touched);
     list_init(&s->led);
     map_init(&s->quota_buckets);
@@ -350,6 +351,7 @@ void shard_free(struct shard **out)
     heap_fini(&s->timers);
     heap_fini(&s->moves);
     heap_fini(&s->fetch_deadlines);
+    heap_fini(&s->receive_deadlines);
     map_fini(&s->seats);
     map_fini(&s->loads);
     map_fini(&s->topic_loads);

@@ -150,6 +150,7 @@ static enum ferry_err open_replica(struct shard *s, struct seat *seat, const str
                                       .partition = mail->partition,
                                       .self = s->self,
                                       .seed = s->seed ^ map_hash_u64(mail->group),
+                                      .random = &s->ids,
                                       .store = s->store,
                                       .settings = mail->settings,
                                       .election_min_us = o->election_min_ms * 1000,

@@ -1,35 +1,31 @@
-/* What changes a partition: produce, append_cas, subscriptions; and their answers. */
+/* Produce and append_cas; and what comes of requests that wait for their entry. */
 #include "server/shard_internal.h"
-
-/* The partition, when it is led here. */
-static enum ferry_err find_leader(struct shard *s, uint64_t group, struct seat **seat)
-{
-    enum ferry_err err = shard_find_partition(s, group, seat);
-    return err == FERRY_OK ? shard_check_leads(s, *seat) : err;
-}
 
 /* ---- Produce ---- */
 
-static void finish_produce(struct shard *s, struct request *r)
+static void finish_produce(struct shard *s, struct seat *seat, struct request *r)
 {
     struct partition_ticket *t = &r->ticket;
     struct produce_reply reply = {.base_offset = t->base_offset,
                                   .duplicate = t->duplicate,
-                                  .duplicate_count = t->duplicate_count};
+                                  .duplicate_count = t->duplicate_count,
+                                  .scheduled = t->scheduled};
     struct buf b;
+    (void)seat;
     s->counters.duplicates += t->duplicate_count + (t->duplicate ? 1 : 0);
     shard_begin_reply(r, &b, FERRY_OK);
     produce_reply_encode(&b, &reply);
-    if (t->duplicate_count > 0) {
+    if (t->duplicates.size > 0 || t->dues.size > 0) {
         frame_begin_attachment(&b);
         buf_append_bytes(&b, buf_bytes(&t->duplicates));
+        buf_append_bytes(&b, buf_bytes(&t->dues));
     }
     shard_send_reply(s, r, &b);
 }
 
 /* Where there is none, a replica that has some may lead: the next try goes there. */
-static enum ferry_err check_room(struct shard *s, struct seat *seat, size_t bytes,
-                                 struct err_text *e)
+enum ferry_err shard_check_room(struct shard *s, struct seat *seat, size_t bytes,
+                                struct err_text *e)
 {
     if (store_has_room(s->store, s->received_bytes + bytes)) {
         return FERRY_OK;
@@ -57,10 +53,10 @@ static void handle_produce(struct shard *s, struct request *r, const struct fram
     struct err_text e = {{0}};
     enum ferry_err err = produce_request_decode(f->body, &q);
     if (err == FERRY_OK) {
-        err = find_leader(s, q.group, &seat);
+        err = shard_find_leader(s, q.group, &seat);
     }
     if (err == FERRY_OK) {
-        err = check_room(s, seat, f->attachment.size, &e);
+        err = shard_check_room(s, seat, f->attachment.size, &e);
     }
     struct quota_cost cost = {
         .bytes = f->attachment.size, .messages = shard_count_records(f->attachment), .requests = 1};
@@ -78,22 +74,19 @@ static void handle_produce(struct shard *s, struct request *r, const struct fram
             partition_produce(seat->partition, f->attachment, s->now_ms, s->now_us, &r->ticket, &e);
         shard_touch(s, seat);
     }
-    if (err != FERRY_OK) {
-        shard_reply_seat_error(s, r, seat, err, e.text);
-        return;
+    if (err == FERRY_OK) {
+        shard_charge_quota(s, r, seat->topic, &cost);
+        s->counters.batches_in++;
+        s->counters.bytes_in += f->attachment.size;
     }
-    shard_charge_quota(s, r, seat->topic, &cost);
-    s->counters.batches_in++;
-    s->counters.bytes_in += f->attachment.size;
-    if (r->ticket.base.index == 0) {
-        finish_produce(s, r);
-    }
+    shard_settle_partition(s, r, seat, err, e.text);
 }
 
 /* ---- append_cas ---- */
 
-static void finish_append_cas(struct shard *s, struct request *r)
+static void finish_append_cas(struct shard *s, struct seat *seat, struct request *r)
 {
+    (void)seat;
     struct append_cas_reply reply = {.version = r->ticket.version,
                                      .base_offset = r->ticket.base_offset};
     struct buf b;
@@ -122,10 +115,10 @@ static void handle_append_cas(struct shard *s, struct request *r, const struct f
     struct err_text e = {{0}};
     enum ferry_err err = append_cas_request_decode(f->body, &q);
     if (err == FERRY_OK) {
-        err = find_leader(s, q.group, &seat);
+        err = shard_find_leader(s, q.group, &seat);
     }
     if (err == FERRY_OK) {
-        err = check_room(s, seat, f->attachment.size, &e);
+        err = shard_check_room(s, seat, f->attachment.size, &e);
     }
     if (err == FERRY_OK) {
         err = shard_take_credit(s, r, seat, f->attachment.size, &e);
@@ -152,101 +145,52 @@ static void handle_append_cas(struct shard *s, struct request *r, const struct f
     s->counters.bytes_in += f->attachment.size;
 }
 
-/* ---- Subscriptions ---- */
+static const struct partition_command commands[] = {
+    {COMMAND_PRODUCE, handle_produce, finish_produce},
+    {COMMAND_APPEND_CAS, handle_append_cas, finish_append_cas},
+};
+static const struct partition_commands produce_commands = {commands,
+                                                           sizeof(commands) / sizeof(commands[0])};
 
-static void finish_subscription(struct shard *s, struct request *r)
+/* ---- All commands to a partition ---- */
+
+const struct partition_command *shard_find_partition_command(uint16_t command)
 {
-    struct buf b;
-    shard_begin_reply(r, &b, FERRY_OK);
-    if (r->command == COMMAND_SUBSCRIPTION_CREATE) {
-        struct subscription_create_reply reply = {.position = r->ticket.position};
-        subscription_create_reply_encode(&b, &reply);
-    } else if (r->command == COMMAND_SUBSCRIPTION_COMMIT) {
-        struct subscription_commit_reply reply = {.position = r->ticket.position};
-        subscription_commit_reply_encode(&b, &reply);
-    } else {
-        empty_encode(&b);
+    static const struct partition_commands *const all[] = {
+        &produce_commands,      &shard_deliver_commands,  &shard_subscribe_commands,
+        &shard_member_commands, &shard_schedule_commands, &shard_publish_commands,
+    };
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        for (size_t k = 0; k < all[i]->count; k++) {
+            if (all[i]->rows[k].command == command) {
+                return &all[i]->rows[k];
+            }
+        }
     }
-    shard_send_reply(s, r, &b);
+    return NULL;
 }
 
-static void settle_subscription(struct shard *s, struct request *r, struct seat *seat,
-                                enum ferry_err err)
+/* ---- Answers of a partition ---- */
+
+static void finish(struct shard *s, struct seat *seat, struct request *r)
+{
+    const struct partition_command *row = shard_find_partition_command(r->command);
+    must(row != NULL && row->finish != NULL);
+    row->finish(s, seat, r);
+}
+
+void shard_settle_partition(struct shard *s, struct request *r, struct seat *seat,
+                            enum ferry_err err, const char *detail)
 {
     if (seat != NULL && err == FERRY_OK) {
         shard_touch(s, seat);
     }
     if (err != FERRY_OK) {
-        shard_reply_seat_error(s, r, seat, err, "");
+        shard_reply_seat_error(s, r, seat, err, detail);
     } else if (r->ticket.base.index == 0) {
-        finish_subscription(s, r);
+        finish(s, seat, r);
     }
 }
-
-static void handle_subscription_create(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct subscription_create_request q;
-    struct seat *seat = NULL;
-    enum ferry_err err = subscription_create_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_leader(s, q.group, &seat);
-    }
-    if (err == FERRY_OK) {
-        err = partition_subscription_create(seat->partition, q.name, q.mode, q.from, s->now_ms,
-                                            s->now_us, &r->ticket);
-    }
-    settle_subscription(s, r, seat, err);
-}
-
-static void handle_subscription_delete(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct subscription_delete_request q;
-    struct seat *seat = NULL;
-    enum ferry_err err = subscription_delete_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_leader(s, q.group, &seat);
-    }
-    if (err == FERRY_OK) {
-        err = partition_subscription_delete(seat->partition, q.name, s->now_ms, s->now_us,
-                                            &r->ticket);
-    }
-    settle_subscription(s, r, seat, err);
-}
-
-static void handle_subscription_commit(struct shard *s, struct request *r, const struct frame *f)
-{
-    struct subscription_commit_request q;
-    struct seat *seat = NULL;
-    enum ferry_err err = subscription_commit_request_decode(f->body, &q);
-    if (err == FERRY_OK) {
-        err = find_leader(s, q.group, &seat);
-    }
-    if (err == FERRY_OK) {
-        err = partition_subscription_commit_as(seat->partition, q.name, q.position, q.epoch,
-                                               s->now_ms, s->now_us, &r->ticket);
-    }
-    settle_subscription(s, r, seat, err);
-}
-
-request_handler *shard_find_produce_handler(uint16_t command)
-{
-    switch (command) {
-    case COMMAND_PRODUCE:
-        return handle_produce;
-    case COMMAND_APPEND_CAS:
-        return handle_append_cas;
-    case COMMAND_SUBSCRIPTION_CREATE:
-        return handle_subscription_create;
-    case COMMAND_SUBSCRIPTION_DELETE:
-        return handle_subscription_delete;
-    case COMMAND_SUBSCRIPTION_COMMIT:
-        return handle_subscription_commit;
-    default:
-        return NULL;
-    }
-}
-
-/* ---- Answers of a partition ---- */
 
 /* The outcome is not known: asked again with the same sequence, it is recognised. The detail is for
  * programs: where to ask. */
@@ -257,6 +201,8 @@ static void answer_lost(struct shard *s, struct seat *seat, struct request *r, e
         struct append_cas_refusal refusal = {.refused_index = -1};
         refuse_append_cas(s, r, err, &refusal,
                           err == FERRY_ERR_NOT_LEADER ? shard_leader_hint(s, seat, hint) : "");
+    } else if (r->command == COMMAND_RECEIVE) {
+        shard_refuse_receive(s, r, err);
     } else {
         shard_reply_seat_error(s, r, seat, err, "");
     }
@@ -268,12 +214,8 @@ void shard_answer_partition(struct shard *s, struct seat *seat)
         struct request *r = list_entry(t, struct request, ticket);
         if (t->base.err != FERRY_OK) {
             answer_lost(s, seat, r, t->base.err);
-        } else if (r->command == COMMAND_PRODUCE) {
-            finish_produce(s, r);
-        } else if (r->command == COMMAND_APPEND_CAS) {
-            finish_append_cas(s, r);
         } else {
-            finish_subscription(s, r);
+            finish(s, seat, r);
         }
     }
 }

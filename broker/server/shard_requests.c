@@ -111,6 +111,7 @@ static struct request *new_request(struct shard *s)
     }
     r->confirmed = false;
     r->credit_bytes = 0;
+    r->receive = NULL;
     r->task = (struct node_task){0};
     r->read_number = 0;
     list_init(&r->parked);
@@ -131,6 +132,7 @@ void shard_free_request(struct shard *s, struct request *r)
         list_remove(&r->parked);
     }
     shard_give_credit_back(s, r);
+    shard_free_receive(s, r);
     list_remove(&r->node);
     net_message_close(&r->message);
     partition_ticket_fini(&r->ticket);
@@ -255,6 +257,20 @@ enum ferry_err shard_find_partition(struct shard *s, uint64_t group, struct seat
     return (*seat)->dropping ? shard_dropping_error(s) : FERRY_OK;
 }
 
+enum ferry_err shard_find_leader(struct shard *s, uint64_t group, struct seat **seat)
+{
+    enum ferry_err err = shard_find_partition(s, group, seat);
+    return err == FERRY_OK ? shard_check_leads(s, *seat) : err;
+}
+
+struct bytes shard_body_of(struct request *r)
+{
+    struct frame f;
+    struct err_text e;
+    must(frame_parse(net_message_bytes(&r->message), &f, &e) == FERRY_OK);
+    return f.body;
+}
+
 void shard_reply_seat_error(struct shard *s, struct request *r, const struct seat *seat,
                             enum ferry_err err, const char *detail)
 {
@@ -315,8 +331,8 @@ static request_handler *find_handler(uint16_t command)
     default:
         break;
     }
-    request_handler *handler = shard_find_produce_handler(command);
-    return handler != NULL ? handler : shard_find_ask_handler(command);
+    const struct partition_command *row = shard_find_partition_command(command);
+    return row != NULL ? row->handle : shard_find_ask_handler(command);
 }
 
 static void dispatch(struct shard *s, struct request *r, const struct frame *f)

@@ -28,6 +28,7 @@ enum ferry_err shard_add_seat(struct shard *s, uint64_t group, struct seat **sea
     made->group = group;
     list_init(&made->touched);
     list_init(&made->fetches);
+    list_init(&made->receives);
     list_init(&made->reads);
     list_init(&made->led);
     list_init(&made->transferring);
@@ -46,6 +47,7 @@ enum ferry_err shard_add_seat(struct shard *s, uint64_t group, struct seat **sea
 void shard_remove_seat(struct shard *s, struct seat *seat)
 {
     must(list_is_empty(&seat->fetches) && list_is_empty(&seat->reads));
+    must(list_is_empty(&seat->receives));
     must(list_is_empty(&seat->led) && seat->transfer == NULL);
     if (!list_is_empty(&seat->touched)) {
         list_remove(&seat->touched);

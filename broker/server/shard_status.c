@@ -60,12 +60,22 @@ static json_t *describe_connections(const struct shard *s)
 static json_t *describe_counters(const struct shard *s)
 {
     const struct shard_counters *c = &s->counters;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "requests",
-                     (json_int_t)c->requests, "errors", (json_int_t)c->errors, "batches_in",
-                     (json_int_t)c->batches_in, "bytes_in", (json_int_t)c->bytes_in,
-                     "fetch_bytes_out", (json_int_t)c->fetch_bytes_out, "duplicates",
-                     (json_int_t)c->duplicates, "throttled", (json_int_t)c->throttled, "turns",
-                     (json_int_t)c->turns);
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "requests", (json_int_t)c->requests,
+        "errors", (json_int_t)c->errors, "batches_in", (json_int_t)c->batches_in, "bytes_in",
+        (json_int_t)c->bytes_in, "fetch_bytes_out", (json_int_t)c->fetch_bytes_out, "duplicates",
+        (json_int_t)c->duplicates, "throttled", (json_int_t)c->throttled, "throttled_by_quota",
+        (json_int_t)c->throttled_by_quota, "turns", (json_int_t)c->turns);
+}
+
+static json_t *describe_delivery(const struct shard *s)
+{
+    const struct shard_counters *c = &s->counters;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "hand_outs", (json_int_t)c->hand_outs,
+                     "handed_out", (json_int_t)c->handed_out, "bytes_out",
+                     (json_int_t)c->receive_bytes_out, "settlements", (json_int_t)c->settlements,
+                     "settlements_refused", (json_int_t)c->settlements_refused, "receives_waiting",
+                     (json_int_t)s->receive_deadlines.count);
 }
 
 static json_t *describe_peers(const struct shard *s)
@@ -127,15 +137,16 @@ static json_t *describe(const struct shard *s)
     char cluster[ID_TEXT_BYTES];
     id_format(&s->cluster_id, cluster);
     return json_pack(
-        "{s:s, s:I, s:s, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o}",
+        "{s:s, s:I, s:s, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, "
+        "s:o}",
         "version", FERRY_VERSION, "node", (json_int_t)o->node_id, "cluster_id", cluster, "shard",
         (json_int_t)s->config.index, "shards", (json_int_t)o->shards, "uptime_ms",
         (json_int_t)((s->now_us - s->started_us) / 1000), "durability", durability(s), "data",
         o->data, "file_system", text_or_unknown(file_system(o->data)), "kernel",
         text_or_unknown(known ? system.release : NULL), "lmdb", store_library_version(), "zeromq",
         net_library_version(), "store", describe_store(s), "connections", describe_connections(s),
-        "counters", describe_counters(s), "cluster", describe_cluster(s), "partitions",
-        json_integer((json_int_t)s->seats.count));
+        "counters", describe_counters(s), "delivery", describe_delivery(s), "cluster",
+        describe_cluster(s), "partitions", json_integer((json_int_t)s->seats.count));
 }
 
 void shard_handle_status(struct shard *s, struct request *r)

@@ -10,11 +10,28 @@
 
 /* ---- Which partition. */
 
-static int32_t sticky_partition(struct topic *t, size_t cost, int64_t now_us)
+/* The less loaded of two that are drawn. */
+static int32_t less_loaded(struct topic *t)
+{
+    struct prng *prng = &t->client->ids.prng;
+    int32_t a = (int32_t)prng_below(prng, (uint64_t)t->partition_count);
+    int32_t b = (int32_t)prng_below(prng, (uint64_t)t->partition_count);
+    size_t a_bytes = t->partitions[a]->stream.load_bytes;
+    return a_bytes <= t->partitions[b]->stream.load_bytes ? a : b;
+}
+
+static int32_t next_partition(struct topic *t)
+{
+    bool by_load = t->client->options.partitioner == CONF_LEAST_LOADED;
+    return by_load ? less_loaded(t) : (t->sticky + 1) % t->partition_count;
+}
+
+static int32_t partition_without_key(struct topic *t, size_t cost, int64_t now_us)
 {
     bool full = t->sticky_bytes >= (size_t)t->client->options.batch_bytes;
-    if (full || now_us - t->sticky_since_us >= STICKY_SLICE_US) {
-        t->sticky = (t->sticky + 1) % t->partition_count;
+    bool each = t->client->options.partitioner == CONF_ROUND_ROBIN;
+    if (each || full || now_us - t->sticky_since_us >= STICKY_SLICE_US) {
+        t->sticky = next_partition(t);
         t->sticky_bytes = 0;
         t->sticky_since_us = now_us;
     }
@@ -34,7 +51,7 @@ static int32_t choose_partition(struct topic *t, const struct accepted *m, int64
     if (m->record->has_key) {
         return ferry_partition_of_key(m->record->key.data, m->record->key.size, t->partition_count);
     }
-    return sticky_partition(t, parcel_record_cost(m->record), now_us);
+    return partition_without_key(t, parcel_record_cost(m->record), now_us);
 }
 
 int32_t ferry_partition_of_key(const void *key, size_t key_bytes, int32_t partitions)
@@ -73,12 +90,10 @@ static enum ferry_err stage(struct topic *t, const struct accepted *m, int64_t n
     return err;
 }
 
-static void close_open(struct stream *s)
+static void close_open(struct stream *s, struct parcel **open)
 {
-    if (s->open != NULL) {
-        list_push_back(&s->closed, &s->open->node);
-        s->open = NULL;
-    }
+    list_push_back(&s->closed, &(*open)->node);
+    *open = NULL;
 }
 
 static enum ferry_err add_to_stream(struct partition *partition, const struct accepted *m,
@@ -86,26 +101,28 @@ static enum ferry_err add_to_stream(struct partition *partition, const struct ac
 {
     struct ferry_client *c = partition->topic->client;
     struct stream *s = &partition->stream;
-    if (s->open != NULL && !parcel_has_room(s->open, m->record)) {
-        close_open(s);
+    struct parcel **open = m->record->due != 0 ? &s->open_delayed : &s->open;
+    if (*open != NULL && !parcel_has_room(*open, m->record)) {
+        close_open(s, open);
         *wake = client_add_work(c, &c->work_streams, &s->work_node) || *wake;
     }
-    if (s->open == NULL) {
+    if (*open == NULL) {
         now_us = now_us != 0 ? now_us : clock_monotonic_us();
-        s->open = parcel_take(c, partition->topic, partition, now_us);
-        if (s->open == NULL) {
+        *open = parcel_take(c, partition->topic, partition, now_us);
+        if (*open == NULL) {
             return FERRY_ERR_NO_MEMORY;
         }
         if (m->deadline_us != 0) {
-            s->open->deadline_us = m->deadline_us;
+            (*open)->deadline_us = m->deadline_us;
         }
     }
-    enum ferry_err err = parcel_add(s->open, m->record, m->opaque, -1, m->waiter);
-    if (s->open->writer.count == 0) {
-        parcel_give_back(s->open);
-        s->open = NULL;
+    enum ferry_err err = parcel_add(*open, m->record, m->opaque, -1, m->waiter);
+    if ((*open)->writer.count == 0) {
+        parcel_give_back(*open);
+        *open = NULL;
         return err;
     }
+    s->load_bytes += err == FERRY_OK ? parcel_record_cost(m->record) : 0;
     if (s->hungry) {
         s->hungry = false;
         *wake = client_add_work(c, &c->work_streams, &s->work_node) || *wake;

@@ -13,7 +13,7 @@ struct holder *holder_new(const char *topic)
     atomic_init(&h->references, 1);
     net_message_init(&h->message);
     size_t size = strlen(topic);
-    must(size <= NAME_MAX_BYTES);
+    must(size <= DEAD_NAME_MAX_BYTES);
     memcpy(h->topic, topic, size);
     return h;
 }
@@ -86,20 +86,23 @@ static bool entry_is_sound(const struct fetch_entry *entry, const struct batch_h
 
 /* Adds what is to be seen of the entry. */
 static enum ferry_err add_entry(struct ferry_batch *b, const struct fetch_entry *entry,
-                                const struct batch_header *h, int64_t from)
+                                const struct batch_header *h, int64_t from, bool gaps)
 {
     uint32_t kept = h->count - entry->skip_count;
     if (kept == 0 || entry->base_offset + kept <= from) {
         return FERRY_OK;
     }
-    if (entry->base_offset > from) {
+    if (entry->base_offset > from && !gaps) {
         return FERRY_ERR_CORRUPT; /* A hole: records between are missing. */
     }
     if (!mem_grow((void **)&b->entries, &b->entry_capacity, b->entry_count + 1,
                   sizeof(*b->entries))) {
         return FERRY_ERR_NO_MEMORY;
     }
-    uint32_t cut = (uint32_t)(from - entry->base_offset);
+    uint32_t cut = entry->base_offset < from ? (uint32_t)(from - entry->base_offset) : 0;
+    if (b->entry_count == 0) {
+        b->first_offset = entry->base_offset + cut;
+    }
     b->entries[b->entry_count++] =
         (struct view_entry){.entry = *entry, .cut = cut, .visible = kept - cut, .first = b->count};
     b->count += kept - cut;
@@ -109,7 +112,7 @@ static enum ferry_err add_entry(struct ferry_batch *b, const struct fetch_entry 
 }
 
 enum ferry_err batch_view_new(struct holder *h, int32_t partition, struct bytes data, int64_t from,
-                              struct ferry_batch **batch, int64_t *next_offset)
+                              bool gaps, struct ferry_batch **batch, int64_t *next_offset)
 {
     enum ferry_err err = FERRY_OK;
     *batch = NULL;
@@ -128,7 +131,7 @@ enum ferry_err batch_view_new(struct holder *h, int32_t partition, struct bytes 
             !entry_is_sound(&entry, &header)) {
             err = FERRY_ERR_CORRUPT;
         } else {
-            err = add_entry(b, &entry, &header, b->next_offset);
+            err = add_entry(b, &entry, &header, b->next_offset, gaps);
         }
     }
     if (b->count == 0) {

@@ -4,7 +4,8 @@
  * counted and shared by the views of all its partitions; payloads are never copied. Everything in
  * it was checked before the application sees it, so reading a record cannot fail.
  *
- * Invariants: (1) offsets in a view are dense: record i has first_offset + i; (2) every record of
+ * Invariants: (1) offsets in a view are dense: record i has first_offset + i, but for views of dead
+ * letters, where they only ascend; (2) every record of
  * every entry has been read once without an error; (3) a holder is freed with its last view. */
 #ifndef FERRY_CLIENT_BATCH_VIEW_H
 #define FERRY_CLIENT_BATCH_VIEW_H
@@ -20,7 +21,7 @@
 struct holder {
     atomic_uint references;
     struct net_message message;
-    char topic[NAME_MAX_BYTES + 1];
+    char topic[DEAD_NAME_MAX_BYTES + 1];
 };
 
 struct view_entry {
@@ -52,12 +53,13 @@ struct ferry_batch {
 MUST_CHECK struct holder *holder_new(const char *topic); /* With one reference; NULL: no memory. */
 void holder_release(struct holder *h);
 
-/* A view of the entries in `data` (inside the holder's message), from offset `from` on. On an error
+/* A view of the entries in `data` (inside the holder's message), from offset `from` on; with `gaps`
+ * offsets may be missing (numbers of dead letters), but they ascend. On an error
  * `*batch` has what is good before the bad entry, or is NULL; it is NULL too when nothing is to be
  * seen. Errors: NO_MEMORY; CORRUPT (an entry that is malformed, fails its checksum, or leaves a
  * hole in the offsets). */
 MUST_CHECK enum ferry_err batch_view_new(struct holder *h, int32_t partition, struct bytes data,
-                                         int64_t from, struct ferry_batch **batch,
+                                         int64_t from, bool gaps, struct ferry_batch **batch,
                                          int64_t *next_offset);
 MUST_CHECK struct ferry_batch *batch_view_event(enum ferry_err event, int32_t partition,
                                                 int64_t next_offset);

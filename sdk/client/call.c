@@ -348,6 +348,7 @@ static bool is_retried(const struct reply *reply)
     switch (reply->err) {
     case FERRY_ERR_CURSOR_CONFLICT: /* An answer that the caller must look at. */
     case FERRY_ERR_PLAN_CHANGED:
+    case FERRY_ERR_VERSION_CONFLICT:
     case FERRY_ERR_LEASE_HELD:
         return false;
     default:

@@ -294,8 +294,12 @@ enum ferry_err ferry_consumer_seek(struct ferry_consumer *consumer, int32_t part
     if (!has_partition(consumer, partition)) {
         return FERRY_ERR_UNKNOWN_PARTITION;
     }
-    if (offset < FERRY_FROM_START) {
+    bool from_end = offset == FERRY_FROM_END && consumer->topic->of_dead;
+    if (offset < FERRY_FROM_START || from_end) {
         return FERRY_ERR_INVALID_ARGUMENT;
+    }
+    if (consumer->topic->of_dead && offset == FERRY_FROM_START) {
+        offset = 0;
     }
     if (offset >= 0) {
         move_to(consumer, partition, offset);
@@ -312,6 +316,9 @@ enum ferry_err ferry_consumer_seek_time(struct ferry_consumer *consumer, int32_t
 {
     if (!has_partition(consumer, partition)) {
         return FERRY_ERR_UNKNOWN_PARTITION;
+    }
+    if (consumer->topic->of_dead) {
+        return FERRY_ERR_INVALID_ARGUMENT;
     }
     struct offset_find_request find = {.kind = OFFSET_TIME, .time_ms = time_ms};
     return find_and_move(consumer, partition, &find, timeout_ms);

@@ -191,7 +191,8 @@ static enum ferry_err send_fetch(struct fetcher *f)
     for (uint32_t i = 0; i < f->count; i++) {
         request.items[i] =
             (struct fetch_item){.group = s->topic->partitions[f->asks[i].partition]->group,
-                                .offset = f->asks[i].offset};
+                                .offset = f->asks[i].offset,
+                                .dead_of = bytes_of_string(s->topic->dead_of)};
     }
     enum ferry_err err = request_begin(&f->request, f->connection, COMMAND_FETCH,
                                        o->request_timeout_ms + o->fetch_max_wait_ms);
@@ -372,7 +373,8 @@ static void take_data(struct ferry_consumer *s, const struct fetch_ask *ask,
     struct ferry_batch *b = NULL;
     int64_t next_offset;
     pthread_mutex_unlock(&s->client->lock); /* Checksums take their time. */
-    enum ferry_err err = batch_view_new(h, ask->partition, data, ask->offset, &b, &next_offset);
+    enum ferry_err err =
+        batch_view_new(h, ask->partition, data, ask->offset, s->topic->of_dead, &b, &next_offset);
     pthread_mutex_lock(&s->client->lock);
     if (r->generation != ask->generation) {
         ferry_batch_free(&b);
@@ -529,13 +531,15 @@ static bool take_answer(struct fetcher *f, const struct reply *reply)
     return true;
 }
 
-static void pause_all(struct fetcher *f, bool look_again)
+static void pause_all(struct fetcher *f, bool look_again, int64_t asked_us)
 {
     struct ferry_consumer *s = f->consumer;
+    int64_t until_us = clock_monotonic_us() + asked_us;
     for (uint32_t i = 0; i < f->count; i++) {
         struct reader *r = &s->readers[f->asks[i].partition];
         if (!look_again) {
             pause_reader(s, r);
+            r->retry_at_us = r->retry_at_us > until_us ? r->retry_at_us : until_us;
         } else {
             pause_looking(s, r);
             s->topic->partitions[f->asks[i].partition]->leader = NULL;
@@ -548,9 +552,9 @@ static void on_reply(struct request *r, const struct reply *reply)
     struct fetcher *f = list_entry(r, struct fetcher, request);
     struct ferry_consumer *s = f->consumer;
     if (reply->err != FERRY_OK) {
-        pause_all(f, reply->err != FERRY_ERR_THROTTLED);
+        pause_all(f, reply->err != FERRY_ERR_THROTTLED, reply->retry_after_ms * INT64_C(1000));
     } else if (!take_answer(f, reply)) {
-        pause_all(f, false);
+        pause_all(f, false, 0);
     }
     forget_asks(f);
     consumer_pump(s);

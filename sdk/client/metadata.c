@@ -38,6 +38,7 @@ static struct topic *topic_new(struct ferry_client *c, struct bytes name)
     t->client = c;
     memcpy(t->name, name.data, name.size);
     t->name_bytes = name.size;
+    t->of_dead = name_is_of_dead(name);
     t->deadline_us = INT64_MAX;
     list_init(&t->bucket);
     list_init(&t->work_node);
@@ -45,6 +46,22 @@ static struct topic *topic_new(struct ferry_client *c, struct bytes name)
     list_init(&t->calls);
     request_init(&t->request, on_reply);
     return t;
+}
+
+/* A topic's, or that of the dead letters of one of its subscriptions. */
+static bool is_topic_name(struct bytes name)
+{
+    struct bytes topic, subscription;
+    size_t next = 0;
+    if (!name_is_of_dead(name)) {
+        return name_is_valid(name);
+    }
+    while (dead_name_split(name, next, &topic, &subscription, &next)) {
+        if (name_is_valid(topic) && name_is_valid(subscription)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 enum ferry_err topic_get(struct ferry_client *c, const char *name, struct topic **topic)
@@ -58,7 +75,7 @@ enum ferry_err topic_get(struct ferry_client *c, const char *name, struct topic 
             return FERRY_OK;
         }
     }
-    if (!name_is_valid(wanted)) {
+    if (!is_topic_name(wanted)) {
         return FERRY_ERR_BAD_NAME;
     }
     if (c->topic_count >= CLIENT_TOPICS_MAX) {
@@ -257,6 +274,10 @@ static void publish(struct topic *t, const struct metadata_reply *m)
     t->retention_acked = m->retention_acked;
     t->retention_bytes = m->retention_bytes;
     t->dedupe_window_ms = m->dedupe_window_ms;
+    if (t->of_dead) {
+        memcpy(t->dead_of, m->dead_of.data, m->dead_of.size);
+        t->dead_of[m->dead_of.size] = '\0';
+    }
     pthread_mutex_unlock(&t->client->lock);
 }
 
@@ -335,7 +356,7 @@ static enum ferry_err take_answer(struct topic *t, const struct reply *reply)
         return reply->err;
     }
     if (metadata_reply_decode(reply->frame.body, &m) != FERRY_OK || m.partition_count == 0 ||
-        m.endpoint_count == 0) {
+        m.endpoint_count == 0 || t->of_dead != (m.dead_of.size > 0)) {
         t->client->bad_replies++;
         return FERRY_ERR_NOT_READY; /* Not an answer: asked again. */
     }

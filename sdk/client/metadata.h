@@ -25,8 +25,9 @@ struct partition {
 
 struct topic {
     struct ferry_client *client;
-    char name[NAME_MAX_BYTES + 1];
+    char name[DEAD_NAME_MAX_BYTES + 1];
     size_t name_bytes;
+    bool of_dead;          /* The name is TOPIC.dlq.SUBSCRIPTION: only to be read. */
     struct list bucket;    /* In the client's buckets. */
     struct list work_node; /* In work_topics. */
     /* Io, locked. */
@@ -36,6 +37,7 @@ struct topic {
     struct partition **partitions;
     uint32_t replicas;
     int64_t retention_ms, retention_bytes, dedupe_window_ms;
+    char dead_of[NAME_MAX_BYTES + 1]; /* Of a virtual topic: the subscription. */
     bool retention_acked;
     /* Locked. */
     struct list staged; /* Parcels of messages that have no partition yet. */

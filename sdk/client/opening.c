@@ -276,6 +276,11 @@ enum ferry_err consumer_opening_begin(struct ferry_client *c, const char *topic,
     pthread_mutex_lock(&c->lock);
     enum ferry_err err = topic_get(c, topic, &t);
     pthread_mutex_unlock(&c->lock);
+    if (err == FERRY_OK && t->of_dead) {
+        err =
+            subscription != NULL || from == FERRY_FROM_END ? FERRY_ERR_INVALID_ARGUMENT : FERRY_OK;
+        from = from < 0 ? 0 : from; /* Numbers, of which any may be missing. */
+    }
     if (err != FERRY_OK) {
         return err;
     }

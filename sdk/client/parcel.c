@@ -6,6 +6,8 @@
 #define PARCEL_FIRST_OPAQUES 64
 /* What a record costs beside its own bytes and the batch's framing. */
 #define PARCEL_RECORD_EXTRA_BYTES (BATCH_RECORD_OVERHEAD_BYTES + sizeof(void *))
+/* What stands behind the records of a batch for each: an id, a due time, a priority. */
+#define PARCEL_RECORD_TAIL_BYTES (sizeof(struct ferry_id) + sizeof(int64_t) + 1)
 
 static int run_reports(struct ferry_client *c, struct due *due);
 
@@ -26,7 +28,7 @@ size_t parcel_record_cost(const struct batch_record *r)
 static size_t writer_limit(const struct ferry_client *c)
 {
     size_t one = (size_t)c->options.message_max_bytes + BATCH_HEADER_BYTES +
-                 BATCH_RECORD_OVERHEAD_BYTES + sizeof(struct ferry_id);
+                 BATCH_RECORD_OVERHEAD_BYTES + PARCEL_RECORD_TAIL_BYTES;
     size_t many = (size_t)c->options.batch_bytes;
     return one > many ? one : many;
 }
@@ -44,6 +46,7 @@ static struct parcel *parcel_new(struct ferry_client *c)
     list_init(&p->waiters);
     batch_writer_init(&p->writer, writer_limit(c));
     buf_init(&p->duplicates, (size_t)BATCH_RECORDS_MAX * PRODUCE_DUPLICATE_BYTES);
+    buf_init(&p->dues, (size_t)BATCH_RECORDS_MAX * PRODUCE_DUE_BYTES);
     request_init(&p->request, stream_on_reply);
     return p;
 }
@@ -54,6 +57,7 @@ void parcel_free(struct parcel *p)
     request_fini(&p->request);
     batch_writer_fini(&p->writer);
     buf_fini(&p->duplicates);
+    buf_fini(&p->dues);
     mem_free(p->opaques);
     mem_free(p->hints);
     mem_free(p);
@@ -86,6 +90,7 @@ static void parcel_clear(struct parcel *p)
     must(list_is_empty(&p->waiters));
     batch_writer_clear(&p->writer);
     buf_clear(&p->duplicates);
+    buf_clear(&p->dues);
     p->untold = 0;
     p->cost_bytes = 0;
     p->state = PARCEL_FILLING;
@@ -116,15 +121,23 @@ void parcel_pool_free(struct ferry_client *c)
     c->pool_count = 0;
 }
 
+bool parcel_is_delayed(const struct parcel *p)
+{
+    return p->writer.dues.size > 0;
+}
+
 bool parcel_has_room(const struct parcel *p, const struct batch_record *r)
 {
     if (p->writer.count == 0) {
         return true;
     }
+    if (parcel_is_delayed(p) != (r->due != 0)) {
+        return false; /* A batch is delayed as a whole or not at all. */
+    }
     size_t limit = (size_t)p->client->options.batch_bytes;
     limit = limit < p->client->batch_max_bytes ? limit : p->client->batch_max_bytes;
     size_t need = r->key.size + r->headers.size + r->payload.size + BATCH_RECORD_OVERHEAD_BYTES +
-                  sizeof(struct ferry_id);
+                  PARCEL_RECORD_TAIL_BYTES;
     return p->writer.count < BATCH_RECORDS_MAX && batch_writer_bytes(&p->writer) + need <= limit &&
            batch_writer_fits(&p->writer, r);
 }
@@ -177,6 +190,19 @@ static bool is_duplicate(const struct parcel *p, uint32_t at, uint32_t i)
     return place < p->duplicates.size && get_le32(p->duplicates.data + place) == i;
 }
 
+/* Due time and number name a message that waits; a due time of 0: they are known no more. */
+static void set_schedule(const struct parcel *p, uint32_t i, int64_t number,
+                         struct ferry_schedule_id *schedule)
+{
+    size_t at = (size_t)i * PRODUCE_DUE_BYTES;
+    if (number < 0 || at >= p->dues.size) {
+        return;
+    }
+    *schedule = (struct ferry_schedule_id){.partition = p->partition->index,
+                                           .due_ms = (int64_t)get_le64(p->dues.data + at),
+                                           .number = (uint64_t)number};
+}
+
 void parcel_report(const struct parcel *p, uint32_t i, uint32_t *kept, uint32_t *duplicate,
                    struct ferry_report *report)
 {
@@ -194,9 +220,14 @@ void parcel_report(const struct parcel *p, uint32_t i, uint32_t *kept, uint32_t 
         (*duplicate)++;
         return;
     }
+    int64_t place = p->base_offset < 0 ? -1 : p->base_offset + *kept;
     report->duplicate = p->duplicate;
-    report->offset = p->base_offset < 0 ? -1 : p->base_offset + *kept;
     (*kept)++;
+    if (parcel_is_delayed(p)) {
+        set_schedule(p, i, place, &report->schedule);
+    } else {
+        report->offset = place;
+    }
 }
 
 /* With the lock. */
@@ -226,6 +257,10 @@ void parcel_end(struct parcel *p, enum ferry_outcome outcome, enum ferry_err err
     p->err = err;
     pthread_mutex_lock(&c->lock);
     tell_waiters(p);
+    if (p->partition != NULL) {
+        must(p->partition->stream.load_bytes >= p->cost_bytes);
+        p->partition->stream.load_bytes -= p->cost_bytes;
+    }
     if (p->untold > 0 && c->report != NULL) {
         due_push(c, &p->due);
     } else {

@@ -62,6 +62,7 @@ struct parcel {
     int64_t base_offset;
     bool duplicate;
     struct buf duplicates; /* PRODUCE_DUPLICATE_BYTES each, ascending: checked. */
+    struct buf dues;       /* Of a delayed one, PRODUCE_DUE_BYTES each: when each record is due. */
 };
 
 /* With the lock: one from the pool, or a new one; NULL: no memory. */
@@ -73,6 +74,7 @@ void parcel_pool_free(struct ferry_client *c);
 
 /* What a record counts for in queue.bytes. */
 size_t parcel_record_cost(const struct batch_record *r);
+bool parcel_is_delayed(const struct parcel *p); /* Its records have due times. */
 /* With the lock: true when the record may go into it. */
 bool parcel_has_room(const struct parcel *p, const struct batch_record *r);
 /* With the lock: adds the record. `w` may be NULL. Errors: NO_MEMORY, TOO_LARGE. */

@@ -36,6 +36,7 @@ void stream_fini(struct partition *p)
 {
     struct stream *s = &p->stream;
     must(s->open == NULL);
+    must(s->open_delayed == NULL);
     must(list_is_empty(&s->closed));
     must(list_is_empty(&s->pending));
     must(list_is_empty(&s->sent));
@@ -134,11 +135,24 @@ static void take_closed(struct stream *s, bool open)
         list_entry(node, struct parcel, node)->ordinal = s->next_ordinal++;
         list_push_back(&s->pending, node);
     }
-    if (open && s->open != NULL) {
-        s->open->ordinal = s->next_ordinal++;
-        list_push_back(&s->pending, &s->open->node);
-        s->open = NULL;
+    struct parcel **opens[] = {&s->open, &s->open_delayed};
+    for (size_t i = 0; open && i < sizeof(opens) / sizeof(opens[0]); i++) {
+        struct parcel *parcel = *opens[i];
+        if (parcel != NULL) {
+            parcel->ordinal = s->next_ordinal++;
+            list_push_back(&s->pending, &parcel->node);
+            *opens[i] = NULL;
+        }
     }
+}
+
+/* With the lock: of the two, the one that was opened first; NULL: none is open. */
+static const struct parcel *oldest_open(const struct stream *s)
+{
+    if (s->open == NULL || s->open_delayed == NULL) {
+        return s->open != NULL ? s->open : s->open_delayed;
+    }
+    return s->open->opened_us <= s->open_delayed->opened_us ? s->open : s->open_delayed;
 }
 
 void stream_end_unsent(struct partition *p, enum ferry_err err)
@@ -381,19 +395,20 @@ static struct open_times take_parcels(struct partition *p, int64_t now_us, bool 
     struct open_times times = {INT64_MAX, INT64_MAX};
     pthread_mutex_lock(&c->lock);
     take_closed(s, false);
-    if (s->open != NULL) {
+    const struct parcel *open = oldest_open(s);
+    if (open != NULL) {
         int64_t linger_us = c->flushing > 0 || c->closing ? 0 : c->options.linger_ms * 1000;
-        int64_t ripe_us = s->open->opened_us + linger_us;
+        int64_t ripe_us = open->opened_us + linger_us;
         bool idle = list_is_empty(&s->pending) && s->in_flight < STREAM_EAGER_INFLIGHT && ready;
-        if ((idle && ripe_us <= now_us) || s->open->deadline_us <= now_us) {
+        if ((idle && ripe_us <= now_us) || open->deadline_us <= now_us) {
             take_closed(s, true);
         } else {
-            times.deadline_us = s->open->deadline_us;
+            times.deadline_us = open->deadline_us;
             times.ripe_us = idle ? ripe_us : INT64_MAX;
         }
     }
     bool busy = s->in_flight + (list_is_empty(&s->pending) ? 0 : 1) >= STREAM_EAGER_INFLIGHT;
-    s->hungry = s->open == NULL && !(busy && ready);
+    s->hungry = oldest_open(s) == NULL && !(busy && ready);
     pthread_mutex_unlock(&c->lock);
     return times;
 }
@@ -444,7 +459,7 @@ static bool has_work(struct partition *p)
 {
     struct stream *s = &p->stream;
     pthread_mutex_lock(&client_of(p)->lock);
-    bool open = s->open != NULL || !list_is_empty(&s->closed);
+    bool open = oldest_open(s) != NULL || !list_is_empty(&s->closed);
     s->hungry = !open;
     pthread_mutex_unlock(&client_of(p)->lock);
     return open || !list_is_empty(&s->pending) || !list_is_empty(&s->sent);
@@ -479,8 +494,10 @@ static bool duplicates_are_sane(const struct parcel *parcel, const struct produc
                                 struct bytes attachment)
 {
     uint32_t count = reply->duplicate_count;
-    if (count > parcel->writer.count ||
-        attachment.size != (size_t)count * PRODUCE_DUPLICATE_BYTES ||
+    bool delayed = parcel_is_delayed(parcel);
+    size_t dues_bytes = delayed ? (size_t)parcel->writer.count * PRODUCE_DUE_BYTES : 0;
+    if (count > parcel->writer.count || reply->scheduled != delayed ||
+        attachment.size != (size_t)count * PRODUCE_DUPLICATE_BYTES + dues_bytes ||
         (reply->base_offset < 0 && count != parcel->writer.count)) {
         return false;
     }
@@ -501,8 +518,12 @@ static bool take_stored(struct partition *p, struct parcel *parcel, const struct
         !duplicates_are_sane(parcel, &stored, reply->frame.attachment)) {
         return false;
     }
-    buf_append_bytes(&parcel->duplicates, reply->frame.attachment);
-    if (!buf_ok(&parcel->duplicates)) {
+    size_t duplicates_bytes = (size_t)stored.duplicate_count * PRODUCE_DUPLICATE_BYTES;
+    struct bytes attachment = reply->frame.attachment;
+    buf_append_bytes(&parcel->duplicates, bytes_of(attachment.data, duplicates_bytes));
+    buf_append_bytes(&parcel->dues, bytes_of(attachment.data + duplicates_bytes,
+                                             attachment.size - duplicates_bytes));
+    if (!buf_ok(&parcel->duplicates) || !buf_ok(&parcel->dues)) {
         return false; /* No memory: asked again, and answered as a duplicate. */
     }
     parcel->base_offset = stored.base_offset;

@@ -39,7 +39,9 @@
 
 struct stream {
     /* Locked. */
-    struct parcel *open; /* NULL: none. */
+    struct parcel *open;         /* NULL: none. */
+    struct parcel *open_delayed; /* Of messages with a due time, which have batches of their own. */
+    size_t load_bytes;           /* Queued and in flight. */
     struct list closed;
     bool hungry; /* The io thread wants to know of the first message. */
     struct list work_node;

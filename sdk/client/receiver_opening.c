@@ -56,6 +56,9 @@ enum ferry_err receiver_opening_begin(struct ferry_client *c, const char *topic,
         err = topic_get(c, topic, &t);
         pthread_mutex_unlock(&c->lock);
     }
+    if (err == FERRY_OK && t->of_dead) {
+        err = FERRY_ERR_BAD_NAME;
+    }
     if (err != FERRY_OK) {
         return err;
     }

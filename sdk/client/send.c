@@ -8,7 +8,8 @@ static bool is_well_formed(const struct ferry_message *m)
 {
     return m->topic != NULL && m->partition >= FERRY_PARTITION_ANY &&
            (m->payload != NULL || m->payload_bytes == 0) && (m->key != NULL || m->key_bytes == 0) &&
-           (m->headers != NULL || m->header_count == 0);
+           (m->headers != NULL || m->header_count == 0) && m->priority <= BATCH_PRIORITY_MAX &&
+           m->due_ms >= 0 && m->delay_ms >= 0 && m->delay_ms <= DELAY_MAX_MS;
 }
 
 /* With the lock. The last topic is most often the next one too. */
@@ -51,7 +52,12 @@ static enum ferry_err make_record(struct ferry_client *c, const struct ferry_mes
                                .has_key = m->key != NULL,
                                .key = bytes_of(m->key, m->key_bytes),
                                .payload = bytes_of(m->payload, m->payload_bytes),
-                               .id = choose_id(c, m, now_ms)};
+                               .id = choose_id(c, m, now_ms),
+                               .due = m->due_ms > 0 ? m->due_ms : -m->delay_ms,
+                               .priority = m->priority};
+    if (m->due_ms > 0 && m->due_ms > clock_wall_ms() + DELAY_MAX_MS) {
+        return FERRY_ERR_INVALID_ARGUMENT; /* Its batch would be refused, and others with it. */
+    }
     if (m->header_count > 0) {
         buf_clear(&c->headers);
         enum ferry_err err = batch_encode_headers(&c->headers, m->headers, m->header_count);
@@ -79,6 +85,9 @@ static enum ferry_err accept(struct ferry_client *c, const struct ferry_message 
         return FERRY_ERR_NOT_READY;
     }
     enum ferry_err err = find_topic(c, m->topic, &topic);
+    if (err == FERRY_OK && topic->of_dead) {
+        err = FERRY_ERR_BAD_NAME;
+    }
     if (err == FERRY_OK) {
         err = make_record(c, m, &record);
     }

@@ -137,8 +137,10 @@ static void answer_metadata(struct fake_broker *b, struct buf *frame, const stru
 {
     struct metadata_request request;
     static const char topic[] = FAKE_TOPIC;
+    static const char dead[] = FAKE_TOPIC DEAD_NAME_MARK FAKE_DEAD_OF;
     if (metadata_request_decode(f->body, &request) != FERRY_OK || b->shared->dropped ||
-        (request.topic.size > 0 && !bytes_equal(request.topic, bytes_of_string(topic)))) {
+        (request.topic.size > 0 && !bytes_equal(request.topic, bytes_of_string(topic)) &&
+         !bytes_equal(request.topic, bytes_of_string(dead)))) {
         fake_refuse(frame, f, FERRY_ERR_UNKNOWN_TOPIC, "no such topic");
         return;
     }
@@ -154,6 +156,9 @@ static void answer_metadata(struct fake_broker *b, struct buf *frame, const stru
             .endpoint = bytes_of_string(b->shared->brokers[node]->endpoint)};
     }
     m->topic_id.bytes[0] = 7;
+    if (bytes_equal(request.topic, bytes_of_string(dead))) {
+        m->dead_of = bytes_of_string(FAKE_DEAD_OF);
+    }
     m->replicas = 1;
     m->partition_count = (uint32_t)b->shared->partition_count;
     for (int i = 0; i < b->shared->partition_count; i++) {
@@ -248,7 +253,8 @@ static enum ferry_err sequence(struct fake_partition *p, const struct batch_head
         return h->first_sequence > m->next_sequence ? FERRY_ERR_SEQUENCE_GAP
                                                     : FERRY_ERR_SEQUENCE_STALE;
     }
-    reply->base_offset = fake_store_batch(p, batch, h->count);
+    reply->base_offset = (h->flags & BATCH_HAS_DUE) != 0 ? fake_delay_batch(p, batch, h)
+                                                         : fake_store_batch(p, batch, h->count);
     m->next_sequence += h->count;
     m->last[m->at].sequence = h->first_sequence;
     m->last[m->at].base_offset = reply->base_offset;
@@ -275,8 +281,13 @@ static void answer_produce(struct fake_broker *b, struct buf *frame, const struc
         fake_refuse(frame, f, err, "by the rules of sequences");
         return;
     }
+    reply.scheduled = (h.flags & BATCH_HAS_DUE) != 0;
     fake_begin(frame, f, FERRY_OK);
     produce_reply_encode(frame, &reply);
+    frame_begin_attachment(frame);
+    for (uint32_t i = 0; reply.scheduled && i < h.count; i++) {
+        buf_append_le64(frame, (uint64_t)fake_due(f->attachment, &h, i));
+    }
 }
 
 static void answer_append(struct fake_broker *b, struct buf *frame, const struct frame *f)
@@ -315,6 +326,25 @@ static void answer_append(struct fake_broker *b, struct buf *frame, const struct
 
 /* ---- Fetch. */
 
+/* Every batch is dead, whole, with numbers that leave gaps. */
+static void fetch_dead(struct fake_partition *p, const struct fetch_item *item,
+                       struct fetch_reply_item *out, struct buf *data)
+{
+    size_t before = data->size;
+    out->end_offset = 0;
+    for (struct list *n = p->log.next; n != &p->log; n = n->next) {
+        struct stored *s = list_entry(n, struct stored, node);
+        int64_t number = s->base_offset * FAKE_DEAD_GAP;
+        out->end_offset = number + s->count;
+        if (out->end_offset > item->offset) {
+            struct fetch_entry entry = {
+                .base_offset = number, .append_time_ms = 1, .batch = bytes_of(s->data, s->size)};
+            fetch_entry_append(data, &entry);
+        }
+    }
+    out->data_bytes = (uint32_t)(data->size - before);
+}
+
 static void fetch_item(struct fake_broker *b, const struct fetch_item *item,
                        struct fetch_reply_item *out, struct buf *data, size_t max_bytes)
 {
@@ -330,11 +360,15 @@ static void fetch_item(struct fake_broker *b, const struct fetch_item *item,
     }
     out->start_offset = p->start;
     out->end_offset = p->end - p->lag;
-    if (item->offset < p->start || item->offset > out->end_offset) {
+    if (item->dead_of.size == 0 && (item->offset < p->start || item->offset > out->end_offset)) {
         out->status = FERRY_ERR_OFFSET_OUT_OF_RANGE;
         return;
     }
     size_t before = data->size;
+    if (item->dead_of.size > 0) {
+        fetch_dead(p, item, out, data);
+        return;
+    }
     for (struct list *n = p->log.next; n != &p->log && data->size < max_bytes; n = n->next) {
         struct stored *s = list_entry(n, struct stored, node);
         if (s->base_offset + s->count > item->offset && s->base_offset < out->end_offset) {

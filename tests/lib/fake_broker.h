@@ -15,6 +15,8 @@
 
 #define FAKE_TOPIC          "t"
 #define FAKE_PARTITIONS_MAX 16
+#define FAKE_DEAD_OF        "work" /* Its dead letters are topic t.dlq.work: all that is stored, */
+#define FAKE_DEAD_GAP       3      /* each with its offset times this for a number. */
 #define FAKE_NODES_MAX      4
 #define FAKE_GROUP          100u /* Of partition 0; the others follow. */
 
@@ -96,6 +98,8 @@ void fake_usurp(struct fake_broker *broker,
                 const char *member); /* Another instance has the name. */
 void fake_pause(struct fake_broker *broker, bool paused);
 int fake_members(struct fake_broker *broker);
+
+int fake_delayed(struct fake_broker *broker, int partition); /* Messages that wait. */
 
 /* A configuration that points at it, with short time-outs. */
 struct ferry_conf *fake_conf(struct fake_broker *broker);

@@ -101,6 +101,7 @@ struct fake_partition {
     int owner, wanted; /* Members; -1: none. */
     uint64_t owner_epoch, claimed;
     uint64_t key_version;
+    int64_t next_number; /* Of delayed messages. */
 };
 
 /* A reply that waits: a delay, a hold, or a long poll. */
@@ -172,6 +173,12 @@ struct fake_broker {
 
 /* Appends the batch to the log; returns its base offset. */
 int64_t fake_store_batch(struct fake_partition *p, struct bytes batch, uint32_t count);
+/* Keeps the batch aside: returns the number of its first message. */
+int64_t fake_delay_batch(struct fake_partition *p, struct bytes batch,
+                         const struct batch_header *h);
+/* When record i is due: what is relative is so to FAKE_NOW_MS. */
+#define FAKE_NOW_MS 1000000
+int64_t fake_due(struct bytes batch, const struct batch_header *h, uint32_t i);
 void fake_begin(struct buf *frame, const struct frame *f, enum ferry_err err);
 void fake_refuse(struct buf *frame, const struct frame *f, enum ferry_err err, const char *why);
 bool fake_try_fetch(struct fake_broker *b, struct buf *frame, const struct frame *f,

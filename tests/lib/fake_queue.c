@@ -420,6 +420,30 @@ int fake_members(struct fake_broker *b)
     return members;
 }
 
+/* ---- Delayed messages, which never come due here. */
+
+int64_t fake_delay_batch(struct fake_partition *p, struct bytes batch, const struct batch_header *h)
+{
+    int64_t number = p->next_number;
+    (void)batch;
+    p->next_number += h->count;
+    return number;
+}
+
+int64_t fake_due(struct bytes batch, const struct batch_header *h, uint32_t i)
+{
+    int64_t due = batch_due(batch, h, i);
+    return due > 0 ? due : FAKE_NOW_MS - due;
+}
+
+int fake_delayed(struct fake_broker *b, int partition)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    int delayed = (int)b->shared->partitions[partition].next_number;
+    pthread_mutex_unlock(&b->shared->lock);
+    return delayed;
+}
+
 /* ---- Versions. One key's are kept: the last one's. */
 
 static void conflict(struct buf *frame, const struct frame *f, uint32_t record, uint64_t version)

@@ -8,16 +8,16 @@ cd "$(dirname "$0")/../.."
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -w -Isdk -Isdk/include -Ibroker -I. -Itests"
-libs="-llmdb -lmsgpackc -lxxhash -linih -lpthread -lcmocka"
+libs="-llmdb -lmsgpackc -lxxhash -linih -lpthread -lcmocka -licui18n -licuuc"
 lib="tests/lib/replica_cluster.c tests/lib/partition_fixture.c"
-units="replica_cluster replica_snapshot replica_repair"
+units="replica_cluster replica_snapshot replica_repair partition_claim partition_members members_random"
 
 compile() { # MUTANT SOURCE…
     local mutant=$1
     shift
     for source in "$@"; do
         # shellcheck disable=SC2086
-        cc $flags -D"$mutant" -c "$source" -o "$out/o/$(basename "$source").o"
+        cc $flags -D"$mutant" -c "$source" -o "$out/o/${source//\//_}.o"
     done
 }
 

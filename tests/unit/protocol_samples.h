@@ -38,7 +38,7 @@
     }
 #define EMPTY COMMAND_STRUCTS /* No struct: an empty array. */
 
-enum attachment { NOTHING, BATCH, PLAIN, KEYED, ENTRIES, DUPLICATES };
+enum attachment { NOTHING, BATCH, PLAIN, KEYED, ENTRIES, DUPLICATES, DUES };
 
 struct sample {
     const char *what;
@@ -157,10 +157,11 @@ static const struct sample samples[] = {
      .is_reply = true,
      .attachment = DUPLICATES,
      STRUCT(produce_reply){1000, false, 2, false}},
-    {.what = "reply: kept until due",
+    {.what = "reply: three records wait until they are due",
      .command = COMMAND_PRODUCE,
      .is_reply = true,
-     STRUCT(produce_reply){7, false, 0, true}},
+     .attachment = DUES,
+     STRUCT(produce_reply){8, false, 0, true}},
     {.what = "come again later",
      .command = COMMAND_PRODUCE,
      .is_reply = true,
@@ -743,6 +744,13 @@ static const struct batch_record keyed_records[] = {
      .payload = TEXT("{\"total\":10}"),
      .id = {{0x01, 0x8b, 0xcf, 0xe5, 0x68, [15] = 3}}},
 };
+static const struct batch_record delayed_records[] = {
+    {.timestamp_ms = 1700000000000, .payload = TEXT("at a time of day"), .due = 1700003600000},
+    {.timestamp_ms = 1700000000000,
+     .payload = TEXT("an hour after the append, and urgent"),
+     .due = -3600000,
+     .priority = 7},
+};
 static const struct batch_record mixed_records[] = {
     {.timestamp_ms = 1700000000000,
      .has_key = true,
@@ -788,6 +796,7 @@ static const struct refusal refusals[] = {
     {"no record", "batch", 20, 4, 0, true, 0},
     {"one record more than there is", "batch", 20, 4, 4, true, 0},
     {"one record fewer than there are", "batch", 20, 4, 2, true, 0},
+    {"due times that are not there", "batch", 16, 2, 3, true, 0},
     {"records shorter than the batch", "batch", 44, 4, 1, true, 0},
     {"a record longer than the records", "batch", 64, 1, 0x7f, true, 0},
     {"a record of no bytes", "batch", 64, 1, 0, true, 0},

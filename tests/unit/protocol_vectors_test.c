@@ -191,6 +191,11 @@ static void make_keyed(struct buf *out)
     make_batch(out, keyed_records, 1, 0);
 }
 
+static void make_delayed(struct buf *out)
+{
+    make_batch(out, delayed_records, 2, 4711);
+}
+
 static void make_mixed(struct buf *out)
 {
     make_batch(out, mixed_records, 3, 4711);
@@ -233,6 +238,11 @@ static void make_attachment(struct buf *out, enum attachment attachment)
         buf_append_le64(out, 950);
         buf_append_le32(out, 2);
         buf_append_le64(out, 951);
+        break;
+    case DUES:
+        for (uint64_t i = 0; i < 3; i++) {
+            buf_append_le64(out, 1700003600000 + i);
+        }
         break;
     }
 }
@@ -360,7 +370,8 @@ static void json_record(struct buf *out, const struct batch_record *r)
     json_hex(out, "payload", r->payload);
     buf_printf(out, ",\n        ");
     json_hex(out, "id", bytes_of(r->id.bytes, sizeof(r->id.bytes)));
-    buf_printf(out, "}");
+    buf_printf(out, ",\n        \"due\": \"%" PRId64 "\", \"priority\": %" PRIu32 "}", r->due,
+               r->priority);
 }
 
 static void json_batch(struct buf *out, struct bytes batch)
@@ -407,6 +418,8 @@ static void file_of_batches(struct buf *out)
     json_batch_entry(out, "one record, nobody's sequence", make_plain);
     buf_printf(out, ",\n");
     json_batch_entry(out, "three records with keys, headers and ids, of a producer", make_mixed);
+    buf_printf(out, ",\n");
+    json_batch_entry(out, "two delayed records with priorities", make_delayed);
     buf_printf(out, "\n]}\n");
 }
 
@@ -638,6 +651,9 @@ static void write_corpus(const char *folder)
     buf_clear(&b);
     make_mixed(&b);
     write_bytes(folder, "batch/mixed", "", buf_bytes(&b));
+    buf_clear(&b);
+    make_delayed(&b);
+    write_bytes(folder, "batch/delayed", "", buf_bytes(&b));
     buf_clear(&b);
     make_entry(&b, make_mixed, 1);
     make_entry(&b, make_plain, 0);
