@@ -185,7 +185,8 @@ class QueueTest(unittest.TestCase):
         self.produce(topic, ["low"])
         self.produce(topic, ["high"], "--priority", "7")
         self.queue(topic)
-        self.assertEqual(self.take(topic, "--count", "2"), ["high", "low"])
+        self.assertEqual(self.take(topic, "--count", "1"), ["high"])
+        self.assertEqual(self.take(topic, "--count", "1"), ["low"])
 
     def test_what_is_acked_is_dropped_where_the_topic_says_so(self):
         topic = self.topic("--retention-acked", lines=["a"])
@@ -247,9 +248,9 @@ class QueueTest(unittest.TestCase):
     def test_trace_tells_the_life_of_a_message(self):
         topic = self.topic()
         self.produce(topic, ["a"], "--set", "message.ids=uuid7")
-        self.queue(topic, "--backoff", "500ms..1s")
+        self.queue(topic, "--backoff", "3s..6s")  # Ann is gone when it comes again.
         self.take(topic, "--nack-every", "1", "--count", "1", "--member", "ann")
-        self.take(topic, "--count", "1", "--member", "ben")
+        self.take(topic, "--count", "1", "--member", "ben", idle="20s")
         [record] = self.json("peek", topic)
         head, *events = self.json("trace", record["id"])
         self.assertEqual((head["topic"], head["partition"], head["offset"]), (topic, 0, 0))
@@ -257,7 +258,8 @@ class QueueTest(unittest.TestCase):
                          ["stored", "handed out", "nacked", "handed out", "acked"])
         self.assertEqual([event["member"] for event in events[1:]], ["ann", "ann", "ben", "ben"])
         self.assertEqual(events[2]["reason"], "consume --nack-every")
-        self.assertTrue(all(event["time_ms"] > 0 and event["node"] == 1 for event in events))
+        self.assertTrue(all(event["time_ms"] > 0 for event in events))
+        self.assertEqual({event["node"] for event in events[1:]}, {1})
         text = self.ok("trace", f"{topic}/0/0").decode()
         self.assertRegex(text, r"nacked +node 1 +work +by ann: consume --nack-every")
         self.assertEqual(self.ok("trace", record["id"], "--topic", topic).decode(), text)
