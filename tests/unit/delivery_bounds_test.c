@@ -283,6 +283,32 @@ static void rows_with_changed_bytes_do_no_harm(void **state)
     rows_fini(&rows);
 }
 
+/* Each allocation of a load fails once in turn: NO_MEMORY, never CORRUPT. */
+static void a_load_without_memory_says_so(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    struct rows rows;
+    struct delivery *d = some_state(&rows);
+    flush_delivery(d, &rows, f->store, GROUP);
+    struct buf base = base_of(d);
+    delivery_free(&d);
+    enum ferry_err err = FERRY_ERR_NO_MEMORY;
+    assert_int_equal(store_read_begin(f->store), FERRY_OK);
+    for (long n = 1; err == FERRY_ERR_NO_MEMORY && n < 200; n++) {
+        mem_test_fail_after(n);
+        err = delivery_load(SUBSCRIPTION, true, &some_settings, buf_bytes(&base), f->store, GROUP,
+                            &d);
+        mem_test_fail_after(0);
+    }
+    store_read_end(f->store);
+    assert_int_equal(err, FERRY_OK);
+    delivery_check(d, 40);
+    delivery_free(&d);
+    buf_fini(&base);
+    rows_fini(&rows);
+}
+
 /* What another subscription of the partition has is its own. */
 static void rows_of_other_subscriptions_are_left_alone(void **state)
 {
@@ -312,6 +338,7 @@ int main(void)
         store_test(a_run_that_grows_over_a_segments_border_is_kept_once),
         cmocka_unit_test(each_failing_allocation_is_told),
         store_test(rows_with_changed_bytes_do_no_harm),
+        store_test(a_load_without_memory_says_so),
         store_test(rows_of_other_subscriptions_are_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
