@@ -567,6 +567,13 @@ static int64_t anonymous_kib(void)
     return kib;
 }
 
+/* A sanitizer keeps what was freed for a while. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEMORY_TELLS false
+#else
+#define MEMORY_TELLS true
+#endif
+
 static void many_that_wait_take_no_memory_and_come_all(void **state)
 {
     enum { BATCHES = 50, EACH = 4000 };
@@ -581,7 +588,8 @@ static void many_that_wait_take_no_memory_and_come_all(void **state)
         part_flush(f);
     }
     assert_int_equal(waiting(f), BATCHES * EACH);
-    assert_true(anonymous_kib() - before < 16 * 1024); /* 20 MB of payload alone. */
+    /* The payloads alone are 20 MB. */
+    assert_true(!MEMORY_TELLS || anonymous_kib() - before < 16 * 1024);
     f->now_ms += HOUR_MS;
     part_pass_seconds(f, 1);
     assert_int_equal(partition_end_offset(f->p), BATCHES * EACH);
