@@ -348,6 +348,7 @@ static enum ferry_err claim_items(struct partition *p, const struct schedule_can
 static enum ferry_err propose_cancel(struct partition *p, const struct schedule_keys *keys,
                                      int64_t now_ms, int64_t now_us, struct partition_ticket *t)
 {
+    buf_clear(&t->payload);
     schedule_keys_encode(&t->payload, CONTROL_SCHEDULE_CANCEL, keys);
     if (!buf_ok(&t->payload)) {
         return FERRY_ERR_NO_MEMORY;

@@ -98,14 +98,15 @@ MUST_CHECK enum ferry_err pick_next(struct pick *k, const struct pick_ask *ask,
 void pick_give_back(struct pick *k, uint64_t lease);
 /* The last pick_next found less than asked, and there is more to look at. */
 bool pick_wants_more(const struct pick *k);
+int64_t pick_scanned(const struct pick *k); /* Where it looks on. */
 
 /* Leases that have ended by now, PICK_EXPIRE_MAX at most, and are not being ended yet. They are
  * being ended from now on; what could not be proposed is told by pick_expire_later. */
 uint32_t pick_expired(struct pick *k, const struct pick_clock *now, uint64_t *leases);
 void pick_expire_later(struct pick *k, uint64_t lease, int64_t at_us);
-/* An extension is proposed: not before the lease is that old does it end. False: it is being ended
- * already. */
-bool pick_extend(struct pick *k, uint64_t lease, int64_t until_us);
+/* An extension is proposed: the lease ends at `until_us`, and not sooner than it did. Returns when.
+ */
+int64_t pick_extend(struct pick *k, uint64_t lease, int64_t until_us);
 
 /* What mode keyed keeps in order by: 0 of a record without a key. */
 uint64_t pick_key_hash(const struct batch_record *r);

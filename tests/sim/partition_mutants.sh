@@ -8,16 +8,19 @@ cd "$(dirname "$0")/../.."
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags="-std=c11 -D_GNU_SOURCE -O1 -g -w -Isdk -Isdk/include -Ibroker -I. -Itests"
-libs="-llmdb -lmsgpackc -lxxhash -linih -licui18n -licuuc -lpthread -lcmocka"
-lib="tests/lib/replica_cluster.c tests/lib/partition_fixture.c"
-units="replica_cluster replica_snapshot replica_repair partition_claim partition_members
-    members_random partition_schedule partition_publish schedule_failover"
+libs="-llmdb -lmsgpackc -lxxhash -linih -lpthread -lcmocka -licui18n -licuuc"
+lib="tests/lib/replica_cluster.c tests/lib/partition_fixture.c tests/lib/hand_fixture.c"
+of_partition="replica_cluster replica_snapshot replica_repair partition_claim partition_members
+    members_random partition_deliver partition_dead partition_keyed partition_priority
+    partition_failover"
+of_schedule="partition_schedule partition_publish schedule_failover"
+units="$of_partition $of_schedule"
 
 # Those of an area that its own tests must find; the others are for the area "partition".
 units_of() { # MUTANT
     case $(awk -F' *[|] *' -v m="$1" '$1 == m { print $2 }' tests/sim/MUTANTS) in
-    schedule) echo partition_schedule partition_publish schedule_failover ;;
-    *) echo replica_cluster replica_snapshot replica_repair partition_claim partition_members members_random ;;
+    schedule) echo "$of_schedule" ;;
+    *) echo "$of_partition" ;;
     esac
 }
 
