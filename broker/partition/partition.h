@@ -290,9 +290,10 @@ MUST_CHECK enum ferry_err partition_recurring_set(struct partition *p,
                                                   struct err_text *e);
 MUST_CHECK enum ferry_err partition_recurring_list(const struct partition *p,
                                                    struct recurring_list_reply *reply);
-/* What repeats stored ids is left out, and so are its expectations; when all is, the answer is the
- * first one's (t->duplicate). Errors: as produce, INVALID_ARGUMENT (of the expectations: `refusal`
- * names the record), VERSION_CONFLICT (`refusal`). */
+/* What repeats stored ids is left out, and so are its expectations; when all is, base_offset is -1
+ * and the duplicates say where the first ones are (t->duplicate). Errors: as produce,
+ * INVALID_ARGUMENT (of the expectations: `refusal` names the record), VERSION_CONFLICT (`refusal`).
+ */
 MUST_CHECK enum ferry_err partition_publish(struct partition *p, const struct publish_request *q,
                                             struct bytes batch, int64_t now_ms, int64_t now_us,
                                             struct partition_ticket *t,

@@ -284,8 +284,9 @@ struct publish_expect {
     uint32_t record;
     uint64_t version;
 };
-/* The attachment is one batch without producer id. Repeated ids are dropped as by PRODUCE; when all
- * are repeats nothing is expected any more and the answer is the first one's. */
+/* The attachment is one batch without producer id. Repeated ids are dropped as by PRODUCE, with
+ * what is expected of them; when all are repeats base_offset is -1 and the duplicates name the
+ * first ones. */
 struct publish_request {
     uint64_t group;
     uint32_t count;
