@@ -485,6 +485,92 @@ static void a_refused_hand_out_is_not_lost(void **state)
     assert_int_equal(hand_get(f, Q).handed_out, 12);
 }
 
+/* ---- Resets ---- */
+
+static struct partition_ticket *propose_receive(struct part_fixture *f, uint32_t max)
+{
+    struct receive r = {.subscription = bytes_of_string(Q),
+                        .member = bytes_of_string("m"),
+                        .max_messages = max,
+                        .max_bytes = 1 << 20};
+    enum receive_answer answer;
+    struct partition_ticket *t = part_ticket(f);
+    assert_int_equal(store_read_begin(f->store), FERRY_OK);
+    assert_int_equal(partition_receive(f->p, &r, f->now_ms, f->now_us, t, &answer), FERRY_OK);
+    store_read_end(f->store);
+    assert_int_equal(answer, RECEIVE_PROPOSED);
+    return t;
+}
+
+static void propose_reset(struct part_fixture *f, int64_t to)
+{
+    struct subscription_reset_request q = {.name = bytes_of_string(Q), .to = to};
+    assert_int_equal(partition_subscription_reset(f->p, &q, bytes_of(NULL, 0), f->now_ms, f->now_us,
+                                                  part_ticket(f)),
+                     FERRY_OK);
+}
+
+/* What of a hand-out a reset in front of it made void is in nobody's hands; the rest is in one's.
+ */
+static void a_reset_passes_by_hand_outs_under_way(void **state)
+{
+    struct part_fixture *f = of(state);
+    open_queue(f, 20);
+    struct hand *old = hand_take(f, Q, "a", 3);
+    propose_reset(f, 5);
+    struct partition_ticket *t = propose_receive(f, 4); /* 3 .. 6 */
+    part_turn(f);
+    assert_int_equal(hand_get(f, Q).leased, 2);
+    assert_int_equal(settle(f, old, SETTLE_ACK, 0, 1), FERRY_ERR_LEASE_EXPIRED);
+    struct buf repeats, out;
+    buf_init(&repeats, 1000);
+    buf_init(&out, 100000);
+    assert_int_equal(store_read_begin(f->store), FERRY_OK);
+    assert_int_equal(partition_read_delivery(f->p, t, &repeats, &out), FERRY_OK);
+    store_read_end(f->store);
+    struct bytes rest = buf_bytes(&out);
+    struct fetch_entry entry;
+    struct batch_header h;
+    assert_int_equal(fetch_entry_next(&rest, &entry, &h, &f->detail), FERRY_OK);
+    assert_true(rest.size == 0 && entry.base_offset == 5 && h.count == 2);
+    buf_fini(&repeats);
+    buf_fini(&out);
+    struct hand *next = hand_take(f, Q, "a", 13);
+    assert_int_equal(next->messages[0].offset, 7);
+    hand_nothing(f, Q, "a");
+    hand_conserves(f, Q, 5);
+    propose_reset(f, FERRY_FROM_START);
+    part_turn(f);
+    assert_int_equal(settle(f, next, SETTLE_ACK, 7, 1), FERRY_ERR_LEASE_EXPIRED);
+    (void)hand_take(f, Q, "a", 20);
+    hand_conserves(f, Q, 0);
+}
+
+/* Made anew it is another subscription: a hand-out of the one before is of nobody. */
+static void a_deleted_subscription_hands_out_nothing(void **state)
+{
+    struct part_fixture *f = of(state);
+    open_queue(f, 5);
+    struct hand *old = hand_take(f, Q, "a", 1);
+    assert_int_equal(partition_subscription_delete(f->p, bytes_of_string(Q), f->now_ms, f->now_us,
+                                                   part_ticket(f)),
+                     FERRY_OK);
+    struct partition_ticket *t = propose_receive(f, 2);
+    struct settle_item item = hand_item(old, SETTLE_ACK, 0, 1, -1);
+    struct partition_ticket *late = hand_propose(f, Q, &item, 1);
+    part_turn(f);
+    assert_int_equal(late->base.err, FERRY_ERR_UNKNOWN_SUBSCRIPTION);
+    struct buf repeats, out;
+    buf_init(&repeats, 1000);
+    buf_init(&out, 100000);
+    assert_int_equal(partition_read_delivery(f->p, t, &repeats, &out), FERRY_OK);
+    assert_int_equal(out.size, 0);
+    hand_make(f, Q, SUBSCRIPTION_QUEUE, &quick);
+    assert_int_equal(settle(f, old, SETTLE_ACK, 0, 1), FERRY_ERR_LEASE_EXPIRED);
+    (void)hand_take(f, Q, "a", 5);
+    hand_conserves(f, Q, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -509,6 +595,8 @@ int main(void)
         part_test(jumps_of_the_wall_clock_move_nothing),
         part_test(leases_and_counters_survive_a_crash),
         part_test(a_refused_hand_out_is_not_lost),
+        part_test(a_reset_passes_by_hand_outs_under_way),
+        part_test(a_deleted_subscription_hands_out_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
