@@ -171,6 +171,7 @@ static enum ferry_err propose_hand_out(struct partition *p, const struct subscri
                        .member = r->member,
                        .range_count = (uint32_t)(t->ranges.size / sizeof(struct delivery_range)),
                        .ranges = (const void *)t->ranges.data}}};
+    buf_clear(&t->payload);
     hand_out_encode(&t->payload, &e);
     return partition_propose_payload(p, now_ms, now_us, t);
 }

@@ -72,11 +72,14 @@ static enum ferry_err read_item(const struct seat *seat, const struct fetch_item
     if (asked->dead_of.size == 0) {
         return partition_read(seat->partition, asked->offset, max_bytes, out);
     }
+    int64_t next;
+    item->start_offset = 1; /* Numbers are given from there on. */
+    item->end_offset = 1;
     if (asked->offset < 0) {
         return FERRY_ERR_OFFSET_OUT_OF_RANGE;
     }
     return partition_read_dead(seat->partition, asked->dead_of, asked->offset, max_bytes, out,
-                               &item->start_offset, &item->end_offset);
+                               &next, &item->end_offset);
 }
 
 /* Each partition gets an equal share, so that one with much to give does not starve the others;

@@ -241,7 +241,7 @@ static bool receive(struct run *r, double *seconds)
     if (produces) {
         pthread_join(producer, NULL);
     }
-    ferry_receiver_close(&receiver, TURN_MS);
+    ferry_receiver_close(&receiver, OPEN_MS);
     ferry_close(&client, TURN_MS);
     return ok;
 }
@@ -271,7 +271,8 @@ static int print(struct run *r, bool ok, double seconds)
     if (r->late) {
         fprintf(stderr, "queue_bench: not all was stored before it was due: give more seconds\n");
     }
-    bool sound = r->doubled == 0 && r->alien == 0 && acked == r->count && !r->late;
+    bool all = r->drains ? acked >= r->count : acked == r->count; /* Others may have sent more. */
+    bool sound = r->doubled == 0 && r->alien == 0 && all && !r->late;
     return ok && sound ? 0 : 1;
 }
 
