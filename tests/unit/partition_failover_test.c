@@ -75,8 +75,7 @@ static struct partition_ticket *propose_receive(struct cluster *c, int node, uin
     return err == FERRY_OK && answer == RECEIVE_PROPOSED ? t : NULL;
 }
 
-static void read_given(struct cluster *c, int node, const struct partition_ticket *t,
-                       struct given *g)
+static void read_given(struct cluster *c, int node, struct partition_ticket *t, struct given *g)
 {
     struct buf repeats, out;
     struct err_text e;
