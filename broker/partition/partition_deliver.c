@@ -605,7 +605,8 @@ enum ferry_err deliver_tick(struct partition *p, int64_t now_ms, int64_t now_us)
         p->deliver.due_us = 0;
         p->deliver.retry_us = now_us + DELIVER_RETRY_US;
     }
-    return err;
+    /* The indexes are made anew when there is memory; what is in the log is not touched. */
+    return err == FERRY_ERR_NO_MEMORY ? FERRY_OK : err;
 }
 
 void deliver_check(const struct partition *p)

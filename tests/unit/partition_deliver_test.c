@@ -1,6 +1,8 @@
 /* Mode queue: handing out, settling, leases, counters; also after a crash (INV-Q01 to INV-Q05). */
 #include "lib/hand_fixture.h"
 
+#include "base/mem.h"
+
 #define Q "q"
 
 static const struct subscription_create_request quick = {.from = FERRY_FROM_START,
@@ -485,6 +487,83 @@ static void a_refused_hand_out_is_not_lost(void **state)
     assert_int_equal(hand_get(f, Q).handed_out, 12);
 }
 
+/* Each allocation of a receive, a settlement and the timer fails once: the request is refused, or
+ * it is carried out; nothing is lost, and nothing is in two hands. */
+static void try_without_memory(struct part_fixture *f)
+{
+    enum receive_answer answer;
+    struct receive r = {.subscription = bytes_of_string("m"),
+                        .member = bytes_of_string("m"),
+                        .max_messages = 3,
+                        .max_bytes = 1 << 20};
+    struct settle_request *q = mem_zalloc(1, sizeof(*q));
+    assert_non_null(q);
+    q->subscription = r.subscription;
+    q->member = r.member;
+    q->count = 1;
+    for (long n = 1; n < 60; n++) {
+        struct partition_ticket *t = part_ticket(f), *back = part_ticket(f);
+        assert_int_equal(store_read_begin(f->store), FERRY_OK);
+        mem_test_fail_after(n);
+        enum ferry_err err = partition_receive(f->p, &r, f->now_ms, f->now_us, t, &answer);
+        mem_test_fail_after(0);
+        assert_true(err == FERRY_OK || err == FERRY_ERR_NO_MEMORY);
+        store_read_end(f->store);
+        part_turn(f);
+        if (err == FERRY_OK && answer == RECEIVE_PROPOSED) {
+            int64_t first = (int64_t)get_le64(t->ranges.data);
+            q->items[0] = (struct settle_item){.lease = t->lease,
+                                               .token = t->token,
+                                               .kind = SETTLE_NACK,
+                                               .first = first,
+                                               .count = 1,
+                                               .delay_ms = -1};
+            assert_int_equal(store_read_begin(f->store), FERRY_OK);
+            mem_test_fail_after(n % 7 + 1);
+            err = partition_settle(f->p, q, f->now_ms, f->now_us, back);
+            mem_test_fail_after(0);
+            assert_true(err == FERRY_OK || err == FERRY_ERR_NO_MEMORY);
+            store_read_end(f->store);
+        }
+        part_turn(f);
+        f->now_ms += 300;
+        f->now_us += 300000;
+        mem_test_fail_after(n % 11 + 1);
+        (void)!partition_tick(f->p, f->now_ms, f->now_us);
+        mem_test_fail_after(0);
+        part_turn(f);
+        hand_conserves(f, "m", 0);
+    }
+    mem_free(q);
+}
+
+static void lack_of_memory_loses_nothing(void **state)
+{
+    static const uint32_t modes[] = {SUBSCRIPTION_QUEUE, SUBSCRIPTION_KEYED};
+    static const char *const keys[] = {"a", "b", "a", "c", "", "b", "d", "e", "a", "f"};
+    struct part_fixture *f = of(state);
+    part_open(f);
+    for (int i = 0; i < 10; i++) {
+        hand_produce(f, &(struct keyed_of){.count = 10, .keys = keys});
+    }
+    for (int i = 0; i < 2; i++) {
+        struct subscription_create_request q = quick;
+        q.max_deliveries = 1000;
+        hand_make(f, "m", modes[i], &q);
+        try_without_memory(f);
+        for (int rounds = 0; rounds < 400 && hand_get(f, "m").acked < 100; rounds++) {
+            part_pass_ms(f, 1000);
+            hand_settle_all(f, "m", hand_receive(f, "m", "z", 100), SETTLE_ACK);
+        }
+        assert_int_equal(hand_get(f, "m").acked, 100);
+        hand_conserves(f, "m", 0);
+        assert_int_equal(partition_subscription_delete(f->p, bytes_of_string("m"), f->now_ms,
+                                                       f->now_us, part_ticket(f)),
+                         FERRY_OK);
+        part_turn(f);
+    }
+}
+
 /* ---- Resets ---- */
 
 static struct partition_ticket *propose_receive(struct part_fixture *f, uint32_t max)
@@ -595,6 +674,7 @@ int main(void)
         part_test(jumps_of_the_wall_clock_move_nothing),
         part_test(leases_and_counters_survive_a_crash),
         part_test(a_refused_hand_out_is_not_lost),
+        part_test(lack_of_memory_loses_nothing),
         part_test(a_reset_passes_by_hand_outs_under_way),
         part_test(a_deleted_subscription_hands_out_nothing),
     };
