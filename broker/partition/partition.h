@@ -188,10 +188,10 @@ MUST_CHECK enum ferry_err partition_receive(struct partition *p, const struct re
                                             struct partition_ticket *t,
                                             enum receive_answer *answer);
 /* The records of a receive that is done, as fetch entries in `out`, and what was out before in
- * `repeats` (receive_reply). Needs a read view. What has been trimmed since is left out. Errors:
+ * `repeats` (receive_reply). Needs a read view. What it does
+ * not hold (trimmed or reset meanwhile) is left out; t->count says how many came. Errors:
  * CORRUPT, NO_MEMORY, NOT_READY, NOT_LEADER. */
-MUST_CHECK enum ferry_err partition_read_delivery(struct partition *p,
-                                                  const struct partition_ticket *t,
+MUST_CHECK enum ferry_err partition_read_delivery(struct partition *p, struct partition_ticket *t,
                                                   struct buf *repeats, struct buf *out);
 /* Rises whenever something may have become available for receives of the subscription: fresh
  * messages, back-offs that are over, leases that ended, room at a member, resumed, a free key. 0:

@@ -261,6 +261,7 @@ struct delivering {
     const struct partition_ticket *t;
     struct log_reader reader;
     struct buf *repeats, *out;
+    uint32_t count;     /* Messages. */
     int64_t first, end; /* Of the log, side by side, not written yet. */
 };
 
@@ -338,6 +339,7 @@ static enum ferry_err deliver_run(struct delivering *d, const struct delivery_ru
 {
     enum ferry_err err = FERRY_OK;
     tell_repeats(d, run);
+    d->count += run->count;
     if (run->dead != 0) {
         return write_letter(d, run);
     }
@@ -368,7 +370,7 @@ static enum ferry_err deliver_range(struct delivering *d, const struct delivery_
     return err;
 }
 
-enum ferry_err partition_read_delivery(struct partition *p, const struct partition_ticket *t,
+enum ferry_err partition_read_delivery(struct partition *p, struct partition_ticket *t,
                                        struct buf *repeats, struct buf *out)
 {
     enum ferry_err err = partition_check_leader(p);
@@ -378,6 +380,7 @@ enum ferry_err partition_read_delivery(struct partition *p, const struct partiti
                            .reader = {.p = p},
                            .repeats = repeats,
                            .out = out};
+    t->count = 0;
     if (err != FERRY_OK || d.s == NULL) {
         return err;
     }
@@ -389,6 +392,7 @@ enum ferry_err partition_read_delivery(struct partition *p, const struct partiti
     if (err == FERRY_OK) {
         err = write_log(&d);
     }
+    t->count = d.count;
     log_reader_leave(&d.reader, d.end);
     deliver_release(&p->deliver.piece);
     return err == FERRY_OK && !buf_ok(repeats) ? FERRY_ERR_NO_MEMORY : err;
@@ -601,7 +605,8 @@ enum ferry_err deliver_tick(struct partition *p, int64_t now_ms, int64_t now_us)
         p->deliver.due_us = 0;
         p->deliver.retry_us = now_us + DELIVER_RETRY_US;
     }
-    return err;
+    /* The indexes are made anew when there is memory; what is in the log is not touched. */
+    return err == FERRY_ERR_NO_MEMORY ? FERRY_OK : err;
 }
 
 void deliver_check(const struct partition *p)
