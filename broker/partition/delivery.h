@@ -28,6 +28,12 @@
  *    WAITING, LEASED -> gone    a revived one whose dead letter is dropped (counts as died)
  *    any -> DONE (expired)      retention has dropped it
  *
+ * What is settled is counted once: acked, died, expired; `failed` counts nacks, ended leases and
+ * rejects, message by message. A dead letter that died again keeps its number.
+ *
+ * Histories are bounded: beyond DELIVERY_HISTORY_MAX_BYTES a message that fails keeps only its last
+ * failure, without names and reasons.
+ *
  * Invariants (delivery_check):
  *  (1) Runs are sorted, disjoint, none is empty; neighbours that are alike are one run; no DONE run
  *      touches `floor`.
@@ -88,7 +94,7 @@ struct delivery_lease {
     uint64_t number;
     struct ferry_id token;
     uint32_t lease_ms;
-    uint32_t left;
+    uint32_t left; /* Messages; 0: it has ended, and is kept for a while for repeats. */
     uint32_t member_bytes;
     char member[NAME_MAX_BYTES];
     /* What it was given, and what of it was settled how: for repeats. Private. */
@@ -193,10 +199,11 @@ struct delivery_change {
 void delivery_watch(struct delivery *d, bool watched); /* Forgets what is queued. */
 bool delivery_next_change(struct delivery *d, struct delivery_change *change);
 
-/* ---- Rows. A base part goes into the subscription's own row; runs by segments of 4,096 offsets.
- */
+/* ---- Rows. A base part goes into the subscription's own row, written by whoever flushes it, in
+ * the same transaction. The rest has tables of its own; runs by segments of 4,096 offsets. */
 void delivery_encode_base(const struct delivery *d, struct buf *b); /* One msgpack array. */
 bool delivery_is_dirty(const struct delivery *d);
+/* That a flush would write; large ones count as several. */
 uint32_t delivery_dirty_rows(const struct delivery *d);
 MUST_CHECK enum ferry_err delivery_flush(struct delivery *d, struct store *store, uint64_t group);
 /* In a view. `base` as delivery_encode_base made it. Errors: CORRUPT, NO_MEMORY. */

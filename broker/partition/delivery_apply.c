@@ -240,7 +240,11 @@ static void fail_piece(struct settling *c, const struct lease *lease,
             die(c, &part, &c->s->dead[dead], &failure);
         } else {
             part.count = (uint32_t)((dead_offset < until ? dead_offset : until) - at);
+#ifdef MUT_62 /* a lease that ends is no failure of what it held */
+            part.failed += kind != FAILURE_EXPIRED;
+#else
             part.failed++;
+#endif
             part.history = after;
             wait_piece(c, &part, due_ms);
         }
@@ -269,6 +273,10 @@ static void settle_piece(struct settling *c, const struct lease *lease,
         fail_piece(c, lease, piece, FAILURE_NACK);
         return;
     case SETTLE_RELEASE:
+#ifdef MUT_66 /* a released message has failed */
+        fail_piece(c, lease, piece, FAILURE_NACK);
+        return;
+#endif
         c->d->counters.released += piece->count;
         wait_piece(c, piece, c->time_ms);
         return;
@@ -307,6 +315,14 @@ static bool is_held(const struct delivery_run *piece, const struct lease *lease)
     return piece->state == DELIVERY_LEASED && piece->lease == lease->l.number;
 }
 
+static bool may_settle(const struct delivery_run *piece, const struct lease *lease)
+{
+#ifdef MUT_60 /* what comes with the lease of before counts */
+    return piece->state == DELIVERY_LEASED || piece->state == DELIVERY_WAITING;
+#endif
+    return is_held(piece, lease);
+}
+
 /* Whether each message of the item is held under the lease, or was settled so before. */
 static enum ferry_err check_range(const struct settling *c, struct lease *lease)
 {
@@ -315,7 +331,7 @@ static enum ferry_err check_range(const struct settling *c, struct lease *lease)
     for (int64_t at = c->item->first; at < end;) {
         struct delivery_run piece = delivery_piece(c->d, at, end);
         int64_t settled = ranges_end_of(before, at);
-        if (is_held(&piece, lease)) {
+        if (may_settle(&piece, lease)) {
             if (c->item->kind == SETTLE_REJECT && !has_all_records(c->s, at, run_end(&piece))) {
                 return FERRY_ERR_CORRUPT;
             }
@@ -348,7 +364,7 @@ static enum ferry_err settle_range(struct settling *c)
     for (int64_t at = item->first; at < end && goes_on(c);) {
         struct delivery_run piece = delivery_piece(c->d, at, end);
         at = run_end(&piece);
-        if (is_held(&piece, lease)) {
+        if (may_settle(&piece, lease)) {
             settle_piece(c, lease, &piece);
             any = true;
         }

@@ -12,6 +12,7 @@ struct members *members_new(uint64_t number)
     struct members *m = mem_zalloc(1, sizeof(*m));
     if (m != NULL) {
         m->number = number;
+        m->epoch = number >> 63 == 0 ? number : 0;
         m->first_event = m->next_event = m->disk_first = m->disk_next = 1;
         m->dirty = true;
         buf_init(&m->removed, REMOVED_MAX_BYTES);

@@ -20,7 +20,9 @@
  *  (2) Targets and holders are members.
  *  (3) A partition's epoch is not above the group's, and rises whenever its holder changes, or that
  *      one's instance.
- *  (4) Event numbers are dense, and the last EVENTS_MAX are kept.
+ *  (4) The epoch starts with the subscription's number, which is the index of an entry, and rises
+ *      by 1 with entries: so it goes on rising when a subscription is deleted and made anew.
+ *  (5) Event numbers are dense, and the last EVENTS_MAX are kept.
  *
  * Rows, msgpack arrays:
  *   TABLE_MEMBERS {subscription}        [epoch, partitions, first event, next event, [target,

@@ -596,6 +596,8 @@ enum ferry_err partition_propose(struct partition *p, struct store_entry *entry,
                                  struct partition_ticket *t)
 {
     uint64_t index = 0;
+    /* What no replica can read would end all of them. */
+    must(entry->type != STORE_ENTRY_CONTROL || unpack_check(entry->payload));
     entry->base_offset = p->proposed_next_offset;
     enum ferry_err err = replica_propose(p->replica, entry, now_us, &index);
     if (err != FERRY_OK) {
@@ -612,6 +614,7 @@ enum ferry_err partition_propose(struct partition *p, struct store_entry *entry,
 enum ferry_err partition_propose_control(struct partition *p, const struct control *c,
                                          int64_t now_ms, int64_t now_us, struct partition_ticket *t)
 {
+    buf_clear(&t->payload); /* An earlier try may have been refused. */
     control_encode(&t->payload, c);
     return partition_propose_payload(p, now_ms, now_us, t);
 }

@@ -307,7 +307,9 @@ enum ferry_err partition_dead_change(struct partition *p, const struct dead_chan
     if (err != FERRY_OK || entry.count == 0) {
         return err; /* Nothing to do: answered at once. */
     }
+    buf_clear(&t->payload);
     dead_change_encode(&t->payload, &entry);
+    deliver_release(&p->deliver.records);
     err = partition_propose_payload(p, now_ms, now_us, t);
     if (err == FERRY_OK) {
         p->deliver.dead_change_index = t->base.index;

@@ -6,8 +6,9 @@
 /* After a proposal of its own was refused. */
 #define DELIVER_RETRY_US 50000
 /* Of one entry's decoded lists. */
-#define DECODED_MAX_BYTES (16u << 20)
-#define SCRATCH_MAX_BYTES (32u << 20)
+#define DECODED_MAX_BYTES  (16u << 20)
+#define SCRATCH_MAX_BYTES  (32u << 20)
+#define SCRATCH_KEPT_BYTES (64u << 10)
 /* Between the wake sequences of two indexes of the same subscription. */
 #define WAKE_STEP 32
 
@@ -38,6 +39,15 @@ void deliver_fini(struct partition *p)
     buf_fini(&d->dead);
     buf_fini(&d->records);
     buf_fini(&d->piece);
+}
+
+void deliver_release(struct buf *b)
+{
+    size_t limit = b->limit;
+    if (b->capacity > SCRATCH_KEPT_BYTES) {
+        buf_fini(b);
+        buf_init(b, limit);
+    }
 }
 
 void deliver_forget(struct partition *p)
@@ -161,6 +171,7 @@ static enum ferry_err propose_hand_out(struct partition *p, const struct subscri
                        .member = r->member,
                        .range_count = (uint32_t)(t->ranges.size / sizeof(struct delivery_range)),
                        .ranges = (const void *)t->ranges.data}}};
+    buf_clear(&t->payload);
     hand_out_encode(&t->payload, &e);
     return partition_propose_payload(p, now_ms, now_us, t);
 }
@@ -184,7 +195,7 @@ static enum ferry_err choose(struct partition *p, struct subscription *s, const 
     struct pick_ask ask = {
         .member = r->member, .max_messages = r->max_messages, .max_bytes = r->max_bytes};
     enum ferry_err err = pick_next(s->pick, &ask, &log, now, choice);
-    log_reader_close(&reader);
+    log_reader_leave(&reader, pick_scanned(s->pick));
     if (err == FERRY_OK && choice->answer == PICK_NOTHING && pick_wants_more(s->pick)) {
         pick_rouse(s->pick); /* It looks further when it is asked again. */
     }
@@ -378,7 +389,8 @@ enum ferry_err partition_read_delivery(struct partition *p, const struct partiti
     if (err == FERRY_OK) {
         err = write_log(&d);
     }
-    log_reader_close(&d.reader);
+    log_reader_leave(&d.reader, d.end);
+    deliver_release(&p->deliver.piece);
     return err == FERRY_OK && !buf_ok(repeats) ? FERRY_ERR_NO_MEMORY : err;
 }
 
@@ -399,6 +411,7 @@ static enum ferry_err apply_hand_out(struct partition *p, const struct store_ent
     for (uint32_t i = 0; i < e.count && err == FERRY_OK; i++) {
         err = delivery_apply_hand_out(s->delivery, &e.hand_outs[i]);
     }
+    deliver_release(&p->deliver.decoded);
     touch(p, s, false);
     return err;
 }
@@ -466,7 +479,9 @@ static enum ferry_err apply_settlement(struct partition *p, uint64_t index,
         count(p, &e, status, delivery_counters(s->delivery)->died - died);
     }
     tell_statuses(t, status, e.count);
-    if (s->pick != NULL && e.count > 0 && e.items[0].kind == DELIVERY_PARK) {
+    bool parked = e.count > 0 && e.items[0].kind == DELIVERY_PARK;
+    deliver_release(&p->deliver.decoded);
+    if (s->pick != NULL && parked) {
         pick_parked(s->pick);
     }
     touch(p, s, true);

@@ -13,7 +13,7 @@
 #include "partition/tables.h"
 #include "partition/versions.h"
 
-#define READ_HINTS 8u
+#define READ_HINTS 32u
 /* In a ticket's statuses: as the entry's next item turns out. No error has this number. */
 #define STATUS_FROM_ENTRY 0xffffu
 
@@ -195,12 +195,16 @@ enum ferry_err log_reader_seek(struct log_reader *r, int64_t offset, bool whole)
 /* Appends the records from `first` on, `count` of them (within the entry), as one batch. */
 enum ferry_err log_reader_repack(const struct log_reader *r, int64_t first, uint32_t count,
                                  struct buf *out);
+/* Closes it; who reads on from `offset`, the next after what it was used for, finds the place. */
+void log_reader_leave(struct log_reader *r, int64_t offset);
 void log_reader_close(struct log_reader *r);
 
 /* ---- Queue and keyed (partition_deliver.c, partition_settle.c, partition_dead.c) ---- */
 
 void deliver_init(struct partition *p);
 void deliver_fini(struct partition *p);
+/* After its use: a partition keeps no large scratch. */
+void deliver_release(struct buf *b);
 void deliver_role_changed(struct partition *p, bool ready);
 /* An entry is going to be applied: indexes of an office that was lost are freed. They are not at
  * once: a damaged entry that an index meets costs the office. */

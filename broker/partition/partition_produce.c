@@ -341,6 +341,7 @@ static enum ferry_err build_cas_payload(const struct append_cas *c, struct parti
                               .epoch = c->epoch,
                               .version = c->expect_version + 1,
                               .blob = c->cursor};
+    buf_clear(&t->payload);
     buf_append_le32(&t->payload, 0);
     control_encode(&t->payload, &control);
     if (!buf_ok(&t->payload)) {

@@ -169,6 +169,7 @@ static enum ferry_err build_payload(const struct publishing *u, struct partition
             buf_append_le64(&versions, u->expected[i].version + 1);
         }
     }
+    buf_clear(&t->payload);
     buf_append_le32(&t->payload, 0);
     versions_encode(&t->payload, buf_bytes(&versions));
     bool good = buf_ok(&t->payload) && buf_ok(&versions);

@@ -61,6 +61,12 @@ static const struct read_hint *find_hint(const struct partition *p, int64_t offs
 
 static void keep_hint(struct partition *p, int64_t offset, uint64_t index)
 {
+    for (uint32_t i = 0; i < READ_HINTS; i++) {
+        if (p->hints[i].index != 0 && p->hints[i].offset == offset) {
+            p->hints[i].index = index;
+            return;
+        }
+    }
     p->hints[p->next_hint] = (struct read_hint){.offset = offset, .index = index};
     p->next_hint = (p->next_hint + 1) % READ_HINTS;
 }
@@ -231,6 +237,15 @@ enum ferry_err log_reader_repack(const struct log_reader *r, int64_t first, uint
     }
     batch_writer_fini(&writer);
     return err == FERRY_ERR_TOO_LARGE ? FERRY_ERR_CORRUPT : err;
+}
+
+void log_reader_leave(struct log_reader *r, int64_t offset)
+{
+    if (r->has_entry && r->entry.base_offset <= offset) {
+        bool inside = offset < partition_offset_after(&r->entry);
+        keep_hint(r->p, offset, inside ? r->index : r->index + 1);
+    }
+    log_reader_close(r);
 }
 
 void log_reader_close(struct log_reader *r)

@@ -84,6 +84,7 @@ static enum ferry_err judge_set(struct partition *p, const struct recurring_set_
 static enum ferry_err propose_set(struct partition *p, const struct recurring_entry *e,
                                   int64_t now_ms, int64_t now_us, struct partition_ticket *t)
 {
+    buf_clear(&t->payload);
     recurring_entry_encode(&t->payload, e);
     if (!buf_ok(&t->payload)) {
         return FERRY_ERR_NO_MEMORY;

@@ -4,6 +4,7 @@
 /* A partition looks at most this often; and how far one entry goes, so that none is large work. */
 #define RETENTION_CHECK_US    1000000
 #define RETENTION_ENTRIES_MAX 32768u
+#define WORTH_TRIM_BYTES      (256 << 10)
 /* Message ids expire in steps of this part of the window: an id lives up to so much longer. */
 #define EXPIRE_STEPS 16
 
@@ -85,14 +86,14 @@ static enum ferry_err find_trim(struct partition *p, int64_t now_ms, struct trim
     return err;
 }
 
-/* Only batches are worth a trim: a log of nothing but control entries would else trim itself for
- * ever, since each trim adds one. */
+/* Records are worth a trim, and else only much (delayed batches, entries of subscriptions): a log
+ * of few control entries would trim itself for ever, since each trim adds one. */
 static bool has_something(const struct partition *p)
 {
     const struct topic_settings *s = &p->config.settings;
     bool limited = s->retention_ms >= 0 || s->retention_bytes >= 0 ||
                    (s->retention_acked && p->subscriptions.count > 0);
-    return limited && p->next_offset > p->start_offset;
+    return limited && (p->next_offset > p->start_offset || p->size_bytes >= WORTH_TRIM_BYTES);
 }
 
 static int64_t not_before_next_look(const struct partition *p, int64_t due_us)

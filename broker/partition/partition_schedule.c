@@ -225,7 +225,7 @@ static enum ferry_err release(struct partition *p, int64_t now_ms, int64_t now_u
     }
     if (err != FERRY_OK) {
         t->next_due_ms = SCHEDULE_NEVER; /* Not known: what comes in makes it look, too. */
-        t->look_us = now_us + SCHEDULE_LOOK_US;
+        t->look_us = now_us + (err == FERRY_ERR_THROTTLED ? SCHEDULE_AGAIN_US : SCHEDULE_LOOK_US);
     }
     batch_writer_fini(&c.writer);
     schedule_keys_fini(&c.keys);
@@ -263,6 +263,10 @@ enum ferry_err partition_schedule_tick(struct partition *p, int64_t now_ms, int6
     }
     if (!partition_may_spend(p)) {
         t->look_us = now_us + SCHEDULE_AGAIN_US;
+        return FERRY_OK;
+    }
+    if (!store_has_room(p->config.store, RELEASE_BYTES_GOAL)) {
+        t->look_us = now_us + SCHEDULE_LOOK_US; /* As for who produces: not while it is full. */
         return FERRY_OK;
     }
     return release(p, now_ms, now_us);
@@ -344,6 +348,7 @@ static enum ferry_err claim_items(struct partition *p, const struct schedule_can
 static enum ferry_err propose_cancel(struct partition *p, const struct schedule_keys *keys,
                                      int64_t now_ms, int64_t now_us, struct partition_ticket *t)
 {
+    buf_clear(&t->payload);
     schedule_keys_encode(&t->payload, CONTROL_SCHEDULE_CANCEL, keys);
     if (!buf_ok(&t->payload)) {
         return FERRY_ERR_NO_MEMORY;

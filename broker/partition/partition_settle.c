@@ -28,6 +28,15 @@ static void begin(struct settling *w, struct partition *p, struct subscription *
     buf_clear(&p->deliver.records);
 }
 
+static void end(struct settling *w)
+{
+    log_reader_close(&w->reader);
+    deliver_release(&w->p->deliver.items);
+    deliver_release(&w->p->deliver.dues);
+    deliver_release(&w->p->deliver.dead);
+    deliver_release(&w->p->deliver.records);
+}
+
 /* ---- What comes back ---- */
 
 /* min * 2^(failed - 1), at most max, less a random part of up to a half. */
@@ -183,11 +192,10 @@ static uint32_t sort_dues(struct deliver *d)
     return (uint32_t)kept;
 }
 
-static enum ferry_err propose(struct settling *w, enum control_kind kind, struct bytes member,
-                              int64_t now_ms, int64_t now_us, struct partition_ticket *t)
+static struct delivery_settlement make_settlement(struct settling *w, struct bytes member)
 {
     struct deliver *d = &w->p->deliver;
-    struct delivery_settlement e = {
+    return (struct delivery_settlement){
         .subscription = w->s->number,
         .node = partition_node(w->p),
         .member = member,
@@ -197,11 +205,17 @@ static enum ferry_err propose(struct settling *w, enum control_kind kind, struct
         .dues = (const void *)d->dues.data,
         .dead_count = sort_dead(d),
         .dead = (const void *)d->dead.data};
+}
+
+static enum ferry_err propose(struct settling *w, enum control_kind kind, struct bytes member,
+                              int64_t now_ms, int64_t now_us, struct partition_ticket *t)
+{
+    struct delivery_settlement e = make_settlement(w, member);
     buf_clear(&t->payload);
     settlement_encode(&t->payload, kind, &e);
     enum ferry_err err = partition_propose_payload(w->p, now_ms, now_us, t);
     if (err == FERRY_OK) {
-        partition_spend(w->p, d->records.size);
+        partition_spend(w->p, w->p->deliver.records.size);
     }
     return err;
 }
@@ -216,6 +230,12 @@ static bool add_item(struct settling *w, const struct delivery_settle_item *item
 static enum ferry_err propose_own(struct settling *w, int64_t now_ms, int64_t now_us)
 {
     struct partition_ticket *t = deliver_own_ticket();
+#ifdef MUT_61 /* leases end by the leader's clock alone, without an entry */
+    uint16_t status[PICK_EXPIRE_MAX];
+    struct delivery_settlement e = make_settlement(w, bytes_of(NULL, 0));
+    deliver_free_ticket(t);
+    return delivery_apply_settlement(w->s->delivery, &e, w->time_ms, &w->p->dead, status);
+#endif
     if (t == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
@@ -345,7 +365,6 @@ static enum ferry_err settle(struct settling *w, const struct settle_request *q,
         err = try_item(w, &q->items[i], now_us, &status);
         put_le16(statuses + (size_t)i * 2, status);
     }
-    log_reader_close(&w->reader);
     if (err != FERRY_OK || w->p->deliver.items.size == 0) {
         return err; /* Nothing to carry out: answered at once. */
     }
@@ -368,6 +387,7 @@ enum ferry_err partition_settle(struct partition *p, const struct settle_request
     if (err == FERRY_OK) {
         begin(&w, p, s, now_ms);
         err = settle(&w, q, now_ms, now_us, t);
+        end(&w);
         deliver_look_again(p, s);
     }
     if (err != FERRY_OK) {
@@ -441,7 +461,6 @@ static enum ferry_err expire_leases(struct settling *w, const uint64_t *leases, 
             pick_expire_later(w->s->pick, leases[i], now_us + AGAIN_US);
         }
     }
-    log_reader_close(&w->reader);
     if (err != FERRY_OK || w->p->deliver.items.size == 0) {
         return err;
     }
@@ -460,6 +479,7 @@ enum ferry_err settle_expired(struct partition *p, struct subscription *s, int64
     }
     begin(&w, p, s, now_ms);
     enum ferry_err err = expire_leases(&w, leases, count, now_ms, now_us);
+    end(&w);
     for (uint32_t i = 0; i < count && err != FERRY_OK; i++) {
         pick_expire_later(s->pick, leases[i], now_us + AGAIN_US);
     }
@@ -481,7 +501,6 @@ static enum ferry_err park(struct settling *w, const struct delivery_range *rang
             err = FERRY_ERR_NO_MEMORY;
         }
     }
-    log_reader_close(&w->reader);
     /* What did not fit comes with the next entry. */
     return w->p->deliver.items.size > 0 ? FERRY_OK : err;
 }
@@ -500,6 +519,7 @@ enum ferry_err settle_parked(struct partition *p, struct subscription *s, int64_
     if (err == FERRY_OK) {
         err = propose_own(&w, now_ms, now_us);
     }
+    end(&w);
     if (err != FERRY_OK) {
         pick_parked(s->pick);
         p->deliver.retry_us = now_us + (err == FERRY_ERR_CORRUPT ? DAMAGED_US : AGAIN_US);

@@ -13,6 +13,7 @@ static int64_t resolve_from(const struct partition *p, int64_t from)
 static enum ferry_err propose(struct partition *p, const struct subscription_entry *e,
                               int64_t now_ms, int64_t now_us, struct partition_ticket *t)
 {
+    buf_clear(&t->payload);
     subscription_entry_encode(&t->payload, e);
     return partition_propose_payload(p, now_ms, now_us, t);
 }

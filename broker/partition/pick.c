@@ -90,7 +90,7 @@ static enum ferry_err build(struct pick *k, const struct pick_clock *now)
         at = l->number;
         err = pick_lease_begin(k, at, now->us);
     }
-#ifdef MUT_67 /* a new leader hands out again what is leased */
+#ifdef MUT_67 /* a new leader ends the leases that its predecessor gave */
     for (struct heap_node *n = heap_first(&k->leases_by_end); n != NULL && n->due > now->us;
          n = heap_first(&k->leases_by_end)) {
         heap_set(&k->leases_by_end, n, now->us);
@@ -467,6 +467,11 @@ enum ferry_err pick_next(struct pick *k, const struct pick_ask *ask, const struc
 bool pick_wants_more(const struct pick *k)
 {
     return k->scan_more;
+}
+
+int64_t pick_scanned(const struct pick *k)
+{
+    return k->scanned;
 }
 
 /* ---- Asking ---- */

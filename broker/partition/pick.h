@@ -98,6 +98,7 @@ MUST_CHECK enum ferry_err pick_next(struct pick *k, const struct pick_ask *ask,
 void pick_give_back(struct pick *k, uint64_t lease);
 /* The last pick_next found less than asked, and there is more to look at. */
 bool pick_wants_more(const struct pick *k);
+int64_t pick_scanned(const struct pick *k); /* Where it looks on. */
 
 /* Leases that have ended by now, PICK_EXPIRE_MAX at most, and are not being ended yet. They are
  * being ended from now on; what could not be proposed is told by pick_expire_later. */

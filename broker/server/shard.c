@@ -261,6 +261,7 @@ void shard_turn(struct shard *s)
     s->counters.turns++;
     s->received_bytes = 0;
     s->send_bytes_left = SEND_TURN_BYTES;
+    s->own_bytes = TURN_OWN_MAX_BYTES;
     shard_fill_copies(s);
     shard_take_mail(s); /* First: it says what is here, and what came in is judged by it. */
     shard_receive_peers(s);

@@ -30,6 +30,7 @@
 #include "base/id.h"
 #include "base/map.h"
 #include "cluster/meta.h"
+#include "partition/rows.h"
 #include "server/node_wire.h"
 #include "server/shard.h"
 #include "wire/command.h"
@@ -39,9 +40,14 @@
 /* A batch may hold one message of the greatest size and what surrounds it. */
 #define BATCH_ROOM_BYTES (64u << 10)
 /* What a turn may take in from clients and peers together; the rest of STORE_TURN_MAX_BYTES is for
- * rows, headers and flushes. */
-#define TURN_MAX_BYTES (20u << 20)
-_Static_assert(TURN_MAX_BYTES + (4u << 20) <= STORE_TURN_MAX_BYTES, "a turn fits a transaction");
+ * what partitions append on their own account (messages that are due; the last that crosses it may
+ * be of the greatest size), rows, headers and flushes. */
+#define TURN_MAX_BYTES     (20u << 20)
+#define TURN_OWN_MAX_BYTES (4u << 20)
+_Static_assert(TURN_MAX_BYTES + TURN_OWN_MAX_BYTES + (10u << 20) + 2 * ROWS_PENDING_MAX_BYTES +
+                       (4u << 20) <=
+                   STORE_TURN_MAX_BYTES,
+               "a turn fits a transaction");
 _Static_assert(PEER_FRAME_MAX_BYTES <= TURN_MAX_BYTES, "the largest frame has a turn to itself");
 _Static_assert(TURN_MAX_BYTES / 2 + (8u << 20) + BATCH_ROOM_BYTES + FRAME_BODY_MAX_BYTES +
                        FRAME_HEADER_BYTES <=
@@ -273,6 +279,7 @@ struct shard {
     size_t received_bytes;  /* This turn. */
     size_t send_bytes_left; /* This turn. */
     uint32_t filling;       /* Seats that count among the active moves. */
+    int64_t own_bytes;      /* What partitions may append on their own account in this turn. */
     int64_t copy_bytes; /* What may be given to replicas that are being made; filled up by time. */
     int64_t copy_filled_us;
     struct shard_counters counters;

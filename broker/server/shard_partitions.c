@@ -157,6 +157,7 @@ static enum ferry_err open_replica(struct shard *s, struct seat *seat, const str
                                       .election_max_us = o->election_max_ms * 1000,
                                       .heartbeat_us = o->heartbeat_ms * 1000,
                                       .copy_bytes = &s->copy_bytes,
+                                      .own_bytes = &s->own_bytes,
                                       .message_max_bytes = (size_t)o->message_max_bytes,
                                       .batch_max_bytes =
                                           (size_t)o->message_max_bytes + BATCH_ROOM_BYTES};

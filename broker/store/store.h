@@ -56,7 +56,8 @@
 
 #define STORE_FORMAT         1u
 #define STORE_KEY_MAX_BYTES  480u        /* Of a state table's key, without group and table. */
-#define STORE_TURN_MAX_BYTES (24u << 20) /* What one transaction may add, all together (must). */
+#define STORE_TURN_MAX_BYTES (64u << 20) /* What one transaction may add, all together (must). */
+#define STORE_TURN_BYTES     (24u << 20) /* What nearly all add less than: so much room is ready. */
 
 struct store;
 

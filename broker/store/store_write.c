@@ -5,8 +5,9 @@
 #include "base/id.h"
 #include "store/store_core.h"
 
-/* What a turn may need at the file's end, with pages filled to four fifths. */
-#define TURN_TAIL_BYTES ((int64_t)STORE_TURN_MAX_BYTES + (int64_t)STORE_TURN_MAX_BYTES / 4)
+/* What a turn may need at the file's end, with pages filled to four fifths. The reserve bears the
+ * rest of the few that write large tables at once. */
+#define TURN_TAIL_BYTES ((int64_t)STORE_TURN_BYTES + (int64_t)STORE_TURN_BYTES / 4)
 
 /* A put or delete that failed. A positive code is the system's: a page could not be written, and a
  * failed write is never tried again. */

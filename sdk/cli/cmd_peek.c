@@ -65,11 +65,16 @@ static enum ferry_err seek(struct peeking *p, int32_t partition)
                : ferry_consumer_seek(p->consumer, partition, p->offset);
 }
 
-/* Opened at the end, so that partitions not asked for are not read. */
+/* Opened at the end, so that partitions not asked for are not read. Dead letters have no end to be
+ * opened at: there they are read and passed over. */
 static enum ferry_err open_consumer(struct peeking *p)
 {
     enum ferry_err err = ferry_consumer_open(&p->consumer, p->cli->client, p->topic, NULL,
                                              FERRY_FROM_END, p->cli->timeout_ms);
+    if (err == FERRY_ERR_INVALID_ARGUMENT) {
+        err = ferry_consumer_open(&p->consumer, p->cli->client, p->topic, NULL, FERRY_FROM_START,
+                                  p->cli->timeout_ms);
+    }
     if (err != FERRY_OK) {
         return err;
     }

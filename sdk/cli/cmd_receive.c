@@ -135,7 +135,10 @@ static enum ferry_err make_subscription(struct receiving *r, enum ferry_mode mod
 static enum ferry_err open_receiver(struct receiving *r)
 {
     const struct args *args = r->cli->args;
-    const struct ferry_receiver_spec spec = {.member = args_text(args, OPT_MEMBER, NULL),
+    bool few = r->count_max < AT_ONCE; /* What is not wanted is left to others. */
+    const struct ferry_receiver_spec spec = {.batch_max = few ? (uint32_t)r->count_max : 0,
+                                             .inflight_max = few ? (uint32_t)r->count_max : 0,
+                                             .member = args_text(args, OPT_MEMBER, NULL),
                                              .lease_ms = (uint32_t)args_number(args, OPT_LEASE, 0),
                                              .no_extend = !r->settles};
     enum ferry_err err = ferry_receiver_open(&r->receiver, r->cli->client, r->topic,

@@ -70,7 +70,7 @@ static enum ferry_err read_at(struct ferry_consumer *consumer, struct ferry_dead
     }
     int64_t deadline_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
     bool found = false;
-    while (err == FERRY_OK && !found) { /* Others may die in other partitions meanwhile. */
+    while (err == FERRY_OK && !found) { /* Those of other partitions come, too. */
         int64_t left_us = deadline_us - clock_monotonic_us();
         ferry_batch_free(batch);
         err = ferry_consumer_fetch(consumer, left_us > 0 ? (int)(left_us / 1000) : 0, batch);
@@ -94,7 +94,7 @@ enum ferry_err dead_letters_read(struct cli *cli, struct ferry_dead_place place,
     struct ferry_consumer *consumer = NULL;
     dead_letters_topic(cli, topic);
     enum ferry_err err =
-        ferry_consumer_open(&consumer, cli->client, topic, NULL, FERRY_FROM_END, cli->timeout_ms);
+        ferry_consumer_open(&consumer, cli->client, topic, NULL, FERRY_FROM_START, cli->timeout_ms);
     if (err == FERRY_OK) {
         err = read_at(consumer, place, cli->timeout_ms, batch, record);
     }

@@ -44,6 +44,12 @@ static bool spec_is_sane(const struct ferry_subscription_spec *spec)
            spec->key_policy <= FERRY_KEY_PARK;
 }
 
+/* On the wire 0 is an age, too: none, so that who waits longest goes first. */
+static uint32_t age_or_default(const struct ferry_subscription_spec *spec)
+{
+    return spec->priority_age_ms != 0 ? spec->priority_age_ms : UINT32_MAX;
+}
+
 static void encode_create(struct buf *b, const struct call *call, uint64_t group)
 {
     const struct ask *ask = call->request;
@@ -59,7 +65,7 @@ static void encode_create(struct buf *b, const struct call *call, uint64_t group
         .backoff_max_ms = spec->backoff_max_ms,
         .key_policy = spec->key_policy == FERRY_KEY_PARK ? KEY_POLICY_PARK : KEY_POLICY_WAIT,
         .inflight_max = spec->inflight_max,
-        .priority_age_ms = spec->priority_age_ms};
+        .priority_age_ms = age_or_default(spec)};
     subscription_create_request_encode(b, &request);
 }
 
@@ -75,7 +81,7 @@ static void encode_alter(struct buf *b, const struct call *call, uint64_t group)
                                                  .backoff_min_ms = spec->backoff_min_ms,
                                                  .backoff_max_ms = spec->backoff_max_ms,
                                                  .inflight_max = spec->inflight_max,
-                                                 .priority_age_ms = spec->priority_age_ms,
+                                                 .priority_age_ms = age_or_default(spec),
                                                  .key_policy = (uint32_t)spec->key_policy};
     subscription_alter_request_encode(b, &request);
 }

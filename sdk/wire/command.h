@@ -340,7 +340,8 @@ struct subscription_commit_request {
     uint64_t group;
     struct bytes name;
     int64_t position;
-    uint64_t epoch; /* Of the assignment; 0 outside a group of members. */
+    uint64_t epoch; /* Of the assignment; 0 outside a group of members: MEMBER_FENCED while a member
+                       has claimed the partition and it was not reset since. */
 };
 struct subscription_commit_reply {
     int64_t position; /* The greatest committed. */
@@ -381,7 +382,9 @@ struct subscription_alter_request {
     uint32_t key_policy; /* 0 as it is, 1 wait, 2 park. */
 };
 /* SUBSCRIPTION_RESET: everything before `to` is done, everything from it on is not; leases end.
- * Dead letters stay. */
+ * Dead letters stay. Of stream: what a member commits without a new claim is MEMBER_FENCED.
+ * Partition 0 last: its reset makes members claim all partitions anew, and so learn where to go on.
+ */
 struct subscription_reset_request {
     uint64_t group;
     struct bytes name;
@@ -479,7 +482,8 @@ struct assigned_partition {
     uint32_t partition;
     uint64_t epoch; /* It was given with. */
 };
-/* MEMBER_HEARTBEAT: joins, stays, and reports what is still held: a partition that the last answer
+/* MEMBER_HEARTBEAT, one at a time: an answer that comes after its timeout is not to be looked at.
+ * Joins, stays, and reports what is still held: a partition that the last answer
  * did not name is given to another once it is no longer reported. A member not heard of for its
  * session_ms is out. A name that is in use by another instance: the older instance is fenced
  * (MEMBER_FENCED), the newer keeps its partitions (static members). */
@@ -498,10 +502,13 @@ struct member_heartbeat_request {
     struct bytes zones;
 };
 struct member_heartbeat_reply {
-    uint64_t epoch; /* Of the whole assignment: rises with each change. */
+    uint64_t epoch; /* Of the whole assignment: rises with each change. An answer with a lower one
+                       than seen before is of a leader that was deposed: not to be looked at. */
     uint32_t heartbeat_ms;
     uint32_t count;
-    struct assigned_partition assigned[PARTITIONS_MAX]; /* To read now. Queue, keyed: all. */
+    struct assigned_partition assigned[PARTITIONS_MAX]; /* To read now; one that comes with a new
+                                                           epoch is to be claimed anew. Queue,
+                                                           keyed: all, with epoch 0. */
     bool paused;                                        /* Of stream: read nothing for now. */
 };
 /* MEMBER_LEAVE: the reply is empty. */
@@ -732,7 +739,7 @@ enum trace_kind {
 struct trace_request {
     uint64_t group;
     int64_t offset;
-    uint64_t after; /* Entry index; 0: from the message's own. */
+    uint64_t after; /* 0: from the message's own entry; else `next` of the answer before. */
 };
 struct trace_event {
     uint64_t index; /* Of the entry. */
@@ -746,7 +753,8 @@ struct trace_event {
     int64_t due_ms; /* Nacked: handed out again not before. */
 };
 struct trace_reply {
-    uint64_t next; /* To go on after; 0: the log's end was reached. */
+    uint64_t next; /* To be given back as `after`, as it is; 0: the log's end was reached. A later
+                      answer may tell of a commit once more. */
     uint64_t end;  /* The last entry applied. */
     uint32_t count;
     struct trace_event events[TRACE_EVENTS_MAX];

@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 
-#define TURNS_MAX      20000
+#define TURNS_MAX      4000
 #define READ_MAX_BYTES (64u << 20)
 
 struct kept {

@@ -107,6 +107,7 @@ static void a_subscription_is_made_on_every_partition_as_it_was_asked(void **sta
     assert_int_equal(asked.backoff_max_ms, 2000);
     assert_int_equal(asked.key_policy, KEY_POLICY_PARK);
     assert_int_equal(asked.inflight_max, 7);
+    assert_int_equal(asked.priority_age_ms, UINT32_MAX); /* The default. */
 }
 
 static void what_cannot_be_is_not_asked(void **state)
@@ -143,6 +144,7 @@ static void settings_are_altered_and_pauses_told(void **state)
     assert_int_equal(ferry_subscription_alter(f->client, "t", "s", &spec, WAIT_MS), FERRY_OK);
     ASKED(f->broker, COMMAND_SUBSCRIPTION_ALTER, 0, subscription_alter_request, &asked);
     assert_int_equal(asked.lease_ms, 9000);
+    assert_int_equal(asked.priority_age_ms, UINT32_MAX); /* As it is. */
     assert_int_equal(asked.key_policy, 1);
     assert_int_equal(asked.pause, 0);
     assert_int_equal(ferry_subscription_pause(f->client, "t", "s", true, WAIT_MS), FERRY_OK);

@@ -537,18 +537,27 @@ static bool told(struct delivery *d, enum delivery_change_kind kind, uint64_t ke
     return seen;
 }
 
-/* Told when nothing of the key is under way any more, and not before. */
+/* Told when nothing of the key is leased any more, or nothing waits, and not for a hand-out. */
 static void a_key_that_is_free_again_is_told(void **state)
 {
     (void)state;
     struct delivery *d = delivery_made(true, 0);
+    uint32_t leased;
+    uint32_t waiting;
     delivery_watch(d, true);
     uint64_t lease = give_key(d, "m", 0, 5);
-    assert_int_equal(settle(d, SETTLE_NACK, lease, 0, 1), FERRY_OK);
-    lease = give_key(d, "m", 0, 5);
     assert_false(told(d, DELIVERY_CHANGED_KEY, 5));
+    assert_int_equal(settle(d, SETTLE_NACK, lease, 0, 1), FERRY_OK);
+    assert_true(told(d, DELIVERY_CHANGED_KEY, 5));
+    delivery_key_counts(d, 5, &leased, &waiting);
+    assert_int_equal(leased, 0);
+    assert_int_equal(waiting, 1);
+    lease = give_key(d, "m", 0, 5);
+    assert_true(told(d, DELIVERY_CHANGED_KEY, 5));
     assert_int_equal(ack(d, lease, 0, 1), FERRY_OK);
     assert_true(told(d, DELIVERY_CHANGED_KEY, 5));
+    delivery_key_counts(d, 5, &leased, &waiting);
+    assert_int_equal(leased + waiting, 0);
     delivery_free(&d);
 }
 

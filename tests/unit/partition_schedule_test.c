@@ -448,6 +448,24 @@ static void retention_passes_what_waits(void **state)
     expect_contents(f, (uint64_t[]){42}, 1);
 }
 
+/* A log of delayed batches alone is dropped like any other; what waits is in the table. */
+static void a_log_of_nothing_but_delayed_batches_is_trimmed(void **state)
+{
+    struct part_fixture *f = *state;
+    f->config.settings.retention_bytes = 100000;
+    part_open(f);
+    struct batch_of later = {.count = 1000, .payload_bytes = 100, .due = f->now_ms + HOUR_MS};
+    for (int i = 0; i < 20; i++) {
+        (void)part_produce(f, &later);
+        part_flush(f);
+    }
+    part_pass_seconds(f, 10);
+    part_flush(f);
+    assert_true(partition_size_bytes(f->p) < (256 << 10) + 130000);
+    assert_true(part_count_entries_on_disk(f) < 20);
+    assert_int_equal(waiting(f), 20000);
+}
+
 /* ---- Lists ---- */
 
 static void what_waits_is_listed_in_pages(void **state)
@@ -606,6 +624,7 @@ int main(void)
         part_test(a_released_message_is_off_the_table_in_the_same_step),
         part_test(what_waits_survives_restarts),
         part_test(retention_passes_what_waits),
+        part_test(a_log_of_nothing_but_delayed_batches_is_trimmed),
         part_test(what_waits_is_listed_in_pages),
         part_test(a_cancelled_message_does_not_come),
         part_test(two_cancellations_on_their_way_count_it_once),

@@ -556,6 +556,49 @@ static void random_cas(struct ops *o, int node)
     batch_writer_fini(&w);
 }
 
+static void random_member(struct ops *o, struct partition *p, struct bytes name,
+                          struct partition_ticket *t)
+{
+    static const char *const members[] = {"m1", "m2", "m3"};
+    static struct member_heartbeat_request q;
+    q = (struct member_heartbeat_request){.subscription = name,
+                                          .member = bytes_of_string(members[draw(o, 3)]),
+                                          .instance = part_id(1 + draw(o, 2)),
+                                          .session_ms = 1000,
+                                          .partitions = 4 + (uint32_t)draw(o, 3)};
+    struct member_leave_request leave = {
+        .subscription = name, .member = q.member, .instance = q.instance};
+    if (draw(o, 4) == 0) {
+        (void)!partition_member_leave(p, &leave, o->c->now_ms, o->c->now_us, t);
+    } else {
+        (void)!partition_member_heartbeat(p, &q, bytes_of_string("client"), o->c->now_ms,
+                                          o->c->now_us, t);
+    }
+}
+
+static void random_change(struct ops *o, struct partition *p, struct bytes name,
+                          struct partition_ticket *t)
+{
+    struct bytes who = bytes_of_string("admin");
+    int64_t end = partition_end_offset(p);
+    struct subscription_alter_request alter = {
+        .name = name, .pause = (uint32_t)draw(o, 3), .lease_ms = 1000 + (uint32_t)draw(o, 1000)};
+    struct subscription_reset_request reset = {.name = name,
+                                               .to = (int64_t)draw(o, (uint64_t)end + 1)};
+    struct subscription_claim_request claim = {
+        .name = name, .member = who, .epoch = 1 + draw(o, 5)};
+    switch (draw(o, 3)) {
+    case 0:
+        (void)!partition_subscription_alter(p, &alter, who, o->c->now_ms, o->c->now_us, t);
+        return;
+    case 1:
+        (void)!partition_subscription_reset(p, &reset, who, o->c->now_ms, o->c->now_us, t);
+        return;
+    default:
+        (void)!partition_subscription_claim(p, &claim, o->c->now_ms, o->c->now_us, t);
+    }
+}
+
 static void random_subscription(struct ops *o, int node)
 {
     struct cluster_node *n = &o->c->nodes[node];
@@ -563,17 +606,27 @@ static void random_subscription(struct ops *o, int node)
     struct bytes name = bytes_of_string(names[draw(o, 4)]);
     struct partition_ticket *t = replicas_ticket(o->c, node);
     int64_t end = partition_end_offset(n->p);
-    switch (draw(o, 4)) {
+    struct subscription_create_request make = {
+        .name = name, .mode = SUBSCRIPTION_STREAM + (uint32_t)draw(o, 2), .from = FERRY_FROM_START};
+    switch (draw(o, 8)) {
     case 0:
-        (void)!partition_subscription_create(n->p, name, SUBSCRIPTION_STREAM, FERRY_FROM_START,
-                                             o->c->now_ms, o->c->now_us, t);
+        (void)!partition_subscription_make(n->p, &make, bytes_of_string("admin"), o->c->now_ms,
+                                           o->c->now_us, t);
         return;
     case 1:
         (void)!partition_subscription_delete(n->p, name, o->c->now_ms, o->c->now_us, t);
         return;
+    case 2:
+    case 3:
+        random_change(o, n->p, name, t);
+        return;
+    case 4:
+    case 5:
+        random_member(o, n->p, name, t);
+        return;
     default:
-        (void)!partition_subscription_commit(n->p, name, (int64_t)draw(o, (uint64_t)end + 1),
-                                             o->c->now_ms, o->c->now_us, t);
+        (void)!partition_subscription_commit_as(n->p, name, (int64_t)draw(o, (uint64_t)end + 1),
+                                                draw(o, 6), o->c->now_ms, o->c->now_us, t);
         return;
     }
 }

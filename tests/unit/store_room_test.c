@@ -85,10 +85,10 @@ static void a_view_keeps_the_file_from_growing_under_it(void **state)
     fixture_open(f);
     int64_t before = file_size(f);
     assert_int_equal(store_read_begin(f->store), FERRY_OK);
-    assert_false(store_has_room(f->store, STORE_TURN_MAX_BYTES));
+    assert_false(store_has_room(f->store, STORE_TURN_BYTES));
     assert_int_equal(file_size(f), before);
     store_read_end(f->store);
-    assert_true(store_has_room(f->store, STORE_TURN_MAX_BYTES));
+    assert_true(store_has_room(f->store, STORE_TURN_BYTES));
     assert_true(file_size(f) > before);
 }
 

@@ -185,7 +185,8 @@ class QueueTest(unittest.TestCase):
         self.produce(topic, ["low"])
         self.produce(topic, ["high"], "--priority", "7")
         self.queue(topic)
-        self.assertEqual(self.take(topic, "--count", "2"), ["high", "low"])
+        self.assertEqual(self.take(topic, "--count", "1"), ["high"])
+        self.assertEqual(self.take(topic, "--count", "1"), ["low"])
 
     def test_what_is_acked_is_dropped_where_the_topic_says_so(self):
         topic = self.topic("--retention-acked", lines=["a"])
@@ -198,7 +199,7 @@ class QueueTest(unittest.TestCase):
     def test_members_of_a_stream_share_the_partitions(self):
         topic = self.topic(lines=[f"m{i}" for i in range(40)], partitions=4)
         words = [BIN / "ferry", "--server", self.broker.endpoint, "consume", topic,
-                 "--subscription", "group", "--mode", "stream", "--idle-exit", "4s", "--quiet"]
+                 "--subscription", "group", "--mode", "stream", "--idle-exit", "12s", "--quiet"]
         readers = [subprocess.Popen([*words, "--member", name], stdout=subprocess.PIPE)
                    for name in ("ann", "ben")]
 
@@ -208,7 +209,7 @@ class QueueTest(unittest.TestCase):
         try:
             until(lambda: self.broker.ferry("subscription", "info", topic, "group")[0] == 0,
                   "the subscription is made")
-            until(members, "each has two partitions", 8)
+            until(members, "each has two partitions")
         finally:
             got = [reader.communicate(timeout=60)[0].decode().splitlines() for reader in readers]
         self.assertEqual([reader.returncode for reader in readers], [0, 0])
@@ -247,9 +248,9 @@ class QueueTest(unittest.TestCase):
     def test_trace_tells_the_life_of_a_message(self):
         topic = self.topic()
         self.produce(topic, ["a"], "--set", "message.ids=uuid7")
-        self.queue(topic, "--backoff", "10ms..20ms")
+        self.queue(topic, "--backoff", "3s..6s")  # Ann is gone when it comes again.
         self.take(topic, "--nack-every", "1", "--count", "1", "--member", "ann")
-        self.take(topic, "--count", "1", "--member", "ben")
+        self.take(topic, "--count", "1", "--member", "ben", idle="20s")
         [record] = self.json("peek", topic)
         head, *events = self.json("trace", record["id"])
         self.assertEqual((head["topic"], head["partition"], head["offset"]), (topic, 0, 0))
@@ -257,7 +258,8 @@ class QueueTest(unittest.TestCase):
                          ["stored", "handed out", "nacked", "handed out", "acked"])
         self.assertEqual([event["member"] for event in events[1:]], ["ann", "ann", "ben", "ben"])
         self.assertEqual(events[2]["reason"], "consume --nack-every")
-        self.assertTrue(all(event["time_ms"] > 0 and event["node"] == 1 for event in events))
+        self.assertTrue(all(event["time_ms"] > 0 for event in events))
+        self.assertEqual({event["node"] for event in events[1:]}, {1})
         text = self.ok("trace", f"{topic}/0/0").decode()
         self.assertRegex(text, r"nacked +node 1 +work +by ann: consume --nack-every")
         self.assertEqual(self.ok("trace", record["id"], "--topic", topic).decode(), text)

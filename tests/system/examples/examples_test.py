@@ -98,7 +98,7 @@ class ExamplesTest(unittest.TestCase):
     def test_a_stream_is_shared_out_over_its_members(self):
         text = self.mode("stream")
         self.assertIn("ben has 2 of 4 partitions", text)
-        self.assertIn("sent 4000, read 4000", text)
+        self.assertIn("sent 6000, read 6000", text)
 
     def test_a_queue_does_every_job_once(self):
         text = self.mode("queue")
