@@ -342,6 +342,13 @@ int64_t partition_deadline_us(const struct partition *p);
 /* Raft's timers and, when due, retention and expiry. Opens a read view of its own. */
 MUST_CHECK enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_us);
 
+/* What happened here while it led, since it was opened; for people. */
+struct partition_totals {
+    uint64_t leases_ended; /* By time. */
+    uint64_t died;         /* Messages that became dead letters. */
+};
+struct partition_totals partition_totals(const struct partition *p);
+
 void partition_check(const struct partition *p);
 
 #endif

@@ -439,6 +439,24 @@ static void tell_statuses(struct partition_ticket *t, const uint16_t *status, ui
     }
 }
 
+static void count(struct partition *p, const struct delivery_settlement *e, const uint16_t *status,
+                  uint64_t died)
+{
+    if (!replica_is_ready(p->replica)) {
+        return; /* Who leads counts, so that the sum over all nodes is right. */
+    }
+    p->deliver.totals.died += died;
+    for (uint32_t i = 0; i < e->count; i++) {
+        bool ended = e->items[i].kind == DELIVERY_EXPIRE && status[i] == FERRY_OK;
+        p->deliver.totals.leases_ended += ended ? 1 : 0;
+    }
+}
+
+struct partition_totals partition_totals(const struct partition *p)
+{
+    return p->deliver.totals;
+}
+
 static enum ferry_err apply_settlement(struct partition *p, uint64_t index,
                                        const struct store_entry *entry)
 {
@@ -459,7 +477,11 @@ static enum ferry_err apply_settlement(struct partition *p, uint64_t index,
     if (status == NULL) {
         return e.count > SETTLE_ITEMS_MAX ? FERRY_ERR_CORRUPT : FERRY_ERR_NO_MEMORY;
     }
+    uint64_t died = delivery_counters(s->delivery)->died;
     err = delivery_apply_settlement(s->delivery, &e, entry->append_time_ms, &p->dead, status);
+    if (err == FERRY_OK) {
+        count(p, &e, status, delivery_counters(s->delivery)->died - died);
+    }
     tell_statuses(t, status, e.count);
     bool parked = e.count > 0 && e.items[0].kind == DELIVERY_PARK;
     deliver_release(&p->deliver.decoded);
