@@ -298,13 +298,16 @@ static enum ferry_err end_runs(struct settling *w, const struct settle_item *i)
     return err;
 }
 
-/* So that its end is not proposed in front of the extension; the token must be right. */
-static void extend(struct settling *w, const struct settle_item *i, int64_t now_us)
+/* So that its end is not proposed in front of the extension; the token must be right. Returns how
+ * long it lasts: a lease never ends sooner than it would have. */
+static uint32_t extend(struct settling *w, const struct settle_item *i, int64_t now_us)
 {
     const struct delivery_lease *l = delivery_find_lease(w->s->delivery, i->lease);
+    int64_t until_us = now_us + i->delay_ms * 1000;
     if (l != NULL && id_equal(&l->token, &i->token)) {
-        (void)pick_extend(w->s->pick, i->lease, now_us + i->delay_ms * 1000);
+        until_us = pick_extend(w->s->pick, i->lease, until_us);
     }
+    return (uint32_t)((until_us - now_us + 999) / 1000);
 }
 
 static enum ferry_err take_item(struct settling *w, const struct settle_item *i, int64_t now_us)
@@ -323,8 +326,7 @@ static enum ferry_err take_item(struct settling *w, const struct settle_item *i,
     if (i->kind == SETTLE_EXTEND) {
         item.first = 0;
         item.count = 0;
-        item.extend_ms = (uint32_t)i->delay_ms;
-        extend(w, i, now_us);
+        item.extend_ms = extend(w, i, now_us);
     }
     enum ferry_err err = end_runs(w, i);
     if (err == FERRY_ERR_TOO_LARGE) {

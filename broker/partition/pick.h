@@ -104,9 +104,9 @@ int64_t pick_scanned(const struct pick *k); /* Where it looks on. */
  * being ended from now on; what could not be proposed is told by pick_expire_later. */
 uint32_t pick_expired(struct pick *k, const struct pick_clock *now, uint64_t *leases);
 void pick_expire_later(struct pick *k, uint64_t lease, int64_t at_us);
-/* An extension is proposed: not before the lease is that old does it end. False: it is being ended
- * already. */
-bool pick_extend(struct pick *k, uint64_t lease, int64_t until_us);
+/* An extension is proposed: the lease ends at `until_us`, and not sooner than it did. Returns when.
+ */
+int64_t pick_extend(struct pick *k, uint64_t lease, int64_t until_us);
 
 /* What mode keyed keeps in order by: 0 of a record without a key. */
 uint64_t pick_key_hash(const struct batch_record *r);

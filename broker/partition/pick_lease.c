@@ -166,16 +166,16 @@ void pick_expire_later(struct pick *k, uint64_t lease, int64_t at_us)
     }
 }
 
-bool pick_extend(struct pick *k, uint64_t lease, int64_t until_us)
+int64_t pick_extend(struct pick *k, uint64_t lease, int64_t until_us)
 {
     struct pick_lease *l = find_lease(k, lease);
-    if (l == NULL) {
-        return true; /* The entry's outcome tells. */
+    if (l == NULL || l->ending) {
+        return until_us; /* The entry's outcome tells. */
     }
-    if (!l->ending && l->end.due < until_us) {
+    if (l->end.due < until_us) {
         heap_set(&k->leases_by_end, &l->end, until_us);
     }
-    return !l->ending;
+    return l->end.due;
 }
 
 /* ---- On their way ---- */

@@ -360,6 +360,19 @@ static void take_corrupt(struct ferry_consumer *s, int32_t partition)
     pause_reader(s, r);
 }
 
+/* With the lock. Numbers of dead letters that are gone are passed over: the next one, or the end.
+ */
+static void pass_missing(struct ferry_consumer *s, const struct fetch_ask *ask,
+                         const struct fetch_reply_item *item)
+{
+    struct reader *r = &s->readers[ask->partition];
+    bool further = item->start_offset > ask->offset && item->start_offset <= item->end_offset;
+    if (s->topic->of_dead && further && r->generation == ask->generation) {
+        r->position = r->position == r->next_offset ? item->start_offset : r->position;
+        r->next_offset = item->start_offset;
+    }
+}
+
 /* With the lock. */
 static void take_data(struct ferry_consumer *s, const struct fetch_ask *ask,
                       const struct fetch_reply_item *item, struct holder *h, struct bytes data)
@@ -368,6 +381,7 @@ static void take_data(struct ferry_consumer *s, const struct fetch_ask *ask,
     r->end_offset = item->end_offset;
     if (data.size == 0) {
         r->attempts = 0;
+        pass_missing(s, ask, item);
         return;
     }
     struct ferry_batch *b = NULL;

@@ -289,6 +289,9 @@ static void check_replica(const struct sim_node *n, const struct replica *r)
     g = g != NULL ? g : &nothing;
     bool led = c->state == REPLICA_LEADING || c->state == REPLICA_READY;
     all.counters.step_downs += led && state == REPLICA_FOLLOWING;
+    if (c->state == REPLICA_DAMAGED && state != REPLICA_DAMAGED) {
+        c->commit = 0; /* Its core may have been made anew, as at a start. */
+    }
     c->state = state;
     if (state == REPLICA_FAILED || state == REPLICA_INSTALLING || g->marks.installing) {
         c->commit = 0; /* Begins anew with what the snapshot brings. */

@@ -48,6 +48,28 @@
     X(F15_DRAINED, true, "a node was drained")                                                     \
     X(LEASE, true, "a lease was granted again")                                                    \
     X(F13_RELAY, true, "a relay carried rows")                                                     \
+    X(F01_AT_THE_END, true, "a settlement was asked for just when its lease ended")                \
+    X(F02_TOO_LATE, true, "a worker settled what another had already, and was refused")            \
+    X(F02_PAUSED, true, "a worker stood still past its lease")                                     \
+    X(F03_UNSEEN, true, "a hand-out was made that nobody received")                                \
+    X(F04_FAILOVER, true, "a message came again from another leader")                              \
+    X(F04_SNAPSHOT, true, "messages came again, and a replica was filled by a snapshot")           \
+    X(F05_DEAD_READ, true, "dead letters were read as a topic")                                    \
+    X(F05_REPLAYED, true, "dead letters were replayed")                                            \
+    X(F05_DROPPED, true, "dead letters were dropped")                                              \
+    X(F06_POISON, true, "a message failed as often as the limit says")                             \
+    X(F07_REBALANCE, true, "partitions went from member to member")                                \
+    X(F07_ZOMBIE, true, "a member stood still past its session, and its commit was refused")       \
+    X(F08_STUCK, true, "a subscription was paused or stuck, and another went on")                  \
+    X(F10_OVERTAKEN, true, "retention dropped what a queue had not handed out")                    \
+    X(F11_DELAYED, true, "delayed messages came")                                                  \
+    X(F11_CLOCKS, true, "delayed messages came while clocks jumped")                               \
+    X(F11_CANCELLED, true, "a delayed message was cancelled")                                      \
+    X(Q_RESET, true, "a subscription was started over")                                            \
+    X(Q_PAUSED, true, "a subscription was paused by the steward")                                  \
+    X(Q_QUOTA, true, "a quota was in force")                                                       \
+    X(Q_DIED, true, "a worker died with messages in hand")                                         \
+    X(Q_CONFLICT, true, "a publish was refused, for its key had another version")                  \
     X(F09_TOPIC_DELETED, true, "a topic was deleted while others used it")                         \
     X(L_UNKNOWN, true, "a send ended as unknown")                                                  \
     X(L_DUPLICATE, true, "a repeat was recognised")                                                \

@@ -148,6 +148,12 @@ uint32_t deliveries_got(struct deliveries *d, uint32_t worker, int64_t opened_us
                              .got_us = world_now(),
                              .until_us = world_now() + delivery->lease_ms_left * SIM_MS};
     d->again += now->handed > 1;
+    sim_say("%s as hand-out %u, failed %u: %u of receiver %u, for %lld ms", place_of(d, message),
+            now->handed, now->failed, d->count, worker, (long long)delivery->lease_ms_left);
+    if (!d->loose && now->handed > 1 && look_up(d, message)->first != 0 &&
+        look_up(d, message)->replays == 0 && history_lies(d->history, LIE_AGAIN)) {
+        now->handed = last_of(d, look_up(d, message))->handed;
+    }
     if (!d->loose) {
         check_new(d, now);
     }
@@ -162,6 +168,9 @@ void deliveries_asked(struct deliveries *d, uint32_t hand_out, enum ferry_settle
     h->asked = settle;
     h->state = OUT_ASKED;
     h->asked_us = world_now();
+    sim_say("%s: hand-out %u is to be settled as %u", d->name, hand_out, settle);
+    d->close +=
+        h->asked_us > h->until_us - 100 * SIM_MS && h->asked_us < h->until_us + 100 * SIM_MS;
 }
 
 /* What was asked for at that time is confirmed: no later hand-out had been received by then. */
@@ -192,6 +201,11 @@ void deliveries_told(struct deliveries *d, uint32_t hand_out, enum ferry_err err
 {
     struct hand_out *h = &d->all[hand_out];
     must(h->state == OUT_ASKED);
+    sim_say("%s: hand-out %u is settled: %s", d->name, hand_out, ferry_err_name(err));
+    if (err == FERRY_OK && h->asked == FERRY_NACK && !d->loose &&
+        look_up(d, h->message)->replays == 0 && history_lies(d->history, LIE_UNDONE)) {
+        h->asked = FERRY_ACK;
+    }
     if (err == FERRY_OK) {
         h->state = OUT_CONFIRMED;
         d->confirmed[h->asked]++;
@@ -211,6 +225,8 @@ void deliveries_extended(struct deliveries *d, uint32_t hand_out, int64_t asked_
                          uint32_t lease_ms, enum ferry_err err)
 {
     struct hand_out *h = &d->all[hand_out];
+    sim_say("%s: hand-out %u is extended by %u ms: %s", d->name, hand_out, lease_ms,
+            ferry_err_name(err));
     if (err == FERRY_OK && !d->loose) {
         check_fenced(d, h, asked_us, "an extension");
     }
@@ -221,6 +237,7 @@ void deliveries_extended(struct deliveries *d, uint32_t hand_out, int64_t asked_
 
 void deliveries_let_go(struct deliveries *d, uint32_t worker)
 {
+    sim_say("%s: receiver %u closes", d->name, worker);
     for (uint32_t i = 1; i < d->count; i++) {
         if (d->all[i].worker == worker && d->all[i].state == OUT_OPEN) {
             d->all[i].let_go = true;
@@ -260,7 +277,7 @@ bool deliveries_dropping(struct deliveries *d, int32_t partition, int64_t offset
 
 /* ---- Dead letters ---- */
 
-static void check_limit(const struct deliveries *d, uint64_t message, const struct ferry_dead *dead)
+static void check_limit(struct deliveries *d, uint64_t message, const struct ferry_dead *dead)
 {
     const struct delivered *m = look_up(d, message);
     const struct hand_out *last = last_of(d, m);
@@ -268,6 +285,7 @@ static void check_limit(const struct deliveries *d, uint64_t message, const stru
                                       ? dead->failures[dead->failure_count - 1].kind
                                       : FERRY_FAILURE_PARKED;
     bool by_limit = how == FERRY_FAILURE_NACK || how == FERRY_FAILURE_EXPIRED;
+    d->poison += by_limit;
     if (by_limit && dead->failed != d->max_deliveries) {
         sim_fail(SIM_INVARIANT, "INV-Q04: %s is dead after %u failures, the limit is %u",
                  place_of(d, message), dead->failed, d->max_deliveries);
@@ -283,6 +301,7 @@ static void check_limit(const struct deliveries *d, uint64_t message, const stru
 void deliveries_dead(struct deliveries *d, const struct ferry_dead *dead)
 {
     uint64_t message = message_at(d, dead->partition, dead->offset);
+    d->dead++;
     if (message == 0) {
         if (!d->history->topics[d->topic].retained) {
             sim_fail(SIM_INVARIANT,
@@ -293,7 +312,7 @@ void deliveries_dead(struct deliveries *d, const struct ferry_dead *dead)
         return;
     }
     struct delivered *m = of_message(d, message);
-    if (m->dead) {
+    if (m->dead && !d->loose) {
         sim_fail(SIM_INVARIANT, "INV-Q04: %s is two dead letters", place_of(d, message));
     }
     m->dead = true;
@@ -301,6 +320,31 @@ void deliveries_dead(struct deliveries *d, const struct ferry_dead *dead)
     if (!d->loose) {
         check_limit(d, message, dead);
     }
+}
+
+void deliveries_read_dead(const struct deliveries *d, int32_t partition, uint64_t number)
+{
+    bool dropped = d->history->topics[d->topic].retained; /* Where it was is not known, then. */
+    bool there = number != 0 && d->history->messages[number].topic == d->topic;
+    bool here = there && d->history->messages[number].partition == partition;
+    if (!there || (!dropped && (!here || !look_up(d, number)->dead))) {
+        sim_fail(SIM_INVARIANT,
+                 "INV-Q04: %s: message %llu is read as a dead letter of partition %d", d->name,
+                 ULL(number), partition);
+    }
+}
+
+uint64_t deliveries_unseen(const struct deliveries *d)
+{
+    uint64_t unseen = 0;
+    for (uint64_t n = 1; n < d->of_count && !d->loose; n++) {
+        uint32_t before = 0;
+        for (uint32_t i = d->of[n].first; i != 0; i = d->all[i].next) {
+            unseen += d->all[i].handed > before + 1;
+            before = d->all[i].handed;
+        }
+    }
+    return unseen;
 }
 
 /* ---- What the broker counts ---- */

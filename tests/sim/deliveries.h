@@ -70,8 +70,10 @@ struct deliveries {
     struct delivered *of; /* By message. */
     size_t of_count, of_capacity;
     uint64_t confirmed[FERRY_REJECT + 1], refused, unknown; /* Settlements, for people. */
-    uint64_t again; /* Hand-outs that were not the message's first. */
-    uint64_t late;  /* Refused after another hand-out had been received. */
+    uint64_t again;        /* Hand-outs that were not the message's first. */
+    uint64_t late;         /* Refused after another hand-out had been received. */
+    uint64_t close;        /* Settled within a tenth of a second of the lease's end. */
+    uint64_t dead, poison; /* Listed at the end; of them by failing as often as the limit says. */
 };
 
 void deliveries_init(struct deliveries *d, struct history *h, const char *name, uint32_t topic,
@@ -96,6 +98,10 @@ bool deliveries_dropping(struct deliveries *d, int32_t partition, int64_t offset
 
 /* ---- At the end: everything is drained, and nobody works any more. ---- */
 void deliveries_dead(struct deliveries *d, const struct ferry_dead *dead);
+/* One of them was read as a topic has it; `number`: what its payload tells. */
+void deliveries_read_dead(const struct deliveries *d, int32_t partition, uint64_t number);
+/* Hand-outs that nobody received, as the numbers of others tell. */
+uint64_t deliveries_unseen(const struct deliveries *d);
 /* What the broker counts for one partition that was made at offset 0, after all deliveries_dead. */
 void deliveries_counted(const struct deliveries *d, const struct ferry_subscription_partition *p);
 /* All logs have been read out. */

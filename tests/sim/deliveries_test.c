@@ -8,9 +8,9 @@
 
 #include <cmocka.h>
 
+#include "sim/chains.h"
 #include "sim/deliveries.h"
 #include "sim/groups.h"
-#include "sim/versions.h"
 
 #define LIMIT 3
 
@@ -25,7 +25,7 @@ struct fixture {
     struct history history;
     struct deliveries deliveries;
     struct group group;
-    struct key_versions versions;
+    struct key_chains versions;
     uint32_t topic;
     int64_t end;
 };
@@ -39,7 +39,7 @@ static int setup(void **state)
     f.topic = history_add_topic(&f.history, "t", 1);
     deliveries_init(&f.deliveries, &f.history, "s", f.topic, true, LIMIT);
     group_init(&f.group, "g");
-    versions_init(&f.versions, &f.history);
+    chains_init(&f.versions, &f.history);
     *state = &f;
     return 0;
 }
@@ -49,7 +49,7 @@ static int teardown(void **state)
     struct fixture *f = *state;
     deliveries_fini(&f->deliveries);
     group_fini(&f->group);
-    versions_fini(&f->versions);
+    chains_fini(&f->versions);
     history_fini(&f->history);
     world_fini(&f->world);
     return 0;
@@ -535,7 +535,7 @@ static struct publishing publish(struct fixture *f, uint64_t expected)
     (void)pass(f);
     uint64_t number = history_new(&f->history, f->topic, 1);
     history_sending(&f->history, number);
-    return versions_publishing(&f->versions, number, 1, expected);
+    return chains_publishing(&f->versions, number, 1, expected);
 }
 
 static void published(struct fixture *f, const struct publishing *p, enum ferry_err err,
@@ -545,7 +545,7 @@ static void published(struct fixture *f, const struct publishing *p, enum ferry_
     if (err == FERRY_OK) {
         history_outcome(&f->history, p->message, FERRY_STORED, 0, f->end++, false);
     }
-    versions_published(&f->versions, p, err, version);
+    chains_published(&f->versions, p, err, version);
 }
 
 static void versions_in_a_row_are_not_flagged(void **state)
@@ -557,7 +557,7 @@ static void versions_in_a_row_are_not_flagged(void **state)
     published(f, &b, FERRY_ERR_VERSION_CONFLICT, 1);
     struct publishing c = publish(f, 1);
     published(f, &c, FERRY_OK, 0);
-    versions_check_end(&f->versions, 1, 2);
+    chains_check_end(&f->versions, 1, 2);
     assert_not_flagged(f);
 }
 
@@ -579,7 +579,7 @@ static void one_without_an_answer_counts_too(void **state)
     published(f, &a, FERRY_OK, 0);
     published(f, &b, FERRY_ERR_TIMEOUT, 0);
     history_outcome(&f->history, b.message, FERRY_STORED, 0, f->end++, false);
-    versions_check_end(&f->versions, 1, 1);
+    chains_check_end(&f->versions, 1, 1);
     assert_flagged(f, "INV-R16");
 }
 
@@ -588,8 +588,8 @@ static void a_read_of_the_past_is_flagged(void **state)
     struct fixture *f = *state;
     struct publishing a = publish(f, 0);
     published(f, &a, FERRY_OK, 0);
-    uint64_t known = versions_reading(&f->versions, 1);
-    versions_read(&f->versions, 1, known, 0);
+    uint64_t known = chains_reading(&f->versions, 1);
+    chains_read(&f->versions, 1, known, 0);
     assert_flagged(f, "INV-R16");
 }
 
@@ -608,7 +608,7 @@ static void a_version_that_the_log_does_not_have_is_flagged(void **state)
     struct fixture *f = *state;
     struct publishing a = publish(f, 0);
     published(f, &a, FERRY_ERR_TIMEOUT, 0);
-    versions_check_end(&f->versions, 1, 1);
+    chains_check_end(&f->versions, 1, 1);
     assert_flagged(f, "INV-R16");
 }
 

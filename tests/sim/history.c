@@ -100,8 +100,7 @@ static void place(struct history *h, uint64_t number, uint32_t topic, int32_t pa
     m->offset = offset;
 }
 
-/* True once, of the first message that the lie can be about. */
-static bool lies(struct history *h, enum history_lie lie)
+bool history_lies(struct history *h, enum history_lie lie)
 {
     bool now = h->lie == lie && h->acked > 20;
     h->lie = now ? LIE_NONE : h->lie;
@@ -114,13 +113,13 @@ void history_outcome(struct history *h, uint64_t number, enum ferry_outcome outc
     bool may_lie = outcome == FERRY_STORED && offset >= 0 && h->messages[number].offset < 0 &&
                    !h->topics[h->messages[number].topic].loose &&
                    !h->topics[h->messages[number].topic].retained;
-    if (may_lie && lies(h, LIE_LOST)) {
+    if (may_lie && history_lies(h, LIE_LOST)) {
         offset += 1000000;
-    } else if (may_lie && lies(h, LIE_MOVED)) {
+    } else if (may_lie && history_lies(h, LIE_MOVED)) {
         offset++;
-    } else if (may_lie && lies(h, LIE_UNSAID)) {
+    } else if (may_lie && history_lies(h, LIE_UNSAID)) {
         outcome = FERRY_NOT_STORED;
-    } else if (may_lie && offset > 0 && lies(h, LIE_REORDERED)) {
+    } else if (may_lie && offset > 0 && history_lies(h, LIE_REORDERED)) {
         h->messages[number].acked_us = 0;
     }
     struct history_message *m = &h->messages[number];
@@ -168,7 +167,7 @@ uint64_t history_look(struct history *h, uint32_t topic, int32_t partition, int6
 {
     const struct history_topic *t = &h->topics[topic];
     uint64_t number = history_number(h, payload, bytes);
-    if (number == 0 || lies(h, LIE_FORGED)) {
+    if (number == 0 || history_lies(h, LIE_FORGED)) {
         sim_fail(SIM_INVARIANT, "INV-L05: %s/%d offset %lld holds what nobody sent", t->name,
                  partition, (long long)offset);
         return 0;
@@ -189,8 +188,8 @@ uint64_t history_look(struct history *h, uint32_t topic, int32_t partition, int6
     return number;
 }
 
-void history_saw(struct history *h, struct history_session *s, int64_t offset, const void *payload,
-                 size_t bytes)
+uint64_t history_saw(struct history *h, struct history_session *s, int64_t offset,
+                     const void *payload, size_t bytes)
 {
     h->read++;
     if (s->next >= 0 && offset != s->next) {
@@ -198,7 +197,7 @@ void history_saw(struct history *h, struct history_session *s, int64_t offset, c
                  h->topics[s->topic].name, s->partition, (long long)offset, (long long)s->next);
     }
     s->next = offset + 1;
-    (void)history_look(h, s->topic, s->partition, offset, payload, bytes);
+    return history_look(h, s->topic, s->partition, offset, payload, bytes);
 }
 
 /* ---- Delayed messages ---- */

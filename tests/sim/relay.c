@@ -34,6 +34,11 @@ static uint64_t row_message(struct session *s, int32_t partition, uint64_t row)
     return t->rows[row];
 }
 
+static void learn_cursor(struct relay_table *t, uint64_t rows)
+{
+    t->cursor = rows > t->cursor ? rows : t->cursor;
+}
+
 static void on_append(const struct ferry_append_result *result, void *arg)
 {
     struct append_state *a = arg;
@@ -41,6 +46,9 @@ static void on_append(const struct ferry_append_result *result, void *arg)
     a->done = true;
     a->result = *result;
     a->result.cursor = NULL;
+    if (result->err == FERRY_OK) {
+        learn_cursor(table_of(a->s, a->partition), a->first + a->count - 1);
+    }
     for (uint64_t i = 0; i < a->count && result->err == FERRY_OK; i++) {
         history_outcome(&w->history, row_message(a->s, a->partition, a->first + i), FERRY_STORED,
                         a->partition, result->base_offset + (int64_t)i, false);
@@ -67,7 +75,7 @@ static enum ferry_err read_cursor(struct session *s, struct ferry_source *source
         sim_fail(SIM_INVARIANT, "INV-R16: a cursor of %llu rows is read after one of %llu",
                  (unsigned long long)rows_of(c), (unsigned long long)known);
     }
-    t->cursor = rows_of(c) > t->cursor ? rows_of(c) : t->cursor;
+    learn_cursor(t, rows_of(c));
     return FERRY_OK;
 }
 
@@ -146,6 +154,32 @@ void relay_session(struct program *p)
     }
     if (ferry_source_open(&source, s.client, &source_id, 0, p->host->name) == FERRY_OK) {
         work(&s, source, world_now() + chance_between(3, 30) * SIM_SECOND);
+        ferry_source_close(&source);
+    }
+    ferry_close(&s.client, 0);
+}
+
+/* Reads cursors at times of its own, with a client that lives long: after a while of silence it
+ * asks whom it took for the leader, and nobody may answer it with less than others were told
+ * before. */
+void watch_session(struct program *p)
+{
+    struct session s;
+    struct ferry_source *source;
+    const struct workload *w = p->load;
+    int64_t until = world_now() + chance_between(20, 90) * SIM_SECOND;
+    if (!session_open(&s, p, NULL)) {
+        return;
+    }
+    if (ferry_source_open(&source, s.client, &source_id, 0, p->host->name) == FERRY_OK) {
+        while (session_may_go_on(p, until)) {
+            struct ferry_cursor c;
+            int32_t partition = (int32_t)chance_below(w->history.topics[w->relay_topic].partitions);
+            program_note(p, "watch", read_cursor(&s, source, partition, &c));
+            p->done++;
+            fiber_sleep(chance_permille(500) ? chance_between(0, 50) * SIM_MS
+                                             : chance_between(0, 4000) * SIM_MS);
+        }
         ferry_source_close(&source);
     }
     ferry_close(&s.client, 0);

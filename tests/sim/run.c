@@ -49,6 +49,66 @@ static bool run_until(struct run *r, bool (*holds)(const struct run *), int64_t 
     return holds(r);
 }
 
+/* ---- Queues, groups, … ---- */
+
+static void add_queue(struct run *r, const char *name, uint32_t topic, enum ferry_mode mode)
+{
+    struct load_queue *q = &r->load.queues[r->load.queue_count];
+    bool there = chance_permille(600);
+    uint32_t backoff_ms = (uint32_t)chance_between(1, 500);
+    *q = (struct load_queue){
+        .spec = {.mode = mode,
+                 .from = FERRY_FROM_START,
+                 .lease_ms = (uint32_t)chance_between(500, 5000),
+                 .max_deliveries = (uint32_t)chance_between(2, 6),
+                 .backoff_min_ms = backoff_ms,
+                 .backoff_max_ms = backoff_ms * (uint32_t)chance_between(1, 8),
+                 .key_policy = strcmp(name, "parked") == 0 ? FERRY_KEY_PARK : FERRY_KEY_WAIT,
+                 .inflight_max = (uint32_t)chance_between(5, 100),
+                 .priority_age_ms = (uint32_t)chance_between(100, 5000)},
+        .resets = strcmp(name, "over") == 0};
+    (void)snprintf(q->name, sizeof(q->name), "%s", name);
+    deliveries_init(&q->deliveries, &r->load.history, q->name, topic, mode == FERRY_MODE_KEYED,
+                    q->spec.max_deliveries);
+    q->deliveries.exact_clocks = r->swarm.clock_every_ms == 0 || !r->swarm.drift;
+    r->load.queue_count += there;
+}
+
+static void draw_queues(struct run *r)
+{
+    struct workload *w = &r->load;
+    w->delays = chance_permille(400);
+    w->group_topic = 0;
+    w->versions_topic = 1;
+    if (chance_permille(300)) {
+        return;
+    }
+    add_queue(r, "work", 0, FERRY_MODE_QUEUE);
+    add_queue(r, "keyed", 0, FERRY_MODE_KEYED);
+    add_queue(r, "parked", 1, FERRY_MODE_KEYED);
+    add_queue(r, "over", 1, FERRY_MODE_QUEUE);
+    add_queue(r, "old", 2, FERRY_MODE_QUEUE);
+}
+
+static void start_queue_programs(struct run *r)
+{
+    for (uint64_t i = 1 + chance_below(3); i-- > 0 && r->load.queue_count > 0;) {
+        workload_start(&r->load, PROGRAM_WORKER);
+    }
+    if (r->load.queue_count > 0 && chance_permille(600)) {
+        workload_start(&r->load, PROGRAM_STEWARD);
+    }
+    if (chance_permille(500)) {
+        for (uint64_t i = 2 + chance_below(2); i-- > 0;) {
+            workload_start(&r->load, PROGRAM_MEMBER);
+        }
+    }
+    if (chance_permille(400)) {
+        workload_start(&r->load, PROGRAM_PUBLISHER);
+        workload_start(&r->load, PROGRAM_PUBLISHER);
+    }
+}
+
 static void make_nodes(struct run *r)
 {
     char servers[400] = "";
@@ -81,6 +141,7 @@ static void make_nodes(struct run *r)
     r->load.relay_topic =
         history_add_topic(&r->load.history, "relayed", 1 + (uint32_t)chance_below(2));
     r->load.history.topics[history_add_topic(&r->load.history, "temp", 1)].loose = true;
+    draw_queues(r);
 }
 
 static void start_programs(struct run *r)
@@ -92,12 +153,16 @@ static void start_programs(struct run *r)
         workload_start(&r->load, PROGRAM_READER);
     }
     workload_start(&r->load, PROGRAM_SUBSCRIBER);
-    for (uint64_t i = chance_below(3); i-- > 0;) {
+    for (uint64_t i = chance_below(3), first = i; i-- > 0;) {
         workload_start(&r->load, PROGRAM_RELAY);
+        for (uint64_t k = i + 1 < first ? 0 : r->swarm.stale ? 3 : 1; k-- > 0;) {
+            workload_start(&r->load, PROGRAM_WATCHER);
+        }
     }
     for (uint64_t i = chance_below(3); i-- > 0;) {
         workload_start(&r->load, PROGRAM_ADMIN);
     }
+    start_queue_programs(r);
 }
 
 static void run_world(struct run *r)
@@ -129,6 +194,9 @@ static void run_world(struct run *r)
         return;
     }
     history_check_end(&r->load.history);
+    for (uint32_t i = 0; i < r->load.queue_count && !r->world.ended; i++) {
+        deliveries_check_end(&r->load.queues[i].deliveries);
+    }
     uint64_t elections = check_counters()->elections;
     world_run(&r->world, r->world.now_us + SETTLE_US);
     if (check_counters()->elections > elections + CALM_ELECTIONS_MAX) {
@@ -140,8 +208,77 @@ static void run_world(struct run *r)
     check_same_state();
 }
 
+static uint64_t delayed_that_came(const struct history *h)
+{
+    uint64_t count = 0;
+    for (uint64_t n = 1; n < h->count; n++) {
+        count += h->messages[n].delayed && h->messages[n].offset >= 0;
+    }
+    return count;
+}
+
+/* Of all queues. */
+struct queue_sums {
+    uint64_t again, late, close, unseen, dead, poison;
+};
+
+static struct queue_sums sum_queues(const struct workload *w)
+{
+    struct queue_sums sum = {0};
+    for (uint32_t i = 0; i < w->queue_count; i++) {
+        const struct deliveries *d = &w->queues[i].deliveries;
+        sum.again += d->again;
+        sum.late += d->late;
+        sum.close += d->close;
+        sum.unseen += deliveries_unseen(d);
+        sum.dead += d->dead;
+        sum.poison += d->poison;
+    }
+    return sum;
+}
+
+static void mark_queues(const struct run *r)
+{
+    const struct workload *w = &r->load;
+    const struct load_counters *c = &w->counters;
+    const struct queue_sums sum = sum_queues(w);
+    const struct check_counters *e = check_counters();
+    uint64_t delayed = delayed_that_came(&w->history);
+    const struct {
+        enum mark mark;
+        bool was;
+    } marks[] = {{MARK_F01_AT_THE_END, sum.close > 0},
+                 {MARK_F02_TOO_LATE, sum.late > 0},
+                 {MARK_F02_PAUSED, c->paused_workers > 0},
+                 {MARK_F03_UNSEEN, sum.unseen > 0},
+                 {MARK_F04_FAILOVER, sum.again > 0 && e->elections > 12},
+                 {MARK_F04_SNAPSHOT, sum.again > 0 && e->snapshots > 0},
+                 {MARK_F05_DEAD_READ, sum.dead > 0},
+                 {MARK_F05_REPLAYED, c->replayed > 0},
+                 {MARK_F05_DROPPED, c->dropped > 0},
+                 {MARK_F06_POISON, sum.poison > 0},
+                 {MARK_F07_REBALANCE, w->group.given > HISTORY_PARTITIONS_MAX},
+                 {MARK_F07_ZOMBIE, c->zombie_commits > 0},
+                 {MARK_F08_STUCK, c->independent > 0},
+                 {MARK_F10_OVERTAKEN, c->expired > 0},
+                 {MARK_F11_DELAYED, delayed > 0},
+                 {MARK_F11_CLOCKS, delayed > 0 && r->nemesis.clocks > 0 && r->swarm.jumps},
+                 {MARK_F11_CANCELLED, c->cancelled > 0},
+                 {MARK_Q_RESET, c->resets > 0},
+                 {MARK_Q_PAUSED, c->pauses > 0},
+                 {MARK_Q_QUOTA, c->quotas > 0},
+                 {MARK_Q_DIED, c->died_with_messages > 0},
+                 {MARK_Q_CONFLICT, w->versions.conflicts > 0}};
+    for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
+        if (marks[i].was) {
+            mark(marks[i].mark);
+        }
+    }
+}
+
 static void mark_what_was(const struct run *r)
 {
+    mark_queues(r);
     const struct net_counters *c = sim_net_counters();
     const struct history *h = &r->load.history;
     const struct nemesis *n = &r->nemesis;
@@ -191,6 +328,24 @@ static void print_counts(const struct run *r)
     const struct history *h = &r->load.history;
     const struct nemesis *n = &r->nemesis;
     swarm_print(&r->swarm, stdout);
+    for (uint32_t i = 0; i < r->load.queue_count; i++) {
+        const struct deliveries *d = &r->load.queues[i].deliveries;
+        (void)printf("  %s: %u hand-outs, %llu of them again; acked %llu, nacked %llu, released "
+                     "%llu, rejected %llu, refused %llu, unknown %llu; %llu dead\n",
+                     d->name, d->count - 1, (unsigned long long)d->again,
+                     (unsigned long long)d->confirmed[FERRY_ACK],
+                     (unsigned long long)d->confirmed[FERRY_NACK],
+                     (unsigned long long)d->confirmed[FERRY_RELEASE],
+                     (unsigned long long)d->confirmed[FERRY_REJECT], (unsigned long long)d->refused,
+                     (unsigned long long)d->unknown, (unsigned long long)d->dead);
+    }
+    (void)printf("  group: %u members joined, %llu partitions given, %zu commits, %llu fenced; "
+                 "versions: %llu stored, %llu conflicts, %llu unknown\n",
+                 r->load.group.members, (unsigned long long)r->load.group.given,
+                 r->load.group.commit_count, (unsigned long long)r->load.group.fenced,
+                 (unsigned long long)r->load.versions.stored,
+                 (unsigned long long)r->load.versions.conflicts,
+                 (unsigned long long)r->load.versions.unknown);
     (void)printf("  acked %llu, unknown %llu, not stored %llu, read %llu, duplicates %llu\n",
                  (unsigned long long)h->acked, (unsigned long long)h->unknown,
                  (unsigned long long)h->not_stored, (unsigned long long)h->read,

@@ -568,6 +568,12 @@ void net_server_cut(struct net_server *server, net_peer peer, const char *reason
     }
 }
 
+/* A peer that died is known to be gone once its connection is. */
+bool net_server_has_peer(struct net_server *server, net_peer peer)
+{
+    return conn_of(server, peer) != NULL;
+}
+
 void net_server_watch(struct net_server *server)
 {
     (void)server;

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "sim/coverage.h"
 #include "sim/fiber.h"
+#include "sim/sim_net.h"
 
 #define OPEN_MS   8000
 #define BURST_MAX 12
@@ -14,15 +15,30 @@ void workload_init(struct workload *w, const char *servers, uint32_t replicas)
 {
     *w = (struct workload){.replicas = replicas, .pause_us = 400 * SIM_MS};
     history_init(&w->history);
+    group_init(&w->group, "group");
+    chains_init(&w->versions, &w->history);
     (void)snprintf(w->servers, sizeof(w->servers), "%s", servers);
 }
 
 void workload_fini(struct workload *w)
 {
+    for (uint32_t i = 0; i < w->queue_count; i++) {
+        deliveries_fini(&w->queues[i].deliveries);
+    }
+    group_fini(&w->group);
+    chains_fini(&w->versions);
     history_fini(&w->history);
 }
 
 /* ---- A session's client ---- */
+
+/* A delayed message waits; the latest ones may be cancelled. */
+static void remember(struct workload *w, uint64_t number, const struct ferry_schedule_id *schedule)
+{
+    history_scheduled(&w->history, number, schedule->due_ms);
+    w->waiting[w->waiting_count++ % WAITING_MAX] =
+        (struct load_waiting){.message = number, .schedule = *schedule};
+}
 
 static void on_report(const struct ferry_report *r, void *arg)
 {
@@ -37,6 +53,9 @@ static void on_report(const struct ferry_report *r, void *arg)
     }
     history_outcome(&s->p->load->history, number, r->outcome, r->partition, r->offset,
                     r->duplicate);
+    if (r->schedule.due_ms != 0) {
+        remember(s->p->load, number, &r->schedule);
+    }
 }
 
 static void set(struct ferry_conf *conf, const char *name, const char *value)
@@ -48,7 +67,7 @@ static void set(struct ferry_conf *conf, const char *name, const char *value)
     }
 }
 
-static void set_number(struct ferry_conf *conf, const char *name, int64_t number)
+void set_number(struct ferry_conf *conf, const char *name, int64_t number)
 {
     char text[32];
     (void)snprintf(text, sizeof(text), "%lld", (long long)number);
@@ -96,7 +115,14 @@ static void id_of(uint64_t number, struct ferry_id *id)
     id->bytes[15] = 1;
 }
 
-static void send(struct session *s, uint64_t number, int32_t partition, bool with_id)
+uint32_t session_key(uint64_t number, char *text, size_t bytes)
+{
+    uint32_t key = 1 + (uint32_t)(number % 13);
+    (void)snprintf(text, bytes, "k%u", key);
+    return key;
+}
+
+void session_send(struct session *s, uint64_t number, int32_t partition, bool with_id)
 {
     struct history *h = &s->p->load->history;
     uint8_t payload[HISTORY_PAYLOAD_MAX];
@@ -107,10 +133,14 @@ static void send(struct session *s, uint64_t number, int32_t partition, bool wit
                               .payload_bytes = history_payload(number, payload),
                               .opaque = (void *)(uintptr_t)number};
     if (partition == FERRY_PARTITION_ANY) {
+        h->messages[number].key = session_key(number, key, sizeof(key));
         m.key = key;
-        m.key_bytes = (size_t)snprintf(key, sizeof(key), "k%llu", (unsigned long long)number % 13);
+        m.key_bytes = strlen(key);
     }
+    m.priority = (uint32_t)(number / 3 % 8);
+    m.delay_ms = h->messages[number].delayed ? chance_between(1, 15000) : 0;
     if (with_id) {
+        h->messages[number].has_id = true;
         id_of(number, &m.id);
     }
     history_sending(h, number);
@@ -129,9 +159,9 @@ static void repeat(struct session *s)
     struct history *h = &s->p->load->history;
     for (uint64_t n = h->count; n-- > 1 && h->count - n < REPEAT_OF;) {
         const struct history_message *m = &h->messages[n];
-        if (n % 4 == 0 && m->attempts > 0 && m->state != HISTORY_NOT_STORED &&
+        if (m->has_id && m->attempts > 0 && m->state != HISTORY_NOT_STORED &&
             m->topic != s->p->load->relay_topic && !h->topics[m->topic].loose) {
-            send(s, n, FERRY_PARTITION_ANY, true);
+            session_send(s, n, FERRY_PARTITION_ANY, true);
             return;
         }
     }
@@ -146,9 +176,12 @@ static void burst(struct session *s, uint32_t topic)
         /* Ids go with keys, so that a repeat goes to the same partition. */
         bool with_id = number % 4 == 0;
         bool keyed = with_id || chance_permille(500);
+        if (s->p->load->delays && !with_id && chance_permille(100)) {
+            history_delaying(h, number);
+        }
         int32_t partition =
             keyed ? FERRY_PARTITION_ANY : (int32_t)chance_below(h->topics[topic].partitions);
-        send(s, number, partition, with_id);
+        session_send(s, number, partition, with_id);
     }
     if (chance_permille(150)) {
         repeat(s);
@@ -193,7 +226,8 @@ static void take_batch(struct program *p, struct ferry_batch *batch,
     for (size_t i = 0; i < ferry_batch_count(batch); i++) {
         struct ferry_record r;
         ferry_batch_record(batch, i, &r);
-        history_saw(&p->load->history, at, r.offset, r.payload, r.payload_bytes);
+        uint64_t number = history_saw(&p->load->history, at, r.offset, r.payload, r.payload_bytes);
+        history_appeared(&p->load->history, number, r.append_time_ms);
     }
 }
 
@@ -318,11 +352,57 @@ static void run_program(void *arg)
         case PROGRAM_RELAY:
             relay_session(p);
             break;
+        case PROGRAM_WATCHER:
+            watch_session(p);
+            break;
         case PROGRAM_ADMIN:
             admin_session(p);
             break;
+        case PROGRAM_WORKER:
+            worker_session(p);
+            break;
+        case PROGRAM_MEMBER:
+            member_session(p);
+            break;
+        case PROGRAM_PUBLISHER:
+            publisher_session(p);
+            break;
+        case PROGRAM_STEWARD:
+            steward_session(p);
+            break;
         }
         fiber_sleep(chance_between(0, SIM_SECOND));
+    }
+}
+
+static void wake(void *arg, uint64_t number)
+{
+    struct host *h = arg;
+    (void)number;
+    if (!h->dead) {
+        host_pause(h, false);
+    }
+}
+
+void program_pause(struct program *p, int64_t us)
+{
+    sim_say("%s stands still for %lld ms", p->host->name, (long long)(us / SIM_MS));
+    world_at(world_now() + us, wake, p->host, 0);
+    host_pause(p->host, true);
+    fiber_sleep(1);
+}
+
+_Noreturn void program_die(struct program *p)
+{
+    struct workload *w = p->load;
+    sim_say("%s dies by itself", p->host->name);
+    p->host->dead = true;
+    sim_net_host_died(p->host, sim->now_us);
+    if (w->program_count + 1 < PROGRAMS_MAX) { /* The last place is the verifier's. */
+        workload_start(w, p->kind);
+    }
+    while (true) {
+        fiber_wait(SIM_NEVER);
     }
 }
 
@@ -341,7 +421,8 @@ static struct program *add_program(struct workload *w, enum program_kind kind, c
 
 void workload_start(struct workload *w, enum program_kind kind)
 {
-    static const char *const names[] = {"prod", "read", "sub", "relay", "admin"};
+    static const char *const names[] = {"prod",  "read", "sub",    "relay", "watch",
+                                        "admin", "work", "member", "publ",  "steward"};
     (void)add_program(w, kind, names[kind], run_program);
 }
 
@@ -356,6 +437,23 @@ bool workload_is_over(const struct workload *w)
 }
 
 /* ---- Topics ---- */
+
+/* Before anything is sent, so that each of them gets all. */
+static void make_queues(struct session *s)
+{
+    struct workload *w = s->p->load;
+    for (uint32_t i = 0; i < w->queue_count; i++) {
+        const struct load_queue *q = &w->queues[i];
+        const char *topic = w->history.topics[q->deliveries.topic].name;
+        enum ferry_err err;
+        while ((err = ferry_subscription_make(s->client, topic, q->name, &q->spec, 5000)) !=
+                   FERRY_OK &&
+               !sim->ended) {
+            program_note(s->p, "subscription make", err);
+            fiber_sleep(200 * SIM_MS);
+        }
+    }
+}
 
 static void make_topics(void *arg)
 {
@@ -380,6 +478,7 @@ static void make_topics(void *arg)
             fiber_sleep(200 * SIM_MS);
         }
     }
+    make_queues(&s);
     ferry_close(&s.client, 0);
     w->topics_made = true;
 }
@@ -400,7 +499,7 @@ static void write_everywhere(struct session *s)
             uint64_t number;
             do {
                 number = history_new(h, t, s->p->producer);
-                send(s, number, (int32_t)i, false);
+                session_send(s, number, (int32_t)i, false);
                 while (s->outstanding > 0 && !sim->ended) {
                     (void)ferry_poll(s->client, 1000);
                 }
@@ -480,6 +579,10 @@ static void verify(void *arg)
     struct program *p = arg;
     struct session s;
     must(session_open(&s, p, NULL));
+    if (p->load->delays) {
+        verify_schedules(&s);
+    }
+    verify_drained(&s);
     sim_say("writes to every partition");
     write_everywhere(&s);
     for (uint32_t t = 0; t < p->load->history.topic_count && !sim->ended; t++) {
@@ -489,6 +592,9 @@ static void verify(void *arg)
         }
     }
     relay_verify(&s);
+    verify_queues(&s);
+    verify_group(&s);
+    verify_versions(&s);
     ferry_close(&s.client, 0);
     p->load->verified = true;
 }

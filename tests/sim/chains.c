@@ -1,27 +1,27 @@
-#include "sim/versions.h"
+#include "sim/chains.h"
 
 #include "base/mem.h"
 
 #define ULL(x) ((unsigned long long)(x))
 
-void versions_init(struct key_versions *v, struct history *h)
+void chains_init(struct key_chains *v, struct history *h)
 {
-    *v = (struct key_versions){.history = h};
+    *v = (struct key_chains){.history = h};
 }
 
-void versions_fini(struct key_versions *v)
+void chains_fini(struct key_chains *v)
 {
     mem_free(v->all);
     v->count = v->capacity = 0;
 }
 
-static void learn(struct key_versions *v, uint32_t key, uint64_t version)
+static void learn(struct key_chains *v, uint32_t key, uint64_t version)
 {
     v->known[key] = version > v->known[key] ? version : v->known[key];
 }
 
 /* The message was stored that expected this version. */
-static void win(struct key_versions *v, uint32_t key, uint64_t expected, uint64_t message)
+static void win(struct key_chains *v, uint32_t key, uint64_t expected, uint64_t message)
 {
     uint64_t *winner = &v->winners[key][expected];
     if (*winner != 0 && *winner != message) {
@@ -32,8 +32,8 @@ static void win(struct key_versions *v, uint32_t key, uint64_t expected, uint64_
     *winner = message;
 }
 
-struct publishing versions_publishing(struct key_versions *v, uint64_t message, uint32_t key,
-                                      uint64_t expected)
+struct publishing chains_publishing(struct key_chains *v, uint64_t message, uint32_t key,
+                                    uint64_t expected)
 {
     must(key < KEYS_MAX && expected < KEY_VERSIONS_MAX);
     struct publishing p = {
@@ -44,8 +44,8 @@ struct publishing versions_publishing(struct key_versions *v, uint64_t message, 
     return p;
 }
 
-void versions_published(struct key_versions *v, const struct publishing *p, enum ferry_err err,
-                        uint64_t version)
+void chains_published(struct key_chains *v, const struct publishing *p, enum ferry_err err,
+                      uint64_t version)
 {
     if (err == FERRY_OK) {
         v->stored++;
@@ -65,12 +65,12 @@ void versions_published(struct key_versions *v, const struct publishing *p, enum
     }
 }
 
-uint64_t versions_reading(const struct key_versions *v, uint32_t key)
+uint64_t chains_reading(const struct key_chains *v, uint32_t key)
 {
     return v->known[key];
 }
 
-void versions_read(struct key_versions *v, uint32_t key, uint64_t known, uint64_t version)
+void chains_read(struct key_chains *v, uint32_t key, uint64_t known, uint64_t version)
 {
     v->reads++;
     if (version < known || version > v->most[key]) {
@@ -82,10 +82,10 @@ void versions_read(struct key_versions *v, uint32_t key, uint64_t known, uint64_
     learn(v, key, version);
 }
 
-void versions_check_end(struct key_versions *v, uint32_t key, uint64_t version)
+void chains_check_end(struct key_chains *v, uint32_t key, uint64_t version)
 {
     int64_t before = -1;
-    versions_read(v, key, v->known[key], version);
+    chains_read(v, key, v->known[key], version);
     for (size_t i = 0; i < v->count; i++) { /* Those whose answer did not come, too. */
         const struct publishing *p = &v->all[i];
         if (p->key == key && v->history->messages[p->message].offset >= 0) {

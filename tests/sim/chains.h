@@ -1,4 +1,4 @@
-/* versions: what clients were told of the versions of keys, which must be as if each publish and
+/* chains: what clients were told of the versions of keys, which must be as if each publish and
  * each read had happened at one moment between its call and its answer (INV-R16).
  *
  * A key's version is how many messages were published with an expectation of it. So: of each
@@ -6,8 +6,8 @@
  * before it was asked for, and no more than what could have been published; a conflict tells
  * another version than the expected one; and at the end the log has exactly so many messages of the
  * key, each with the expectation that follows the one before. */
-#ifndef FERRY_SIM_VERSIONS_H
-#define FERRY_SIM_VERSIONS_H
+#ifndef FERRY_SIM_CHAINS_H
+#define FERRY_SIM_CHAINS_H
 
 #include "sim/history.h"
 
@@ -22,7 +22,7 @@ struct publishing {
     uint64_t known; /* When it was called. */
 };
 
-struct key_versions {
+struct key_chains {
     struct history *history;
     struct publishing *all;
     size_t count, capacity;
@@ -32,16 +32,16 @@ struct key_versions {
     uint64_t stored, conflicts, unknown, reads;
 };
 
-void versions_init(struct key_versions *v, struct history *h);
-void versions_fini(struct key_versions *v);
-struct publishing versions_publishing(struct key_versions *v, uint64_t message, uint32_t key,
-                                      uint64_t expected);
+void chains_init(struct key_chains *v, struct history *h);
+void chains_fini(struct key_chains *v);
+struct publishing chains_publishing(struct key_chains *v, uint64_t message, uint32_t key,
+                                    uint64_t expected);
 /* `version`: what a conflict tells. */
-void versions_published(struct key_versions *v, const struct publishing *p, enum ferry_err err,
-                        uint64_t version);
-uint64_t versions_reading(const struct key_versions *v, uint32_t key); /* What is known by now. */
-void versions_read(struct key_versions *v, uint32_t key, uint64_t known, uint64_t version);
+void chains_published(struct key_chains *v, const struct publishing *p, enum ferry_err err,
+                      uint64_t version);
+uint64_t chains_reading(const struct key_chains *v, uint32_t key); /* What is known by now. */
+void chains_read(struct key_chains *v, uint32_t key, uint64_t known, uint64_t version);
 /* At the end: the version that the broker tells now, and all logs read out. */
-void versions_check_end(struct key_versions *v, uint32_t key, uint64_t version);
+void chains_check_end(struct key_chains *v, uint32_t key, uint64_t version);
 
 #endif

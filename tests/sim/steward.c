@@ -1,0 +1,174 @@
+/* The steward of subscriptions: pauses and resumes them, starts one over, replays and drops dead
+ * letters, changes settings and quotas, cancels what waits. */
+#include "sim/fiber.h"
+#include "sim/workload.h"
+
+#define STEWARD_MS 5000
+#define PAGE       10
+
+static struct load_queue *some_queue(const struct session *s)
+{
+    struct workload *w = s->p->load;
+    return &w->queues[chance_below(w->queue_count)];
+}
+
+static const char *topic_of(const struct session *s, const struct load_queue *q)
+{
+    return s->p->load->history.topics[q->deliveries.topic].name;
+}
+
+static void pause_or_resume(struct session *s)
+{
+    const struct load_queue *q = some_queue(s);
+    bool pause = chance_permille(400);
+    enum ferry_err err =
+        ferry_subscription_pause(s->client, topic_of(s, q), q->name, pause, STEWARD_MS);
+    program_note(s->p, pause ? "pause" : "resume", err);
+    s->p->load->counters.pauses += pause && err == FERRY_OK;
+}
+
+static void start_over(struct session *s)
+{
+    struct load_queue *q = some_queue(s);
+    struct ferry_reset_partition *partitions;
+    size_t count;
+    bool dry_run = chance_permille(300);
+    if (!q->resets) {
+        return;
+    }
+    if (!dry_run) {
+        deliveries_resetting(&q->deliveries, true);
+    }
+    enum ferry_err err =
+        ferry_subscription_reset(s->client, topic_of(s, q), q->name, FERRY_FROM_START, -1, dry_run,
+                                 STEWARD_MS, &partitions, &count);
+    program_note(s->p, "reset", err);
+    if (err == FERRY_OK) {
+        ferry_reset_free(&partitions);
+        s->p->load->counters.resets += !dry_run;
+    }
+}
+
+static void alter(struct session *s)
+{
+    const struct load_queue *q = some_queue(s);
+    struct ferry_subscription_spec spec = {.inflight_max = (uint32_t)chance_between(5, 100),
+                                           .priority_age_ms = (uint32_t)chance_between(100, 5000)};
+    program_note(s->p, "alter",
+                 ferry_subscription_alter(s->client, topic_of(s, q), q->name, &spec, STEWARD_MS));
+}
+
+/* Some of the dead letters: they are told to the checks before anything is asked for. */
+static void raise_or_bury(struct session *s, struct load_queue *q, const struct ferry_dead *dead,
+                          size_t count)
+{
+    struct load_counters *c = &s->p->load->counters;
+    struct ferry_dead_place places[PAGE];
+    size_t chosen = 0;
+    size_t done = 0;
+    bool replay = chance_permille(600);
+    for (size_t i = 0; i < count && i < PAGE; i++) {
+        bool known =
+            chance_permille(500) &&
+            (replay ? deliveries_replaying(&q->deliveries, dead[i].partition, dead[i].offset)
+                    : deliveries_dropping(&q->deliveries, dead[i].partition, dead[i].offset));
+        if (known) {
+            places[chosen++] = (struct ferry_dead_place){dead[i].partition, dead[i].number};
+        }
+    }
+    if (chosen == 0) {
+        return;
+    }
+    enum ferry_err err = replay ? ferry_dead_replay(s->client, topic_of(s, q), q->name, places,
+                                                    chosen, NULL, STEWARD_MS, &done)
+                                : ferry_dead_drop(s->client, topic_of(s, q), q->name, places,
+                                                  chosen, STEWARD_MS, &done);
+    program_note(s->p, replay ? "replay" : "drop", err);
+    *(replay ? &c->replayed : &c->dropped) += err == FERRY_OK ? done : 0;
+}
+
+static void look_at_the_dead(struct session *s)
+{
+    struct load_queue *q = some_queue(s);
+    struct ferry_dead_place place = {0};
+    struct ferry_dead *dead;
+    size_t count;
+    bool more;
+    enum ferry_err err = ferry_dead_list(s->client, topic_of(s, q), q->name, NULL, &place, PAGE,
+                                         STEWARD_MS, &dead, &count, &more);
+    program_note(s->p, "dead list", err);
+    if (err == FERRY_OK) {
+        raise_or_bury(s, q, dead, count);
+        ferry_dead_free(&dead);
+    }
+}
+
+/* What is cancelled never comes; what was not there any more came, or was cancelled before. */
+static void cancel(struct session *s)
+{
+    struct workload *w = s->p->load;
+    uint32_t known = w->waiting_count < WAITING_MAX ? w->waiting_count : WAITING_MAX;
+    if (known == 0) {
+        return;
+    }
+    struct load_waiting one = w->waiting[chance_below(known)];
+    const char *topic = w->history.topics[w->history.messages[one.message].topic].name;
+    size_t done = 0;
+    history_cancelling(&w->history, one.message);
+    enum ferry_err err =
+        ferry_schedule_cancel(s->client, topic, &one.schedule, 1, STEWARD_MS, &done);
+    program_note(s->p, "cancel", err);
+    if (err == FERRY_OK && done == 1) {
+        history_cancelled(&w->history, one.message);
+        w->counters.cancelled++;
+    }
+}
+
+static void ration(struct session *s)
+{
+    struct workload *w = s->p->load;
+    struct ferry_quota quota = {.messages_per_second =
+                                    chance_permille(500) ? (uint64_t)chance_between(20, 300) : 0};
+    (void)snprintf(quota.topic, sizeof(quota.topic), "%s",
+                   w->history.topics[chance_below(w->history.topic_count)].name);
+    enum ferry_err err = ferry_quota_set(s->client, &quota, STEWARD_MS);
+    program_note(s->p, "quota", err);
+    w->counters.quotas += err == FERRY_OK && quota.messages_per_second > 0;
+}
+
+static void look_around(struct session *s)
+{
+    const struct load_queue *q = some_queue(s);
+    struct ferry_member *members;
+    struct ferry_event *events;
+    size_t count;
+    enum ferry_err err =
+        ferry_members_list(s->client, topic_of(s, q), q->name, STEWARD_MS, &members, &count);
+    program_note(s->p, "members", err);
+    if (err == FERRY_OK) {
+        ferry_members_free(&members);
+    }
+    err = ferry_events_list(s->client, topic_of(s, q), q->name, 0, STEWARD_MS, &events, &count);
+    program_note(s->p, "events", err);
+    if (err == FERRY_OK) {
+        ferry_events_free(&events);
+    }
+}
+
+void steward_session(struct program *p)
+{
+    static void (*const steps[])(struct session *) = {
+        pause_or_resume,  pause_or_resume, start_over, alter,  look_at_the_dead,
+        look_at_the_dead, cancel,          cancel,     ration, look_around};
+    struct session s;
+    int64_t until = world_now() + chance_between(3, 30) * SIM_SECOND;
+    if (!session_open(&s, p, NULL)) {
+        return;
+    }
+    while (session_may_go_on(p, until)) {
+        steps[chance_below(sizeof(steps) / sizeof(steps[0]))](&s);
+        p->done++;
+        fiber_sleep(chance_between(100, 3000) * SIM_MS);
+    }
+    ferry_close(&s.client, 0);
+}
