@@ -65,6 +65,20 @@ static uint32_t count_with_data(const struct shard *s, const struct fetch_item *
     return with_data > 0 ? with_data : 1;
 }
 
+/* As long as it has not been read. Numbers of dead letters are given from 1 on; there may be more.
+ */
+static void tell_bounds(const struct seat *seat, const struct fetch_item *asked,
+                        struct fetch_reply_item *item)
+{
+    if (asked->dead_of.size == 0) {
+        item->start_offset = partition_start_offset(seat->partition);
+        item->end_offset = partition_end_offset(seat->partition);
+    } else {
+        item->start_offset = 1;
+        item->end_offset = asked->offset < INT64_MAX ? asked->offset + 1 : asked->offset;
+    }
+}
+
 /* Of the log, or of a subscription's dead letters. */
 static enum ferry_err read_item(const struct seat *seat, const struct fetch_item *asked,
                                 uint32_t max_bytes, struct buf *out, struct fetch_reply_item *item)
@@ -72,14 +86,18 @@ static enum ferry_err read_item(const struct seat *seat, const struct fetch_item
     if (asked->dead_of.size == 0) {
         return partition_read(seat->partition, asked->offset, max_bytes, out);
     }
-    int64_t next;
-    item->start_offset = 1; /* Numbers are given from there on. */
+    int64_t next = 1;
+    size_t before = out->size;
     item->end_offset = 1;
     if (asked->offset < 0) {
         return FERRY_ERR_OFFSET_OUT_OF_RANGE;
     }
-    return partition_read_dead(seat->partition, asked->dead_of, asked->offset, max_bytes, out,
-                               &next, &item->end_offset);
+    enum ferry_err err = partition_read_dead(seat->partition, asked->dead_of, asked->offset,
+                                             max_bytes, out, &next, &item->end_offset);
+    if (err == FERRY_OK && out->size == before) {
+        item->start_offset = next; /* None is left before: the reader passes over the gap. */
+    }
+    return err;
 }
 
 /* Each partition gets an equal share, so that one with much to give does not starve the others;
@@ -99,8 +117,7 @@ static struct fetch_result read_items(struct shard *s, const struct fetch_item *
             result.failed = true;
             continue;
         }
-        item->start_offset = partition_start_offset(seat->partition);
-        item->end_offset = partition_end_offset(seat->partition);
+        tell_bounds(seat, &items[i], item);
         size_t before = out->size;
         if (result.bytes < max_bytes) {
             uint32_t share = (max_bytes - (uint32_t)result.bytes) / left;

@@ -694,6 +694,28 @@ void check_caught_up(void)
     }
 }
 
+static const struct shadow_group *on_disk_of(const struct sim_node *n, uint64_t group)
+{
+    const struct shadow *d = shadow_of(n, group);
+    return d != NULL ? shadow_find(d, group) : NULL;
+}
+
+bool check_others_have(const struct sim_node *n)
+{
+    for (size_t t = 0; t < all.truth_count; t++) {
+        uint64_t group = all.truths[t].group;
+        const struct shadow_group *mine = on_disk_of(n, group);
+        for (uint32_t i = 0; i < all.node_count && mine != NULL; i++) {
+            const struct shadow_group *theirs = on_disk_of(all.nodes[i], group);
+            bool lacks = theirs != NULL && shadow_last(theirs) < shadow_last(mine);
+            if (all.nodes[i] != n && lacks) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 void check_same_state(void)
 {
     for (uint32_t i = 0; i < all.node_count; i++) {

@@ -24,6 +24,8 @@ void check_restored(const struct sim_node *n);
 /* After the healed phase: replicas that have applied the same hold the same. */
 void check_same_state(void);
 void check_caught_up(void); /* ... and all live members have applied the same. */
+/* True when each other node has on its disks at least the log that this one has on its own. */
+bool check_others_have(const struct sim_node *n);
 
 void check_show(void); /* What every replica says of itself, for people. */
 

@@ -593,7 +593,8 @@ static void lose_data(struct nemesis *n)
         }
         break;
     default:
-        if (s->old_folder && n->images[i][0] != NULL && !others_are_up(n, i)) {
+        if (s->old_folder && n->images[i][0] != NULL &&
+            !(others_are_up(n, i) && check_others_have(node))) {
             break; /* Nobody could tell it: see RESULTS.md. */
         }
         if (s->old_folder && n->images[i][0] == NULL) {
