@@ -92,7 +92,7 @@ static void draw_queues(struct run *r)
 
 static void start_queue_programs(struct run *r)
 {
-    for (uint64_t i = 1 + chance_below(3); i-- > 0 && r->load.queue_count > 0;) {
+    for (uint64_t i = 2 + chance_below(3); i-- > 0 && r->load.queue_count > 0;) {
         workload_start(&r->load, PROGRAM_WORKER);
     }
     if (r->load.queue_count > 0 && chance_permille(600)) {
