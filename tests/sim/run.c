@@ -279,6 +279,8 @@ static void mark_queues(const struct run *r)
                  {MARK_Q_RESET, c->resets > 0},
                  {MARK_Q_PAUSED, c->pauses > 0},
                  {MARK_Q_BY_ACKS, dropped_by_acks(&w->history)},
+                 {MARK_Q_RECURRING, c->recurring > 0},
+                 {MARK_Q_TRACED, c->traced > 0},
                  {MARK_Q_QUOTA, c->quotas > 0},
                  {MARK_Q_DIED, c->died_with_messages > 0},
                  {MARK_Q_CONFLICT, w->versions.conflicts > 0}};

@@ -108,7 +108,7 @@ bool session_may_go_on(const struct program *p, int64_t until_us)
 
 /* ---- Producing ---- */
 
-static void id_of(uint64_t number, struct ferry_id *id)
+void session_id(uint64_t number, struct ferry_id *id)
 {
     memset(id, 0, sizeof(*id));
     memcpy(id->bytes, &number, 8);
@@ -141,7 +141,7 @@ void session_send(struct session *s, uint64_t number, int32_t partition, bool wi
     m.delay_ms = h->messages[number].delayed ? chance_between(1, 15000) : 0;
     if (with_id) {
         h->messages[number].has_id = true;
-        id_of(number, &m.id);
+        session_id(number, &m.id);
     }
     history_sending(h, number);
     enum ferry_err err = ferry_send(s->client, &m);
