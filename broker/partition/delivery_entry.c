@@ -149,7 +149,7 @@ static enum ferry_err take_hand_out(struct unpack *u, struct buf *scratch,
 enum ferry_err hand_out_decode(struct bytes payload, struct buf *scratch, struct hand_out_entry *e)
 {
     struct unpack u;
-    size_t places[HAND_OUTS_MAX];
+    size_t places[HAND_OUTS_MAX] = {0};
     buf_clear(scratch);
     unpack_begin(&u, payload);
     if (unpack_uint(&u, UINT8_MAX) != CONTROL_HAND_OUT) {

@@ -271,9 +271,8 @@ void lease_gain(struct delivery *d, struct lease *lease, uint32_t count)
         }
         d->active_count++;
     }
-    lease->l.left += count;
+    lease->l.left += count; /* Not stored: it follows from the runs. */
     lease->holder->held += count;
-    lease_touch(d, lease);
 }
 
 static void forget_oldest(struct delivery *d)
@@ -307,7 +306,6 @@ void lease_lose(struct delivery *d, struct lease *lease, uint32_t count)
     must(lease->holder != NULL && lease->holder->held >= count);
     lease->l.left -= count;
     lease->holder->held -= count;
-    lease_touch(d, lease);
     if (lease->l.left == 0) {
         lease_end(d, lease);
     }

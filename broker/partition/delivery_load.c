@@ -295,6 +295,7 @@ static enum ferry_err load_tables(struct load *l, struct store *store, uint64_t 
     enum ferry_err err = FERRY_OK;
     for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]) && err == FERRY_OK; i++) {
         err = walk_table(l, store, group, tables[i].table, tables[i].row);
+        err = err == FERRY_OK ? delivery_result(l->d) : err; /* Before what lacks looks corrupt. */
     }
     for (size_t i = 0; i < l->history_count && err == FERRY_OK; i++) {
         err = l->histories[i]->refs > 0 ? FERRY_OK : FERRY_ERR_CORRUPT;

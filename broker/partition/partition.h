@@ -188,10 +188,10 @@ MUST_CHECK enum ferry_err partition_receive(struct partition *p, const struct re
                                             struct partition_ticket *t,
                                             enum receive_answer *answer);
 /* The records of a receive that is done, as fetch entries in `out`, and what was out before in
- * `repeats` (receive_reply). Needs a read view. What has been trimmed since is left out. Errors:
+ * `repeats` (receive_reply). Needs a read view. What it does
+ * not hold (trimmed or reset meanwhile) is left out; t->count says how many came. Errors:
  * CORRUPT, NO_MEMORY, NOT_READY, NOT_LEADER. */
-MUST_CHECK enum ferry_err partition_read_delivery(struct partition *p,
-                                                  const struct partition_ticket *t,
+MUST_CHECK enum ferry_err partition_read_delivery(struct partition *p, struct partition_ticket *t,
                                                   struct buf *repeats, struct buf *out);
 /* Rises whenever something may have become available for receives of the subscription: fresh
  * messages, back-offs that are over, leases that ended, room at a member, resumed, a free key. 0:
@@ -290,9 +290,10 @@ MUST_CHECK enum ferry_err partition_recurring_set(struct partition *p,
                                                   struct err_text *e);
 MUST_CHECK enum ferry_err partition_recurring_list(const struct partition *p,
                                                    struct recurring_list_reply *reply);
-/* What repeats stored ids is left out, and so are its expectations; when all is, the answer is the
- * first one's (t->duplicate). Errors: as produce, INVALID_ARGUMENT (of the expectations: `refusal`
- * names the record), VERSION_CONFLICT (`refusal`). */
+/* What repeats stored ids is left out, and so are its expectations; when all is, base_offset is -1
+ * and the duplicates say where the first ones are (t->duplicate). Errors: as produce,
+ * INVALID_ARGUMENT (of the expectations: `refusal` names the record), VERSION_CONFLICT (`refusal`).
+ */
 MUST_CHECK enum ferry_err partition_publish(struct partition *p, const struct publish_request *q,
                                             struct bytes batch, int64_t now_ms, int64_t now_us,
                                             struct partition_ticket *t,
@@ -340,6 +341,13 @@ uint64_t partition_readable_bytes(const struct partition *p);
 int64_t partition_deadline_us(const struct partition *p);
 /* Raft's timers and, when due, retention and expiry. Opens a read view of its own. */
 MUST_CHECK enum ferry_err partition_tick(struct partition *p, int64_t now_ms, int64_t now_us);
+
+/* What happened here while it led, since it was opened; for people. */
+struct partition_totals {
+    uint64_t leases_ended; /* By time. */
+    uint64_t died;         /* Messages that became dead letters. */
+};
+struct partition_totals partition_totals(const struct partition *p);
 
 void partition_check(const struct partition *p);
 

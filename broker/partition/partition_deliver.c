@@ -261,6 +261,7 @@ struct delivering {
     const struct partition_ticket *t;
     struct log_reader reader;
     struct buf *repeats, *out;
+    uint32_t count;     /* Messages. */
     int64_t first, end; /* Of the log, side by side, not written yet. */
 };
 
@@ -338,6 +339,7 @@ static enum ferry_err deliver_run(struct delivering *d, const struct delivery_ru
 {
     enum ferry_err err = FERRY_OK;
     tell_repeats(d, run);
+    d->count += run->count;
     if (run->dead != 0) {
         return write_letter(d, run);
     }
@@ -368,7 +370,7 @@ static enum ferry_err deliver_range(struct delivering *d, const struct delivery_
     return err;
 }
 
-enum ferry_err partition_read_delivery(struct partition *p, const struct partition_ticket *t,
+enum ferry_err partition_read_delivery(struct partition *p, struct partition_ticket *t,
                                        struct buf *repeats, struct buf *out)
 {
     enum ferry_err err = partition_check_leader(p);
@@ -378,6 +380,7 @@ enum ferry_err partition_read_delivery(struct partition *p, const struct partiti
                            .reader = {.p = p},
                            .repeats = repeats,
                            .out = out};
+    t->count = 0;
     if (err != FERRY_OK || d.s == NULL) {
         return err;
     }
@@ -389,6 +392,7 @@ enum ferry_err partition_read_delivery(struct partition *p, const struct partiti
     if (err == FERRY_OK) {
         err = write_log(&d);
     }
+    t->count = d.count;
     log_reader_leave(&d.reader, d.end);
     deliver_release(&p->deliver.piece);
     return err == FERRY_OK && !buf_ok(repeats) ? FERRY_ERR_NO_MEMORY : err;
@@ -435,6 +439,24 @@ static void tell_statuses(struct partition_ticket *t, const uint16_t *status, ui
     }
 }
 
+static void count(struct partition *p, const struct delivery_settlement *e, const uint16_t *status,
+                  uint64_t died)
+{
+    if (!replica_is_ready(p->replica)) {
+        return; /* Who leads counts, so that the sum over all nodes is right. */
+    }
+    p->deliver.totals.died += died;
+    for (uint32_t i = 0; i < e->count; i++) {
+        bool ended = e->items[i].kind == DELIVERY_EXPIRE && status[i] == FERRY_OK;
+        p->deliver.totals.leases_ended += ended ? 1 : 0;
+    }
+}
+
+struct partition_totals partition_totals(const struct partition *p)
+{
+    return p->deliver.totals;
+}
+
 static enum ferry_err apply_settlement(struct partition *p, uint64_t index,
                                        const struct store_entry *entry)
 {
@@ -455,7 +477,11 @@ static enum ferry_err apply_settlement(struct partition *p, uint64_t index,
     if (status == NULL) {
         return e.count > SETTLE_ITEMS_MAX ? FERRY_ERR_CORRUPT : FERRY_ERR_NO_MEMORY;
     }
+    uint64_t died = delivery_counters(s->delivery)->died;
     err = delivery_apply_settlement(s->delivery, &e, entry->append_time_ms, &p->dead, status);
+    if (err == FERRY_OK) {
+        count(p, &e, status, delivery_counters(s->delivery)->died - died);
+    }
     tell_statuses(t, status, e.count);
     bool parked = e.count > 0 && e.items[0].kind == DELIVERY_PARK;
     deliver_release(&p->deliver.decoded);
@@ -601,7 +627,8 @@ enum ferry_err deliver_tick(struct partition *p, int64_t now_ms, int64_t now_us)
         p->deliver.due_us = 0;
         p->deliver.retry_us = now_us + DELIVER_RETRY_US;
     }
-    return err;
+    /* The indexes are made anew when there is memory; what is in the log is not touched. */
+    return err == FERRY_ERR_NO_MEMORY ? FERRY_OK : err;
 }
 
 void deliver_check(const struct partition *p)

@@ -32,7 +32,8 @@ struct deliver {
     int64_t due_us;             /* When deliver_tick has something to do; PICK_NEVER. */
     int64_t retry_us;           /* Not before: something was refused. */
     uint64_t dead_change_index; /* Of the last entry that changes dead letters. */
-    bool forget;                /* The office was lost: the indexes are worth nothing. */
+    struct partition_totals totals;
+    bool forget; /* The office was lost: the indexes are worth nothing. */
     /* Scratch. */
     struct buf decoded, statuses;
     struct buf items, dues, dead, records, piece;

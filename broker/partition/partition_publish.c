@@ -211,14 +211,15 @@ static enum ferry_err propose(struct partition *p, const struct publishing *u, i
     return err;
 }
 
-/* All is stored, or on its way: the answer is the first one's, once that is applied. */
+/* All is stored, or on its way: the duplicates say where the first ones are, once they are applied.
+ */
 static enum ferry_err answer_repeat(struct partition *p, struct partition_ticket *t)
 {
     uint64_t last = replica_last_index(p->replica);
     int64_t offset = (int64_t)get_le64(t->duplicates.data + 4);
     bool readable = offset >= p->start_offset && offset < p->next_offset;
     t->duplicate = true;
-    t->base_offset = offset;
+    t->base_offset = -1;
     t->append_time_ms = 0; /* Of what retention has dropped, or is on its way, it is not known. */
     enum ferry_err err = readable ? partition_time_of(p, offset, &t->append_time_ms) : FERRY_OK;
     if (err == FERRY_OK && last > replica_applied(p->replica)) {

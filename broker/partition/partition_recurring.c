@@ -229,7 +229,7 @@ enum ferry_err partition_recurring_tick(struct partition *p, int64_t now_ms, int
         }
     }
     t->look_us = now_us + wait_us;
-    return err;
+    return err == FERRY_ERR_NO_MEMORY ? FERRY_OK : err;
 }
 
 /* ---- Listing ---- */

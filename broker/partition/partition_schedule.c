@@ -229,7 +229,7 @@ static enum ferry_err release(struct partition *p, int64_t now_ms, int64_t now_u
     }
     batch_writer_fini(&c.writer);
     schedule_keys_fini(&c.keys);
-    return err;
+    return err == FERRY_ERR_NO_MEMORY ? FERRY_OK : err; /* It is late, and comes. */
 }
 
 int64_t partition_schedule_deadline_us(const struct partition *p)

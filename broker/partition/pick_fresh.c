@@ -48,6 +48,7 @@ static bool make_room(struct fresh_level *l)
         return true;
     }
     if (l->head > l->capacity / 2) {
+        must(l->items != NULL);
         memmove(l->items, l->items + l->head, l->count * sizeof(*l->items));
         l->head = 0;
         return true;
@@ -71,6 +72,7 @@ static enum ferry_err push_back(struct pick *k, uint32_t level, const struct fre
         if (!make_room(l)) {
             return FERRY_ERR_NO_MEMORY;
         }
+        must(l->items != NULL);
         l->items[l->head + l->count++] = *r;
     }
     k->ahead += r->count;
@@ -141,6 +143,7 @@ static enum ferry_err add_by_priority(struct pick *k, const struct pick_piece *p
         if (offset >= all->first) {
             r.first = offset;
             err = push_back(k, batch_priority(piece->batch, &piece->header, i), &r);
+            k->scanned = err == FERRY_OK ? offset + 1 : k->scanned;
         }
         offset++;
     }
@@ -165,7 +168,7 @@ enum ferry_err fresh_scan(struct pick *k, const struct pick_log *log)
                                 .append_time_ms = piece.append_time_ms};
         err = (piece.header.flags & BATCH_HAS_PRIORITIES) != 0 ? add_by_priority(k, &piece, &r)
                                                                : push_back(k, 0, &r);
-        k->scanned = first + count;
+        k->scanned = err == FERRY_OK ? first + count : k->scanned;
     }
     k->scan_more = k->ahead < PICK_AHEAD;
     return err;

@@ -213,12 +213,9 @@ enum ferry_err keyed_admit(struct pick *k, struct pick_wait *w, bool *may)
 static enum ferry_err add_one(struct pick *k, int64_t offset, uint64_t hash, uint32_t bytes)
 {
     struct pick_key *key = NULL;
-    enum ferry_err err = hash != 0 ? get_key(k, hash, &key) : FERRY_OK;
-    if (err != FERRY_OK) {
-        return err;
-    }
     struct pick_one *one = mem_zalloc(1, sizeof(*one));
-    if (one == NULL || !heap_reserve(&k->ready_ones, k->ones + 1)) {
+    if (one == NULL || !heap_reserve(&k->ready_ones, k->ones + 1) ||
+        (hash != 0 && get_key(k, hash, &key) != FERRY_OK)) {
         mem_free(one);
         return FERRY_ERR_NO_MEMORY;
     }
@@ -271,6 +268,7 @@ static enum ferry_err add_piece(struct pick *k, const struct pick_piece *piece, 
             if (added != FERRY_OK) {
                 return added;
             }
+            k->scanned = offset + 1; /* Also when the next one fails. */
         }
         offset++;
     }

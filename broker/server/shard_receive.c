@@ -164,12 +164,9 @@ void shard_refuse_receive(struct shard *s, struct request *r, enum ferry_err err
 /* The hand-out is applied. */
 void shard_finish_receive(struct shard *s, struct seat *seat, struct request *r)
 {
-    const struct partition_ticket *t = &r->ticket;
-    struct receive_reply reply = {.group = seat->group,
-                                  .lease = t->lease,
-                                  .token = t->token,
-                                  .lease_ms = t->lease_ms,
-                                  .count = t->count};
+    struct partition_ticket *t = &r->ticket;
+    struct receive_reply reply = {
+        .group = seat->group, .lease = t->lease, .token = t->token, .lease_ms = t->lease_ms};
     struct buf repeats, data;
     buf_init(&repeats, RECEIVE_MESSAGES_MAX * DELIVERY_REPEAT_BYTES);
     buf_init(&data, FRAME_MAX_BYTES - FRAME_BODY_MAX_BYTES - FRAME_HEADER_BYTES);
@@ -183,6 +180,7 @@ void shard_finish_receive(struct shard *s, struct seat *seat, struct request *r)
         s->counters.hand_outs++;
         s->counters.handed_out += t->count;
         s->counters.receive_bytes_out += data.size;
+        reply.count = t->count;
         reply.repeats = buf_bytes(&repeats);
         fill_refused(s, r->receive, &reply);
         send_answer(s, r, &reply, &data);

@@ -71,11 +71,21 @@ static json_t *describe_counters(const struct shard *s)
 static json_t *describe_delivery(const struct shard *s)
 {
     const struct shard_counters *c = &s->counters;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "hand_outs", (json_int_t)c->hand_outs,
-                     "handed_out", (json_int_t)c->handed_out, "bytes_out",
+    struct partition_totals sum = {0};
+    size_t at = 0;
+    for (const struct seat *seat; (seat = map_next(&s->seats, &at)) != NULL;) {
+        if (seat->partition != NULL) {
+            struct partition_totals one = partition_totals(seat->partition);
+            sum.leases_ended += one.leases_ended;
+            sum.died += one.died;
+        }
+    }
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "hand_outs",
+                     (json_int_t)c->hand_outs, "handed_out", (json_int_t)c->handed_out, "bytes_out",
                      (json_int_t)c->receive_bytes_out, "settlements", (json_int_t)c->settlements,
-                     "settlements_refused", (json_int_t)c->settlements_refused, "receives_waiting",
-                     (json_int_t)s->receive_deadlines.count);
+                     "settlements_refused", (json_int_t)c->settlements_refused, "leases_ended",
+                     (json_int_t)sum.leases_ended, "dead_letters", (json_int_t)sum.died,
+                     "receives_waiting", (json_int_t)s->receive_deadlines.count);
 }
 
 static json_t *describe_peers(const struct shard *s)

@@ -1,6 +1,7 @@
 #include "base/id.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "base/bytes.h"
@@ -35,7 +36,7 @@ enum ferry_err id_gen_init(struct id_gen *g, uint32_t worker_id)
     if (worker_id >= ID_WORKERS_MAX) {
         return FERRY_ERR_INVALID_ARGUMENT;
     }
-    *g = (struct id_gen){.worker_id = worker_id};
+    *g = (struct id_gen){.worker_id = worker_id, .is_secret = true};
     /* All 256 bits of the state, not a 64-bit seed: among four thousand million generators two
      * 64-bit seeds would be equal, and with them their ids. */
     enum ferry_err err = fill_random(g->prng.state, sizeof(g->prng.state));
@@ -94,8 +95,18 @@ struct ferry_id id_gen_snowflake(struct id_gen *g, int64_t now_ms)
 struct ferry_id id_random(struct id_gen *g)
 {
     struct ferry_id id;
-    put_be64(id.bytes, prng_next(&g->prng));
-    put_be64(id.bytes + 8, prng_next(&g->prng));
+    if (!g->is_secret) {
+        put_be64(id.bytes, prng_next(&g->prng));
+        put_be64(id.bytes + 8, prng_next(&g->prng));
+        return id;
+    }
+    if (g->secret_left < sizeof(id.bytes)) {
+        must(fill_random(g->secret, sizeof(g->secret)) == FERRY_OK); /* It could before. */
+        g->secret_left = sizeof(g->secret);
+    }
+    g->secret_left -= (uint32_t)sizeof(id.bytes);
+    memcpy(id.bytes, g->secret + g->secret_left, sizeof(id.bytes));
+    memset(g->secret + g->secret_left, 0, sizeof(id.bytes));
     return id;
 }
 

@@ -15,6 +15,11 @@ struct id_gen {
     int64_t last_ms;    /* Greatest time used. */
     uint32_t counter;   /* Ids given out in last_ms. */
     uint32_t worker_id; /* Snowflake only: 0..1023. */
+    /* Of id_random, from the system: nobody who saw all before can tell the next. Not seeded ones.
+     */
+    bool is_secret;
+    uint32_t secret_left;
+    uint8_t secret[256];
 };
 
 #define ID_TEXT_BYTES  37 /* 36 characters and the NUL. */
@@ -28,6 +33,8 @@ struct ferry_id id_gen_uuid7(struct id_gen *g, int64_t now_ms);
 /* 41 bits of milliseconds since 2020-01-01, 10 bits of worker, 12 of sequence, in the last 8 bytes
  * (big-endian); the first 8 bytes are zero. */
 struct ferry_id id_gen_snowflake(struct id_gen *g, int64_t now_ms);
+/* 128 bits. Of a generator of id_gen_init they cannot be guessed, whatever others of it are known:
+ * they may be tokens. */
 struct ferry_id id_random(struct id_gen *g);
 
 void id_format(const struct ferry_id *id, char text[ID_TEXT_BYTES]);

@@ -185,7 +185,8 @@ static enum cli_exit conclude(struct receiving *r, enum ferry_err err, int64_t e
         char detail[ERR_TEXT_MAX];
         (void)snprintf(detail, sizeof(detail), "%lld messages were printed and not acked: %s",
                        (long long)r->not_settled, ferry_err_text(r->settle_err));
-        return cli_fail(r->cli, r->settle_err, r->subscription, detail);
+        (void)cli_fail(r->cli, r->settle_err, r->subscription, detail);
+        return CLI_EXIT_FAILED; /* Whatever it was: the lines are out, and may come again. */
     }
     return CLI_EXIT_OK;
 }

@@ -43,10 +43,11 @@ static const struct option_spec options[OPT_COUNT_OF_OPTIONS] = {
                     "A header of every record; may be repeated."},
     [OPT_SUBSCRIPTION] = {"subscription", "S", 1, false, KIND_TEXT, 0, 0,
                           "Reads on where this durable reader stopped, and commits positions."},
-    [OPT_MODE] = {"mode", "stream|queue|keyed", 1, false, KIND_TEXT, 0, 0,
-                  "How the readers of the subscription share: stream, each partition to one, by "
-                  "position; queue, each message to one, under a lease; keyed, as queue, and of "
-                  "each key one message at a time, in order (default stream)."},
+    [OPT_MODE] =
+        {"mode", "stream|queue|keyed", 1, false, KIND_TEXT, 0, 0,
+         "How the readers of the subscription share: stream, each partition to one, by "
+         "position; queue, each message to one, under a lease; keyed, as queue, and of "
+         "each key one message at a time, in order (default: what it is; a new one stream)."},
     [OPT_FROM] = {"from", "start|end|OFFSET|TIME", 1, false, KIND_TEXT, 0, 0,
                   "Where to begin when no position is committed: TIME is RFC 3339 or an age such "
                   "as 10m, of streams (default start)."},

@@ -180,7 +180,7 @@ static enum ferry_err take_stored(struct publishing *p)
     struct publish_reply reply;
     if (publish_reply_decode(p->call.frame.body, &reply) != FERRY_OK ||
         reply.duplicate_count > p->count || reply.base_offset < -1 ||
-        (reply.base_offset < 0) != (reply.duplicate_count == p->count)) {
+        (reply.base_offset < 0 && reply.duplicate_count != p->count)) {
         return FERRY_ERR_BAD_FRAME;
     }
     p->result.base_offset = reply.base_offset;

@@ -5,9 +5,11 @@
 #include "client/receiver.h"
 
 #define RECEIVE_LEAST_BYTES (64 << 10) /* What a RECEIVE asks for however many there are. */
-#define SCARCE_WAIT_MS      20         /* Of a poll while there is not credit for all endpoints. */
-#define IDLE_SHARE          8u         /* An endpoint that had nothing is asked for so much less. */
-#define MISSING_PAUSE_MS    1000       /* Of a partition that lacks the subscription. */
+/* An answer that is given up costs its messages a lease: the broker has so much longer for it. */
+#define GRACE_MS         2000
+#define SCARCE_WAIT_MS   20   /* Of a poll while there is not credit for all endpoints. */
+#define IDLE_SHARE       8u   /* An endpoint that had nothing is asked for so much less. */
+#define MISSING_PAUSE_MS 1000 /* Of a partition that lacks the subscription. */
 
 /* A RECEIVE. */
 struct asking {
@@ -216,12 +218,13 @@ static enum ferry_err submit(struct asking *asking)
     for (uint32_t i = 0; i < asking->count; i++) {
         request.items[i].group = r->topic->partitions[asking->partitions[i]]->group;
     }
+    int64_t grace_ms = r->usual_ms / 2 < GRACE_MS ? r->usual_ms / 2 : GRACE_MS;
     enum ferry_err err = request_begin(&asking->request, a->connection, COMMAND_RECEIVE,
-                                       o->request_timeout_ms + asking->wait_ms);
+                                       o->request_timeout_ms + asking->wait_ms + grace_ms);
     if (err != FERRY_OK) {
         return err;
     }
-    asking->request.patience_us = asking->wait_ms * 1000;
+    asking->request.patience_us = (asking->wait_ms + grace_ms) * 1000;
     receive_request_encode(&asking->request.frame, &request);
     return request_submit(&asking->request);
 }
@@ -313,14 +316,31 @@ void receiver_pump(struct ferry_receiver *r)
 
 /* ---- Topics that changed, and brokers that fell silent. */
 
-static void withdraw_suspects(struct ferry_receiver *r)
+/* Nobody there leads any of what was asked for, and nobody there answers. */
+static bool is_in_vain(const struct asking *asking)
+{
+    const struct asker *a = asking->asker;
+    for (uint32_t i = 0; i < asking->count; i++) {
+        const struct connection *leader =
+            a->receiver->topic->partitions[asking->partitions[i]]->leader;
+        if (leader == NULL || leader == a->connection) {
+            return false;
+        }
+    }
+    return a->connection->suspect;
+}
+
+/* Credit that is out there is of no use. But a broker that is only slow has handed out, maybe, and
+ * what it says then must be heard, or the messages wait until their lease ends. */
+static void withdraw_strays(struct ferry_receiver *r)
 {
     for (struct list *n = r->askers.next; n != &r->askers; n = n->next) {
         struct asker *a = list_entry(n, struct asker, node);
-        for (size_t i = 0; i < RECEIVES_OUT_MAX && a->connection->suspect; i++) {
-            if (!request_is_idle(&a->askings[i].request)) {
-                request_cancel(&a->askings[i].request);
-                end_asking(&a->askings[i]);
+        for (size_t i = 0; i < RECEIVES_OUT_MAX; i++) {
+            struct asking *asking = &a->askings[i];
+            if (!request_is_idle(&asking->request) && is_in_vain(asking)) {
+                request_cancel(&asking->request);
+                end_asking(asking);
             }
         }
     }
@@ -330,8 +350,8 @@ void receivers_suspect(struct ferry_client *c)
 {
     for (struct list *n = c->receivers.next; n != &c->receivers; n = n->next) {
         struct ferry_receiver *r = list_entry(n, struct ferry_receiver, node);
-        withdraw_suspects(r); /* Credit that is out there is of no use. */
-        receiver_pump(r);     /* Looks for another leader. */
+        withdraw_strays(r);
+        receiver_pump(r); /* Looks for another leader. */
     }
 }
 
@@ -370,6 +390,7 @@ void receivers_metadata_changed(struct topic *t)
         if (err != FERRY_OK) {
             fail(r, err);
         }
+        withdraw_strays(r);
         receiver_pump(r);
     }
 }

@@ -609,7 +609,7 @@ enum ferry_err ferry_receiver_flush(struct ferry_receiver *receiver, int timeout
 #define FERRY_ANY_VERSION UINT64_MAX
 
 struct ferry_publish_result {
-    int64_t base_offset; /* Of the first message kept; -1: all were repeats. */
+    int64_t base_offset; /* Of the first message kept; of repeats where the first one is, or -1. */
     bool duplicate;      /* All were stored before. */
     size_t conflict;     /* VERSION_CONFLICT: which message, */
     uint64_t version;    /*   and the version its key is at. */

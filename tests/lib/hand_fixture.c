@@ -72,7 +72,7 @@ static void take_repeats(struct hand *h, struct bytes repeats)
     }
 }
 
-static void read_hand(struct part_fixture *f, const struct partition_ticket *t, struct hand *h)
+static void read_hand(struct part_fixture *f, struct partition_ticket *t, struct hand *h)
 {
     struct buf repeats, out;
     buf_init(&repeats, OUT_MAX_BYTES);
@@ -81,6 +81,7 @@ static void read_hand(struct part_fixture *f, const struct partition_ticket *t, 
     enum ferry_err err = partition_read_delivery(f->p, t, &repeats, &out);
     store_read_end(f->store);
     assert_string_equal(ferry_err_name(err), ferry_err_name(FERRY_OK));
+    assert_int_equal(t->count, h->count);
     take_records(f, h, buf_bytes(&out));
     take_repeats(h, buf_bytes(&repeats));
     buf_fini(&repeats);

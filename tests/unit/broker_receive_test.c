@@ -1,5 +1,7 @@
 /* Receive and settle by raw frames: at once, long poll, who is woken, what is refused. */
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/id.h"
@@ -496,6 +498,80 @@ static void a_lease_that_ends_wakes_who_waits(void **state)
     wire_close(&c);
 }
 
+/* The number behind a name in the status of the broker's first shard. */
+static long long status_of(struct wire_client *c, const char *name)
+{
+    struct broker_status_reply reply;
+    struct wire_reply r;
+    struct buf b;
+    char key[64], text[STATUS_JSON_MAX_BYTES + 1] = "";
+    wire_begin(c, &b, COMMAND_BROKER_STATUS);
+    empty_encode(&b);
+    assert_int_equal(wire_call(c, &b, bytes_of(NULL, 0), &r), FERRY_OK);
+    assert_int_equal(broker_status_reply_decode(r.frame.body, &reply), FERRY_OK);
+    memcpy(text, reply.json.data, reply.json.size);
+    wire_reply_close(&r);
+    (void)snprintf(key, sizeof(key), "\"%s\":", name);
+    const char *at = strstr(text, key);
+    assert_non_null(at);
+    return strtoll(at + strlen(key), NULL, 10);
+}
+
+static void the_status_counts_deliveries(void **state)
+{
+    struct broker_fixture *f = *state;
+    struct wire_client c;
+    uint64_t g = start(f, &c, SUBSCRIPTION_QUEUE);
+    assert_int_equal(wire_produce(&c, g, 3, 10, NULL), FERRY_OK);
+    struct receive_request q = wire_receive_of(g, "s", "a", 2, 0);
+    q.lease_ms = 100;
+    assert_int_equal(wire_receive_now(&c, &q, &d), FERRY_OK);
+    assert_int_equal(receive(&c, g, "a", 1, &e), FERRY_OK);
+    assert_int_equal(wire_settle(&c, g, "s", &e, SETTLE_REJECT, 2, 1, 0), FERRY_OK);
+    int64_t until_us = clock_monotonic_us() + 10000000;
+    while (status_of(&c, "leases_ended") == 0 && clock_monotonic_us() < until_us) {
+        (void)net_poll(NULL, 0, 10);
+    }
+    assert_int_equal(wire_settle(&c, g, "s", &d, SETTLE_ACK, 0, 1, 0), FERRY_ERR_LEASE_EXPIRED);
+    struct subscription_create_request empty = {.group = g,
+                                                .name = bytes_of_string("empty"),
+                                                .mode = SUBSCRIPTION_QUEUE,
+                                                .from = FERRY_FROM_END};
+    assert_int_equal(wire_subscribe_with(&c, &empty), FERRY_OK);
+    q = wire_receive_of(g, "empty", "a", 1, 30000);
+    (void)wire_send_receive(&c, &q);
+    assert_int_equal(status_of(&c, "hand_outs"), 2);
+    assert_int_equal(status_of(&c, "handed_out"), 3);
+    assert_int_equal(status_of(&c, "settlements"), 2);
+    assert_int_equal(status_of(&c, "settlements_refused"), 1);
+    assert_int_equal(status_of(&c, "leases_ended"), 1);
+    assert_int_equal(status_of(&c, "dead_letters"), 1);
+    assert_int_equal(status_of(&c, "receives_waiting"), 1);
+    wire_close(&c);
+}
+
+/* ---- Quotas ---- */
+
+/* What a receive took is paid when it is known. */
+static void receives_count_in_quotas(void **state)
+{
+    struct broker_fixture *f = *state;
+    struct wire_client c, other;
+    uint64_t g = start(f, &c, SUBSCRIPTION_QUEUE);
+    wire_hello(&c, "a");
+    wire_connect(f, &other, NULL);
+    assert_int_equal(wire_produce(&other, g, 1000, 10, NULL), FERRY_OK);
+    assert_int_equal(wire_quota_set(&other, "a", "t", 0, 100, 0), FERRY_OK);
+    assert_int_equal(receive(&c, g, "a", 500, &d), FERRY_OK);
+    assert_int_equal(d.count, 500);
+    assert_int_equal(receive(&c, g, "a", 1, &d), FERRY_ERR_THROTTLED);
+    assert_int_equal(receive(&other, g, "a", 1, &d), FERRY_OK);
+    assert_int_equal(d.count, 1);
+    assert_true(status_of(&other, "throttled_by_quota") > 0);
+    wire_close(&other);
+    wire_close(&c);
+}
+
 /* ---- Clients that misbehave ---- */
 
 /* Who is gone gets nothing: the message goes to the next in line. */
@@ -570,6 +646,8 @@ int main(void)
         broker_test(what_is_not_held_is_not_settled),
         broker_test(items_of_one_settlement_stand_alone),
         broker_test(a_lease_that_ends_wakes_who_waits),
+        broker_test(the_status_counts_deliveries),
+        broker_test(receives_count_in_quotas),
         broker_test(who_is_gone_gets_nothing),
         broker_test(who_does_not_read_costs_others_nothing),
     };

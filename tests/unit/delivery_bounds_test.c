@@ -96,6 +96,33 @@ static void billions_done_behind_one_that_is_stuck(void **state)
     rows_fini(&rows);
 }
 
+/* It moves from one row to the other, in both directions. */
+static void a_run_that_grows_over_a_segments_border_is_kept_once(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    struct rows rows;
+    rows_init(&rows, TABLE_DEAD);
+    struct delivery *d = delivery_made(false, 4000);
+    uint64_t lease = give(d, "m", 4000, 200);
+    assert_int_equal(settle(d, SETTLE_ACK, lease, 4096, 10), FERRY_OK);
+    reload_delivery(&d, &rows, f->store, GROUP);
+    assert_int_equal(settle(d, SETTLE_ACK, lease, 4090, 6), FERRY_OK);
+    reload_delivery(&d, &rows, f->store, GROUP);
+    assert_int_equal(at(d, 4096).first, 4090);
+    assert_int_equal(at(d, 4096).count, 16);
+    delivery_check(d, 4200);
+    assert_int_equal(delivery_apply_trim(d, 4095), FERRY_OK);
+    reload_delivery(&d, &rows, f->store, GROUP);
+    assert_int_equal(delivery_floor(d), 4106);
+    assert_int_equal(settle(d, SETTLE_ACK, lease, 4106, 94), FERRY_OK);
+    reload_delivery(&d, &rows, f->store, GROUP);
+    assert_int_equal(delivery_floor(d), 4200);
+    delivery_check(d, 4200);
+    delivery_free(&d);
+    rows_fini(&rows);
+}
+
 /* ---- Memory and disk that fail ---- */
 
 static enum ferry_err some_entries(struct delivery *d, struct rows *rows)
@@ -256,6 +283,32 @@ static void rows_with_changed_bytes_do_no_harm(void **state)
     rows_fini(&rows);
 }
 
+/* Each allocation of a load fails once in turn: NO_MEMORY, never CORRUPT. */
+static void a_load_without_memory_says_so(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    struct rows rows;
+    struct delivery *d = some_state(&rows);
+    flush_delivery(d, &rows, f->store, GROUP);
+    struct buf base = base_of(d);
+    delivery_free(&d);
+    enum ferry_err err = FERRY_ERR_NO_MEMORY;
+    assert_int_equal(store_read_begin(f->store), FERRY_OK);
+    for (long n = 1; err == FERRY_ERR_NO_MEMORY && n < 200; n++) {
+        mem_test_fail_after(n);
+        err = delivery_load(SUBSCRIPTION, true, &some_settings, buf_bytes(&base), f->store, GROUP,
+                            &d);
+        mem_test_fail_after(0);
+    }
+    store_read_end(f->store);
+    assert_int_equal(err, FERRY_OK);
+    delivery_check(d, 40);
+    delivery_free(&d);
+    buf_fini(&base);
+    rows_fini(&rows);
+}
+
 /* What another subscription of the partition has is its own. */
 static void rows_of_other_subscriptions_are_left_alone(void **state)
 {
@@ -282,8 +335,10 @@ int main(void)
         cmocka_unit_test(a_million_messages_nacked_one_by_one_are_bounded),
         cmocka_unit_test(histories_are_bounded),
         store_test(billions_done_behind_one_that_is_stuck),
+        store_test(a_run_that_grows_over_a_segments_border_is_kept_once),
         cmocka_unit_test(each_failing_allocation_is_told),
         store_test(rows_with_changed_bytes_do_no_harm),
+        store_test(a_load_without_memory_says_so),
         store_test(rows_of_other_subscriptions_are_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

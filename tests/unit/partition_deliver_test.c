@@ -1,6 +1,8 @@
 /* Mode queue: handing out, settling, leases, counters; also after a crash (INV-Q01 to INV-Q05). */
 #include "lib/hand_fixture.h"
 
+#include "base/mem.h"
+
 #define Q "q"
 
 static const struct subscription_create_request quick = {.from = FERRY_FROM_START,
@@ -485,6 +487,169 @@ static void a_refused_hand_out_is_not_lost(void **state)
     assert_int_equal(hand_get(f, Q).handed_out, 12);
 }
 
+/* Each allocation of a receive, a settlement and the timer fails once: the request is refused, or
+ * it is carried out; nothing is lost, and nothing is in two hands. */
+static void try_without_memory(struct part_fixture *f)
+{
+    enum receive_answer answer;
+    struct receive r = {.subscription = bytes_of_string("m"),
+                        .member = bytes_of_string("m"),
+                        .max_messages = 3,
+                        .max_bytes = 1 << 20};
+    struct settle_request *q = mem_zalloc(1, sizeof(*q));
+    assert_non_null(q);
+    q->subscription = r.subscription;
+    q->member = r.member;
+    q->count = 1;
+    for (long n = 1; n < 60; n++) {
+        struct partition_ticket *t = part_ticket(f), *back = part_ticket(f);
+        assert_int_equal(store_read_begin(f->store), FERRY_OK);
+        mem_test_fail_after(n);
+        enum ferry_err err = partition_receive(f->p, &r, f->now_ms, f->now_us, t, &answer);
+        mem_test_fail_after(0);
+        assert_true(err == FERRY_OK || err == FERRY_ERR_NO_MEMORY);
+        store_read_end(f->store);
+        part_turn(f);
+        if (err == FERRY_OK && answer == RECEIVE_PROPOSED) {
+            int64_t first = (int64_t)get_le64(t->ranges.data);
+            q->items[0] = (struct settle_item){.lease = t->lease,
+                                               .token = t->token,
+                                               .kind = SETTLE_NACK,
+                                               .first = first,
+                                               .count = 1,
+                                               .delay_ms = -1};
+            assert_int_equal(store_read_begin(f->store), FERRY_OK);
+            mem_test_fail_after(n % 7 + 1);
+            err = partition_settle(f->p, q, f->now_ms, f->now_us, back);
+            mem_test_fail_after(0);
+            assert_true(err == FERRY_OK || err == FERRY_ERR_NO_MEMORY);
+            store_read_end(f->store);
+        }
+        part_turn(f);
+        f->now_ms += 300;
+        f->now_us += 300000;
+        mem_test_fail_after(n % 11 + 1);
+        (void)!partition_tick(f->p, f->now_ms, f->now_us);
+        mem_test_fail_after(0);
+        part_turn(f);
+        hand_conserves(f, "m", 0);
+    }
+    mem_free(q);
+}
+
+static void lack_of_memory_loses_nothing(void **state)
+{
+    static const uint32_t modes[] = {SUBSCRIPTION_QUEUE, SUBSCRIPTION_KEYED};
+    static const char *const keys[] = {"a", "b", "a", "c", "", "b", "d", "e", "a", "f"};
+    struct part_fixture *f = of(state);
+    part_open(f);
+    for (int i = 0; i < 10; i++) {
+        hand_produce(f, &(struct keyed_of){.count = 10, .keys = keys});
+    }
+    for (int i = 0; i < 2; i++) {
+        struct subscription_create_request q = quick;
+        q.max_deliveries = 1000;
+        hand_make(f, "m", modes[i], &q);
+        try_without_memory(f);
+        for (int rounds = 0; rounds < 400 && hand_get(f, "m").acked < 100; rounds++) {
+            part_pass_ms(f, 1000);
+            hand_settle_all(f, "m", hand_receive(f, "m", "z", 100), SETTLE_ACK);
+        }
+        assert_int_equal(hand_get(f, "m").acked, 100);
+        hand_conserves(f, "m", 0);
+        assert_int_equal(partition_subscription_delete(f->p, bytes_of_string("m"), f->now_ms,
+                                                       f->now_us, part_ticket(f)),
+                         FERRY_OK);
+        part_turn(f);
+    }
+}
+
+/* ---- Resets ---- */
+
+static struct partition_ticket *propose_receive(struct part_fixture *f, uint32_t max)
+{
+    struct receive r = {.subscription = bytes_of_string(Q),
+                        .member = bytes_of_string("m"),
+                        .max_messages = max,
+                        .max_bytes = 1 << 20};
+    enum receive_answer answer;
+    struct partition_ticket *t = part_ticket(f);
+    assert_int_equal(store_read_begin(f->store), FERRY_OK);
+    assert_int_equal(partition_receive(f->p, &r, f->now_ms, f->now_us, t, &answer), FERRY_OK);
+    store_read_end(f->store);
+    assert_int_equal(answer, RECEIVE_PROPOSED);
+    return t;
+}
+
+static void propose_reset(struct part_fixture *f, int64_t to)
+{
+    struct subscription_reset_request q = {.name = bytes_of_string(Q), .to = to};
+    assert_int_equal(partition_subscription_reset(f->p, &q, bytes_of(NULL, 0), f->now_ms, f->now_us,
+                                                  part_ticket(f)),
+                     FERRY_OK);
+}
+
+/* What of a hand-out a reset in front of it made void is in nobody's hands; the rest is in one's.
+ */
+static void a_reset_passes_by_hand_outs_under_way(void **state)
+{
+    struct part_fixture *f = of(state);
+    open_queue(f, 20);
+    struct hand *old = hand_take(f, Q, "a", 3);
+    propose_reset(f, 5);
+    struct partition_ticket *t = propose_receive(f, 4); /* 3 .. 6 */
+    part_turn(f);
+    assert_int_equal(hand_get(f, Q).leased, 2);
+    assert_int_equal(settle(f, old, SETTLE_ACK, 0, 1), FERRY_ERR_LEASE_EXPIRED);
+    struct buf repeats, out;
+    buf_init(&repeats, 1000);
+    buf_init(&out, 100000);
+    assert_int_equal(store_read_begin(f->store), FERRY_OK);
+    assert_int_equal(partition_read_delivery(f->p, t, &repeats, &out), FERRY_OK);
+    store_read_end(f->store);
+    struct bytes rest = buf_bytes(&out);
+    struct fetch_entry entry;
+    struct batch_header h;
+    assert_int_equal(fetch_entry_next(&rest, &entry, &h, &f->detail), FERRY_OK);
+    assert_true(rest.size == 0 && entry.base_offset == 5 && h.count == 2);
+    buf_fini(&repeats);
+    buf_fini(&out);
+    struct hand *next = hand_take(f, Q, "a", 13);
+    assert_int_equal(next->messages[0].offset, 7);
+    hand_nothing(f, Q, "a");
+    hand_conserves(f, Q, 5);
+    propose_reset(f, FERRY_FROM_START);
+    part_turn(f);
+    assert_int_equal(settle(f, next, SETTLE_ACK, 7, 1), FERRY_ERR_LEASE_EXPIRED);
+    (void)hand_take(f, Q, "a", 20);
+    hand_conserves(f, Q, 0);
+}
+
+/* Made anew it is another subscription: a hand-out of the one before is of nobody. */
+static void a_deleted_subscription_hands_out_nothing(void **state)
+{
+    struct part_fixture *f = of(state);
+    open_queue(f, 5);
+    struct hand *old = hand_take(f, Q, "a", 1);
+    assert_int_equal(partition_subscription_delete(f->p, bytes_of_string(Q), f->now_ms, f->now_us,
+                                                   part_ticket(f)),
+                     FERRY_OK);
+    struct partition_ticket *t = propose_receive(f, 2);
+    struct settle_item item = hand_item(old, SETTLE_ACK, 0, 1, -1);
+    struct partition_ticket *late = hand_propose(f, Q, &item, 1);
+    part_turn(f);
+    assert_int_equal(late->base.err, FERRY_ERR_UNKNOWN_SUBSCRIPTION);
+    struct buf repeats, out;
+    buf_init(&repeats, 1000);
+    buf_init(&out, 100000);
+    assert_int_equal(partition_read_delivery(f->p, t, &repeats, &out), FERRY_OK);
+    assert_int_equal(out.size, 0);
+    hand_make(f, Q, SUBSCRIPTION_QUEUE, &quick);
+    assert_int_equal(settle(f, old, SETTLE_ACK, 0, 1), FERRY_ERR_LEASE_EXPIRED);
+    (void)hand_take(f, Q, "a", 5);
+    hand_conserves(f, Q, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -509,6 +674,9 @@ int main(void)
         part_test(jumps_of_the_wall_clock_move_nothing),
         part_test(leases_and_counters_survive_a_crash),
         part_test(a_refused_hand_out_is_not_lost),
+        part_test(lack_of_memory_loses_nothing),
+        part_test(a_reset_passes_by_hand_outs_under_way),
+        part_test(a_deleted_subscription_hands_out_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -75,8 +75,7 @@ static struct partition_ticket *propose_receive(struct cluster *c, int node, uin
     return err == FERRY_OK && answer == RECEIVE_PROPOSED ? t : NULL;
 }
 
-static void read_given(struct cluster *c, int node, const struct partition_ticket *t,
-                       struct given *g)
+static void read_given(struct cluster *c, int node, struct partition_ticket *t, struct given *g)
 {
     struct buf repeats, out;
     struct err_text e;
@@ -231,6 +230,50 @@ static void a_cut_off_leader_ends_no_lease(void **state)
     replicas_run_ms(c, 2000);
     struct subscription_get_reply r = get(c);
     assert_true(r.acked == 2 && r.failed == 0 && r.leased == 0);
+    replicas_settle(c);
+    replicas_compare(c);
+    replicas_free(c);
+}
+
+/* Who was away so long that the log has passed it by gets the tables, and can lead by them. */
+static void a_snapshot_brings_leases_and_dead_letters(void **state)
+{
+    (void)state;
+    struct cluster *c = replicas_new(3, 13);
+    c->settings.retention_bytes = 20000;
+    for (int i = 0; i < 3; i++) {
+        replicas_start(c, i);
+    }
+    make(c, SUBSCRIPTION_QUEUE);
+    replicas_produce(c, &(struct cluster_batch){.count = 20});
+    struct given g = take(c, 10);
+    assert_int_equal(settle(c, &g, SETTLE_REJECT, 3), FERRY_OK);
+    int away = (replicas_wait_leader(c) + 1) % 3;
+    replicas_crash(c, away);
+    assert_int_equal(settle(c, &g, SETTLE_REJECT, 4), FERRY_OK);
+    assert_int_equal(settle(c, &g, SETTLE_ACK, 0), FERRY_OK);
+    for (int i = 0; i < 60; i++) {
+        replicas_produce(c, &(struct cluster_batch){.payload_bytes = 1000, .content = 100});
+    }
+    replicas_run_ms(c, 2000);
+    int leader = replicas_wait_leader(c);
+    uint64_t first = replica_first_index(replicas_replica(c, leader));
+    struct given second = take(c, 5);
+    replicas_start(c, away);
+    assert_true(replica_applied(replicas_replica(c, away)) + 1 < first);
+    replicas_settle(c);
+    replicas_compare(c);
+    (void)!replica_transfer(replicas_replica(c, leader), c->nodes[away].self, c->now_us);
+    replicas_run_ms(c, 1000);
+    struct subscription_get_reply r = get(c);
+    assert_int_equal(replicas_leader(c), away);
+    assert_int_equal(r.dead, 2);
+    assert_int_equal(r.acked, 1);
+    assert_int_equal(r.end_offset, r.acked + r.died + r.expired + r.ready + r.leased + r.waiting);
+    if (r.leased > 0) {
+        assert_int_equal(settle(c, &second, SETTLE_EXTEND, 0), FERRY_ERR_INVALID_ARGUMENT);
+        assert_int_equal(settle(c, &second, SETTLE_ACK, second.offsets[0]), FERRY_OK);
+    }
     replicas_settle(c);
     replicas_compare(c);
     replicas_free(c);
@@ -392,6 +435,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(leases_survive_their_leader),
         cmocka_unit_test(a_cut_off_leader_ends_no_lease),
+        cmocka_unit_test(a_snapshot_brings_leases_and_dead_letters),
         cmocka_unit_test(nothing_is_lost_or_comes_twice_under_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "base/checksum.h"
+#include "base/mem.h"
 #include "base/prng.h"
 #include "lib/partition_fixture.h"
 #include "partition/versions.h"
@@ -220,8 +221,10 @@ static void a_repeat_is_answered_as_the_first_whatever_the_version_is(void **sta
     part_turn(f);
     assert_true(part_is_done(f, again->t));
     assert_true(again->t->duplicate);
-    assert_int_equal(again->t->base_offset, first->t->base_offset);
+    assert_int_equal(first->t->base_offset, 1);
+    assert_int_equal(again->t->base_offset, -1);
     assert_int_equal(again->t->duplicate_count, 2);
+    assert_int_equal((int64_t)get_le64(again->t->duplicates.data + 4), 1);
     assert_int_equal((int64_t)get_le64(again->t->duplicates.data + 12 + 4), 2);
     assert_int_equal(again->t->append_time_ms, appended);
     assert_int_equal(version(f, "a"), 2);
@@ -242,7 +245,7 @@ static void a_repeat_of_what_is_on_its_way_waits_for_it(void **state)
     assert_false(part_is_done(f, again->t));
     part_turn(f);
     assert_true(part_is_done(f, again->t));
-    assert_int_equal(again->t->base_offset, 0);
+    assert_int_equal((int64_t)get_le64(again->t->duplicates.data + 4), 0);
     expect_contents(f, (uint64_t[]){1}, 1);
 }
 
@@ -278,6 +281,34 @@ static void a_refused_publish_does_not_make_its_ids_known(void **state)
     assert_int_equal(send_pieces(f, u, &right, 1), FERRY_OK);
     part_turn(f);
     expect_contents(f, (uint64_t[]){2}, 1);
+}
+
+/* Each allocation fails once in turn: nothing is stored, nothing is known, nothing is expected. */
+static void no_memory_leaves_no_trace(void **state)
+{
+    struct part_fixture *f = *state;
+    f->config.settings.dedupe_window_ms = HOUR_MS;
+    part_open(f);
+    const struct piece pieces[] = {{"a", 11, 0, 1}, {"b", 12, 0, 2}};
+    struct publishing *u = publishing(f);
+    enum ferry_err err = FERRY_ERR_NO_MEMORY;
+    u->q.count = 2;
+    u->q.expect[1].record = 1;
+    u->batch = batch_of_pieces(f, pieces, 2, 0, 0);
+    for (long n = 1; n < 50 && err == FERRY_ERR_NO_MEMORY; n++) {
+        u->t = part_ticket(f);
+        assert_int_equal(store_read_begin(f->store), FERRY_OK);
+        mem_test_fail_after(n);
+        err = partition_publish(f->p, &u->q, u->batch, f->now_ms, f->now_us, u->t, &u->refusal,
+                                &f->detail);
+        mem_test_fail_after(0);
+        store_read_end(f->store);
+        assert_true(err == FERRY_OK || list_is_empty(&u->t->base.node));
+    }
+    assert_int_equal(err, FERRY_OK);
+    assert_int_equal(u->t->duplicate_count, 0);
+    part_turn(f);
+    expect_contents(f, (uint64_t[]){1, 2}, 2);
 }
 
 /* ---- Refusals ---- */
@@ -384,6 +415,7 @@ int main(void)
         part_test(a_repeat_of_what_is_on_its_way_waits_for_it),
         part_test(of_a_batch_repeated_in_part_the_rest_is_stored),
         part_test(a_refused_publish_does_not_make_its_ids_known),
+        part_test(no_memory_leaves_no_trace),
         part_test(expectations_that_make_no_sense_are_refused),
         part_test(a_long_key_is_named_by_its_hash),
         part_test(random_publishes_are_as_a_simple_table_says),

@@ -10,6 +10,7 @@ ROOT = Path(os.environ.get("FERRY_SOURCE", Path(__file__).parents[2]))
 FOLDERS = ("broker", "outbox", "sdk", "examples", "tests")
 VISIBLE = {"broker", "outbox", "sdk", "examples", "tests", "conf", "CMakeLists.txt", "README.md"}
 LINES_MAX = 1000
+LONG = ("sdk/include/ferry.h",)  # The one public header: what is not in it does not exist.
 
 # A foreign header and the only places that may include it.
 DOORS = {
@@ -144,7 +145,8 @@ class Tidy(unittest.TestCase):
     def test_files_tell_one_story(self):
         problems = [f"{name}: {count} lines"
                     for path, name in sources(*FOLDERS, suffixes=(".c", ".h", ".py", ".sh"))
-                    if (count := path.read_text().count("\n")) > LINES_MAX]
+                    if (count := path.read_text().count("\n")) > LINES_MAX and
+                    name not in LONG]
         self.check(problems)
 
     def test_headers_are_guarded_and_end_with_a_newline(self):

@@ -3,6 +3,7 @@ against a real ferryd: each at work, as a script would use it."""
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -445,6 +446,15 @@ class QueueTest(unittest.TestCase):
         self.assertGreater(len(names), 45)
         for name in names:
             self.assertTrue(self.ok(*name.split(), "--help").decode().startswith("usage: ferry "))
+
+    def test_the_formatter_has_no_warning_about_any_manual_page(self):
+        pages = sorted((BIN / "man").glob("*.[18]"))
+        self.assertTrue({"ferry.1", "ferryd.8", "ferry-outbox.8"} <= {page.name for page in pages})
+        if shutil.which("groff") is None:
+            self.skipTest("groff is not installed")
+        done = subprocess.run(["groff", "-man", "-ww", "-z", *pages], capture_output=True,
+                              timeout=60, check=False)
+        self.assertEqual(done.stderr.decode(), "")
 
 
 if __name__ == "__main__":
