@@ -312,6 +312,9 @@ static uint32_t extend(struct settling *w, const struct settle_item *i, int64_t 
 
 static enum ferry_err take_item(struct settling *w, const struct settle_item *i, int64_t now_us)
 {
+    if (!is_valid(i)) { /* Before anything is computed of it. */
+        return FERRY_ERR_INVALID_ARGUMENT;
+    }
     int64_t delay_ms = i->kind == SETTLE_NACK && i->delay_ms > 0 ? i->delay_ms : 0;
     struct delivery_settle_item item = {.kind = i->kind,
                                         .lease = i->lease,
@@ -320,9 +323,6 @@ static enum ferry_err take_item(struct settling *w, const struct settle_item *i,
                                         .count = i->count,
                                         .due_ms = w->time_ms + delay_ms,
                                         .reason = i->reason};
-    if (!is_valid(i)) {
-        return FERRY_ERR_INVALID_ARGUMENT;
-    }
     if (i->kind == SETTLE_EXTEND) {
         item.first = 0;
         item.count = 0;
