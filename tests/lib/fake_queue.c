@@ -456,8 +456,9 @@ static void conflict(struct buf *frame, const struct frame *f, uint32_t record, 
     publish_refusal_encode(frame, &refusal);
 }
 
-/* A batch that is stored already, by its first id. */
-static bool is_repeat(struct fake_partition *p, const struct batch_header *h, struct bytes batch)
+/* Where a batch is that is stored already, by its first id; -1: it is not. */
+static int64_t find_repeat(struct fake_partition *p, const struct batch_header *h,
+                           struct bytes batch)
 {
     struct ferry_id id = batch_id(batch, h, 0);
     for (struct list *n = p->log.next; n != &p->log; n = n->next) {
@@ -466,10 +467,10 @@ static bool is_repeat(struct fake_partition *p, const struct batch_header *h, st
         batch_header_read(bytes_of(s->data, s->size), &stored);
         struct ferry_id other = batch_id(bytes_of(s->data, s->size), &stored, 0);
         if (memcmp(&id, &other, sizeof(id)) == 0) {
-            return true;
+            return s->base_offset;
         }
     }
-    return false;
+    return -1;
 }
 
 void fake_answer_publish(struct fake_broker *b, struct buf *frame, const struct frame *f)
@@ -481,7 +482,8 @@ void fake_answer_publish(struct fake_broker *b, struct buf *frame, const struct 
     assert_int_equal(batch_check(f->attachment, &h, &e), FERRY_OK);
     struct fake_partition *p = partition_of(b, request.group);
     struct publish_reply reply = {.base_offset = -1};
-    if (is_repeat(p, &h, f->attachment)) {
+    int64_t first = find_repeat(p, &h, f->attachment);
+    if (first >= 0) {
         reply.duplicate_count = h.count;
     } else {
         for (uint32_t i = 0; i < request.count; i++) {
@@ -498,7 +500,7 @@ void fake_answer_publish(struct fake_broker *b, struct buf *frame, const struct 
     frame_begin_attachment(frame);
     for (uint32_t i = 0; i < reply.duplicate_count; i++) {
         buf_append_le32(frame, i);
-        buf_append_le64(frame, i);
+        buf_append_le64(frame, (uint64_t)first + i);
     }
 }
 
