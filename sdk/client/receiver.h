@@ -4,7 +4,8 @@
  * The io thread keeps up to RECEIVES_OUT_MAX long polls (RECEIVE) out to each endpoint that leads
  * some of the partitions, as long as there is credit: inflight_max less what is here and what is
  * asked for. What comes is checked there, once, and queued as hand-outs (one lease each). The
- * application takes messages off them and settles each; settlements of consecutive offsets of one
+ * application takes messages off them, those of a hand-out by priority where the subscription is a
+ * queue, else by offset, and settles each; settlements of consecutive offsets of one
  * lease are one item, and the items of a partition travel together (SETTLE), at most
  * SETTLES_OUT_MAX requests at a time, so the busier it is the more go together.
  *
@@ -50,6 +51,7 @@ struct message {
     uint32_t handed_out;
     uint32_t failed;
     uint32_t slot;
+    uint32_t priority;
 };
 
 /* One lease: what one RECEIVE brought. */
@@ -67,7 +69,7 @@ struct handout {
     uint32_t live; /* Messages ready or with the application. */
     uint32_t next; /* The first that was not taken. */
     uint32_t count;
-    struct message messages[];
+    struct message messages[]; /* As the application gets them. */
 };
 
 /* Where a message that is here is. */
@@ -133,6 +135,7 @@ struct ferry_receiver {
     uint32_t usual_ms; /* What a lease lasts. */
     int32_t partition_count;
     bool no_extend;
+    bool by_priority; /* Mode queue. */
     struct receiver_partition *partitions;
     pthread_cond_t changed;
     /* Locked. */

@@ -149,6 +149,50 @@ static void messages_are_received_and_acked(void **state)
     assert_int_equal(ferry_receive(f->receiver, 100, deliveries, 1, &got), FERRY_ERR_TIMEOUT);
 }
 
+static void store_priorities(struct fixture *f, const uint32_t *priorities, int count)
+{
+    struct batch_writer w;
+    struct bytes batch;
+    batch_writer_init(&w, BATCH_MAX_BYTES);
+    for (int i = 0; i < count; i++) {
+        char payload[2] = {(char)('0' + i), '\0'};
+        struct batch_record r = {
+            .timestamp_ms = 5, .payload = bytes_of(payload, 2), .priority = priorities[i]};
+        assert_int_equal(batch_writer_add(&w, &r), FERRY_OK);
+    }
+    assert_int_equal(batch_writer_finish(&w, 0, 0, 0, &batch), FERRY_OK);
+    fake_store(f->broker, 0, batch);
+    batch_writer_fini(&w);
+}
+
+/* The messages of a hand-out, with the mode: in which order they come. */
+static void expect_order(struct fixture *f, uint32_t mode, const int64_t *offsets)
+{
+    static const uint32_t priorities[6] = {1, 0, 7, 1, 0, 7};
+    struct ferry_delivery d[6];
+    fake_subscribe(f->broker, mode);
+    store_priorities(f, priorities, 6);
+    open_receiver(f, NULL);
+    receive(f, d, 6);
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(d[i].record.offset, offsets[i]);
+    }
+    ack_all(f, d, 6);
+    flush(f, 0);
+    assert_int_equal(fake_queue_count(f->broker, 0, FAKE_ACKED), 6);
+}
+
+static void messages_of_a_queue_come_by_priority(void **state)
+{
+    expect_order(*state, SUBSCRIPTION_QUEUE, (const int64_t[]){2, 5, 0, 3, 1, 4});
+}
+
+/* Or the messages of a key would change places. */
+static void messages_of_keys_come_by_offset(void **state)
+{
+    expect_order(*state, SUBSCRIPTION_KEYED, (const int64_t[]){0, 1, 2, 3, 4, 5});
+}
+
 /* No more than inflight_max is held, and what is settled makes room. */
 static void no_more_is_received_than_may_be_in_flight(void **state)
 {
@@ -469,6 +513,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         TEST(messages_are_received_and_acked),
+        TEST(messages_of_a_queue_come_by_priority),
+        TEST(messages_of_keys_come_by_offset),
         TEST(no_more_is_received_than_may_be_in_flight),
         TEST(other_ends_than_ack),
         TEST(settling_twice_is_refused),
