@@ -66,7 +66,7 @@ struct picking {
 static void pick_one(struct picking *k, int64_t offset, const struct batch_record *record)
 {
     struct fake_queued *q = queued_of(k->partition, offset);
-    if (k->writer.count > 0 && offset != k->last + 1) {
+    if (k->writer.count > 0 && (offset != k->last + 1 || !batch_writer_fits(&k->writer, record))) {
         add_entry(k->data, &k->writer, k->run);
     }
     k->run = k->writer.count == 0 ? offset : k->run;
@@ -207,6 +207,13 @@ static uint16_t settle(struct fake_partition *p, const struct settle_item *item)
     return status;
 }
 
+static bool refuses_item(struct fake_shared *shared)
+{
+    bool refuses = shared->items_refused > 0;
+    shared->items_refused -= refuses ? 1 : 0;
+    return refuses;
+}
+
 void fake_answer_settle(struct fake_broker *b, struct buf *frame, const struct frame *f)
 {
     struct settle_request *request = mem_zalloc(1, sizeof(*request));
@@ -216,7 +223,8 @@ void fake_answer_settle(struct fake_broker *b, struct buf *frame, const struct f
     assert_int_equal(settle_request_decode(f->body, request), FERRY_OK);
     struct fake_partition *p = partition_of(b, request->group);
     for (uint32_t i = 0; i < request->count; i++) {
-        reply.results[i].status = settle(p, &request->items[i]);
+        reply.results[i].status =
+            refuses_item(b->shared) ? b->shared->item_refusal : settle(p, &request->items[i]);
         all = all && reply.results[i].status == FERRY_OK;
     }
     b->shared->items_settled += (int)request->count;
@@ -250,6 +258,14 @@ int fake_queue_count(struct fake_broker *b, int partition, enum fake_queue_state
     }
     pthread_mutex_unlock(&b->shared->lock);
     return count;
+}
+
+void fake_refuse_items(struct fake_broker *b, int count, enum ferry_err err)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    b->shared->items_refused = count;
+    b->shared->item_refusal = (uint16_t)err;
+    pthread_mutex_unlock(&b->shared->lock);
 }
 
 int fake_items_settled(struct fake_broker *b)
