@@ -285,7 +285,8 @@ static void send_again(struct ferry_receiver *r, struct settlement *s)
     p->settle_at_us = clock_monotonic_us() + client_backoff_us(r->client, 2);
 }
 
-/* One message may be the cause, and the others have nothing to do with it. */
+/* Those that may be of some messages of an item only: one was taken away, one is damaged, or as
+ * dead letters they are more than one entry holds. It was us who put them together. */
 static bool is_of_some(enum ferry_err err)
 {
     return err == FERRY_ERR_LEASE_EXPIRED || err == FERRY_ERR_INVALID_ARGUMENT ||
