@@ -130,6 +130,9 @@ static enum ferry_err judge_one(struct partition *p, const struct expected *x,
     uint64_t version = 0;
     enum ferry_err err =
         versions_expect(&p->versions, p->config.store, p->config.group, &x->key, &version);
+    if (err == FERRY_OK && version != x->version && versions_is_moving(&p->versions, &x->key)) {
+        return FERRY_ERR_THROTTLED; /* A refusal is for good, and must not rest on what may go. */
+    }
     if (err == FERRY_OK && version != x->version) {
         refusal->record = x->record;
         refusal->version = version;
