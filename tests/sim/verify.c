@@ -72,6 +72,20 @@ void verify_schedules(struct session *s)
     }
 }
 
+/* What comes for ever would never let the cluster come to rest. */
+void verify_no_recurring(struct session *s)
+{
+    const struct history *h = &s->p->load->history;
+    for (uint32_t i = 0; i < h->topic_count; i++) {
+        enum ferry_err err = FERRY_ERR_TIMEOUT;
+        while (h->topics[i].loose && !sim->ended && ferry_err_class(err) == FERRY_CLASS_RETRIABLE) {
+            err = ferry_recurring_remove(s->client, h->topics[i].name, "tick", ASK_MS);
+            program_note(s->p, "recurring remove", err);
+            fiber_sleep(100 * SIM_MS);
+        }
+    }
+}
+
 /* ---- Draining ---- */
 
 struct drain {
