@@ -90,6 +90,7 @@ struct partition_ticket {
     struct ferry_id token;
     uint32_t lease_ms;
     uint32_t count;
+    bool cut;          /* There was no room for all: partition_read_delivery. */
     struct buf ranges; /* struct delivery_range, ascending. */
     /* Settle: an outcome an item, u16 little-endian; empty: all was carried out. Dead changes: how
      * many were there (count). Reset: from, to (base_offset, position). */
@@ -188,11 +189,17 @@ MUST_CHECK enum ferry_err partition_receive(struct partition *p, const struct re
                                             struct partition_ticket *t,
                                             enum receive_answer *answer);
 /* The records of a receive that is done, as fetch entries in `out`, and what was out before in
- * `repeats` (receive_reply). Needs a read view. What it does
- * not hold (trimmed or reset meanwhile) is left out; t->count says how many came. Errors:
- * CORRUPT, NO_MEMORY, NOT_READY, NOT_LEADER. */
+ * `repeats` (receive_reply); t->count says how many came. Needs a read view. What the lease does
+ * not hold (trimmed or reset meanwhile) is left out, and so is what `out` has no room for: t->cut
+ * then, and partition_release_rest gives it back. Errors: CORRUPT, NO_MEMORY, NOT_READY,
+ * NOT_LEADER. */
 MUST_CHECK enum ferry_err partition_read_delivery(struct partition *p, struct partition_ticket *t,
                                                   struct buf *repeats, struct buf *out);
+/* Others may have what is behind the first t->count messages of the hand-out. Errors: THROTTLED,
+ * NOT_LEADER, NO_MEMORY: it comes back when the lease ends. */
+MUST_CHECK enum ferry_err partition_release_rest(struct partition *p,
+                                                 const struct partition_ticket *t, int64_t now_ms,
+                                                 int64_t now_us);
 /* Rises whenever something may have become available for receives of the subscription: fresh
  * messages, back-offs that are over, leases that ended, room at a member, resumed, a free key. 0:
  * no such subscription here. */

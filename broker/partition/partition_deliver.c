@@ -261,8 +261,9 @@ struct delivering {
     const struct partition_ticket *t;
     struct log_reader reader;
     struct buf *repeats, *out;
-    uint32_t count;     /* Messages. */
-    int64_t first, end; /* Of the log, side by side, not written yet. */
+    uint32_t most, count; /* Messages: to be written, written. */
+    bool cut;             /* There were more. */
+    int64_t first, end;   /* Of the log, side by side, not written yet. */
 };
 
 static enum ferry_err append_entry(struct buf *out, const struct fetch_entry *entry)
@@ -360,42 +361,70 @@ static enum ferry_err deliver_range(struct delivering *d, const struct delivery_
     for (int64_t at = r->first; at < end && err == FERRY_OK;) {
         struct delivery_run run = delivery_at(d->s->delivery, at, end);
         int64_t run_end = run.first + run.count < end ? run.first + run.count : end;
+        uint32_t room = d->most - d->count;
         run.first = at;
         run.count = (uint32_t)(run_end - at);
         if (run.state == DELIVERY_LEASED && run.lease == d->t->lease) {
-            err = deliver_run(d, &run);
+            d->cut = d->cut || run.count > room;
+            run.count = run.count < room ? run.count : room;
+            err = run.count > 0 ? deliver_run(d, &run) : err;
         }
         at = run_end;
     }
     return err;
 }
 
+static enum ferry_err deliver_all(struct delivering *d)
+{
+    const struct delivery_range *ranges = (const void *)d->t->ranges.data;
+    size_t count = d->t->ranges.size / sizeof(*ranges);
+    enum ferry_err err = FERRY_OK;
+    for (size_t i = 0; i < count && err == FERRY_OK; i++) {
+        err = deliver_range(d, &ranges[i]);
+    }
+    if (err == FERRY_OK) {
+        err = write_log(d);
+    }
+    log_reader_leave(&d->reader, d->end);
+    return err == FERRY_OK && !(buf_ok(d->repeats) && buf_ok(d->out)) ? FERRY_ERR_NO_MEMORY : err;
+}
+
+static void shrink(struct buf *b, size_t size)
+{
+    b->size = size;
+    b->failed = false;
+}
+
 enum ferry_err partition_read_delivery(struct partition *p, struct partition_ticket *t,
                                        struct buf *repeats, struct buf *out)
 {
+    struct subscription *s = subscriptions_by_number(&p->subscriptions, t->subscription);
+    size_t repeats_size = repeats->size, out_size = out->size;
     enum ferry_err err = partition_check_leader(p);
-    struct delivering d = {.p = p,
-                           .s = subscriptions_by_number(&p->subscriptions, t->subscription),
-                           .t = t,
-                           .reader = {.p = p},
-                           .repeats = repeats,
-                           .out = out};
-    t->count = 0;
-    if (err != FERRY_OK || d.s == NULL) {
+    uint32_t most = t->count;
+    if (err != FERRY_OK || s == NULL) {
+        t->count = 0;
         return err;
     }
-    const struct delivery_range *ranges = (const void *)t->ranges.data;
-    size_t count = t->ranges.size / sizeof(*ranges);
-    for (size_t i = 0; i < count && err == FERRY_OK; i++) {
-        err = deliver_range(&d, &ranges[i]);
+    for (;; most /= 2) { /* How large they are was known by the mean of their batches only. */
+        struct delivering d = {.p = p,
+                               .s = s,
+                               .t = t,
+                               .reader = {.p = p},
+                               .repeats = repeats,
+                               .out = out,
+                               .most = most};
+        err = deliver_all(&d);
+        t->count = d.count;
+        t->cut = d.cut;
+        if (err != FERRY_ERR_NO_MEMORY || most <= 1) {
+            break;
+        }
+        shrink(repeats, repeats_size);
+        shrink(out, out_size);
     }
-    if (err == FERRY_OK) {
-        err = write_log(&d);
-    }
-    t->count = d.count;
-    log_reader_leave(&d.reader, d.end);
     deliver_release(&p->deliver.piece);
-    return err == FERRY_OK && !buf_ok(repeats) ? FERRY_ERR_NO_MEMORY : err;
+    return err;
 }
 
 /* ---- Applying ---- */

@@ -227,7 +227,8 @@ static bool add_item(struct settling *w, const struct delivery_settle_item *item
 }
 
 /* An entry that nobody asked for. */
-static enum ferry_err propose_own(struct settling *w, int64_t now_ms, int64_t now_us)
+static enum ferry_err propose_own(struct settling *w, enum control_kind kind, struct bytes member,
+                                  int64_t now_ms, int64_t now_us)
 {
     struct partition_ticket *t = deliver_own_ticket();
 #ifdef MUT_61 /* leases end by the leader's clock alone, without an entry */
@@ -239,7 +240,7 @@ static enum ferry_err propose_own(struct settling *w, int64_t now_ms, int64_t no
     if (t == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
-    enum ferry_err err = propose(w, CONTROL_EXPIRE_LEASES, bytes_of(NULL, 0), now_ms, now_us, t);
+    enum ferry_err err = propose(w, kind, member, now_ms, now_us, t);
     if (err != FERRY_OK) {
         deliver_free_ticket(t);
     }
@@ -398,6 +399,49 @@ enum ferry_err partition_settle(struct partition *p, const struct settle_request
     return err;
 }
 
+/* ---- What an answer had no room for ---- */
+
+static enum ferry_err release_rest(struct settling *w, const struct delivery_lease *l,
+                                   uint32_t kept)
+{
+    int64_t after = INT64_MIN;
+    struct delivery_run run;
+    enum ferry_err err = FERRY_OK;
+    while (err == FERRY_OK && delivery_next_leased(w->s->delivery, l, &after, &run)) {
+        uint32_t skipped = kept < run.count ? kept : run.count;
+        struct delivery_settle_item item = {.kind = SETTLE_RELEASE,
+                                            .lease = l->number,
+                                            .token = l->token,
+                                            .first = run.first + skipped,
+                                            .count = run.count - skipped,
+                                            .due_ms = w->time_ms};
+        kept -= skipped;
+        err = item.count == 0 || add_item(w, &item) ? FERRY_OK : FERRY_ERR_NO_MEMORY;
+    }
+    return err;
+}
+
+enum ferry_err partition_release_rest(struct partition *p, const struct partition_ticket *t,
+                                      int64_t now_ms, int64_t now_us)
+{
+    struct subscription *s = subscriptions_by_number(&p->subscriptions, t->subscription);
+    const struct delivery_lease *l =
+        s != NULL && s->delivery != NULL ? delivery_find_lease(s->delivery, t->lease) : NULL;
+    struct settling w;
+    enum ferry_err err = partition_check_leader(p);
+    if (err != FERRY_OK || l == NULL) {
+        return err;
+    }
+    begin(&w, p, s, now_ms);
+    err = release_rest(&w, l, t->count);
+    if (err == FERRY_OK && p->deliver.items.size > 0) {
+        struct bytes member = bytes_of(l->member, l->member_bytes);
+        err = propose_own(&w, CONTROL_SETTLE, member, now_ms, now_us);
+    }
+    end(&w);
+    return err;
+}
+
 /* ---- Leases that end ---- */
 
 /* A message that cannot be read cannot be a dead letter either: it comes back once more. */
@@ -466,7 +510,7 @@ static enum ferry_err expire_leases(struct settling *w, const uint64_t *leases, 
     if (err != FERRY_OK || w->p->deliver.items.size == 0) {
         return err;
     }
-    return propose_own(w, now_ms, now_us);
+    return propose_own(w, CONTROL_EXPIRE_LEASES, bytes_of(NULL, 0), now_ms, now_us);
 }
 
 enum ferry_err settle_expired(struct partition *p, struct subscription *s, int64_t now_ms,
@@ -519,7 +563,7 @@ enum ferry_err settle_parked(struct partition *p, struct subscription *s, int64_
     begin(&w, p, s, now_ms);
     enum ferry_err err = park(&w, ranges, count);
     if (err == FERRY_OK) {
-        err = propose_own(&w, now_ms, now_us);
+        err = propose_own(&w, CONTROL_EXPIRE_LEASES, bytes_of(NULL, 0), now_ms, now_us);
     }
     end(&w);
     if (err != FERRY_OK) {

@@ -161,12 +161,29 @@ void shard_refuse_receive(struct shard *s, struct request *r, enum ferry_err err
     refuse(s, r->receive->took, err);
 }
 
+static void send_hand_out(struct shard *s, struct seat *seat, struct request *r,
+                          const struct buf *repeats, const struct buf *data)
+{
+    const struct partition_ticket *t = &r->ticket;
+    struct quota_cost cost = {.bytes = data->size, .messages = t->count};
+    struct receive_reply reply = {.group = seat->group,
+                                  .lease = t->lease,
+                                  .token = t->token,
+                                  .lease_ms = t->lease_ms,
+                                  .count = t->count,
+                                  .repeats = buf_bytes(repeats)};
+    shard_charge_quota(s, r, seat->topic, &cost);
+    s->counters.hand_outs++;
+    s->counters.handed_out += t->count;
+    s->counters.receive_bytes_out += data->size;
+    fill_refused(s, r->receive, &reply);
+    send_answer(s, r, &reply, data);
+}
+
 /* The hand-out is applied. */
 void shard_finish_receive(struct shard *s, struct seat *seat, struct request *r)
 {
     struct partition_ticket *t = &r->ticket;
-    struct receive_reply reply = {
-        .group = seat->group, .lease = t->lease, .token = t->token, .lease_ms = t->lease_ms};
     struct buf repeats, data;
     buf_init(&repeats, RECEIVE_MESSAGES_MAX * DELIVERY_REPEAT_BYTES);
     buf_init(&data, FRAME_MAX_BYTES - FRAME_BODY_MAX_BYTES - FRAME_HEADER_BYTES);
@@ -174,18 +191,17 @@ void shard_finish_receive(struct shard *s, struct seat *seat, struct request *r)
     if (err == FERRY_OK) {
         err = partition_read_delivery(seat->partition, t, &repeats, &data);
     }
-    if (err == FERRY_OK) {
-        struct quota_cost cost = {.bytes = data.size, .messages = t->count};
-        shard_charge_quota(s, r, seat->topic, &cost);
-        s->counters.hand_outs++;
-        s->counters.handed_out += t->count;
-        s->counters.receive_bytes_out += data.size;
-        reply.count = t->count;
-        reply.repeats = buf_bytes(&repeats);
-        fill_refused(s, r->receive, &reply);
-        send_answer(s, r, &reply, &data);
-    } else {
+    if (err == FERRY_OK && t->cut) {
+        enum ferry_err released = partition_release_rest(seat->partition, t, s->now_ms, s->now_us);
+        (void)released; /* Else it comes back when the lease ends. */
+        shard_touch(s, seat);
+    }
+    if (err != FERRY_OK) {
         shard_refuse_receive(s, r, err); /* What it was handed comes back when the lease ends. */
+    } else if (t->count == 0) {
+        answer_nothing(s, r); /* All of it went meanwhile: trimmed, reset, deleted. */
+    } else {
+        send_hand_out(s, seat, r, &repeats, &data);
     }
     buf_fini(&repeats);
     buf_fini(&data);

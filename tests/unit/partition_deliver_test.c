@@ -612,6 +612,7 @@ static void a_reset_passes_by_hand_outs_under_way(void **state)
     struct batch_header h;
     assert_int_equal(fetch_entry_next(&rest, &entry, &h, &f->detail), FERRY_OK);
     assert_true(rest.size == 0 && entry.base_offset == 5 && h.count == 2);
+    assert_int_equal(t->count, 2); /* What the answer says is what is in it. */
     buf_fini(&repeats);
     buf_fini(&out);
     struct hand *next = hand_take(f, Q, "a", 13);
@@ -644,6 +645,7 @@ static void a_deleted_subscription_hands_out_nothing(void **state)
     buf_init(&out, 100000);
     assert_int_equal(partition_read_delivery(f->p, t, &repeats, &out), FERRY_OK);
     assert_int_equal(out.size, 0);
+    assert_int_equal(t->count, 0);
     hand_make(f, Q, SUBSCRIPTION_QUEUE, &quick);
     assert_int_equal(settle(f, old, SETTLE_ACK, 0, 1), FERRY_ERR_LEASE_EXPIRED);
     (void)hand_take(f, Q, "a", 5);
