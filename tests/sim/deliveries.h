@@ -44,8 +44,9 @@ struct hand_out {
     enum ferry_settle asked;
     enum out_state state;
     int64_t asked_us;
-    bool let_go;   /* Its holder closed, which releases what it has. */
-    uint32_t next; /* Of the same message; 0: none. */
+    int64_t delay_ms; /* Of a nack: as it asked; -1: the broker's back-off. */
+    bool let_go;      /* Its holder closed, which releases what it has. */
+    uint32_t next;    /* Of the same message; 0: none. */
 };
 
 /* A message in one subscription. */
@@ -63,6 +64,7 @@ struct deliveries {
     bool keyed;
     uint32_t max_deliveries;
     bool exact_clocks;    /* No clock of the world runs wrong: promises in time are checked. */
+    bool exact_times;     /* ... nor is one set wrong: delays are checked. */
     bool loose;           /* A reset was asked for. */
     bool skips;           /* ... to somewhere else than the start: messages may be passed over. */
     struct hand_out *all; /* From 1. */
@@ -83,7 +85,8 @@ void deliveries_fini(struct deliveries *d);
  */
 uint32_t deliveries_got(struct deliveries *d, uint32_t worker, int64_t opened_us,
                         const struct ferry_delivery *delivery);
-void deliveries_asked(struct deliveries *d, uint32_t hand_out, enum ferry_settle settle);
+void deliveries_asked(struct deliveries *d, uint32_t hand_out, enum ferry_settle settle,
+                      int64_t delay_ms);
 void deliveries_told(struct deliveries *d, uint32_t hand_out, enum ferry_err err);
 /* An extension asked for at `asked_us` was answered. */
 void deliveries_extended(struct deliveries *d, uint32_t hand_out, int64_t asked_us,

@@ -33,7 +33,10 @@ struct group {
     size_t count, capacity;
     struct group_commit *commits; /* Confirmed ones. */
     size_t commit_count, commit_capacity;
-    int64_t attempted[HISTORY_PARTITIONS_MAX]; /* The greatest that was asked for. */
+    int64_t attempted[HISTORY_PARTITIONS_MAX];      /* The greatest that was asked for. */
+    int64_t reset_us[HISTORY_PARTITIONS_MAX];       /* The last reset was confirmed; 0: never. */
+    int64_t reset_asked_us[HISTORY_PARTITIONS_MAX]; /* ... and asked for. */
+    bool loose; /* A reset was asked for, and it is not known whether it was done. */
     uint32_t members;
     uint64_t fenced, given;
 };
@@ -48,6 +51,9 @@ void group_taken(struct group *g, uint32_t ownership);
 void group_asked(struct group *g, uint32_t ownership, int64_t offset);
 void group_told(struct group *g, uint32_t ownership, int64_t asked_us, int64_t offset,
                 enum ferry_err err);
+/* A reset is asked for; it was done in a partition, by an order of then. */
+void group_resetting(struct group *g);
+void group_reset(struct group *g, int32_t partition, int64_t asked_us, int64_t to);
 /* At the end. */
 void group_check_position(const struct group *g, int32_t partition, int64_t position);
 

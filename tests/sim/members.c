@@ -132,7 +132,9 @@ void member_session(struct program *p)
     if (!session_open(&r.s, p, NULL)) {
         return;
     }
-    if (join(&r, &consumer, p->number % 2 == 0 ? p->host->name : NULL)) {
+    static const char *const shared = "member"; /* A newer instance takes the name. */
+    const char *name = chance_permille(200) ? shared : p->number % 2 == 0 ? p->host->name : NULL;
+    if (join(&r, &consumer, name)) {
         while (session_may_go_on(p, until) && read_some(&r, consumer)) {
             if (chance_permille(15)) {
                 stand_still(&r, consumer);

@@ -139,7 +139,7 @@ static size_t take_some(struct drain *d, bool acks, int timeout_ms)
         struct deliveries *all = &d->queue->deliveries;
         uint32_t hand_out = deliveries_got(all, d->number, d->opened_us, &got[i]);
         if (hand_out != 0 && acks) {
-            deliveries_asked(all, hand_out, FERRY_ACK);
+            deliveries_asked(all, hand_out, FERRY_ACK, -1);
             must(ferry_settle(d->receiver, &got[i], FERRY_ACK, -1, NULL,
                               (void *)(uintptr_t)hand_out) == FERRY_OK);
         }
