@@ -4,11 +4,12 @@
  * An ownership begins when a member is told that it has a partition, and ends with its consumer.
  * Precisely:
  *
- *   P03  Commits that were confirmed of two ownerships of a partition do not interleave; and none
- * is confirmed that was asked for after a member that joined later had been given the partition.
- *   P04  Who commits with success began at or behind everything that others had committed before;
- * and at the end the position is at or behind everything confirmed, and not behind everything that
- * was asked for. */
+ * - P03: commits that were confirmed of two ownerships of a partition do not interleave; and none
+ *   is confirmed that was asked for after a member that joined later had been given the partition.
+ * - P04: who commits with success began at or behind everything that others had committed before;
+ *   and at the end the position is at or behind everything confirmed, and not behind everything
+ *   that was asked for. A reset sets it back: then what was committed before counts no more, and
+ *   who had the partition before commits no more. */
 #ifndef FERRY_SIM_GROUPS_H
 #define FERRY_SIM_GROUPS_H
 
