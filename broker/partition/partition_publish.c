@@ -218,7 +218,7 @@ static enum ferry_err propose(struct partition *p, const struct publishing *u, i
  */
 static enum ferry_err answer_repeat(struct partition *p, struct partition_ticket *t)
 {
-    uint64_t last = replica_last_index(p->replica);
+    uint64_t last = p->proposed_index; /* An entry of the replica's own answers nobody. */
     int64_t offset = (int64_t)get_le64(t->duplicates.data + 4);
     bool readable = offset >= p->start_offset && offset < p->next_offset;
     t->duplicate = true;
