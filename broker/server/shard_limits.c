@@ -254,6 +254,22 @@ bool shard_is_over_quota(struct shard *s, struct request *r, const char *topic,
     return true;
 }
 
+bool shard_is_topic_over_quota(struct shard *s, struct request *r, uint64_t group,
+                               const struct quota_cost *least, const struct seat **last)
+{
+    const struct quota_cost one = {.requests = 1};
+    const struct seat *seat = shard_find_seat(s, group);
+    if (seat == NULL || (*last != NULL && id_equal(&(*last)->topic_id, &seat->topic_id))) {
+        return false;
+    }
+    if (shard_is_over_quota(s, r, seat->topic, least)) {
+        return true;
+    }
+    shard_charge_quota(s, r, seat->topic, &one);
+    *last = seat;
+    return false;
+}
+
 /* ---- Bytes of a topic without an answer ---- */
 
 struct topic_load {
