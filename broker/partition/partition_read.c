@@ -187,6 +187,9 @@ static enum ferry_err reader_show(struct log_reader *r, bool whole)
 enum ferry_err log_reader_seek(struct log_reader *r, int64_t offset, bool whole)
 {
     enum ferry_err err = FERRY_OK;
+    if (offset < r->p->start_offset || offset >= r->p->next_offset) {
+        return FERRY_ERR_CORRUPT; /* The log is well: it is asked for what it does not have. */
+    }
     bool walks = r->open && r->has_entry && r->entry.base_offset <= offset;
     for (int i = 0; walks && !reader_holds(r, offset) && err == FERRY_OK; i++) {
         err = reader_step(r);

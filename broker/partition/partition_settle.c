@@ -317,7 +317,7 @@ static uint32_t extend(struct settling *w, const struct settle_item *i, int64_t 
 
 static enum ferry_err take_item(struct settling *w, const struct settle_item *i, int64_t now_us)
 {
-    if (!is_valid(i)) {
+    if (!is_valid(i)) { /* Before anything is computed of it. */
         return FERRY_ERR_INVALID_ARGUMENT;
     }
     int64_t delay_ms = i->kind == SETTLE_NACK && i->delay_ms > 0 ? i->delay_ms : 0;

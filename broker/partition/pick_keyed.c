@@ -313,14 +313,18 @@ static void put_back(struct pick *k, struct pick_one *one)
     let_go(k, key);
 }
 
+static bool is_fresh(const struct pick *k, const struct pick_one *one)
+{
+    struct delivery_run run = delivery_at(k->delivery, one->offset, one->offset + 1);
+    return one->offset >= delivery_floor(k->delivery) && run.state == DELIVERY_FRESH;
+}
+
 /* The first that is ready, if it still is; else it goes where it belongs. */
 static bool is_still_ready(struct pick *k, struct pick_one *one)
 {
     uint32_t leased = 0, waiting = 0;
-    struct delivery_run run = delivery_at(k->delivery, one->offset, one->offset + 1);
-    bool fresh = one->offset >= delivery_floor(k->delivery) && run.state == DELIVERY_FRESH;
     struct pick_key *key = one->key_hash != 0 ? find_key(k, one->key_hash) : NULL;
-    if (!fresh) {
+    if (!is_fresh(k, one)) {
         heap_remove(&k->ready_ones, &one->ready);
         free_one(k, one);
         if (key != NULL) {
@@ -412,9 +416,8 @@ static int by_offset(const void *a, const void *b)
 /* Back to where its key is now: free, or parked still. */
 static void unpark(struct pick *k, struct pick_one *one)
 {
-    struct delivery_run run = delivery_at(k->delivery, one->offset, one->offset + 1);
     struct pick_key *key = NULL;
-    if (run.state != DELIVERY_FRESH || one->offset < delivery_floor(k->delivery)) {
+    if (!is_fresh(k, one)) {
         free_one(k, one);
         return;
     }
@@ -444,7 +447,7 @@ uint32_t pick_to_park(struct pick *k, struct delivery_range *out)
     for (size_t left = k->parking_count; left > 0 && count < PICK_PARK_MAX; left--) {
         struct pick_one *one = list_entry(list_pop_front(&k->parking), struct pick_one, node);
         k->parking_count--;
-        if (!delivery_key_is_parked(k->delivery, one->key_hash)) {
+        if (!is_fresh(k, one) || !delivery_key_is_parked(k->delivery, one->key_hash)) {
             unpark(k, one);
             continue;
         }

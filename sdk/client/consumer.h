@@ -85,7 +85,8 @@ bool consumer_opening_step(struct consumer_opening *opening);
 MUST_CHECK enum ferry_err consumer_opening_end(struct consumer_opening **opening,
                                                struct ferry_consumer **consumer);
 /* A commit without waiting: finished when call_all_finished(client, &commit->call, 1); then
- * commit->call.err says how it ended, and call_fini(&commit->call). */
+ * commit->call.err says how it ended, and call_fini(&commit->call). A member's are finished before
+ * it is closed. */
 struct consumer_commit {
     struct call call;
     struct subscription_commit_request request;

@@ -88,9 +88,8 @@ static bool keep_opaque(struct settlement *s, void *opaque)
 bool settler_add(struct ferry_receiver *r, const struct settling *one)
 {
     struct receiver_partition *p = &r->partitions[one->handout->partition];
-    struct settlement *last =
-        list_is_empty(&p->queue) ? NULL : list_entry(p->queue.prev, struct settlement, node);
-    if (last != NULL && takes(last, one)) {
+    struct settlement *last = list_entry(p->queue.prev, struct settlement, node);
+    if (!list_is_empty(&p->queue) && takes(last, one)) {
         if (!keep_opaque(last, one->opaque)) {
             return false;
         }

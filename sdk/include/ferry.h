@@ -12,9 +12,10 @@
  * - Text and bytes passed in are borrowed for the call and copied where they must live longer.
  * - `_ms` is milliseconds, `_bytes` bytes. Times of day are Unix milliseconds, UTC.
  * - `*_free` and `*_close` take a pointer to the handle, set it to NULL and accept NULL.
- * - A client may be used from any number of threads. A consumer, a source and a batch are used by
- *   one thread at a time. Callbacks run only inside ferry_poll(), ferry_flush(),
- *   ferry_send_sync() and ferry_close(), on the calling thread, and may call ferry_send().
+ * - A client may be used from any number of threads. A consumer, a receiver, a source and a batch
+ *   are used by one thread at a time. Callbacks run only inside ferry_poll(), ferry_flush(),
+ *   ferry_send_sync() and ferry_close(), those of a receiver also in its flush and close, those of
+ *   a consumer in its fetch and close; on the calling thread, and may call ferry_send().
  * - After fork() only the parent may use a handle. */
 #ifndef FERRY_H
 #define FERRY_H
@@ -222,7 +223,7 @@ struct ferry_client;
 enum ferry_err ferry_open(struct ferry_client **client, struct ferry_conf **conf, char *detail,
                           size_t detail_bytes);
 /* Flushes for at most `timeout_ms`, reports what is left as NOT_STORED (never sent) or UNKNOWN,
- * closes. Consumers and sources of the client must be closed before. */
+ * closes. Consumers, receivers and sources of the client must be closed before. */
 void ferry_close(struct ferry_client **client, int timeout_ms);
 
 /* Queues a copy of the message. Never blocks, never waits for the network. Errors, after which no

@@ -4,9 +4,9 @@
 set -euo pipefail
 
 sim=${1:?usage: canary.sh BUILD}/tests/sim/sim
-for lie in lost moved forged reordered unsaid; do
+for lie in lost moved forged reordered unsaid again undone; do
     status=0
-    output=$("$sim" --seed 2 --lie "$lie") || status=$?
+    output=$("$sim" --seed 14 --lie "$lie") || status=$?
     if [ $status -ne 10 ]; then
         echo "the lie '$lie' was not noticed (exit code $status): $(tail -n 1 <<<"$output")"
         exit 1

@@ -67,6 +67,9 @@
     X(F11_CANCELLED, true, "a delayed message was cancelled")                                      \
     X(Q_RESET, true, "a subscription was started over")                                            \
     X(Q_PAUSED, true, "a subscription was paused by the steward")                                  \
+    X(Q_BY_ACKS, true, "a topic dropped what all its subscriptions were done with")                \
+    X(Q_RECURRING, true, "a recurring message was set")                                            \
+    X(Q_TRACED, true, "a message was found by its id, and traced")                                 \
     X(Q_QUOTA, true, "a quota was in force")                                                       \
     X(Q_DIED, true, "a worker died with messages in hand")                                         \
     X(Q_CONFLICT, true, "a publish was refused, for its key had another version")                  \

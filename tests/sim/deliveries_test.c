@@ -430,6 +430,27 @@ static void a_hand_out_that_is_not_counted_is_flagged(void **state)
     assert_flagged(f, "INV-Q04");
 }
 
+static void an_expired_message_of_a_topic_that_keeps_them_is_flagged(void **state)
+{
+    struct fixture *f = *state;
+    (void)stored(f, 0);
+    struct ferry_subscription_partition p = {.end_offset = 1, .expired = 1};
+    deliveries_counted(&f->deliveries, &p);
+    assert_flagged(f, "INV-Q05");
+}
+
+static void a_message_dropped_before_its_end_is_flagged(void **state)
+{
+    struct fixture *f = *state;
+    f->history.topics[f->topic].retained = f->history.topics[f->topic].by_acks = true;
+    (void)stored(f, 0);
+    settled(f, got(f, stored(f, 0), 1, 0), FERRY_ACK);
+    (void)pass(f);
+    history_read_out(&f->history, f->topic, 0, 2, f->end);
+    deliveries_check_end(&f->deliveries);
+    assert_flagged(f, "INV-Q01");
+}
+
 static void a_message_that_overtakes_its_key_is_flagged(void **state)
 {
     struct fixture *f = *state;
@@ -643,6 +664,8 @@ int main(void)
         T(numbers_that_do_not_add_up_are_flagged),
         T(an_ack_that_is_not_counted_is_flagged),
         T(a_hand_out_that_is_not_counted_is_flagged),
+        T(an_expired_message_of_a_topic_that_keeps_them_is_flagged),
+        T(a_message_dropped_before_its_end_is_flagged),
         T(a_message_that_overtakes_its_key_is_flagged),
         T(a_message_that_overtakes_a_failed_one_of_its_key_is_flagged),
         T(a_group_that_hands_on_is_not_flagged),

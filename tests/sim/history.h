@@ -46,7 +46,8 @@ struct history_topic {
     char name[32];
     uint32_t partitions;
     bool loose;    /* Deleted and made again: nothing is asked of it at the end. */
-    bool retained; /* May drop old messages. */
+    bool retained; /* May drop old messages, */
+    bool by_acks;  /*   but only what all its subscriptions are done with. */
     struct history_log logs[HISTORY_PARTITIONS_MAX];
 };
 

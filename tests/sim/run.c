@@ -92,7 +92,7 @@ static void draw_queues(struct run *r)
 
 static void start_queue_programs(struct run *r)
 {
-    for (uint64_t i = 1 + chance_below(3); i-- > 0 && r->load.queue_count > 0;) {
+    for (uint64_t i = 2 + chance_below(3); i-- > 0 && r->load.queue_count > 0;) {
         workload_start(&r->load, PROGRAM_WORKER);
     }
     if (r->load.queue_count > 0 && chance_permille(600)) {
@@ -137,6 +137,7 @@ static void make_nodes(struct run *r)
         (void)snprintf(name, sizeof(name), "topic%u", i);
         uint32_t t = history_add_topic(&r->load.history, name, 1 + (uint32_t)chance_below(3));
         r->load.history.topics[t].retained = i == 2;
+        r->load.history.topics[t].by_acks = i == 2 && chance_permille(500);
     }
     r->load.relay_topic =
         history_add_topic(&r->load.history, "relayed", 1 + (uint32_t)chance_below(2));
@@ -237,6 +238,17 @@ static struct queue_sums sum_queues(const struct workload *w)
     return sum;
 }
 
+static bool dropped_by_acks(const struct history *h)
+{
+    bool dropped = false;
+    for (uint32_t i = 0; i < h->topic_count; i++) {
+        for (uint32_t p = 0; p < h->topics[i].partitions; p++) {
+            dropped |= h->topics[i].by_acks && h->topics[i].logs[p].first_kept > 0;
+        }
+    }
+    return dropped;
+}
+
 static void mark_queues(const struct run *r)
 {
     const struct workload *w = &r->load;
@@ -266,6 +278,9 @@ static void mark_queues(const struct run *r)
                  {MARK_F11_CANCELLED, c->cancelled > 0},
                  {MARK_Q_RESET, c->resets > 0},
                  {MARK_Q_PAUSED, c->pauses > 0},
+                 {MARK_Q_BY_ACKS, dropped_by_acks(&w->history)},
+                 {MARK_Q_RECURRING, c->recurring > 0},
+                 {MARK_Q_TRACED, c->traced > 0},
                  {MARK_Q_QUOTA, c->quotas > 0},
                  {MARK_Q_DIED, c->died_with_messages > 0},
                  {MARK_Q_CONFLICT, w->versions.conflicts > 0}};

@@ -155,11 +155,87 @@ static void look_around(struct session *s)
     }
 }
 
+/* A message that comes again and again, into the topic of which nothing is asked at the end. */
+static void recur(struct session *s)
+{
+    struct history *h = &s->p->load->history;
+    uint32_t topic = 0;
+    while (!h->topics[topic].loose) {
+        topic++;
+    }
+    if (chance_permille(300)) {
+        program_note(s->p, "recurring remove",
+                     ferry_recurring_remove(s->client, h->topics[topic].name, "tick", STEWARD_MS));
+        return;
+    }
+    uint8_t payload[HISTORY_PAYLOAD_MAX];
+    uint64_t number = history_new(h, topic, 0);
+    struct ferry_message m = {.topic = h->topics[topic].name,
+                              .partition = 0,
+                              .payload = payload,
+                              .payload_bytes = history_payload(number, payload)};
+    char spec[24];
+    (void)snprintf(spec, sizeof(spec), "@every %us", 1 + (unsigned)chance_below(3));
+    enum ferry_err err = ferry_recurring_set(s->client, "tick", spec, "", &m, STEWARD_MS);
+    program_note(s->p, "recurring set", err);
+    s->p->load->counters.recurring += err == FERRY_OK;
+}
+
+/* A message with an id that was acked, and is kept. 0: none was found. */
+static uint64_t some_with_id(const struct history *h)
+{
+    for (int tries = 0; tries < 40; tries++) {
+        uint64_t n = 1 + chance_below(h->count);
+        const struct history_message *m = n < h->count ? &h->messages[n] : NULL;
+        if (m != NULL && m->has_id && m->state == HISTORY_STORED && m->offset >= 0 &&
+            !h->topics[m->topic].retained && !h->topics[m->topic].loose) {
+            return n;
+        }
+    }
+    return 0;
+}
+
+static void find_and_trace(struct session *s)
+{
+    const struct history *h = &s->p->load->history;
+    uint64_t number = some_with_id(h);
+    if (number == 0) {
+        return;
+    }
+    struct ferry_id id;
+    struct history_message m = h->messages[number];
+    const char *topic = h->topics[m.topic].name;
+    int32_t partition = -1;
+    int64_t offset = -1;
+    session_id(number, &id);
+    enum ferry_err err = ferry_message_find(s->client, topic, &id, STEWARD_MS, &partition, &offset);
+    program_note(s->p, "message find", err);
+    if (err == FERRY_ERR_UNKNOWN_MESSAGE ||
+        (err == FERRY_OK && (partition != m.partition || offset != m.offset))) {
+        sim_fail(SIM_INVARIANT, "INV-I02: message %llu at %s/%d/%lld is found at %d/%lld",
+                 (unsigned long long)number, topic, m.partition, (long long)m.offset, partition,
+                 (long long)offset);
+    }
+    struct ferry_trace_event *events;
+    uint64_t next = 0;
+    uint64_t end;
+    size_t count;
+    err = ferry_trace(s->client, topic, m.partition, m.offset, STEWARD_MS, &next, &end, &events,
+                      &count);
+    program_note(s->p, "trace", err);
+    if (err == FERRY_OK) {
+        s->p->load->counters.traced += count > 0;
+        ferry_trace_free(&events);
+    }
+}
+
 void steward_session(struct program *p)
 {
     static void (*const steps[])(struct session *) = {
-        pause_or_resume,  pause_or_resume, start_over, alter,  look_at_the_dead,
-        look_at_the_dead, cancel,          cancel,     ration, look_around};
+        pause_or_resume,  pause_or_resume,  start_over, alter,
+        look_at_the_dead, look_at_the_dead, cancel,     cancel,
+        ration,           look_around,      recur,      find_and_trace,
+        find_and_trace};
     struct session s;
     int64_t until = world_now() + chance_between(3, 30) * SIM_SECOND;
     if (!session_open(&s, p, NULL)) {

@@ -108,7 +108,7 @@ bool session_may_go_on(const struct program *p, int64_t until_us)
 
 /* ---- Producing ---- */
 
-static void id_of(uint64_t number, struct ferry_id *id)
+void session_id(uint64_t number, struct ferry_id *id)
 {
     memset(id, 0, sizeof(*id));
     memcpy(id->bytes, &number, 8);
@@ -141,7 +141,7 @@ void session_send(struct session *s, uint64_t number, int32_t partition, bool wi
     m.delay_ms = h->messages[number].delayed ? chance_between(1, 15000) : 0;
     if (with_id) {
         h->messages[number].has_id = true;
-        id_of(number, &m.id);
+        session_id(number, &m.id);
     }
     history_sending(h, number);
     enum ferry_err err = ferry_send(s->client, &m);
@@ -272,7 +272,8 @@ static void read_on(struct program *p, struct ferry_consumer *consumer, uint32_t
             p->done++;
         } else if (err == FERRY_ERR_OFFSET_OUT_OF_RANGE) {
             mark(MARK_L_TRIMMED);
-            if (!p->load->history.topics[topic].retained && !p->load->history.topics[topic].loose) {
+            const struct history_topic *t = &p->load->history.topics[topic];
+            if ((!t->retained && !t->loose) || (t->by_acks && commits)) {
                 sim_fail(SIM_INVARIANT, "INV-L10: a reader of %s was told of dropped messages",
                          p->load->history.topics[topic].name);
             }
@@ -438,10 +439,26 @@ bool workload_is_over(const struct workload *w)
 
 /* ---- Topics ---- */
 
+static void make_stream(struct session *s, const char *topic)
+{
+    enum ferry_err err;
+    while ((err = ferry_subscription_create(s->client, topic, "sub", FERRY_FROM_START, 5000)) !=
+               FERRY_OK &&
+           !sim->ended) {
+        program_note(s->p, "subscription create", err);
+        fiber_sleep(200 * SIM_MS);
+    }
+}
+
 /* Before anything is sent, so that each of them gets all. */
 static void make_queues(struct session *s)
 {
     struct workload *w = s->p->load;
+    for (uint32_t i = 0; i < w->history.topic_count; i++) {
+        if (w->history.topics[i].by_acks) {
+            make_stream(s, w->history.topics[i].name);
+        }
+    }
     for (uint32_t i = 0; i < w->queue_count; i++) {
         const struct load_queue *q = &w->queues[i];
         const char *topic = w->history.topics[q->deliveries.topic].name;
@@ -470,8 +487,9 @@ static void make_topics(void *arg)
                                         .partitions = t->partitions,
                                         .replicas = w->replicas,
                                         .retention_ms = -1,
-                                        .retention_bytes =
-                                            t->retained ? chance_between(4000, 40000) : -1};
+                                        .retention_acked = t->by_acks};
+        bool small = t->retained && !t->by_acks;
+        spec.retention_bytes = small ? chance_between(4000, 40000) : -1;
         enum ferry_err err;
         while ((err = ferry_topic_create(s.client, &spec, 5000)) != FERRY_OK && !sim->ended) {
             program_note(p, "topic create", err);

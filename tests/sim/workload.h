@@ -70,7 +70,8 @@ struct relay_table {
 /* What happened, for coverage. */
 struct load_counters {
     uint64_t paused_workers, died_with_messages, worked_late, zombie_commits;
-    uint64_t pauses, resets, replayed, dropped, cancelled, quotas, expired, independent;
+    uint64_t pauses, resets, replayed, dropped, cancelled, quotas, expired, independent, recurring,
+        traced;
 };
 
 struct workload {
@@ -132,6 +133,7 @@ _Noreturn void program_die(struct program *p);
 void set_number(struct ferry_conf *conf, const char *name, int64_t number);
 /* One attempt at the message, by ferry_send. */
 void session_send(struct session *s, uint64_t number, int32_t partition, bool with_id);
+void session_id(uint64_t number, struct ferry_id *id); /* Of a message that has one. */
 uint32_t session_key(uint64_t number, char *text, size_t bytes);
 /* At the end: what is delayed comes or is cancelled, and queues are drained; then, all logs read
  * out, what queues, groups and versions have to say. */
