@@ -62,6 +62,11 @@ static void take_refusal(struct raft *r, struct raft_peer *peer, const struct ra
     bool is_trimmed = m->match_index < trim || (found == trim && r->log.trim_term > m->match_term);
     /* Nothing can be missing before the first entry: it waits for a snapshot, whatever we have. */
     bool wants_snapshot = peer->next == 1 && m->match_index == 0 && m->match_term == 0;
+    /* It was asked from the trim point on, says that it has that, and refuses all the same: it
+     * takes a snapshot that we gave up, and its acks from before told us that it needs none. */
+    wants_snapshot =
+        wants_snapshot || (peer->state == PEER_PROBE && peer->next == trim + 1 && trim > 0 &&
+                           m->match_index == trim && m->match_term == r->log.trim_term);
     if ((is_trimmed && peer->match < trim) || wants_snapshot) {
         raft_begin_snapshot(r, peer, u);
         return;

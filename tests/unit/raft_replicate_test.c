@@ -323,6 +323,26 @@ static void a_peer_that_has_the_trim_point_needs_no_snapshot(void **state)
     raft_free(&r);
 }
 
+/* A late ack says that the peer needs no snapshot any more, while it has begun to take one and
+ * refuses everything else: it gets another. */
+static void a_peer_that_refuses_what_it_has_gets_a_snapshot(void **state)
+{
+    (void)state;
+    struct raft *r = new_leader_with_a_peer_behind_the_trim_point();
+    (void)success(r, 3, 8);
+    struct raft_event failed = {.type = RAFT_SNAPSHOT_DONE, .peer = 3, .index = 0};
+    (void)fixture_step(r, failed);
+    struct raft_update u = fixture_send(r);
+    (void)refusal(r, 3, 8, 1, sent_to(&u, 3)->sequence);
+    int snapshots = 0;
+    for (int i = 0; i < 3 && snapshots == 0; i++) {
+        u = fixture_tick(r);
+        snapshots = (int)refusal(r, 3, 8, 1, sent_to(&u, 3)->sequence).snapshot_to_count;
+    }
+    assert_int_equal(snapshots, 1);
+    raft_free(&r);
+}
+
 /* SIM-P08: a folder restored from an old copy. Its refusal answers a message that was sent after it
  * had acknowledged more. */
 static void a_peer_that_lost_what_it_acknowledged_is_fed_no_more(void **state)
@@ -488,6 +508,7 @@ int main(void)
         cmocka_unit_test(a_peer_is_fed_from_the_end_of_its_snapshot),
         cmocka_unit_test(a_snapshot_that_failed_or_came_too_late_is_asked_for_again),
         cmocka_unit_test(a_peer_that_differs_at_the_trim_point_needs_a_snapshot),
+        cmocka_unit_test(a_peer_that_refuses_what_it_has_gets_a_snapshot),
         cmocka_unit_test(a_peer_that_has_the_trim_point_needs_no_snapshot),
         cmocka_unit_test(a_peer_that_lost_what_it_acknowledged_is_fed_no_more),
         cmocka_unit_test(a_refusal_from_before_the_acknowledgement_is_no_loss),
