@@ -502,6 +502,20 @@ static void closing_releases_what_is_held(void **state)
     assert_int_equal(fake_members(f->broker), 0);
 }
 
+/* Nobody waits for the long polls that are out. */
+static void closing_does_not_wait_for_messages(void **state)
+{
+    struct ferry_delivery d;
+    struct fixture *f = *state;
+    size_t got;
+    fake_set(f->conf, "fetch.max_wait_ms", "8s");
+    open_receiver(f, NULL);
+    assert_int_equal(ferry_receive(f->receiver, 100, &d, 1, &got), FERRY_ERR_TIMEOUT);
+    int64_t began_us = clock_monotonic_us();
+    ferry_receiver_close(&f->receiver, WAIT_MS);
+    assert_true(clock_monotonic_us() - began_us < 4000000);
+}
+
 static void openings_that_fail_say_why(void **state)
 {
     struct fixture *f = *state;
@@ -659,6 +673,7 @@ int main(void)
         TEST(leases_are_extended_while_messages_are_held),
         TEST(what_was_not_taken_is_released_when_leases_are_not_extended),
         TEST(closing_releases_what_is_held),
+        TEST(closing_does_not_wait_for_messages),
         TEST(openings_that_fail_say_why),
         TEST(a_subscription_that_is_deleted_ends_it),
         TEST(hand_outs_that_do_not_fit_are_dropped),
