@@ -59,6 +59,7 @@ struct partition {
 
     /* Leader only: with proposals that are not applied yet. */
     int64_t proposed_next_offset;
+    uint64_t proposed_index; /* Of the last entry proposed here; 0: none. Not the replica's own. */
     int64_t last_append_time_ms;
     bool housekeeping; /* A trim or expiry is proposed and not applied. */
     struct buf housekeeping_payload;

@@ -8,7 +8,7 @@
 
 #define RECEIVE_LEAST_BYTES (64 << 10) /* What a RECEIVE asks for however many there are. */
 /* An answer that is given up costs its messages a lease: the broker has so much longer for it. */
-#define GRACE_MS         2000
+#define GRACE_MS         5000
 #define SCARCE_WAIT_MS   20   /* Of a poll while there is not credit for all endpoints. */
 #define IDLE_SHARE       8u   /* An endpoint that had nothing is asked for so much less. */
 #define MISSING_PAUSE_MS 1000 /* Of a partition that lacks the subscription. */

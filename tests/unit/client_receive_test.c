@@ -10,7 +10,7 @@
 #include "client/receiver.h"
 #include "lib/fake_broker.h"
 
-#define WAIT_MS      10000
+#define WAIT_MS      30000
 #define MESSAGES_MAX 2000
 
 struct fixture {

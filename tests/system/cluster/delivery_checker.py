@@ -4,7 +4,8 @@ Knows nothing but histories. A message's hand-outs are told apart by the number 
 carries (the how-manieth it is), so that a worker that was asleep and finds an old hand-out in its
 hands is no contradiction.
 
-    lost         acked by the broker when it was sent, and at the end neither acked nor dead
+    lost         acked by the broker when it was sent, and at the end neither acked nor dead, nor in
+                 the hands of one who was killed while settling it
     redelivered  handed out again after an ack of an earlier hand-out was confirmed
     both         two settlements of different hand-outs confirmed that exclude each other
     counters     a hand-out number given twice, or more failures than hand-outs before it
@@ -35,6 +36,7 @@ class Subscription:
         self.topic, self.name = topic, name
         self.handed = collections.defaultdict(dict)  # Place -> number -> HandOut
         self.settled = collections.defaultdict(dict)  # Place -> number -> Settled, confirmed
+        self.begun = collections.defaultdict(set)  # Place -> numbers whose ack or reject has no answer
         self.dead = {}  # Place -> what the broker tells of it
 
 
@@ -96,12 +98,22 @@ class Deliveries:
                 self._handed(sub, name, time, words[2:])
             elif kind == "b":
                 began[words[2], words[3], words[4]] = time
+                if words[5] in ("ack", "reject"):
+                    sub.begun[self._place(sub, words)].add(int(words[4]))
             elif kind == "d" and words[6] == "OK":
-                place = Place(sub.topic, int(words[2]), int(words[3]))
-                self._settled(sub, place, int(words[4]),
-                              Settled(name, began[words[2], words[3], words[4]], time, words[5]))
+                sub.settled[self._place(sub, words)][int(words[4])] = \
+                    Settled(name, began[words[2], words[3], words[4]], time, words[5])
+                sub.begun[self._place(sub, words)].discard(int(words[4]))
+            elif kind == "d":
+                if words[6] == "LEASE_EXPIRED":
+                    sub.begun[self._place(sub, words)].discard(int(words[4]))
+                self.errors[words[6]] += 1
             else:
                 self.errors[words[-1]] += 1
+
+    @staticmethod
+    def _place(sub, words):
+        return Place(sub.topic, int(words[2]), int(words[3]))
 
     def _handed(self, sub, worker, time, words):
         partition, offset, number, failed, producer, seq, key, keyseq, total, good = words
@@ -115,9 +127,6 @@ class Deliveries:
         if int(failed) >= number:
             self.add("counters", f"{sub.name} {place}: hand-out {number} after {failed} failures")
         sub.handed[place][number] = HandOut(worker, time, int(failed), (producer, key), int(keyseq))
-
-    def _settled(self, sub, place, number, settled):
-        sub.settled[place][number] = settled
 
     def _member(self, path):
         name, group, began = path.name.removesuffix(".member.hist"), None, {}
@@ -175,7 +184,8 @@ class Deliveries:
             if others or place in sub.dead:
                 self.add("both", f"{sub.name} {place}: {sub.settled[place]}, dead: {place in sub.dead}")
         for which, place in self.acks.items():
-            if place.topic == sub.topic and place not in acked and place not in sub.dead:
+            done = place in acked or place in sub.dead or sub.begun[place]
+            if place.topic == sub.topic and not done:
                 self.add("lost", f"{sub.name} {which} at {place}: handed out "
                                  f"{sorted(sub.handed[place])}, settled {sub.settled[place]}")
 

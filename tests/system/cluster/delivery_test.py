@@ -190,10 +190,12 @@ class Run:
         path = self.folder / "dead.json"
         with open(path, "w", encoding="utf-8") as out:
             for subscription in (QUEUE, KEYED):
-                for line in self.cluster.ok("--json", "dlq", "export", TOPIC, subscription,
-                                            "--all").splitlines():
+                for line in self.cluster.ok("--json", "dlq", "export", TOPIC,
+                                            subscription).splitlines():
                     dead = json.loads(line)
-                    out.write(json.dumps({"topic": TOPIC, "subscription": subscription, **dead}) + "\n")
+                    out.write(json.dumps({"topic": TOPIC, "subscription": subscription,
+                                          "partition": dead["partition"],
+                                          "offset": int(dead["headers"]["ferry-dlq-offset"])}) + "\n")
         return path
 
     def check_conservation(self):

@@ -18,12 +18,13 @@
 #include "base/mem.h"
 #include "ferry.h"
 
-#define CONSUMERS_MAX 2000
-#define MESSAGES_MAX  (INT64_C(1) << 24)
-#define OPEN_MS       60000
-#define FLUSH_MS      120000
-#define SILENCE_US    (INT64_C(60) * 1000000)
-#define TAKE_MAX      64
+#define CONSUMERS_MAX  2000
+#define MESSAGES_MAX   (INT64_C(1) << 24)
+#define OPEN_MS        60000
+#define FLUSH_MS       120000
+#define SILENCE_US     (INT64_C(60) * 1000000)
+#define TAKE_MAX       64
+#define COMPLAINTS_MAX 5
 
 struct many {
     const char *servers, *topic, *subscription;
@@ -73,6 +74,11 @@ static void on_settled(const struct ferry_settled *settled, void *arg)
     struct many *m = ((struct consumer *)arg)->many;
     m->acked += settled->err == FERRY_OK;
     m->refused += settled->err != FERRY_OK;
+    if (settled->err != FERRY_OK && m->refused <= COMPLAINTS_MAX) {
+        fprintf(stderr, "many: %s: offset %" PRId64 " of %" PRId32 ": %s\n",
+                ((struct consumer *)arg)->name, settled->offset, settled->partition,
+                ferry_err_name(settled->err));
+    }
 }
 
 static enum ferry_err open_one(struct many *m, size_t i)
