@@ -3,7 +3,8 @@
  * Who waits stands in a queue of each partition and subscription asked for, in order of arrival,
  * and is looked at only when the partition's wake sequence says that something may have become
  * available; then one after another is served until there is nothing more. Who got something leaves
- * all its queues. The answer goes out once the hand-out is applied. */
+ * all its queues. The answer goes out once the hand-out is applied. Who wants to go takes its
+ * waiting receives back: they are answered at once, with nothing. */
 #include "base/mem.h"
 #include "server/shard_internal.h"
 
@@ -480,11 +481,52 @@ static bool is_over_quota(struct shard *s, struct request *r, const struct recei
     return false;
 }
 
+/* ---- Taking back: a receive of no messages and no bytes ---- */
+
+static bool takes_back(const struct receive_request *q)
+{
+    return q->max_messages == 0 && q->max_bytes == 0;
+}
+
+static void take_back_in(struct shard *s, const struct request *r, struct receive_queue *q,
+                         struct bytes member)
+{
+    q->serving = true;
+    for (struct list *n = q->places.next; n != &q->places;) {
+        struct receive_place *place = list_entry(n, struct receive_place, node);
+        n = n->next; /* A request has one place in a queue: only its own goes. */
+        struct waiting_receive *w = place->receive;
+        if (w->request->peer == r->peer && bytes_equal(w->asked.member, member)) {
+            answer_nothing(s, w->request);
+        }
+    }
+    q->serving = false;
+    free_if_empty(q);
+}
+
+/* The member's own of this connection, as far as they wait; then it is answered itself. */
+static void take_back(struct shard *s, struct request *r, const struct receive_request *q)
+{
+    const struct receive_reply nothing = {0};
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct seat *seat = shard_find_seat(s, q->items[i].group);
+        struct receive_queue *queue = seat != NULL ? find_queue(seat, q->subscription) : NULL;
+        if (queue != NULL) {
+            take_back_in(s, r, queue, q->member);
+        }
+    }
+    send_answer(s, r, &nothing, NULL);
+}
+
 void shard_handle_receive(struct shard *s, struct request *r, const struct frame *f)
 {
     struct receive_request q;
     struct err_text e = {{0}};
     enum ferry_err err = receive_request_decode(f->body, &q);
+    if (err == FERRY_OK && takes_back(&q)) {
+        take_back(s, r, &q);
+        return;
+    }
     if (err == FERRY_OK) {
         err = check(&q, &e);
     }

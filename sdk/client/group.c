@@ -364,6 +364,7 @@ bool group_bind(struct group *g, struct ferry_consumer *s)
     g->member.name = g->name;
     g->member.session_ms = g->session_ms;
     g->member.partitions = (uint32_t)s->partition_count;
+    g->member.zoned = s->client->options.zone[0] != '\0';
     g->member.fill = fill;
     g->member.answer = on_answer;
     return true;

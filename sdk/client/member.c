@@ -10,6 +10,7 @@
 #define MEMBER_LEAST_MS 100 /* What a heartbeat may take however late it is. */
 
 static void on_timer(struct timer *timer);
+static void on_zones(struct zones *z);
 
 void member_make_name(struct ferry_client *c, char *name, size_t name_bytes)
 {
@@ -24,6 +25,7 @@ void member_init(struct member *m, struct ferry_client *c, struct topic *t)
 {
     *m = (struct member){
         .client = c, .topic = t, .zone = c->options.zone, .session_ms = MEMBER_SESSION_DEFAULT_MS};
+    zones_init(&m->zones, c, t, on_zones);
     pthread_mutex_lock(&c->lock);
     m->instance = id_random(&c->ids);
     pthread_mutex_unlock(&c->lock);
@@ -143,10 +145,14 @@ static void send(struct member *m)
         .session_ms = m->session_ms,
         .partitions = m->partitions,
     };
+    if (m->zoned) {
+        m->request->zones = zones_text(&m->zones);
+    }
     if (m->fill != NULL) {
         m->fill(m, m->request);
     }
     m->out = true;
+    m->beaten = true;
     m->sent_us = clock_monotonic_us();
     call_init(&m->call, COMMAND_MEMBER_HEARTBEAT, ROUTE_PARTITION, encode, m->request,
               patience_ms(m));
@@ -156,10 +162,24 @@ static void send(struct member *m)
     call_start(c, &m->call);
 }
 
+/* A heartbeat is due. The first one waits for the zones, for by it partitions are given. */
+static void beat(struct member *m)
+{
+    bool may = !m->zoned || zones_are_known(&m->zones);
+    if (m->started && !m->out && may) {
+        send(m);
+    }
+}
+
 static void on_timer(struct timer *timer)
 {
-    struct member *m = list_entry(timer, struct member, timer);
-    if (m->started && !m->out) {
+    beat(list_entry(timer, struct member, timer));
+}
+
+static void on_zones(struct zones *z)
+{
+    struct member *m = list_entry(z, struct member, zones);
+    if (m->started && !m->out && !m->beaten) {
         send(m);
     }
 }
@@ -198,6 +218,7 @@ void member_stop(struct member *m)
         call_cancel(m->client, &m->call);
         m->out = false;
     }
+    zones_stop(&m->zones);
     timer_drop(&m->client->timers, &m->timer);
     mem_free(m->request);
     m->request = NULL;

@@ -7,11 +7,14 @@
  * An answer with a lower epoch than one before it is of a leader that is none any more: it is
  * passed over, as if it had not come. After a session in which no other came, any is believed.
  *
+ * A member that is `zoned` also says in which zones the partitions are led (zones.h).
+ *
  * States: idle → started (heartbeats) → stopped. A member that was fenced stops by itself. */
 #ifndef FERRY_CLIENT_MEMBER_H
 #define FERRY_CLIENT_MEMBER_H
 
 #include "client/call.h"
+#include "client/zones.h"
 
 #define MEMBER_SESSION_DEFAULT_MS 10000u
 #define MEMBER_SESSION_MIN_MS     500u
@@ -29,7 +32,9 @@ struct member {
     struct topic *topic;
     const char *subscription; /* The owner's. */
     const char *name;
-    const char *zone;
+    const char *zone;   /* The client's; "": none. */
+    bool zoned;         /* Has one, and partitions are given to it by it. */
+    struct zones zones; /* If zoned. */
     struct ferry_id instance;
     uint32_t session_ms;
     uint32_t partitions;
@@ -40,6 +45,7 @@ struct member {
     struct member_heartbeat_request *request; /* Of the call. */
     bool started;
     bool out;         /* The call is on its way. */
+    bool beaten;      /* The first heartbeat went out. */
     bool again;       /* Another one at once when it is answered. */
     int64_t sent_us;  /* When the heartbeat that is out began. */
     int64_t heard_us; /* When the last answered one began. */

@@ -511,6 +511,7 @@ static void forget_metadata(struct ferry_client *c, void *arg)
     (void)c;
     if (t->partition_count > 0) {
         t->partitions[0]->leader = NULL;
+        t->fetched_us = 0; /* Asked for at once: an application asks, and does not spin. */
     }
 }
 

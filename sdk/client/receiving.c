@@ -16,6 +16,8 @@
 /* A RECEIVE. */
 struct asking {
     struct request request;
+    struct request taking_back; /* At the end: so that the answer comes at once. */
+    bool taken_back;
     struct asker *asker;
     uint32_t messages; /* Asked for; 0: idle. */
     size_t bytes;
@@ -35,6 +37,7 @@ struct asker {
 };
 
 static void on_reply(struct request *request, const struct reply *reply);
+static void on_taken_back(struct request *request, const struct reply *reply);
 
 static void on_timer(struct timer *timer)
 {
@@ -66,6 +69,7 @@ void receiver_detach(struct ferry_receiver *r)
         struct asker *a = list_entry(node, struct asker, node);
         for (size_t i = 0; i < RECEIVES_OUT_MAX; i++) {
             request_fini(&a->askings[i].request);
+            request_fini(&a->askings[i].taking_back);
         }
         mem_free(a);
     }
@@ -95,6 +99,7 @@ static struct asker *asker_for(struct ferry_receiver *r, struct connection *k)
     for (size_t i = 0; i < RECEIVES_OUT_MAX; i++) {
         a->askings[i].asker = a;
         request_init(&a->askings[i].request, on_reply);
+        request_init(&a->askings[i].taking_back, on_taken_back);
     }
     list_init(&a->node);
     list_push_back(&r->askers, &a->node);
@@ -296,6 +301,48 @@ static bool look_for_leaders(struct ferry_receiver *r)
     return lacks;
 }
 
+/* ---- Taking back what waits, when the receiver is closed. */
+
+/* What was asked is answered, if it waited; an older broker refuses, and is waited for. */
+static void on_taken_back(struct request *request, const struct reply *reply)
+{
+    (void)request;
+    (void)reply;
+}
+
+static void take_back(struct asking *asking)
+{
+    const struct ferry_receiver *r = asking->asker->receiver;
+    struct receive_request request = {.subscription = bytes_of_string(r->subscription),
+                                      .member = bytes_of_string(r->name),
+                                      .count = asking->count};
+    for (uint32_t i = 0; i < asking->count; i++) {
+        request.items[i].group = r->topic->partitions[asking->partitions[i]]->group;
+    }
+    asking->taken_back = true;
+    if (request_begin(&asking->taking_back, asking->asker->connection, COMMAND_RECEIVE,
+                      r->client->options.request_timeout_ms) == FERRY_OK) {
+        receive_request_encode(&asking->taking_back.frame, &request);
+        (void)!request_submit(&asking->taking_back); /* Without memory it is waited for. */
+    }
+}
+
+static void take_all_back(struct ferry_receiver *r)
+{
+    pthread_mutex_lock(&r->client->lock);
+    bool stopping = r->stopping;
+    pthread_mutex_unlock(&r->client->lock);
+    for (struct list *n = r->askers.next; stopping && n != &r->askers; n = n->next) {
+        struct asker *a = list_entry(n, struct asker, node);
+        for (size_t i = 0; i < RECEIVES_OUT_MAX; i++) {
+            struct asking *asking = &a->askings[i];
+            if (!request_is_idle(&asking->request) && !asking->taken_back) {
+                take_back(asking);
+            }
+        }
+    }
+}
+
 void receiver_pump(struct ferry_receiver *r)
 {
     struct ferry_client *c = r->client;
@@ -311,6 +358,7 @@ void receiver_pump(struct ferry_receiver *r)
     }
     metadata_age(r->topic, now_us);
     ask_all(r, now_us, &next_us);
+    take_all_back(r);
     if (next_us != INT64_MAX) {
         timer_set_sooner(&c->timers, &r->timer, next_us);
     }

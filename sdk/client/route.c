@@ -33,6 +33,16 @@ static struct bytes entry_endpoint(const struct book_entry *entry)
     return bytes_of(entry->endpoint, entry->endpoint_bytes);
 }
 
+uint32_t route_node_of(const struct ferry_client *c, const struct connection *k)
+{
+    for (uint32_t i = 0; i < c->book.count; i++) {
+        if (strcmp(c->book.entries[i].endpoint, k->endpoint) == 0) {
+            return c->book.entries[i].node_id;
+        }
+    }
+    return 0;
+}
+
 /* ---- Asking for the book alone: who has no topic to ask about. */
 
 #define REFRESH_TRY_MS 1000

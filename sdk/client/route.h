@@ -46,6 +46,8 @@ void route_learn(struct ferry_client *c, const struct metadata_reply *m); /* And
 /* The connection to the endpoint, if it is one of the cluster's; NULL otherwise, and for a suspect.
  */
 struct connection *route_hint(struct ferry_client *c, struct bytes endpoint);
+/* The node that it leads to, by the last METADATA reply; 0: not known. */
+uint32_t route_node_of(const struct ferry_client *c, const struct connection *k);
 /* Asks anybody for the endpoints of the cluster, unless that is being asked. */
 void route_refresh(struct ferry_client *c);
 /* A connection for a question that every shard 0 can answer; NULL when none can be made. After a

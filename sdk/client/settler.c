@@ -454,13 +454,6 @@ static bool send_next(struct ferry_receiver *r, int64_t now_us, int64_t *next_us
     return true;
 }
 
-void settler_pump(struct ferry_receiver *r, int64_t now_us, int64_t *next_us)
-{
-    while (send_next(r, now_us, next_us)) {
-        /* Each takes what a request holds, and a partition has SETTLES_OUT_MAX of them. */
-    }
-}
-
 /* ---- Extending. */
 
 /* With the lock. */
@@ -526,7 +519,8 @@ static void end_all(struct ferry_receiver *r, struct list *items, enum ferry_err
     }
 }
 
-void settler_detach(struct ferry_receiver *r)
+/* All that has no outcome gets one: what is out, and what is not. */
+static void end_everything(struct ferry_receiver *r, enum ferry_err out, enum ferry_err queued)
 {
     struct ferry_client *c = r->client;
     struct list *node;
@@ -534,16 +528,36 @@ void settler_detach(struct ferry_receiver *r)
         struct settle_batch *b = list_entry(node, struct settle_batch, node);
         call_cancel(c, &b->call);
         pthread_mutex_lock(&c->lock);
-        end_all(r, &b->items, FERRY_ERR_TIMEOUT);
+        r->partitions[b->partition].settles_out--;
+        end_all(r, &b->items, out);
         pthread_mutex_unlock(&c->lock);
         mem_free(b);
     }
     pthread_mutex_lock(&c->lock);
     for (int32_t i = 0; i < r->partition_count; i++) {
         struct receiver_partition *p = &r->partitions[i];
-        end_all(r, &p->queue, FERRY_ERR_CLOSED);
+        end_all(r, &p->queue, queued);
         list_remove(&p->work_node);
     }
     pthread_mutex_unlock(&c->lock);
-    must(r->unanswered == 0);
+}
+
+void settler_detach(struct ferry_receiver *r)
+{
+    end_everything(r, FERRY_ERR_TIMEOUT, FERRY_ERR_CLOSED);
+    must(r->unanswered == 0); /* The application is at its end, and adds nothing. */
+}
+
+void settler_pump(struct ferry_receiver *r, int64_t now_us, int64_t *next_us)
+{
+    pthread_mutex_lock(&r->client->lock);
+    bool gone = r->failed == FERRY_ERR_UNKNOWN_TOPIC;
+    pthread_mutex_unlock(&r->client->lock);
+    if (gone) { /* What has its name now, maybe with fewer partitions, is another topic. */
+        end_everything(r, FERRY_ERR_UNKNOWN_TOPIC, FERRY_ERR_UNKNOWN_TOPIC);
+        return;
+    }
+    while (send_next(r, now_us, next_us)) {
+        /* Each takes what a request holds, and a partition has SETTLES_OUT_MAX of them. */
+    }
 }

@@ -14,7 +14,8 @@ struct receive_item {
     uint64_t group;
 };
 /* Waits until one of the partitions has something for this member, or max_wait_ms. The answer is of
- * one partition: the first, counted from the first item, that has something. */
+ * one partition: the first, counted from the first item, that has something. With max_messages and
+ * max_bytes 0: takes back those of this connection and member that wait at the partitions. */
 struct receive_request {
     struct bytes subscription;
     struct bytes member;   /* Any name; what it holds is counted by it. */

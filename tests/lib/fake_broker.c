@@ -186,6 +186,17 @@ static void handle_fetch(struct fake_broker *b, net_peer peer, const struct fram
     buf_fini(&frame);
 }
 
+/* Those that wait are taken back. */
+static void end_receives(struct fake_broker *b, net_peer peer)
+{
+    for (struct list *n = b->pending.next; n != &b->pending; n = n->next) {
+        struct pending *p = list_entry(n, struct pending, node);
+        if (p->command == COMMAND_RECEIVE && p->peer == peer && p->frame.size == 0) {
+            p->due_us = 0;
+        }
+    }
+}
+
 static void handle_receive(struct fake_broker *b, net_peer peer, const struct frame *f,
                            const struct rule *rule)
 {
@@ -194,8 +205,12 @@ static void handle_receive(struct fake_broker *b, net_peer peer, const struct fr
     assert_non_null(request);
     buf_init(&frame, FRAME_LIMIT);
     assert_int_equal(receive_request_decode(f->body, request), FERRY_OK);
-    bool told =
-        fake_opens_can(b, &frame, f) || fake_try_receive(b, &frame, f, request, rule != NULL);
+    bool back = request->max_messages == 0 && request->max_bytes == 0;
+    if (back) {
+        end_receives(b, peer);
+    }
+    bool told = (!back && fake_opens_can(b, &frame, f)) ||
+                fake_try_receive(b, &frame, f, request, back || rule != NULL);
     if (told) {
         assert_true(frame_end(&frame));
         if (rule != NULL) {

@@ -228,6 +228,32 @@ static void a_full_member_holds_up_nobody(void **state)
     wire_close(&full);
 }
 
+/* A member that goes takes back what it asked for, and nothing of others. */
+static void waiting_receives_are_taken_back(void **state)
+{
+    struct broker_fixture *f = *state;
+    struct wire_client c, other;
+    uint64_t g = start(f, &c, SUBSCRIPTION_QUEUE);
+    wire_connect(f, &other, NULL);
+    wait_for(&c, g, "a");
+    wait_for(&c, g, "b");
+    wait_for(&c, g, "a");
+    wait_for(&other, g, "a");
+    expect_silence(&other);
+    struct receive_request q = wire_receive_of(g, "s", "a", 0, 0);
+    q.max_bytes = 0;
+    (void)wire_send_receive(&c, &q);
+    for (int i = 0; i < 3; i++) { /* Both that waited, and the one that took them back. */
+        assert_int_equal(wire_read_delivery(&c, &d), FERRY_OK);
+        assert_int_equal(d.reply.group, 0);
+        assert_int_equal(d.count, 0);
+    }
+    expect_silence(&c);
+    expect_silence(&other);
+    wire_close(&other);
+    wire_close(&c);
+}
+
 /* ---- What is refused ---- */
 
 static void bad_receives_are_refused(void **state)
@@ -637,6 +663,7 @@ int main(void)
         broker_test(one_message_wakes_one_of_a_thousand),
         broker_test(many_messages_wake_many),
         broker_test(a_full_member_holds_up_nobody),
+        broker_test(waiting_receives_are_taken_back),
         broker_test(bad_receives_are_refused),
         broker_test(what_is_not_served_is_told_at_once),
         broker_test(some_may_be_refused_and_others_not),

@@ -281,6 +281,39 @@ static void a_lease_that_has_ended_is_told(void **state)
     assert_int_equal(failed, 0);
 }
 
+/* What a receiver is told when what it reads is deleted, with messages in its hands; and that it
+ * can still be closed at once. */
+static void deleting_ends_receivers(void **state)
+{
+    struct fixture *f = *state;
+    struct ferry_delivery d[2];
+    size_t got;
+    uint64_t failed = 0;
+    make(f, "goes", &(struct ferry_subscription_spec){.mode = FERRY_MODE_QUEUE});
+    make(f, "stays", &(struct ferry_subscription_spec){.mode = FERRY_MODE_QUEUE});
+    send(f, "k", "one", 0);
+    flush(f);
+    open_receiver(f, &f->receiver, "goes", NULL);
+    open_receiver(f, &f->second, "stays", NULL);
+    assert_int_equal(take(f->receiver, &d[0], 1, WAIT_MS), 1);
+    assert_int_equal(take(f->second, &d[1], 1, WAIT_MS), 1);
+    assert_int_equal(ferry_subscription_delete(f->client, "jobs", "goes", WAIT_MS), FERRY_OK);
+    assert_int_equal(ferry_receive(f->receiver, WAIT_MS, &d[0], 1, &got),
+                     FERRY_ERR_UNKNOWN_SUBSCRIPTION);
+    assert_int_equal(ferry_ack(f->receiver, &d[0]), FERRY_OK);
+    assert_int_equal(ferry_receiver_flush(f->receiver, WAIT_MS, &failed), FERRY_OK);
+    assert_int_equal(failed, 1);
+    int64_t began_us = clock_monotonic_us();
+    assert_int_equal(ferry_topic_delete(f->client, "jobs", WAIT_MS), FERRY_OK);
+    assert_int_equal(ferry_receive(f->second, WAIT_MS, &d[1], 1, &got), FERRY_ERR_UNKNOWN_TOPIC);
+    assert_int_equal(ferry_ack(f->second, &d[1]), FERRY_OK);
+    assert_int_equal(ferry_receiver_flush(f->second, WAIT_MS, &failed), FERRY_OK);
+    assert_int_equal(failed, 1);
+    ferry_receiver_close(&f->second, WAIT_MS);
+    ferry_receiver_close(&f->receiver, WAIT_MS);
+    assert_true(clock_monotonic_us() - began_us < WAIT_US / 2);
+}
+
 static void delayed_messages_come_when_they_are_due(void **state)
 {
     struct fixture *f = *state;
@@ -434,6 +467,7 @@ int main(void)
         TEST(keys_keep_their_order),
         TEST(what_fails_too_often_is_read_as_a_dead_letter),
         TEST(a_lease_that_has_ended_is_told),
+        TEST(deleting_ends_receivers),
         TEST(delayed_messages_come_when_they_are_due),
         TEST(publishing_expects_a_version),
         TEST(members_share_the_partitions),

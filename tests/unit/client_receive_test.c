@@ -502,6 +502,20 @@ static void closing_releases_what_is_held(void **state)
     assert_int_equal(fake_members(f->broker), 0);
 }
 
+/* Nobody waits for the long polls that are out. */
+static void closing_does_not_wait_for_messages(void **state)
+{
+    struct ferry_delivery d;
+    struct fixture *f = *state;
+    size_t got;
+    fake_set(f->conf, "fetch.max_wait_ms", "8s");
+    open_receiver(f, NULL);
+    assert_int_equal(ferry_receive(f->receiver, 100, &d, 1, &got), FERRY_ERR_TIMEOUT);
+    int64_t began_us = clock_monotonic_us();
+    ferry_receiver_close(&f->receiver, WAIT_MS);
+    assert_true(clock_monotonic_us() - began_us < 4000000);
+}
+
 static void openings_that_fail_say_why(void **state)
 {
     struct fixture *f = *state;
@@ -537,6 +551,49 @@ static void a_subscription_that_is_deleted_ends_it(void **state)
     fake_subscribe(f->broker, 0);
     assert_int_equal(ferry_receive(f->receiver, WAIT_MS, &d, 1, &got),
                      FERRY_ERR_UNKNOWN_SUBSCRIPTION);
+}
+
+/* It is told, and so is what becomes of what was settled too late; nothing waits for ever. */
+static void a_topic_that_is_deleted_ends_it(void **state)
+{
+    struct ferry_delivery d;
+    struct fixture *f = *state;
+    size_t got;
+    store(f, 0, 1);
+    open_receiver(f, NULL);
+    receive(f, &d, 1);
+    fake_drop_topic(f->broker);
+    int64_t began_us = clock_monotonic_us();
+    assert_int_equal(ferry_receive(f->receiver, WAIT_MS, &d, 1, &got), FERRY_ERR_UNKNOWN_TOPIC);
+    assert_int_equal(ferry_receive(f->receiver, WAIT_MS, &d, 1, &got), FERRY_ERR_UNKNOWN_TOPIC);
+    assert_int_equal(ferry_ack(f->receiver, &d), FERRY_OK);
+    flush(f, 1);
+    assert_int_equal(f->last_err, FERRY_ERR_UNKNOWN_TOPIC);
+    ferry_receiver_close(&f->receiver, WAIT_MS);
+    assert_true(clock_monotonic_us() - began_us < WAIT_MS * INT64_C(1000));
+}
+
+/* The broker is gone for good, another one leads: messages and settlements find it. */
+static void a_broker_that_is_gone_is_replaced(void **state)
+{
+    static struct ferry_delivery d[40];
+    struct fixture *f = *state;
+    f->second = fake_broker_join(f->broker);
+    store(f, 0, 20);
+    store(f, 1, 20);
+    open_receiver(f, NULL);
+    receive(f, d, 40);
+    fake_broker_kill(f->broker);
+    fake_lead(f->broker, -1, 1, 1);
+    fake_control(f->broker, 1);
+    ack_all(f, d, 40);
+    flush(f, 0);
+    store(f, 1, 5);
+    receive(f, d, 5);
+    ack_all(f, d, 5);
+    flush(f, 0);
+    assert_int_equal(fake_queue_count(f->broker, 0, FAKE_ACKED), 20);
+    assert_int_equal(fake_queue_count(f->broker, 1, FAKE_ACKED), 25);
 }
 
 /* ---- Brokers that lie. */
@@ -659,8 +716,11 @@ int main(void)
         TEST(leases_are_extended_while_messages_are_held),
         TEST(what_was_not_taken_is_released_when_leases_are_not_extended),
         TEST(closing_releases_what_is_held),
+        TEST(closing_does_not_wait_for_messages),
         TEST(openings_that_fail_say_why),
         TEST(a_subscription_that_is_deleted_ends_it),
+        TEST(a_topic_that_is_deleted_ends_it),
+        TEST(a_broker_that_is_gone_is_replaced),
         TEST(hand_outs_that_do_not_fit_are_dropped),
         TEST(garbage_is_survived),
         TEST(damaged_messages_are_not_handed_over),
