@@ -286,6 +286,7 @@ static void role_changed(void *machine, bool ready)
     recurring_forget(&p->recurring);
     versions_forget(&p->versions);
     p->proposed_next_offset = p->next_offset;
+    p->proposed_index = 0;
     p->last_append_time_ms = p->applied_time_ms;
     p->housekeeping = false;
     p->retention_due_us = ready ? 0 : RAFT_NEVER;
@@ -605,6 +606,7 @@ enum ferry_err partition_propose(struct partition *p, struct store_entry *entry,
     }
     p->last_append_time_ms = entry->append_time_ms;
     p->proposed_next_offset = next_offset_after(entry);
+    p->proposed_index = index;
     if (t != NULL) {
         ticket_queue_wait(&p->tickets, &t->base, index);
     }

@@ -31,7 +31,7 @@ struct deliver {
     uint64_t appends;           /* Batches applied. */
     int64_t due_us;             /* When deliver_tick has something to do; PICK_NEVER. */
     int64_t retry_us;           /* Not before: something was refused. */
-    uint64_t dead_change_index; /* Of the last entry that changes dead letters. */
+    uint64_t dead_change_index; /* Of the last entry that changes dead letters that are kept. */
     struct partition_totals totals;
     bool forget; /* The office was lost: the indexes are worth nothing. */
     /* Scratch. */
@@ -59,6 +59,7 @@ struct partition {
 
     /* Leader only: with proposals that are not applied yet. */
     int64_t proposed_next_offset;
+    uint64_t proposed_index; /* Of the last entry proposed here; 0: none. Not the replica's own. */
     int64_t last_append_time_ms;
     bool housekeeping; /* A trim or expiry is proposed and not applied. */
     struct buf housekeeping_payload;

@@ -130,6 +130,9 @@ static enum ferry_err judge_one(struct partition *p, const struct expected *x,
     uint64_t version = 0;
     enum ferry_err err =
         versions_expect(&p->versions, p->config.store, p->config.group, &x->key, &version);
+    if (err == FERRY_OK && version != x->version && versions_is_moving(&p->versions, &x->key)) {
+        return FERRY_ERR_THROTTLED; /* A refusal is for good, and must not rest on what may go. */
+    }
     if (err == FERRY_OK && version != x->version) {
         refusal->record = x->record;
         refusal->version = version;
@@ -215,7 +218,7 @@ static enum ferry_err propose(struct partition *p, const struct publishing *u, i
  */
 static enum ferry_err answer_repeat(struct partition *p, struct partition_ticket *t)
 {
-    uint64_t last = replica_last_index(p->replica);
+    uint64_t last = p->proposed_index; /* An entry of the replica's own answers nobody. */
     int64_t offset = (int64_t)get_le64(t->duplicates.data + 4);
     bool readable = offset >= p->start_offset && offset < p->next_offset;
     t->duplicate = true;

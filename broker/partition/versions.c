@@ -95,6 +95,12 @@ enum ferry_err versions_expect(struct versions *t, struct store *store, uint64_t
     return versions_get(t, store, group, key, version);
 }
 
+bool versions_is_moving(const struct versions *t, const struct version_key *key)
+{
+    const struct proposed_version *v = find(t, key);
+    return v != NULL && v->index != 0;
+}
+
 /* ---- Proposing ---- */
 
 static void drop(struct versions *t, struct proposed_version *v)

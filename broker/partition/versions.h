@@ -37,6 +37,8 @@ MUST_CHECK enum ferry_err versions_get(struct versions *t, struct store *store, 
 /* The one it will have when all that is proposed is applied. */
 MUST_CHECK enum ferry_err versions_expect(struct versions *t, struct store *store, uint64_t group,
                                           const struct version_key *key, uint64_t *version);
+/* One for the key is proposed and not applied: what it makes of the version may never be. */
+bool versions_is_moving(const struct versions *t, const struct version_key *key);
 /* Makes room, so that noting this key cannot fail; after the last note what was not used is given
  * back by versions_unreserve. Errors: NO_MEMORY. */
 MUST_CHECK enum ferry_err versions_reserve(struct versions *t, const struct version_key *key);

@@ -21,7 +21,7 @@ static enum ferry_err publish(struct shard *s, struct request *r, struct seat *s
                               struct publish_refusal *refusal, struct err_text *e)
 {
     enum ferry_err err = shard_check_room(s, seat, batch.size, e);
-    if (err == FERRY_OK) {
+    if (err == FERRY_OK && r->credit_bytes == 0) {
         err = shard_take_credit(s, r, seat, batch.size, e);
     }
     if (err == FERRY_OK) {
@@ -51,6 +51,9 @@ static void handle_publish(struct shard *s, struct request *r, const struct fram
     }
     if (err == FERRY_OK) {
         err = publish(s, r, seat, q, f->attachment, &refusal, &e);
+    }
+    if (err == FERRY_ERR_VERSION_CONFLICT && !shard_confirm_read(s, r, q->group, &seat, FERRY_OK)) {
+        return; /* Whoever was deposed knows old versions: judged again once it is confirmed. */
     }
     if (err == FERRY_ERR_VERSION_CONFLICT) {
         refuse_publish(s, r, err, &refusal, e.text);

@@ -444,7 +444,9 @@ static void on_reply(struct request *r, const struct reply *reply)
     t->attempts = 0;
     t->denials = 0;
     t->err = err;
-    t->hunts = leads_nowhere(t) ? t->hunts + 1 : 0;
+    if (err != FERRY_ERR_CLOSED) { /* Connections go one by one: leaders may be gone. */
+        t->hunts = leads_nowhere(t) ? t->hunts + 1 : 0;
+    }
     if (err != FERRY_OK) {
         forget(t);
     }

@@ -64,12 +64,20 @@ static bool same_reason(const struct settlement *s, struct bytes reason)
     return bytes_equal(bytes_of(s->reason, s->reason_bytes), reason);
 }
 
+/* The broker takes an item whole or not at all, with all the dead letters that it makes. */
+static bool has_room(const struct settlement *s, const struct settling *one)
+{
+    bool may_die = s->kind == SETTLE_NACK || s->kind == SETTLE_REJECT;
+    return s->count < RECEIVE_MESSAGES_MAX &&
+           (!may_die || s->bytes + one->bytes <= SETTLE_DEAD_BYTES);
+}
+
 /* Whether the message right after those of `s` may join them. */
 static bool takes(const struct settlement *s, const struct settling *one)
 {
-    return !s->alone && s->kind == one->kind && s->lease == one->handout->lease &&
-           s->ours == one->ours && s->delay_ms == one->delay_ms &&
-           one->offset == s->first + s->count && s->count < RECEIVE_MESSAGES_MAX &&
+    return !s->alone && has_room(s, one) && s->kind == one->kind &&
+           s->lease == one->handout->lease && s->ours == one->ours &&
+           s->delay_ms == one->delay_ms && one->offset == s->first + s->count &&
            same_reason(s, one->reason);
 }
 
@@ -99,6 +107,7 @@ bool settler_add(struct ferry_receiver *r, const struct settling *one)
             return false;
         }
         last->count++;
+        last->bytes += one->bytes;
         r->unanswered++;
         return true;
     }
@@ -112,6 +121,7 @@ bool settler_add(struct ferry_receiver *r, const struct settling *one)
     must(one->reason.size <= sizeof(s->reason));
     s->first = one->offset;
     s->count = 1;
+    s->bytes = one->bytes;
     s->delay_ms = one->delay_ms;
     s->ours = one->ours;
     s->reason_bytes = (uint32_t)one->reason.size;
@@ -280,6 +290,14 @@ static void send_again(struct ferry_receiver *r, struct settlement *s)
     p->settle_at_us = clock_monotonic_us() + client_backoff_us(r->client, 2);
 }
 
+/* Those that may be of some messages of an item only: one was taken away, one is damaged, or as
+ * dead letters they are more than one entry holds. It was us who put them together. */
+static bool is_of_some(enum ferry_err err)
+{
+    return err == FERRY_ERR_LEASE_EXPIRED || err == FERRY_ERR_INVALID_ARGUMENT ||
+           err == FERRY_ERR_CORRUPT;
+}
+
 static void take_result(struct ferry_receiver *r, struct settlement *s, enum ferry_err err,
                         int64_t began_us)
 {
@@ -288,7 +306,7 @@ static void take_result(struct ferry_receiver *r, struct settlement *s, enum fer
         take_extended(r, s, err, began_us);
     } else if (err == FERRY_ERR_THROTTLED && in_time) {
         send_again(r, s);
-    } else if (err == FERRY_ERR_LEASE_EXPIRED && s->count > 1) {
+    } else if (is_of_some(err) && s->count > 1) {
         if (!take_apart(r, s)) {
             send_again(r, s);
         }

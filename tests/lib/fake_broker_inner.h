@@ -100,6 +100,7 @@ struct fake_partition {
     int extended;
     int owner, wanted; /* Members; -1: none. */
     uint64_t owner_epoch, claimed;
+    uint32_t reject_max; /* 0: any. */
     uint64_t key_version;
     int64_t next_number; /* Of delayed messages. */
 };
@@ -139,7 +140,9 @@ struct fake_shared {
     struct seen *seen;
     size_t seen_count;
     int differing;
-    uint32_t mode; /* Of the subscription; 0: stream. */
+    uint32_t mode;     /* Of the subscription; 0: stream. */
+    int items_refused; /* The next items of SETTLE: with item_refusal. */
+    uint16_t item_refusal;
     int items_settled;
     struct fake_member members[FAKE_MEMBERS_MAX];
     size_t member_count;

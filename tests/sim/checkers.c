@@ -169,22 +169,36 @@ static bool majority_holds(const raft_id *voters, uint32_t count, uint64_t group
     return count == 0 || held > count / 2;
 }
 
-static void first_commit(struct truth *t, const struct replica *r, uint64_t index,
-                         const struct truth_entry *e)
+/* The members in force may have come in the same turn, behind the entry. */
+static bool changes_behind(const struct shadow_group *g, uint64_t index)
+{
+    for (uint64_t i = index + 1; i <= shadow_last(g); i++) {
+        const struct shadow_entry *s = shadow_at(g, i);
+        if (s != NULL && s->type == STORE_ENTRY_CONFIG) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void first_commit(struct truth *t, const struct replica *r, const struct shadow_group *g,
+                         uint64_t index, const struct truth_entry *e)
 {
     const struct raft_members *m = replica_members(r);
     all.counters.commits++;
-    bool quorum = majority_holds(m->voters, m->voter_count, t->group, index, e) &&
+    bool was = m->old_voter_count > 0 && changes_behind(g, index);
+    bool quorum = (was || majority_holds(m->voters, m->voter_count, t->group, index, e)) &&
                   majority_holds(m->old_voters, m->old_voter_count, t->group, index, e);
     for (uint32_t i = 0; i < m->voter_count && !quorum; i++) {
         const struct sim_node *n = host_of_member(m->voters[i]);
         const struct shadow *d = shadow_of(n, t->group);
-        const struct shadow_group *g = d != NULL ? shadow_find(d, t->group) : NULL;
-        const struct shadow_entry *s = shadow_at(g, index);
+        const struct shadow_group *theirs = d != NULL ? shadow_find(d, t->group) : NULL;
+        const struct shadow_entry *s = shadow_at(theirs, index);
         sim_say(
             "  node%u: %s, log ends at %llu, there it has term %llu hash %llx; wanted %llu %llx",
-            n->id, n->member == m->voters[i] ? "same life" : "another life", ULL(shadow_last(g)),
-            ULL(s != NULL ? s->term : 0), ULL(s != NULL ? s->hash : 0), ULL(e->term), ULL(e->hash));
+            n->id, n->member == m->voters[i] ? "same life" : "another life",
+            ULL(shadow_last(theirs)), ULL(s != NULL ? s->term : 0), ULL(s != NULL ? s->hash : 0),
+            ULL(e->term), ULL(e->hash));
     }
     if (!quorum) {
         sim_fail(SIM_INVARIANT,
@@ -227,7 +241,7 @@ static void check_commit(struct truth *t, struct claim *c, const struct replica 
         const struct shadow_entry *s = shadow_at(g, i);
         struct truth_entry e = {.term = s->term, .hash = s->hash, .by_term = replica_term(r)};
         if (truth_at(t, i) == NULL && (t->count == 0 || i == t->first + t->count)) {
-            first_commit(t, r, i, &e);
+            first_commit(t, r, g, i, &e);
         }
         compare_entry(t, c, i, s);
         c->checked = i;

@@ -16,6 +16,7 @@ void deliveries_init(struct deliveries *d, struct history *h, const char *name, 
                              .keyed = keyed,
                              .max_deliveries = max_deliveries,
                              .exact_clocks = true,
+                             .exact_times = true,
                              .count = 1};
 }
 
@@ -161,11 +162,13 @@ uint32_t deliveries_got(struct deliveries *d, uint32_t worker, int64_t opened_us
     return d->count++;
 }
 
-void deliveries_asked(struct deliveries *d, uint32_t hand_out, enum ferry_settle settle)
+void deliveries_asked(struct deliveries *d, uint32_t hand_out, enum ferry_settle settle,
+                      int64_t delay_ms)
 {
     struct hand_out *h = &d->all[hand_out];
     must(h->state == OUT_OPEN);
     h->asked = settle;
+    h->delay_ms = delay_ms;
     h->state = OUT_ASKED;
     h->asked_us = world_now();
     sim_say("%s: hand-out %u is to be settled as %u", d->name, hand_out, settle);
@@ -433,6 +436,18 @@ static void failures(const struct hand_out *h, uint32_t until, uint32_t *least, 
     *most = (released ? 0 : 1) + unseen;
 }
 
+static void check_due(const struct deliveries *d, const struct hand_out *h,
+                      const struct hand_out *after)
+{
+    bool nacked = h->asked == FERRY_NACK && h->state == OUT_CONFIRMED && h->delay_ms > 0;
+    int64_t due_us = h->asked_us + h->delay_ms * SIM_MS;
+    if (d->exact_times && nacked && after->got_us < due_us) {
+        sim_fail(SIM_INVARIANT, "INV-Q04: %s came as hand-out %u, %lld ms before it was due",
+                 place_of(d, h->message), after->handed,
+                 (long long)((due_us - after->got_us) / SIM_MS));
+    }
+}
+
 static void check_failed(const struct deliveries *d, const struct delivered *m)
 {
     for (uint32_t i = m->first; i != 0 && m->replays == 0; i = d->all[i].next) {
@@ -444,6 +459,7 @@ static void check_failed(const struct deliveries *d, const struct delivered *m)
         }
         const struct hand_out *after = &d->all[h->next];
         failures(h, after->handed, &least, &most);
+        check_due(d, h, after);
         if (after->failed < h->failed + least || after->failed > h->failed + most) {
             sim_fail(SIM_INVARIANT,
                      "INV-Q04: %s failed %u times at hand-out %u and %u at hand-out %u; in between "

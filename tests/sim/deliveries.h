@@ -5,20 +5,22 @@
  * receiver. A hand-out is named by how many times the message had been out, as told with it: since
  * that is exact, two of one message are in the order of their numbers. Precisely:
  *
- *   Q01  At the end each message that is in the log has an ack that may have counted (asked for
- * with its last hand-out, and not refused), or is a dead letter, or one was dropped, or retention
- *        dropped it.
- *   Q02  A settlement or extension that was asked for after a later hand-out of the message had
- * been received is never confirmed; and a hand-out whose lease was promised to last until a time is
- *        followed by no other before that time, unless its holder let go of it.
- *   Q03  Of hand-outs whose ack or reject is confirmed there is none later. (And none received from
- * a receiver that was opened after the confirmation, whatever its number.) Q04  No number comes
- * twice, none goes back in time, and `failed` grows from one hand-out to a later one by exactly
- * those in between that were nacked or ran out; those that nobody saw may count or not. No message
- * is handed out that failed as often as the limit says; a dead letter that was not rejected or
- * parked failed exactly that often. Acked and dead is never both. Q05  What the broker counts adds
- * up, and agrees with what was confirmed. Q06  (keyed) Before a message is handed out, an ack that
- * counts was asked for, of the one before it of its key, or that one is dead.
+ * - Q01: at the end each message that is in the log has an ack that may have counted (asked for
+ *   with its last hand-out, and not refused), or is a dead letter, or one was dropped, or retention
+ *   dropped it.
+ * - Q02: a settlement or extension that was asked for after a later hand-out of the message had
+ *   been received is never confirmed; and a hand-out whose lease was promised to last until a time
+ *   is followed by no other before that time, unless its holder let go of it.
+ * - Q03: of hand-outs whose ack or reject is confirmed there is none later. (And none received from
+ *   a receiver that was opened after the confirmation, whatever its number.)
+ * - Q04: no number comes twice, none goes back in time, and `failed` grows from one hand-out to a
+ *   later one by exactly those in between that were nacked or ran out; those that nobody saw may
+ *   count or not. What was nacked with a delay does not come before it is over. No message is
+ *   handed out that failed as often as the limit says; a dead letter that was not rejected or
+ *   parked failed exactly that often. Acked and dead is never both.
+ * - Q05: what the broker counts adds up, and agrees with what was confirmed.
+ * - Q06, keyed: before a message is handed out, an ack that counts was asked for, of the one before
+ *   it of its key, or that one is dead.
  *
  * A message that was asked to be replayed may come again with counters of its own; a subscription
  * that was asked to be reset is only held to what still makes sense (`loose`). */
@@ -44,8 +46,9 @@ struct hand_out {
     enum ferry_settle asked;
     enum out_state state;
     int64_t asked_us;
-    bool let_go;   /* Its holder closed, which releases what it has. */
-    uint32_t next; /* Of the same message; 0: none. */
+    int64_t delay_ms; /* Of a nack: as it asked; -1: the broker's back-off. */
+    bool let_go;      /* Its holder closed, which releases what it has. */
+    uint32_t next;    /* Of the same message; 0: none. */
 };
 
 /* A message in one subscription. */
@@ -63,6 +66,7 @@ struct deliveries {
     bool keyed;
     uint32_t max_deliveries;
     bool exact_clocks;    /* No clock of the world runs wrong: promises in time are checked. */
+    bool exact_times;     /* ... nor is one set wrong: delays are checked. */
     bool loose;           /* A reset was asked for. */
     bool skips;           /* ... to somewhere else than the start: messages may be passed over. */
     struct hand_out *all; /* From 1. */
@@ -83,7 +87,8 @@ void deliveries_fini(struct deliveries *d);
  */
 uint32_t deliveries_got(struct deliveries *d, uint32_t worker, int64_t opened_us,
                         const struct ferry_delivery *delivery);
-void deliveries_asked(struct deliveries *d, uint32_t hand_out, enum ferry_settle settle);
+void deliveries_asked(struct deliveries *d, uint32_t hand_out, enum ferry_settle settle,
+                      int64_t delay_ms);
 void deliveries_told(struct deliveries *d, uint32_t hand_out, enum ferry_err err);
 /* An extension asked for at `asked_us` was answered. */
 void deliveries_extended(struct deliveries *d, uint32_t hand_out, int64_t asked_us,

@@ -97,7 +97,7 @@ static uint32_t got(struct fixture *f, uint64_t number, uint32_t handed, uint32_
 static void asked(struct fixture *f, uint32_t hand_out, enum ferry_settle settle)
 {
     (void)pass(f);
-    deliveries_asked(&f->deliveries, hand_out, settle);
+    deliveries_asked(&f->deliveries, hand_out, settle, -1);
 }
 
 static void told(struct fixture *f, uint32_t hand_out, enum ferry_err err)
@@ -372,6 +372,18 @@ static void a_message_handed_out_beyond_the_limit_is_flagged(void **state)
     assert_flagged(f, "INV-Q04");
 }
 
+static void a_message_that_comes_before_its_delay_is_over_is_flagged(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t m = stored(f, 0);
+    uint32_t h = got(f, m, 1, 0);
+    deliveries_asked(&f->deliveries, h, FERRY_NACK, 1000);
+    told(f, h, FERRY_OK);
+    settled(f, got(f, m, 2, 1), FERRY_ACK);
+    end(f);
+    assert_flagged(f, "INV-Q04");
+}
+
 static void a_dead_letter_before_the_limit_is_flagged(void **state)
 {
     struct fixture *f = *state;
@@ -549,6 +561,35 @@ static void a_position_that_nobody_asked_for_is_flagged(void **state)
     assert_flagged(f, "INV-P04");
 }
 
+static void reset(struct fixture *f, int64_t to)
+{
+    int64_t asked_us = pass(f);
+    group_resetting(&f->group);
+    (void)pass(f);
+    group_reset(&f->group, 0, asked_us, to);
+}
+
+static void a_position_that_went_back_by_a_reset_is_not_flagged(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t a = given(f, 0);
+    commits(f, a, 5, FERRY_OK);
+    reset(f, 0);
+    commits(f, a, 6, FERRY_ERR_MEMBER_FENCED);
+    commits(f, given(f, 0), 2, FERRY_OK);
+    group_check_position(&f->group, 0, 2);
+    assert_not_flagged(f);
+}
+
+static void a_commit_over_a_reset_is_flagged(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t a = given(f, 0);
+    reset(f, 0);
+    commits(f, a, 6, FERRY_OK);
+    assert_flagged(f, "INV-P04");
+}
+
 /* ---- Versions ---- */
 
 static struct publishing publish(struct fixture *f, uint64_t expected)
@@ -658,6 +699,7 @@ int main(void)
         T(a_failure_that_is_not_counted_is_flagged),
         T(a_release_that_counts_as_failed_is_flagged),
         T(a_message_handed_out_beyond_the_limit_is_flagged),
+        T(a_message_that_comes_before_its_delay_is_over_is_flagged),
         T(a_dead_letter_before_the_limit_is_flagged),
         T(an_acked_dead_letter_is_flagged),
         T(a_message_that_is_dead_twice_is_flagged),
@@ -674,6 +716,8 @@ int main(void)
         T(two_that_commit_by_turns_are_flagged),
         T(a_position_that_went_back_is_flagged),
         T(a_position_that_nobody_asked_for_is_flagged),
+        T(a_position_that_went_back_by_a_reset_is_not_flagged),
+        T(a_commit_over_a_reset_is_flagged),
         T(versions_in_a_row_are_not_flagged),
         T(two_at_one_version_are_flagged),
         T(one_without_an_answer_counts_too),

@@ -69,7 +69,8 @@ static void check_between(const struct group *g, const struct group_commit *now)
     for (size_t i = 0; i < g->commit_count && !sim->ended; i++) {
         const struct group_commit *other = &g->commits[i];
         if (other->ownership == now->ownership ||
-            !same_partition(g, other->ownership, now->ownership)) {
+            !same_partition(g, other->ownership, now->ownership) ||
+            other->asked_us <= g->reset_us[mine->partition]) {
             continue;
         }
         const struct ownership *theirs = &g->all[other->ownership];
@@ -103,6 +104,33 @@ static void check_zombie(const struct group *g, const struct group_commit *now)
     }
 }
 
+/* A reset takes the partition from whoever had it. */
+static void check_reset(const struct group *g, const struct group_commit *now)
+{
+    const struct ownership *mine = &g->all[now->ownership];
+    int64_t reset_us = g->reset_us[mine->partition];
+    if (mine->given_us < g->reset_asked_us[mine->partition] && now->asked_us > reset_us) {
+        sim_fail(SIM_INVARIANT,
+                 "INV-P04: partition %d of %s: member %u has it since %lld us and commits over the "
+                 "reset of %lld us",
+                 mine->partition, g->name, mine->member, (long long)mine->given_us,
+                 (long long)reset_us);
+    }
+}
+
+void group_resetting(struct group *g)
+{
+    g->loose = true;
+}
+
+void group_reset(struct group *g, int32_t partition, int64_t asked_us, int64_t to)
+{
+    g->loose = false;
+    g->reset_asked_us[partition] = asked_us;
+    g->reset_us[partition] = world_now();
+    g->attempted[partition] = to > g->attempted[partition] ? to : g->attempted[partition];
+}
+
 void group_told(struct group *g, uint32_t ownership, int64_t asked_us, int64_t offset,
                 enum ferry_err err)
 {
@@ -112,8 +140,11 @@ void group_told(struct group *g, uint32_t ownership, int64_t asked_us, int64_t o
     }
     struct group_commit now = {
         .ownership = ownership, .asked_us = asked_us, .told_us = world_now(), .offset = offset};
-    check_between(g, &now);
-    check_zombie(g, &now);
+    if (!g->loose) {
+        check_between(g, &now);
+        check_zombie(g, &now);
+        check_reset(g, &now);
+    }
     must(mem_grow((void **)&g->commits, &g->commit_capacity, g->commit_count + 1,
                   sizeof(*g->commits)));
     g->commits[g->commit_count++] = now;
@@ -124,11 +155,12 @@ void group_check_position(const struct group *g, int32_t partition, int64_t posi
     int64_t most = 0;
     for (size_t i = 0; i < g->commit_count; i++) {
         const struct group_commit *c = &g->commits[i];
-        if (g->all[c->ownership].partition == partition && c->offset > most) {
+        if (g->all[c->ownership].partition == partition && c->offset > most &&
+            c->asked_us > g->reset_us[partition]) {
             most = c->offset;
         }
     }
-    if (position < most || position > g->attempted[partition]) {
+    if (!g->loose && (position < most || position > g->attempted[partition])) {
         sim_fail(SIM_INVARIANT,
                  "INV-P04: partition %d of %s is at %lld; %lld was confirmed, %lld the most that "
                  "was asked for",

@@ -132,7 +132,9 @@ void member_session(struct program *p)
     if (!session_open(&r.s, p, NULL)) {
         return;
     }
-    if (join(&r, &consumer, p->number % 2 == 0 ? p->host->name : NULL)) {
+    static const char *const shared = "member"; /* A newer instance takes the name. */
+    const char *name = chance_permille(200) ? shared : p->number % 2 == 0 ? p->host->name : NULL;
+    if (join(&r, &consumer, name)) {
         while (session_may_go_on(p, until) && read_some(&r, consumer)) {
             if (chance_permille(15)) {
                 stand_still(&r, consumer);
@@ -192,22 +194,118 @@ static void check_positions(struct session *s)
     ferry_subscription_info_free(&info);
 }
 
+static bool has_any(const struct reader *r, const struct ferry_consumer *consumer)
+{
+    bool any = false;
+    for (int32_t i = 0; i < ferry_consumer_partitions(consumer); i++) {
+        any |= r->ownership[i] != 0;
+    }
+    return any;
+}
+
+static struct ferry_consumer *join_surely(struct reader *r, struct session *s, const char *name)
+{
+    struct ferry_consumer *consumer = NULL;
+    *r = (struct reader){.s = *s, .session_ms = 3000};
+    while (!sim->ended && !join(r, &consumer, name)) {
+        fiber_sleep(200 * SIM_MS);
+    }
+    return sim->ended ? NULL : consumer;
+}
+
+/* Partitions pass to one that joins without costing anybody a commit, and back when it leaves. */
+static void check_hand_over(struct session *s, struct reader *r, struct ferry_consumer *consumer)
+{
+    static struct reader second;
+    const struct group *g = &s->p->load->group;
+    uint64_t fenced = g->fenced;
+    int64_t until = world_now() + OWNED_MS * SIM_MS;
+    struct ferry_consumer *other = join_surely(&second, s, NULL);
+    while (!sim->ended && !has_any(&second, other)) {
+        (void)read_some(r, consumer);
+        (void)read_some(&second, other);
+        if (world_now() > until) {
+            sim_fail(SIM_LIVENESS, "INV-P05: after %d ms a second member has nothing", OWNED_MS);
+        }
+    }
+    if (!sim->ended && g->fenced > fenced) {
+        sim_fail(SIM_INVARIANT, "INV-P03: a member lost a partition before it let go of it");
+    }
+    if (other != NULL) {
+        ferry_consumer_close(&other);
+    }
+    if (!sim->ended) {
+        read_to_end(r, consumer);
+    }
+}
+
+/* A change of leaders is no reason to take a partition from a member that lives. */
+static void check_leader_change(struct session *s, struct reader *r,
+                                struct ferry_consumer *consumer)
+{
+    const struct workload *w = s->p->load;
+    const char *topic = w->history.topics[w->group_topic].name;
+    uint64_t given = w->group.given;
+    uint64_t fenced = w->group.fenced;
+    for (uint32_t node = 1; node <= w->nodes && !sim->ended; node++) {
+        program_note(s->p, "transfer", ferry_partition_transfer(s->client, topic, 0, node, 3000));
+    }
+    int64_t until = world_now() + 4 * SIM_SECOND;
+    while (!sim->ended && world_now() < until) {
+        (void)read_some(r, consumer);
+    }
+    if (!sim->ended && (w->group.given > given || w->group.fenced > fenced)) {
+        sim_fail(SIM_INVARIANT, "INV-P05: a change of leaders took partitions from a live member");
+    }
+}
+
+/* A newer instance of the name has it for good. */
+static void check_newer_instance(struct session *s, struct reader *r,
+                                 struct ferry_consumer *consumer, const char *name)
+{
+    static struct reader newer;
+    struct ferry_consumer *other = join_surely(&newer, s, name);
+    if (other == NULL) {
+        return;
+    }
+    read_to_end(&newer, other);
+    int64_t until = world_now() + 5 * SIM_SECOND;
+    while (!sim->ended && world_now() < until) {
+        (void)read_some(r, consumer);
+        (void)read_some(&newer, other);
+    }
+    if (!sim->ended && !has_all(&newer, other)) {
+        sim_fail(SIM_INVARIANT, "INV-P03: an older instance of a name took it back");
+    }
+    ferry_consumer_close(&other);
+}
+
 void verify_group(struct session *s)
 {
     static struct reader r;
-    struct ferry_consumer *consumer = NULL;
+    static const char *const name = "verify";
     if (s->p->load->group.members == 0) {
         return;
     }
     sim_say("joins the group alone");
-    r = (struct reader){.s = *s, .session_ms = 3000};
-    while (!sim->ended && !join(&r, &consumer, NULL)) {
-        fiber_sleep(200 * SIM_MS);
+    struct ferry_consumer *consumer = join_surely(&r, s, name);
+    if (consumer == NULL) {
+        return;
     }
-    if (consumer != NULL) {
-        read_to_end(&r, consumer);
-        ferry_consumer_close(&consumer);
+    read_to_end(&r, consumer);
+    if (!sim->ended && ferry_consumer_partitions(consumer) > 1) {
+        sim_say("is joined by another");
+        check_hand_over(s, &r, consumer);
     }
+    if (!sim->ended) {
+        sim_say("sees the leader change");
+        check_leader_change(s, &r, consumer);
+    }
+    if (!sim->ended) {
+        sim_say("is succeeded by another of its name");
+        check_newer_instance(s, &r, consumer, name);
+    }
+    ferry_consumer_close(&consumer);
     if (!sim->ended) {
         check_positions(s);
     }

@@ -71,6 +71,7 @@ static void add_queue(struct run *r, const char *name, uint32_t topic, enum ferr
     deliveries_init(&q->deliveries, &r->load.history, q->name, topic, mode == FERRY_MODE_KEYED,
                     q->spec.max_deliveries);
     q->deliveries.exact_clocks = r->swarm.clock_every_ms == 0 || !r->swarm.drift;
+    q->deliveries.exact_times = r->swarm.clock_every_ms == 0;
     r->load.queue_count += there;
 }
 

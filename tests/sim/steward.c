@@ -49,6 +49,33 @@ static void start_over(struct session *s)
     }
 }
 
+/* The group's, when all that it did is known at the end: a partial one would loosen the checks. */
+static void start_group_over(struct session *s)
+{
+    struct workload *w = s->p->load;
+    struct ferry_reset_partition *partitions;
+    size_t count;
+    int64_t asked_us = world_now();
+    if (w->group.members == 0) {
+        return;
+    }
+    group_resetting(&w->group);
+    enum ferry_err err =
+        ferry_subscription_reset(s->client, w->history.topics[w->group_topic].name, w->group.name,
+                                 FERRY_FROM_START, -1, false, STEWARD_MS, &partitions, &count);
+    program_note(s->p, "reset group", err);
+    bool all = err == FERRY_OK && count == w->history.topics[w->group_topic].partitions;
+    for (size_t i = 0; err == FERRY_OK && i < count; i++) {
+        all &= partitions[i].err == FERRY_OK;
+    }
+    for (size_t i = 0; all && i < count; i++) {
+        group_reset(&w->group, partitions[i].partition, asked_us, partitions[i].to);
+    }
+    if (err == FERRY_OK) {
+        ferry_reset_free(&partitions);
+    }
+}
+
 static void alter(struct session *s)
 {
     const struct load_queue *q = some_queue(s);
@@ -103,24 +130,60 @@ static void look_at_the_dead(struct session *s)
     }
 }
 
+/* Of those that wait, the one that is due next; NULL: none is due soon. */
+static const struct load_waiting *next_due(const struct session *s, int64_t now_ms)
+{
+    const struct workload *w = s->p->load;
+    const struct load_waiting *next = NULL;
+    uint32_t known = w->waiting_count < WAITING_MAX ? w->waiting_count : WAITING_MAX;
+    for (uint32_t i = 0; i < known; i++) {
+        int64_t left_ms = w->waiting[i].schedule.due_ms - now_ms;
+        bool soon = left_ms > 25 && left_ms < 4000;
+        if (soon && (next == NULL || w->waiting[i].schedule.due_ms < next->schedule.due_ms)) {
+            next = &w->waiting[i];
+        }
+    }
+    return next;
+}
+
 /* What is cancelled never comes; what was not there any more came, or was cancelled before. */
-static void cancel(struct session *s)
+static void cancel_one(struct session *s, const struct load_waiting *one)
 {
     struct workload *w = s->p->load;
+    const char *topic = w->history.topics[w->history.messages[one->message].topic].name;
+    size_t done = 0;
+    history_cancelling(&w->history, one->message);
+    enum ferry_err err =
+        ferry_schedule_cancel(s->client, topic, &one->schedule, 1, STEWARD_MS, &done);
+    program_note(s->p, "cancel", err);
+    if (err == FERRY_OK && done == 1) {
+        history_cancelled(&w->history, one->message);
+        w->counters.cancelled++;
+    }
+}
+
+/* Any, or some just before they are due. */
+static void cancel(struct session *s)
+{
+    const struct workload *w = s->p->load;
     uint32_t known = w->waiting_count < WAITING_MAX ? w->waiting_count : WAITING_MAX;
     if (known == 0) {
         return;
     }
-    struct load_waiting one = w->waiting[chance_below(known)];
-    const char *topic = w->history.topics[w->history.messages[one.message].topic].name;
-    size_t done = 0;
-    history_cancelling(&w->history, one.message);
-    enum ferry_err err =
-        ferry_schedule_cancel(s->client, topic, &one.schedule, 1, STEWARD_MS, &done);
-    program_note(s->p, "cancel", err);
-    if (err == FERRY_OK && done == 1) {
-        history_cancelled(&w->history, one.message);
-        w->counters.cancelled++;
+    if (chance_permille(300)) {
+        struct load_waiting any = w->waiting[chance_below(known)];
+        cancel_one(s, &any);
+        return;
+    }
+    for (int i = 0; i < 4 && !sim->ended; i++) {
+        int64_t now_ms = host_wall_ms(s->p->host, world_now());
+        const struct load_waiting *next = next_due(s, now_ms);
+        if (next == NULL) {
+            return;
+        }
+        struct load_waiting one = *next;
+        fiber_sleep((one.schedule.due_ms - now_ms - chance_between(0, 20)) * SIM_MS);
+        cancel_one(s, &one);
     }
 }
 
@@ -232,10 +295,10 @@ static void find_and_trace(struct session *s)
 void steward_session(struct program *p)
 {
     static void (*const steps[])(struct session *) = {
-        pause_or_resume,  pause_or_resume,  start_over, alter,
-        look_at_the_dead, look_at_the_dead, cancel,     cancel,
-        ration,           look_around,      recur,      find_and_trace,
-        find_and_trace};
+        pause_or_resume, pause_or_resume,  start_over,       start_group_over,
+        alter,           look_at_the_dead, look_at_the_dead, cancel,
+        cancel,          ration,           look_around,      recur,
+        find_and_trace,  find_and_trace};
     struct session s;
     int64_t until = world_now() + chance_between(3, 30) * SIM_SECOND;
     if (!session_open(&s, p, NULL)) {

@@ -32,27 +32,28 @@ static void cancel_rest(struct session *s, const char *topic, const struct ferry
                         size_t count)
 {
     struct history *h = &s->p->load->history;
-    for (size_t i = 0; i < count && !sim->ended; i++) {
-        size_t done;
-        for (uint64_t n = 1; n < h->count; n++) {
-            bool it = h->messages[n].delayed && h->messages[n].offset < 0 &&
-                      strcmp(h->topics[h->messages[n].topic].name, topic) == 0;
-            h->messages[n].cancelling |= it;
-        }
-        program_note(s->p, "cancel",
-                     ferry_schedule_cancel(s->client, topic, &list[i].schedule, 1, ASK_MS, &done));
+    struct ferry_schedule_id ids[SCHEDULE_MAX];
+    size_t done;
+    for (uint64_t n = 1; n < h->count; n++) {
+        bool it = h->messages[n].delayed && h->messages[n].offset < 0 &&
+                  strcmp(h->topics[h->messages[n].topic].name, topic) == 0;
+        h->messages[n].cancelling |= it;
     }
+    for (size_t i = 0; i < count; i++) {
+        ids[i] = list[i].schedule;
+    }
+    program_note(s->p, "cancel",
+                 ferry_schedule_cancel(s->client, topic, ids, count, ASK_MS, &done));
 }
 
-static void wait_for_topic(struct session *s, const char *topic)
+static void wait_for_topic(struct session *s, const char *topic, int64_t until)
 {
-    int64_t until = world_now() + WAIT_MS * SIM_MS;
     uint64_t total = 1;
     while (total > 0 && !sim->ended) {
         struct ferry_scheduled *list;
         size_t count;
         if (list_waiting(s, topic, &list, &count, &total)) {
-            if (world_now() > until) {
+            if (count > 0 && world_now() > until) {
                 cancel_rest(s, topic, list, count);
             }
             ferry_scheduled_free(&list);
@@ -64,10 +65,25 @@ static void wait_for_topic(struct session *s, const char *topic)
 void verify_schedules(struct session *s)
 {
     const struct history *h = &s->p->load->history;
+    int64_t until = world_now() + WAIT_MS * SIM_MS;
     for (uint32_t i = 0; i < h->topic_count && !sim->ended; i++) {
         if (!h->topics[i].loose) {
             sim_say("waits for what is delayed in %s", h->topics[i].name);
-            wait_for_topic(s, h->topics[i].name);
+            wait_for_topic(s, h->topics[i].name, until);
+        }
+    }
+}
+
+/* What comes for ever would never let the cluster come to rest. */
+void verify_no_recurring(struct session *s)
+{
+    const struct history *h = &s->p->load->history;
+    for (uint32_t i = 0; i < h->topic_count; i++) {
+        enum ferry_err err = FERRY_ERR_TIMEOUT;
+        while (h->topics[i].loose && !sim->ended && ferry_err_class(err) == FERRY_CLASS_RETRIABLE) {
+            err = ferry_recurring_remove(s->client, h->topics[i].name, "tick", ASK_MS);
+            program_note(s->p, "recurring remove", err);
+            fiber_sleep(100 * SIM_MS);
         }
     }
 }
@@ -125,7 +141,7 @@ static size_t take_some(struct drain *d, bool acks, int timeout_ms)
         struct deliveries *all = &d->queue->deliveries;
         uint32_t hand_out = deliveries_got(all, d->number, d->opened_us, &got[i]);
         if (hand_out != 0 && acks) {
-            deliveries_asked(all, hand_out, FERRY_ACK);
+            deliveries_asked(all, hand_out, FERRY_ACK, -1);
             must(ferry_settle(d->receiver, &got[i], FERRY_ACK, -1, NULL,
                               (void *)(uintptr_t)hand_out) == FERRY_OK);
         }

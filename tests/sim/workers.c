@@ -50,11 +50,10 @@ static void on_settled(const struct ferry_settled *settled, void *arg)
 static void settle(struct worker *w, struct held *h)
 {
     static const char *const reasons[] = {NULL, "busy", "bad input"};
-    int64_t delay = chance_permille(500) ? -1 : chance_between(0, 2000);
-    deliveries_asked(&w->queue->deliveries, h->hand_out, h->settle);
-    enum ferry_err err =
-        ferry_settle(w->receiver, &h->delivery, h->settle, h->settle == FERRY_NACK ? delay : -1,
-                     reasons[chance_below(3)], (void *)(uintptr_t)h->hand_out);
+    int64_t delay = h->settle != FERRY_NACK || chance_permille(500) ? -1 : chance_between(0, 2000);
+    deliveries_asked(&w->queue->deliveries, h->hand_out, h->settle, delay);
+    enum ferry_err err = ferry_settle(w->receiver, &h->delivery, h->settle, delay,
+                                      reasons[chance_below(3)], (void *)(uintptr_t)h->hand_out);
     if (err != FERRY_OK) {
         sim_fail(SIM_INVARIANT, "a settlement is not taken: %s", ferry_err_name(err));
     }

@@ -597,6 +597,7 @@ static void verify(void *arg)
     struct program *p = arg;
     struct session s;
     must(session_open(&s, p, NULL));
+    verify_no_recurring(&s);
     if (p->load->delays) {
         verify_schedules(&s);
     }

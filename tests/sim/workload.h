@@ -138,6 +138,7 @@ uint32_t session_key(uint64_t number, char *text, size_t bytes);
 /* At the end: what is delayed comes or is cancelled, and queues are drained; then, all logs read
  * out, what queues, groups and versions have to say. */
 void verify_schedules(struct session *s);
+void verify_no_recurring(struct session *s);
 void verify_drained(struct session *s);
 void verify_queues(struct session *s);
 void verify_group(struct session *s);
