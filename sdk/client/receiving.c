@@ -10,7 +10,8 @@
 /* An answer that is given up costs its messages a lease: the broker has so much longer for it. */
 #define GRACE_MS         5000
 #define SCARCE_WAIT_MS   20   /* Of a poll while there is not credit for all endpoints. */
-#define IDLE_SHARE       8u   /* An endpoint that had nothing is asked for so much less. */
+#define IDLE_SHARE       8u   /* An endpoint that had nothing is asked for so much less ... */
+#define IDLE_WAITS       2    /* ... and may wait so much longer: a thousand that idle cost half. */
 #define MISSING_PAUSE_MS 1000 /* Of a partition that lacks the subscription. */
 
 /* A RECEIVE. */
@@ -182,9 +183,10 @@ static uint32_t wanted_messages(struct ferry_receiver *r, const struct asker *a,
     return credit < share ? credit : share;
 }
 
-static int64_t poll_ms(const struct ferry_receiver *r)
+static int64_t poll_ms(const struct asker *a)
 {
-    int64_t wait_ms = r->client->options.fetch_max_wait_ms;
+    const struct ferry_receiver *r = a->receiver;
+    int64_t wait_ms = r->client->options.fetch_max_wait_ms * (a->productive ? 1 : IDLE_WAITS);
     int64_t lease_part_ms = r->usual_ms / 4; /* Leases are counted from when we asked. */
     wait_ms = wait_ms < lease_part_ms ? wait_ms : lease_part_ms;
     return r->inflight_max < r->asker_count && wait_ms > SCARCE_WAIT_MS ? SCARCE_WAIT_MS : wait_ms;
@@ -259,7 +261,7 @@ static void ask(struct asking *asking, int64_t now_us, int64_t *next_us)
     asking->messages = messages;
     asking->bytes = bytes;
     asking->began_us = now_us;
-    asking->wait_ms = poll_ms(r);
+    asking->wait_ms = poll_ms(asking->asker);
     if (submit(asking) != FERRY_OK) {
         end_asking(asking);
         int64_t again_us = now_us + client_backoff_us(c, 1);

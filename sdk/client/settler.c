@@ -4,6 +4,11 @@
 #include "client/receiver.h"
 
 #define SETTLE_PAUSE_MS 10 /* Without memory for a request. */
+/* A broker that is busy is waited for: it knows a repeat only among its last leases, and one that
+ * comes behind many others' would be told that its lease is over, though the first was carried
+ * out. Never more than a part of the lease, in which the repeat of a lost one must come. */
+#define SETTLE_PATIENCE_MAX_MS 3000
+#define SETTLE_PATIENCE_PART   4
 
 /* A SETTLE that is out. */
 struct settle_batch {
@@ -396,6 +401,12 @@ static struct settle_batch *batch_new(struct ferry_receiver *r, int32_t partitio
     return b;
 }
 
+static int64_t patience_ms(const struct ferry_receiver *r)
+{
+    int64_t part_ms = r->usual_ms / SETTLE_PATIENCE_PART;
+    return part_ms < SETTLE_PATIENCE_MAX_MS ? part_ms : SETTLE_PATIENCE_MAX_MS;
+}
+
 static void start(struct settle_batch *b, int64_t deadline_us, int64_t now_us)
 {
     struct ferry_receiver *r = b->receiver;
@@ -403,6 +414,7 @@ static void start(struct settle_batch *b, int64_t deadline_us, int64_t now_us)
     call_init(&b->call, COMMAND_SETTLE, ROUTE_PARTITION, encode, NULL, 0);
     call_to_partition(&b->call, r->topic, b->partition);
     b->call.deadline_us = deadline_us;
+    b->call.patience_ms = patience_ms(r);
     b->call.done = on_done;
     b->call.arg = b;
     list_push_back(&r->batches, &b->node);

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -32,6 +33,7 @@
 #define INFLIGHT    16384 /* Of the receiver: what the leaders of several partitions may hand out. */
 #define OPEN_MS     30000
 #define TURN_MS     10
+#define REST_US     1000 /* When there is nothing to send now. */
 #define SILENCE_US  (INT64_C(120) * 1000000)
 #define FLUSH_MS    150000
 #define NOT_SEEN    (-1)
@@ -120,6 +122,20 @@ static bool may_send(const struct run *r)
     return in_time && r->sent - atomic_load(&r->acked) < r->in_flight;
 }
 
+/* At a rate: until the next message's time, or the figures would have our own sleep in them. */
+static void rest(const struct run *r, struct ferry_client *client)
+{
+    int64_t left_us =
+        r->rate > 0 ? r->began_us + r->sent * 1000000 / r->rate - clock_monotonic_us() : 0;
+    if (left_us <= 0 || left_us >= REST_US) {
+        ferry_poll(client, REST_US / 1000);
+        return;
+    }
+    struct timespec pause = {.tv_nsec = (long)left_us * 1000};
+    ferry_poll(client, 0);
+    (void)nanosleep(&pause, NULL);
+}
+
 static void *produce(void *arg)
 {
     struct run *r = arg;
@@ -130,7 +146,7 @@ static void *produce(void *arg)
         if (may_send(r)) {
             ok = send_one(r, client, payload);
         } else {
-            ferry_poll(client, 1);
+            rest(r, client);
         }
     }
     if (client != NULL) {

@@ -309,6 +309,23 @@ static void lost_settlements_are_sent_again(void **state)
     assert_int_equal(fake_queue_count(f->broker, 0, FAKE_ACKED), 200);
 }
 
+/* A broker that is busy and answers probes is waited for: behind many leases it would not know the
+ * repeat for one. */
+static void a_busy_broker_is_not_sent_a_settlement_twice(void **state)
+{
+    struct ferry_receiver_spec spec = {.lease_ms = 8000};
+    struct ferry_delivery d;
+    struct fixture *f = *state;
+    store(f, 0, 1);
+    open_receiver(f, &spec);
+    receive(f, &d, 1);
+    fake_rule(f->broker, COMMAND_SETTLE, 0, 10, FAKE_DELAY, 1200);
+    ack_all(f, &d, 1);
+    flush(f, 0);
+    assert_int_equal(fake_queue_count(f->broker, 0, FAKE_ACKED), 1);
+    assert_int_equal(fake_items_settled(f->broker), 1);
+}
+
 /* The leader changes with settlements on their way. */
 static void settlements_follow_the_leader(void **state)
 {
@@ -708,6 +725,7 @@ int main(void)
         TEST(each_message_of_an_item_has_its_own_outcome),
         TEST(what_is_too_much_in_one_item_goes_one_by_one),
         TEST(lost_settlements_are_sent_again),
+        TEST(a_busy_broker_is_not_sent_a_settlement_twice),
         TEST(settlements_follow_the_leader),
         TEST(throttled_items_are_sent_again),
         TEST(an_item_that_is_refused_is_taken_apart),
