@@ -177,6 +177,9 @@ static enum ferry_err trace_batch(struct trace *t)
 {
     struct bytes batch;
     struct batch_header h;
+    if (partition_entry_is_delayed(t->entry)) {
+        return FERRY_OK; /* It has no offsets yet. */
+    }
     if (!partition_entry_batch(t->entry, &batch)) {
         return FERRY_ERR_CORRUPT;
     }
