@@ -23,6 +23,10 @@ enum ferry_err admin_topic(struct ferry_client *c, const char *name, int timeout
     pthread_mutex_lock(&c->lock);
     enum ferry_err err = topic_get(c, name, topic);
     pthread_mutex_unlock(&c->lock);
+    if (err == FERRY_OK && (*topic)->of_dead) {
+        call_keep_detail(c, "the name stands for dead letters, which are only read");
+        return FERRY_ERR_BAD_NAME;
+    }
     return err != FERRY_OK ? err : topic_await(*topic, true, timeout_ms);
 }
 

@@ -14,7 +14,7 @@
 int64_t admin_deadline_us(int timeout_ms);
 int admin_left_ms(int64_t deadline_us);
 
-/* The topic, asked for just now. Errors: those of the answer. */
+/* The topic, asked for just now. Errors: those of the answer; BAD_NAME for dead letters' name. */
 MUST_CHECK enum ferry_err admin_topic(struct ferry_client *c, const char *name, int timeout_ms,
                                       struct topic **topic);
 int32_t admin_partition_count(struct topic *t);
