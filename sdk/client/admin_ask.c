@@ -96,8 +96,18 @@ enum ferry_err admin_survey_error(struct admin_survey *s, enum ferry_err but)
 
 /* ---- Batches. */
 
-enum ferry_err admin_batch_of(struct batch_writer *w, const struct ferry_message *m,
-                              struct bytes *batch)
+/* The broker hangs up on a larger one without a word. */
+static bool fits(struct ferry_client *c, const struct batch_record *r)
+{
+    pthread_mutex_lock(&c->lock);
+    size_t max = c->message_max_bytes;
+    pthread_mutex_unlock(&c->lock);
+    return r->key.size <= max && r->payload.size <= max - r->key.size &&
+           r->headers.size <= max - r->key.size - r->payload.size;
+}
+
+enum ferry_err admin_batch_of(struct ferry_client *c, struct batch_writer *w,
+                              const struct ferry_message *m, struct bytes *batch)
 {
     struct buf headers;
     struct batch_record r = {.timestamp_ms =
@@ -114,7 +124,7 @@ enum ferry_err admin_batch_of(struct batch_writer *w, const struct ferry_message
         r.headers = buf_bytes(&headers);
     }
     if (err == FERRY_OK) {
-        err = batch_writer_add(w, &r);
+        err = fits(c, &r) ? batch_writer_add(w, &r) : FERRY_ERR_TOO_LARGE;
     }
     if (err == FERRY_OK) {
         err = batch_writer_finish(w, 0, 0, 0, batch);

@@ -47,7 +47,7 @@ enum ferry_err admin_survey_error(struct admin_survey *s, enum ferry_err but);
 
 /* The message as a batch of one record without producer id, in `w`, which the caller inits and
  * finis. Errors: TOO_LARGE, INVALID_ARGUMENT (a header), NO_MEMORY. */
-MUST_CHECK enum ferry_err admin_batch_of(struct batch_writer *w, const struct ferry_message *m,
-                                         struct bytes *batch);
+MUST_CHECK enum ferry_err admin_batch_of(struct ferry_client *c, struct batch_writer *w,
+                                         const struct ferry_message *m, struct bytes *batch);
 
 #endif

@@ -339,6 +339,9 @@ class QueueTest(unittest.TestCase):
         self.queue(topic, "--max-deliveries", "1")
         self.take(topic, "--nack-every", "1", "--count", "1")
         words = ("--partition", "0", "--number", "1")
+        self.assertIn("id               -\n", self.ok("dlq", "show", topic, "work", *words).decode())
+        self.refused(USAGE, "TOO_LARGE", "dlq", "replay", topic, "work", *words, "--edit", "-",
+                     given=bytes(2 << 20))
         self.ok("dlq", "replay", topic, "work", *words, "--edit", "-", given=b"good")
         [got] = self.json("consume", topic, "--subscription", "work", "--count", "1", "--quiet")
         self.assertEqual((got["payload"], got["key"], got["headers"]), ("good", "k", {"h": "v"}))
@@ -409,6 +412,8 @@ class QueueTest(unittest.TestCase):
                              "INVALID"),
                             (("--every", "1500ms", "--name", "n"), "whole seconds")):
             self.refused(USAGE, text, "schedule", "add", topic, *words, given=b"x")
+        self.refused(USAGE, "TOO_LARGE", "schedule", "add", topic, "--every", "1s", "--name", "n",
+                     given=bytes(2 << 20))
 
     def test_dead_letters_that_cannot_be_there_are_no_reason_to_wait(self):
         topic = self.topic(lines=["a"])
