@@ -251,9 +251,9 @@ static void a_message_is_followed_through_all_its_hands(void **state)
             reply.events[i].kind == TRACE_REVIVED ? nobody : reply.events[i].member;
     }
     static const struct expected life[] = {
-        {TRACE_APPENDED, NULL},      {TRACE_HANDED_OUT, "a"},     {TRACE_NACKED, "settler"},
-        {TRACE_HANDED_OUT, "b"},     {TRACE_LEASE_EXPIRED, NULL}, {TRACE_HANDED_OUT, "c"},
-        {TRACE_REJECTED, "settler"}, {TRACE_DEAD, "settler"},     {TRACE_REVIVED, NULL},
+        {TRACE_APPENDED, NULL},      {TRACE_HANDED_OUT, "a"},    {TRACE_NACKED, "settler"},
+        {TRACE_HANDED_OUT, "b"},     {TRACE_LEASE_EXPIRED, "b"}, {TRACE_HANDED_OUT, "c"},
+        {TRACE_REJECTED, "settler"}, {TRACE_DEAD, "settler"},    {TRACE_REVIVED, NULL},
         {TRACE_HANDED_OUT, "d"},     {TRACE_ACKED, "settler"}};
     expect(life, sizeof(life) / sizeof(life[0]));
     const struct trace_event *nack = &reply.events[2];
