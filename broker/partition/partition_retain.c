@@ -135,6 +135,14 @@ static void schedule(struct partition *p, const struct trim *trim, int64_t now_m
     }
 }
 
+/* What holds no record, such as a leader's no-op, stays until a record goes or it is much: traces
+ * want to know who led. */
+static bool is_worth(const struct partition *p, const struct trim *trim)
+{
+    return trim->index != 0 &&
+           (trim->start_offset > p->start_offset || trim->bytes >= WORTH_TRIM_BYTES);
+}
+
 static enum ferry_err retain(struct partition *p, int64_t now_ms, int64_t now_us)
 {
     struct trim trim = {.kept_time_ms = INT64_MAX, .least = acked_before(p)};
@@ -143,7 +151,7 @@ static enum ferry_err retain(struct partition *p, int64_t now_ms, int64_t now_us
         return err;
     }
     schedule(p, &trim, now_ms, now_us);
-    if (trim.index == 0) {
+    if (!is_worth(p, &trim)) {
         return FERRY_OK;
     }
     struct control c = {.kind = CONTROL_TRIM,

@@ -30,7 +30,7 @@ struct trace_reader {
     uint64_t lease; /* 0: none. */
     bool passed;
     uint64_t epoch;
-    struct bytes member; /* That claimed it last. */
+    struct bytes member; /* That claimed it, or was handed it, last. */
 };
 
 struct trace {
@@ -177,6 +177,9 @@ static enum ferry_err trace_batch(struct trace *t)
 {
     struct bytes batch;
     struct batch_header h;
+    if (partition_entry_is_delayed(t->entry)) {
+        return FERRY_OK; /* It has no offsets yet. */
+    }
     if (!partition_entry_batch(t->entry, &batch)) {
         return FERRY_ERR_CORRUPT;
     }
@@ -263,6 +266,7 @@ static enum ferry_err trace_hand_out(struct trace *t)
         if (r != NULL) {
             r->lease_known = true;
             r->lease = h->lease;
+            r->member = h->member;
         }
         add_delivery(t, TRACE_HANDED_OUT, e->subscription, e->node, h->member)->lease = h->lease;
     }
@@ -327,6 +331,9 @@ static void trace_item(struct trace *t, const struct delivery_settlement *s,
             bool back = item->kind == SETTLE_NACK || item->kind == DELIVERY_EXPIRE;
             e->lease = item->lease;
             e->reason = item->reason;
+            if (item->kind == DELIVERY_EXPIRE && r != NULL && r->lease == item->lease) {
+                e->member = r->member; /* Whoever had it, said nothing. */
+            }
             if (back && !is_dead(s, t->offset) && !find_due(s, t->offset, &e->due_ms)) {
                 e->due_ms = item->due_ms;
             }

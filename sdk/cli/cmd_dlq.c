@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/id.h"
 #include "base/mem.h"
 #include "cli/dead_letters.h"
 #include "cli/format.h"
@@ -203,7 +204,11 @@ static void print_dead(const struct ferry_dead *dead, const struct ferry_record 
 {
     char time[FORMAT_TEXT_BYTES], id[FERRY_ID_TEXT_BYTES];
     format_time_ms(dead->died_ms, time);
-    ferry_id_format(&dead->id, id);
+    if (id_is_zero(&dead->id)) {
+        (void)snprintf(id, sizeof(id), "-");
+    } else {
+        ferry_id_format(&dead->id, id);
+    }
     printf("%-16s %d\n%-16s %llu\n%-16s %lld\n", "partition", dead->partition, "number",
            (unsigned long long)dead->number, "offset", (long long)dead->offset);
     printf("%-16s %s\n%-16s %s\n", "id", id, "died", time);

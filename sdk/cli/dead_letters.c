@@ -122,6 +122,12 @@ enum cli_exit dead_letters_fail(const struct cli *cli, enum ferry_err err)
         return cli_fail(cli, err, subscription_of(cli),
                         "no such dead letter: it was replayed and acked, or dropped");
     }
+    char said[8] = "";
+    ferry_error_detail(cli->client, said, sizeof(said));
+    if (err == FERRY_ERR_INVALID_ARGUMENT && said[0] == '\0') {
+        return cli_fail(cli, err, subscription_of(cli),
+                        "a stream has no dead letters: they are of --mode queue and keyed");
+    }
     return cli_fail(cli, err, err == FERRY_ERR_UNKNOWN_TOPIC ? topic_of(cli) : subscription_of(cli),
                     NULL);
 }

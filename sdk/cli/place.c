@@ -12,6 +12,8 @@ bool place_parse(const char *text, int64_t now_ms, struct place *place)
     bool good = true;
     if (strcmp(text, "end") == 0) {
         p.offset = FERRY_FROM_END;
+    } else if (text[0] == '-') {
+        good = false; /* Of the numbers below 0 two are not offsets but start and end. */
     } else if (strcmp(text, "start") != 0 && !format_parse_number(text, &p.offset)) {
         p.is_time = true;
         p.offset = FERRY_FROM_START;

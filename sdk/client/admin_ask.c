@@ -23,6 +23,10 @@ enum ferry_err admin_topic(struct ferry_client *c, const char *name, int timeout
     pthread_mutex_lock(&c->lock);
     enum ferry_err err = topic_get(c, name, topic);
     pthread_mutex_unlock(&c->lock);
+    if (err == FERRY_OK && (*topic)->of_dead) {
+        call_keep_detail(c, "the name stands for dead letters, which are only read");
+        return FERRY_ERR_BAD_NAME;
+    }
     return err != FERRY_OK ? err : topic_await(*topic, true, timeout_ms);
 }
 
@@ -120,8 +124,18 @@ enum ferry_err admin_survey_error(struct admin_survey *s, enum ferry_err but)
 
 /* ---- Batches. */
 
-enum ferry_err admin_batch_of(struct batch_writer *w, const struct ferry_message *m,
-                              struct bytes *batch)
+/* The broker hangs up on a larger one without a word. */
+static bool fits(struct ferry_client *c, const struct batch_record *r)
+{
+    pthread_mutex_lock(&c->lock);
+    size_t max = c->message_max_bytes;
+    pthread_mutex_unlock(&c->lock);
+    return r->key.size <= max && r->payload.size <= max - r->key.size &&
+           r->headers.size <= max - r->key.size - r->payload.size;
+}
+
+enum ferry_err admin_batch_of(struct ferry_client *c, struct batch_writer *w,
+                              const struct ferry_message *m, struct bytes *batch)
 {
     struct buf headers;
     struct batch_record r = {.timestamp_ms =
@@ -138,7 +152,7 @@ enum ferry_err admin_batch_of(struct batch_writer *w, const struct ferry_message
         r.headers = buf_bytes(&headers);
     }
     if (err == FERRY_OK) {
-        err = batch_writer_add(w, &r);
+        err = fits(c, &r) ? batch_writer_add(w, &r) : FERRY_ERR_TOO_LARGE;
     }
     if (err == FERRY_OK) {
         err = batch_writer_finish(w, 0, 0, 0, batch);

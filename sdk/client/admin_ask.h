@@ -14,7 +14,7 @@
 int64_t admin_deadline_us(int timeout_ms);
 int admin_left_ms(int64_t deadline_us);
 
-/* The topic, asked for just now. Errors: those of the answer. */
+/* The topic, asked for just now. Errors: those of the answer; BAD_NAME for dead letters' name. */
 MUST_CHECK enum ferry_err admin_topic(struct ferry_client *c, const char *name, int timeout_ms,
                                       struct topic **topic);
 int32_t admin_partition_count(struct topic *t);
@@ -52,7 +52,7 @@ enum ferry_err admin_survey_error(struct admin_survey *s, enum ferry_err but);
 
 /* The message as a batch of one record without producer id, in `w`, which the caller inits and
  * finis. Errors: TOO_LARGE, INVALID_ARGUMENT (a header), NO_MEMORY. */
-MUST_CHECK enum ferry_err admin_batch_of(struct batch_writer *w, const struct ferry_message *m,
-                                         struct bytes *batch);
+MUST_CHECK enum ferry_err admin_batch_of(struct ferry_client *c, struct batch_writer *w,
+                                         const struct ferry_message *m, struct bytes *batch);
 
 #endif

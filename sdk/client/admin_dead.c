@@ -226,7 +226,7 @@ static enum ferry_err replay_edited(struct ferry_client *c, const char *topic,
 {
     struct batch_writer w;
     batch_writer_init(&w, BATCH_MAX_BYTES);
-    enum ferry_err err = admin_batch_of(&w, edited, &change->batch);
+    enum ferry_err err = admin_batch_of(c, &w, edited, &change->batch);
     if (err == FERRY_OK) {
         err = change_all(c, topic, change, place, 1, timeout_ms, done);
     }

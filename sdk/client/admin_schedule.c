@@ -298,7 +298,7 @@ static enum ferry_err set_at(struct ferry_client *c, struct topic *t, int32_t pa
     struct call call;
     struct batch_writer w;
     batch_writer_init(&w, BATCH_MAX_BYTES);
-    enum ferry_err err = admin_batch_of(&w, m, &r->batch);
+    enum ferry_err err = admin_batch_of(c, &w, m, &r->batch);
     if (err == FERRY_OK) {
         err = admin_ask_partition(c, &call, COMMAND_RECURRING_SET, t, partition, encode_set, r,
                                   deadline_us);

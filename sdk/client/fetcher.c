@@ -448,6 +448,17 @@ static void take_out_of_range(struct ferry_consumer *s, const struct fetch_ask *
                below ? item->start_offset : item->end_offset);
 }
 
+/* With the lock. The subscription whose dead letters are read is not there, or is a stream. It may
+ * be made yet: who goes on is told again. */
+static void take_no_letters(struct ferry_consumer *s, int32_t partition, enum ferry_err err)
+{
+    struct reader *r = &s->readers[partition];
+    if (s->topic->of_dead) {
+        push_event(s, partition, err, r->next_offset);
+    }
+    pause_looking(s, r);
+}
+
 /* With the lock. True when metadata must be asked for again. */
 static bool take_item(struct ferry_consumer *s, const struct fetch_ask *ask,
                       const struct fetch_reply_item *item, struct holder *h, struct bytes data)
@@ -471,6 +482,10 @@ static bool take_item(struct ferry_consumer *s, const struct fetch_ask *ask,
         return false;
     case FERRY_ERR_NOT_READY:
         pause_looking(s, r);
+        return false;
+    case FERRY_ERR_UNKNOWN_SUBSCRIPTION:
+    case FERRY_ERR_INVALID_ARGUMENT:
+        take_no_letters(s, ask->partition, (enum ferry_err)item->status);
         return false;
     default:
         pause_looking(s, r);

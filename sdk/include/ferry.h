@@ -293,8 +293,9 @@ void ferry_consumer_close(struct ferry_consumer **consumer);
 /* The next records of one partition, in offset order, waiting at most `timeout_ms`. The batch is
  * the caller's: free it once. Batches are read ahead within fetch.queue_bytes. Errors: TIMEOUT
  * (nothing new), OFFSET_OUT_OF_RANGE (told once a jump: the position was dropped by retention;
- * reading goes on at the log's start, or where a seek says), UNKNOWN_TOPIC (deleted),
- * CORRUPT, NO_MEMORY, CLOSED. */
+ * reading goes on at the log's start, or where a seek says), UNKNOWN_TOPIC (deleted), CORRUPT,
+ * NO_MEMORY, CLOSED; of TOPIC.dlq.SUBSCRIPTION, UNKNOWN_SUBSCRIPTION and INVALID_ARGUMENT (it is a
+ * stream), told again as long as that is so. */
 enum ferry_err ferry_consumer_fetch(struct ferry_consumer *consumer, int timeout_ms,
                                     struct ferry_batch **batch);
 /* Moves the reading position: an offset, FERRY_FROM_START or FERRY_FROM_END. Read-ahead of that

@@ -111,6 +111,8 @@ class QueueTest(unittest.TestCase):
     def test_a_reset_shows_what_it_would_do_and_does_it(self):
         topic = self.topic(lines=["a", "b", "c"])
         self.queue(topic)
+        for number in ("-1", "-2", "-4"):
+            self.refused(USAGE, "--to takes", "subscription", "reset", topic, "work", "--to", number)
         self.take(topic, "--count", "3")
         until(lambda: self.info(topic)["acked"] == 3, "all are acked")
         [would] = self.json("subscription", "reset", topic, "work", "--to", "start", "--dry-run")
@@ -337,6 +339,9 @@ class QueueTest(unittest.TestCase):
         self.queue(topic, "--max-deliveries", "1")
         self.take(topic, "--nack-every", "1", "--count", "1")
         words = ("--partition", "0", "--number", "1")
+        self.assertIn("id               -\n", self.ok("dlq", "show", topic, "work", *words).decode())
+        self.refused(USAGE, "TOO_LARGE", "dlq", "replay", topic, "work", *words, "--edit", "-",
+                     given=bytes(2 << 20))
         self.ok("dlq", "replay", topic, "work", *words, "--edit", "-", given=b"good")
         [got] = self.json("consume", topic, "--subscription", "work", "--count", "1", "--quiet")
         self.assertEqual((got["payload"], got["key"], got["headers"]), ("good", "k", {"h": "v"}))
@@ -407,6 +412,23 @@ class QueueTest(unittest.TestCase):
                              "INVALID"),
                             (("--every", "1500ms", "--name", "n"), "whole seconds")):
             self.refused(USAGE, text, "schedule", "add", topic, *words, given=b"x")
+        self.refused(USAGE, "TOO_LARGE", "schedule", "add", topic, "--every", "1s", "--name", "n",
+                     given=bytes(2 << 20))
+
+    def test_dead_letters_that_cannot_be_there_are_no_reason_to_wait(self):
+        topic = self.topic(lines=["a"])
+        self.ok("subscription", "create", topic, "log")
+        for words in (("peek", f"{topic}.dlq.none"), ("dlq", "export", topic, "none"),
+                      ("consume", f"{topic}.dlq.none", "--idle-exit", "5s")):
+            self.refused(NOT_FOUND, "UNKNOWN_SUBSCRIPTION", *words)
+        for words in (("dlq", "list", topic, "log"), ("dlq", "export", topic, "log")):
+            self.refused(USAGE, "a stream has no dead letters", *words)
+        self.queue(topic)
+        for words in (("peek", f"{topic}.dlq.work"), ("dlq", "export", topic, "work")):
+            self.assertEqual(self.ok(*words), b"")
+        for words in (("create",), ("info",), ("delete",), ("reset", "--to", "end")):
+            self.refused(USAGE, "only read", "subscription", words[0], f"{topic}.dlq.work", "work",
+                         *words[1:])
 
     # ---- Quotas.
 
