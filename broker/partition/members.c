@@ -307,6 +307,28 @@ static void apply_targets(struct members *m, const struct members_entry *e)
     }
 }
 
+static bool is_given_away(const struct members *m, const struct members_entry *e, uint32_t p)
+{
+    bool gives = false;
+    for (uint32_t i = 0; i < e->give_count && !gives; i++) {
+        gives = e->gives[i] == p;
+    }
+    return gives && m->shares[p].holder != m->shares[p].target;
+}
+
+/* A reset may have come in front of the entry and raised the epoch to the one that it was decided
+ * with, and told it to those who had the partitions until now: others must have a greater one. */
+static void raise_epoch(struct members *m, const struct members_entry *e)
+{
+    bool told = false;
+    for (uint32_t p = 0; p < m->partitions && !told; p++) {
+        const struct member_share *s = &m->shares[p];
+        bool taken_over = s->holder != NULL && s->holder->taken_over;
+        told = s->epoch == m->epoch && (taken_over || is_given_away(m, e, p));
+    }
+    m->epoch += told ? 1 : 0;
+}
+
 static void renew_epochs(struct members *m)
 {
     for (uint32_t p = 0; p < m->partitions; p++) {
@@ -384,6 +406,7 @@ enum ferry_err members_apply(struct members *m, const struct members_entry *e, i
     }
     if (err == FERRY_OK) {
         apply_targets(m, e);
+        raise_epoch(m, e);
         renew_epochs(m);
         err = apply_gives(m, e, time_ms);
     }

@@ -180,6 +180,9 @@ static enum ferry_err check_edited(const struct partition *p, const struct dead_
         return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "an edited message takes the place of one");
     }
     enum ferry_err err = batch_check(record, &h, e);
+    if (err == FERRY_OK) {
+        err = batch_check_records(record, &h, e);
+    }
     if (err != FERRY_OK) {
         return err;
     }
@@ -271,7 +274,8 @@ static enum ferry_err make_entry(struct partition *p, const struct subscription 
     return err;
 }
 
-/* One at a time, so that what an entry says of a letter is still so when it is applied. */
+/* One at a time, and not behind the end of one that was replayed (it may park another key than when
+ * it died first), so that what an entry says of a letter is still so when it is applied. */
 static enum ferry_err may_change(struct partition *p)
 {
     if (rows_is_full(&p->dead)) {

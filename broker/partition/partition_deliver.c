@@ -66,6 +66,7 @@ void deliver_role_changed(struct partition *p, bool ready)
     }
     p->deliver.due_us = ready ? 0 : PICK_NEVER; /* Leases count from now on. */
     p->deliver.retry_us = 0;
+    p->deliver.dead_change_index = 0; /* What another leader dropped is on its way no more. */
 }
 
 struct partition_ticket *deliver_own_ticket(void)

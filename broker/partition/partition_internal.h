@@ -31,7 +31,7 @@ struct deliver {
     uint64_t appends;           /* Batches applied. */
     int64_t due_us;             /* When deliver_tick has something to do; PICK_NEVER. */
     int64_t retry_us;           /* Not before: something was refused. */
-    uint64_t dead_change_index; /* Of the last entry that changes dead letters. */
+    uint64_t dead_change_index; /* Of the last entry that changes dead letters that are kept. */
     struct partition_totals totals;
     bool forget; /* The office was lost: the indexes are worth nothing. */
     /* Scratch. */

@@ -259,6 +259,8 @@ enum ferry_err partition_produce(struct partition *p, struct bytes batch, int64_
     }
     if (err == FERRY_OK && (h.flags & BATCH_HAS_DUE) != 0) {
         err = partition_schedule_judge(p, batch, &h, now_ms, e);
+    } else if (err == FERRY_OK) {
+        err = batch_check_records(batch, &h, e);
     }
     if (err != FERRY_OK || h.producer_id == 0) {
         return err != FERRY_OK ? err : append_batch(p, batch, &h, now_ms, now_us, t);

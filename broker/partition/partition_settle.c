@@ -15,7 +15,8 @@ struct settling {
     struct subscription *s;
     int64_t time_ms; /* The entry's. */
     struct log_reader reader;
-    bool has_dead; /* An item before this one has dead letters. */
+    bool has_dead;     /* An item before this one has dead letters. */
+    bool revived_dies; /* One that was replayed may be a dead letter again. */
 };
 
 static void begin(struct settling *w, struct partition *p, struct subscription *s, int64_t now_ms)
@@ -120,6 +121,7 @@ static enum ferry_err add_dead(struct settling *w, const struct delivery_run *ru
         d->records.size = before;
         return FERRY_ERR_TOO_LARGE;
     }
+    w->revived_dies = w->revived_dies || run->dead != 0;
     bool parks = w->s->settings.key_policy == KEY_POLICY_PARK;
     dead.key_hash = parks ? run->key_hash : 0;
     dead.record = bytes_of(NULL, d->records.size - before); /* The place follows. */
@@ -216,6 +218,8 @@ static enum ferry_err propose(struct settling *w, enum control_kind kind, struct
     enum ferry_err err = partition_propose_payload(w->p, now_ms, now_us, t);
     if (err == FERRY_OK) {
         partition_spend(w->p, w->p->deliver.records.size);
+        w->p->deliver.dead_change_index =
+            w->revived_dies ? t->base.index : w->p->deliver.dead_change_index;
     }
     return err;
 }

@@ -340,7 +340,8 @@ static int by_first(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Sorted, with neighbours joined. */
+/* Sorted, with neighbours joined. Twice the same is named once: dead letters of one offset, one
+ * dropped and another replayed at the same time, are alike to those who wait. */
 static enum ferry_err make_ranges(const struct pick *k, struct buf *out)
 {
     const struct pick_taken *taken = (const void *)k->taken.data;
@@ -357,6 +358,9 @@ static enum ferry_err make_ranges(const struct pick *k, struct buf *out)
     qsort(r, count, sizeof(*r), by_first);
     size_t kept = 0;
     for (size_t i = 1; i < count; i++) {
+        if (r[kept].first == r[i].first && r[kept].count == r[i].count) {
+            continue;
+        }
         must(r[kept].first + r[kept].count <= r[i].first);
         if (r[kept].first + r[kept].count == r[i].first && r[kept].key_hash == 0 &&
             r[i].key_hash == 0) {
@@ -367,6 +371,16 @@ static enum ferry_err make_ranges(const struct pick *k, struct buf *out)
     }
     out->size = (kept + 1) * sizeof(*r);
     return FERRY_OK;
+}
+
+static uint32_t count_messages(const struct buf *ranges)
+{
+    const struct delivery_range *r = (const void *)ranges->data;
+    uint32_t count = 0;
+    for (size_t i = 0; i < ranges->size / sizeof(*r); i++) {
+        count += r[i].count;
+    }
+    return count;
 }
 
 static enum ferry_err give_back_one(struct pick *k, const struct pick_taken *t)
@@ -443,7 +457,7 @@ static enum ferry_err choose(struct pick *k, struct pick_member *m, const struct
         return err;
     }
     choice->lease = k->next_lease - 1;
-    choice->count = room.count;
+    choice->count = count_messages(choice->ranges);
     choice->answer = PICK_SOME;
     return FERRY_OK;
 }

@@ -45,9 +45,16 @@ enum ferry_err admin_ask_partition(struct ferry_client *c, struct call *call, en
 
 /* ---- Questions to every partition. */
 
-enum ferry_err admin_survey_run(struct admin_survey *s, struct ferry_client *c, const char *topic,
-                                enum command command, call_encode *encode, const void *request,
-                                int64_t deadline_us)
+static void prepare_call(struct admin_survey *s, int32_t partition, enum command command,
+                         call_encode *encode, const void *request, int64_t deadline_us)
+{
+    struct call *call = &s->calls[partition];
+    call_init(call, command, ROUTE_PARTITION, encode, request, admin_left_ms(deadline_us));
+    call_to_partition(call, s->topic, partition);
+}
+
+static enum ferry_err begin_survey(struct admin_survey *s, struct ferry_client *c,
+                                   const char *topic, int64_t deadline_us)
 {
     *s = (struct admin_survey){.client = c};
     enum ferry_err err = admin_topic(c, topic, admin_left_ms(deadline_us), &s->topic);
@@ -56,16 +63,37 @@ enum ferry_err admin_survey_run(struct admin_survey *s, struct ferry_client *c, 
     }
     s->count = admin_partition_count(s->topic);
     s->calls = mem_zalloc((size_t)s->count, sizeof(*s->calls));
-    if (s->calls == NULL) {
-        return FERRY_ERR_NO_MEMORY;
+    return s->calls != NULL ? FERRY_OK : FERRY_ERR_NO_MEMORY;
+}
+
+enum ferry_err admin_survey_run(struct admin_survey *s, struct ferry_client *c, const char *topic,
+                                enum command command, call_encode *encode, const void *request,
+                                int64_t deadline_us)
+{
+    enum ferry_err err = begin_survey(s, c, topic, deadline_us);
+    for (int32_t i = 0; err == FERRY_OK && i < s->count; i++) {
+        prepare_call(s, i, command, encode, request, deadline_us);
     }
-    for (int32_t i = 0; i < s->count; i++) {
-        call_init(&s->calls[i], command, ROUTE_PARTITION, encode, request,
-                  admin_left_ms(deadline_us));
-        call_to_partition(&s->calls[i], s->topic, i);
+    if (err == FERRY_OK) {
+        call_run(c, s->calls, (size_t)s->count);
     }
-    call_run(c, s->calls, (size_t)s->count);
-    return FERRY_OK;
+    return err;
+}
+
+enum ferry_err admin_survey_run_0_last(struct admin_survey *s, struct ferry_client *c,
+                                       const char *topic, enum command command, call_encode *encode,
+                                       const void *request, int64_t deadline_us)
+{
+    enum ferry_err err = begin_survey(s, c, topic, deadline_us);
+    for (int32_t i = 1; err == FERRY_OK && i < s->count; i++) {
+        prepare_call(s, i, command, encode, request, deadline_us);
+    }
+    if (err == FERRY_OK) {
+        call_run(c, s->calls + 1, (size_t)s->count - 1);
+        prepare_call(s, 0, command, encode, request, deadline_us);
+        call_run(c, s->calls, 1);
+    }
+    return err;
 }
 
 void admin_survey_free(struct admin_survey *s)

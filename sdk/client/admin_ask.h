@@ -40,6 +40,11 @@ MUST_CHECK enum ferry_err admin_survey_run(struct admin_survey *s, struct ferry_
                                            const char *topic, enum command command,
                                            call_encode *encode, const void *request,
                                            int64_t deadline_us);
+/* Asks partition 0 when all others have answered. */
+MUST_CHECK enum ferry_err admin_survey_run_0_last(struct admin_survey *s, struct ferry_client *c,
+                                                  const char *topic, enum command command,
+                                                  call_encode *encode, const void *request,
+                                                  int64_t deadline_us);
 void admin_survey_free(struct admin_survey *s);
 /* The first error but `but`; `but` itself when no partition answered anything else. What the broker
  * said of it is kept for ferry_error_detail. */

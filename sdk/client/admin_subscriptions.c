@@ -356,13 +356,15 @@ static void take_reset(const struct call *call, struct ferry_reset_partition *p)
     }
 }
 
+/* Partition 0 comes last: with it members are given their partitions anew, and begin where those
+ * are by then. */
 static enum ferry_err reset_all(struct ferry_client *c, const char *topic, const struct ask *ask,
                                 int64_t deadline_us, struct ferry_reset_partition **partitions,
                                 size_t *count)
 {
     struct admin_survey s;
-    enum ferry_err err =
-        admin_survey_run(&s, c, topic, COMMAND_SUBSCRIPTION_RESET, encode_reset, ask, deadline_us);
+    enum ferry_err err = admin_survey_run_0_last(&s, c, topic, COMMAND_SUBSCRIPTION_RESET,
+                                                 encode_reset, ask, deadline_us);
     if (err != FERRY_OK) {
         return err;
     }

@@ -312,11 +312,11 @@ static void on_answer(struct member *m, enum ferry_err err,
         pthread_mutex_unlock(&s->client->lock);
         assign_all(g, reply);
     } else if (is_for_good(err)) {
+        assign_all(g, NULL); /* First, so that whoever is told the error was told of these. */
         pthread_mutex_lock(&s->client->lock);
         s->failed = s->failed == FERRY_OK ? err : s->failed;
         pthread_cond_broadcast(&s->changed);
         pthread_mutex_unlock(&s->client->lock);
-        assign_all(g, NULL);
     } else if (silent_us >= m->session_ms * INT64_C(1000)) {
         assign_all(g, NULL); /* Others may have them by now. */
     }

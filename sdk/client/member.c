@@ -77,6 +77,19 @@ static bool is_sane(const struct member *m, const struct member_heartbeat_reply 
     return true;
 }
 
+/* Whoever answers is asked for anew, for others may say otherwise. */
+static enum ferry_err take_epoch(struct member *m, const struct member_heartbeat_reply *reply)
+{
+    int64_t silent_us = clock_monotonic_us() - m->heard_us;
+    if (reply->epoch < m->epoch && silent_us < m->session_ms * INT64_C(1000)) {
+        m->topic->partitions[0]->leader = NULL;
+        metadata_want(m->topic);
+        return FERRY_ERR_NOT_LEADER;
+    }
+    m->epoch = reply->epoch;
+    return FERRY_OK;
+}
+
 static void on_done(struct ferry_client *c, struct call *call)
 {
     struct member *m = call->arg;
@@ -91,6 +104,9 @@ static void on_done(struct ferry_client *c, struct call *call)
     m->out = false;
     if (!m->started) {
         return;
+    }
+    if (err == FERRY_OK) {
+        err = take_epoch(m, &reply);
     }
     if (err == FERRY_OK) {
         m->attempts = 0;

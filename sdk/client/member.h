@@ -4,6 +4,9 @@
  * (`answer`). A heartbeat goes out every heartbeat_ms of the last answer, at once with
  * member_hurry, and with a back-off after a failure; one is out at a time.
  *
+ * An answer with a lower epoch than one before it is of a leader that is none any more: it is
+ * passed over, as if it had not come. After a session in which no other came, any is believed.
+ *
  * States: idle → started (heartbeats) → stopped. A member that was fenced stops by itself. */
 #ifndef FERRY_CLIENT_MEMBER_H
 #define FERRY_CLIENT_MEMBER_H
@@ -40,6 +43,7 @@ struct member {
     bool again;       /* Another one at once when it is answered. */
     int64_t sent_us;  /* When the heartbeat that is out began. */
     int64_t heard_us; /* When the last answered one began. */
+    uint64_t epoch;   /* The greatest that an answer told. */
     unsigned attempts;
 };
 

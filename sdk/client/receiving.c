@@ -473,7 +473,8 @@ static bool read_messages(struct handout *h, struct bytes data)
 static bool read_repeats(struct handout *h, struct bytes repeats)
 {
     uint32_t at = 0;
-    if (repeats.size % DELIVERY_REPEAT_BYTES != 0) {
+    if (repeats.size % DELIVERY_REPEAT_BYTES != 0 ||
+        repeats.size / DELIVERY_REPEAT_BYTES > h->count) {
         return false;
     }
     for (size_t i = 0; i < repeats.size; i += DELIVERY_REPEAT_BYTES) {

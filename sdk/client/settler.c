@@ -275,6 +275,14 @@ static void send_again(struct ferry_receiver *r, struct settlement *s)
     p->settle_at_us = clock_monotonic_us() + client_backoff_us(r->client, 2);
 }
 
+/* Those that may be of some messages of an item only: one was taken away, one is damaged, or as
+ * dead letters they are more than one entry holds. It was us who put them together. */
+static bool is_of_some(enum ferry_err err)
+{
+    return err == FERRY_ERR_LEASE_EXPIRED || err == FERRY_ERR_INVALID_ARGUMENT ||
+           err == FERRY_ERR_CORRUPT;
+}
+
 static void take_result(struct ferry_receiver *r, struct settlement *s, enum ferry_err err,
                         int64_t began_us)
 {
@@ -283,7 +291,7 @@ static void take_result(struct ferry_receiver *r, struct settlement *s, enum fer
         take_extended(r, s, err, began_us);
     } else if (err == FERRY_ERR_THROTTLED && in_time) {
         send_again(r, s);
-    } else if (err == FERRY_ERR_LEASE_EXPIRED && s->count > 1) {
+    } else if (is_of_some(err) && s->count > 1) {
         if (!take_apart(r, s)) {
             send_again(r, s);
         }

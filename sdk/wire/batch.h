@@ -33,7 +33,7 @@
  * Invariants of a batch that batch_check accepted: (1) the checksum holds; (2) exactly `count`
  * records fill records_bytes exactly; (3) 64 + records_bytes + ids + due times + priorities ==
  * batch_bytes; due times are not 0, priorities at most BATCH_PRIORITY_MAX. What is inside a record
- * is checked when it is read (batch_reader_next). */
+ * is checked when it is read (batch_reader_next), or for all at once by batch_check_records. */
 #ifndef FERRY_WIRE_BATCH_H
 #define FERRY_WIRE_BATCH_H
 
@@ -68,6 +68,11 @@ struct batch_header {
  * BAD_CHECKSUM. */
 MUST_CHECK enum ferry_err batch_check(struct bytes batch, struct batch_header *h,
                                       struct err_text *e);
+/* What is inside the records of a checked batch: keys, headers and payloads that fit. What a broker
+ * keeps has passed it, so that nobody meets, later and alone with it, a message that can neither be
+ * handed out nor become a dead letter. Errors: BAD_BATCH. */
+MUST_CHECK enum ferry_err batch_check_records(struct bytes checked_batch,
+                                              const struct batch_header *h, struct err_text *e);
 /* Only the checksum and sizes, for bytes that passed batch_check once: on read from disk. Errors:
  * as batch_check. */
 MUST_CHECK enum ferry_err batch_check_sum(struct bytes batch, struct batch_header *h,

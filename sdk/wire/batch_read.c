@@ -1,3 +1,5 @@
+#include <inttypes.h>
+
 #include "wire/batch_layout.h"
 #include "wire/varint.h"
 
@@ -49,6 +51,23 @@ static inline bool read_inside(struct bytes inside, int64_t base_ms, struct batc
     r->timestamp_ms = (int64_t)((uint64_t)base_ms + varint_unzigzag(when));
     r->payload = bytes_of(p, (size_t)(end - p));
     return true;
+}
+
+enum ferry_err batch_check_records(struct bytes checked_batch, const struct batch_header *h,
+                                   struct err_text *e)
+{
+    const uint8_t *p = checked_batch.data + BATCH_HEADER_BYTES;
+    const uint8_t *end = p + h->records_bytes;
+    for (uint32_t i = 0; i < h->count; i++) {
+        struct batch_record r;
+        struct bytes inside;
+        p = read_run(p, end, &inside);
+        if (p == NULL || !read_inside(inside, 0, &r)) {
+            return err_set(e, FERRY_ERR_BAD_BATCH, "record %" PRIu32 " of the batch is malformed",
+                           i);
+        }
+    }
+    return FERRY_OK;
 }
 
 bool batch_reader_next(struct batch_reader *r, struct batch_record *record, enum ferry_err *err)

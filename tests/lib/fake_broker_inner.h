@@ -100,6 +100,7 @@ struct fake_partition {
     int extended;
     int owner, wanted; /* Members; -1: none. */
     uint64_t owner_epoch, claimed;
+    uint32_t reject_max; /* 0: any. */
     uint64_t key_version;
     int64_t next_number; /* Of delayed messages. */
 };

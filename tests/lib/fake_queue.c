@@ -196,6 +196,9 @@ static uint16_t settle(struct fake_partition *p, const struct settle_item *item)
         p->extended++;
         return FERRY_OK;
     }
+    if (p->reject_max > 0 && item->kind == SETTLE_REJECT && item->count > p->reject_max) {
+        return FERRY_ERR_INVALID_ARGUMENT; /* Not remembered: nothing was done. */
+    }
     uint16_t status = holds(p, item) ? FERRY_OK : FERRY_ERR_LEASE_EXPIRED;
     for (uint32_t i = 0; i < item->count && status == FERRY_OK; i++) {
         settle_one(queued_of(p, item->first + i), item);
@@ -224,6 +227,13 @@ void fake_answer_settle(struct fake_broker *b, struct buf *frame, const struct f
     fake_begin(frame, f, FERRY_OK);
     settle_reply_encode(frame, &reply);
     mem_free(request);
+}
+
+void fake_reject_max(struct fake_broker *b, int partition, uint32_t max)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    b->shared->partitions[partition].reject_max = max;
+    pthread_mutex_unlock(&b->shared->lock);
 }
 
 void fake_expire(struct fake_broker *b, int partition, int64_t first, int64_t count)

@@ -537,11 +537,14 @@ static void a_record_malformed_inside_is_refused_when_read(void **state)
     };
     for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
         struct buf b;
+        struct batch_header h;
         struct batch_reader r;
         struct batch_record record;
         enum ferry_err err;
         struct bytes batch = batch_around(&b, lies[i].bytes, lies[i].size);
         assert_int_equal(check(batch), FERRY_OK);
+        batch_header_read(batch, &h);
+        assert_int_equal(batch_check_records(batch, &h, NULL), FERRY_ERR_BAD_BATCH);
         batch_reader_init(&r, batch);
         assert_false(batch_reader_next(&r, &record, &err));
         assert_int_equal(err, FERRY_ERR_BAD_BATCH);
@@ -579,6 +582,7 @@ static void damaged_records_are_read_to_some_end(void **state)
                 read++;
             }
             assert_true(err == FERRY_ERR_BAD_BATCH || read == h.count);
+            assert_int_equal(batch_check_records(buf_bytes(&b), &h, NULL), err);
         }
         buf_fini(&b);
     }

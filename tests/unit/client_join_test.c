@@ -279,6 +279,48 @@ static void another_epoch_is_another_assignment(void **state)
     assert_int_equal(f->a.gone[2], 1);
 }
 
+/* What a leader that is none any more says of the past is passed over: nothing is let go of. */
+static void an_answer_of_an_earlier_epoch_is_passed_over(void **state)
+{
+    struct fixture *f = *state;
+    struct member_heartbeat_reply now = {
+        .epoch = 9, .count = 2, .assigned = {{1, 8}, {2, 9}}, .heartbeat_ms = 20};
+    struct member_heartbeat_reply old = {
+        .epoch = 8, .count = 2, .assigned = {{1, 8}, {3, 7}}, .heartbeat_ms = 20};
+    can_assign(f, &now);
+    can_assign(f, &old);
+    can_assign(f, &old);
+    can_assign(f, &now);
+    join(f, &f->a, "a", 0);
+    read_until_held(f, 2, 0);
+    for (int i = 0; i < 30; i++) {
+        (void)read_once(&f->a, 10);
+    }
+    assert_int_equal(f->a.given[1], 1);
+    assert_int_equal(f->a.given[2], 1);
+    assert_int_equal(f->a.gone[2], 0);
+    assert_int_equal(f->a.given[3], 0);
+}
+
+/* Unless nothing else comes for a session: then all was let go of, and it is the truth now. */
+static void an_earlier_epoch_is_believed_when_nothing_else_comes(void **state)
+{
+    struct fixture *f = *state;
+    struct member_heartbeat_reply first = {
+        .epoch = 9, .count = 1, .assigned = {{2, 9}}, .heartbeat_ms = 20};
+    struct member_heartbeat_reply old = {
+        .epoch = 3, .count = 1, .assigned = {{1, 3}}, .heartbeat_ms = 20};
+    can_assign(f, &first);
+    can_assign(f, &old); /* From now on. */
+    join(f, &f->a, "a", 500);
+    int64_t give_up_us = clock_monotonic_us() + WAIT_US;
+    while (f->a.given[1] == 0 && clock_monotonic_us() < give_up_us) {
+        (void)read_once(&f->a, 10);
+    }
+    assert_int_equal(f->a.given[1], 1);
+    assert_int_equal(f->a.gone[2], 1);
+}
+
 static void claims_that_fail_are_tried_again(void **state)
 {
     struct fixture *f = *state;
@@ -320,6 +362,8 @@ int main(void)
         TEST(a_member_that_is_not_heard_lets_go),
         TEST(assignments_that_do_not_fit_are_not_believed),
         TEST(another_epoch_is_another_assignment),
+        TEST(an_answer_of_an_earlier_epoch_is_passed_over),
+        TEST(an_earlier_epoch_is_believed_when_nothing_else_comes),
         TEST(claims_that_fail_are_tried_again),
         TEST(joins_that_fail_say_why),
     };

@@ -221,6 +221,14 @@ static void a_reset_tells_where_each_partition_was_and_is(void **state)
     ASKED(f->broker, COMMAND_SUBSCRIPTION_RESET, PARTITIONS, subscription_reset_request, &asked);
     assert_false(asked.dry_run);
     assert_int_equal(asked.to, 7);
+    /* Members are given partitions anew by that of partition 0: it comes last. */
+    struct subscription_reset_request last;
+    ASKED(f->broker, COMMAND_SUBSCRIPTION_RESET, 2 * PARTITIONS - 1, subscription_reset_request,
+          &last);
+    for (int i = PARTITIONS; i < 2 * PARTITIONS - 1; i++) {
+        ASKED(f->broker, COMMAND_SUBSCRIPTION_RESET, i, subscription_reset_request, &asked);
+        assert_true(asked.group > last.group);
+    }
     fake_rule(f->broker, COMMAND_SUBSCRIPTION_RESET, 0, PARTITIONS, FAKE_REFUSE,
               FERRY_ERR_UNKNOWN_SUBSCRIPTION);
     assert_int_equal(

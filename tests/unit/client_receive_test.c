@@ -226,6 +226,25 @@ static void each_message_of_an_item_has_its_own_outcome(void **state)
     assert_int_equal(fake_queue_count(f->broker, 0, FAKE_ACKED), 9);
 }
 
+/* Rejected one by one and put together on the way: too large together, they go one by one. */
+static void what_is_too_much_in_one_item_goes_one_by_one(void **state)
+{
+    struct ferry_delivery d[10];
+    struct fixture *f = *state;
+    store(f, 0, 10);
+    open_receiver(f, NULL);
+    receive(f, d, 10);
+    fake_reject_max(f->broker, 0, 1);
+    fake_rule(f->broker, COMMAND_SETTLE, 0, 100, FAKE_DELAY, 30); /* So that they gather. */
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(ferry_settle(f->receiver, &d[i], FERRY_REJECT, 0, "never", NULL),
+                         FERRY_OK);
+    }
+    flush(f, 0);
+    assert_int_equal(f->told[0], 10);
+    assert_int_equal(fake_queue_count(f->broker, 0, FAKE_DEAD), 10);
+}
+
 /* Answers of all kinds are lost: nothing is settled twice, and each is told once. */
 static void lost_settlements_are_sent_again(void **state)
 {
@@ -473,6 +492,7 @@ int main(void)
         TEST(other_ends_than_ack),
         TEST(settling_twice_is_refused),
         TEST(each_message_of_an_item_has_its_own_outcome),
+        TEST(what_is_too_much_in_one_item_goes_one_by_one),
         TEST(lost_settlements_are_sent_again),
         TEST(settlements_follow_the_leader),
         TEST(a_settlement_without_an_answer_is_not_known),

@@ -210,6 +210,31 @@ static void a_dropped_dead_letter_is_gone(void **state)
     hand_conserves(f, Q, 0);
 }
 
+/* After a reset a message may die twice, with two numbers. All this at one time of the log. */
+static void letters_of_one_offset_are_handed_out_once(void **state)
+{
+    struct part_fixture *f = *state;
+    struct subscription_reset_request reset = {.name = bytes_of_string(Q), .to = FERRY_FROM_START};
+    open_queue(f, 1);
+    reject_all(f, 1);
+    assert_int_equal(
+        partition_subscription_reset(f->p, &reset, nobody, f->now_ms, f->now_us, part_ticket(f)),
+        FERRY_OK);
+    part_turn(f);
+    reject_all(f, 1);
+    assert_int_equal(hand_dead(f, Q, dead, 300), 2);
+    assert_true(dead[0].offset == 0 && dead[1].offset == 0);
+    assert_int_equal(hand_dead_change(f, Q, DEAD_REPLAY, 1, nobody), 1);
+    assert_int_equal(hand_dead_change(f, Q, DEAD_DROP, 1, nobody), 1);
+    assert_int_equal(hand_dead_change(f, Q, DEAD_REPLAY, 2, nobody), 1);
+    struct hand *h = hand_receive(f, Q, "a", 10);
+    assert_int_equal(h->count, 1);
+    hand_nothing(f, Q, "b");
+    assert_int_equal(settle(f, h, SETTLE_ACK, 0, 1), FERRY_OK);
+    assert_int_equal(hand_dead(f, Q, dead, 300), 0);
+    hand_conserves(f, Q, 0);
+}
+
 static void bad_changes_are_refused(void **state)
 {
     struct part_fixture *f = *state;
@@ -309,6 +334,7 @@ int main(void)
         part_test(a_replayed_message_lives_another_life),
         part_test(an_edited_message_takes_its_place),
         part_test(a_dropped_dead_letter_is_gone),
+        part_test(letters_of_one_offset_are_handed_out_once),
         part_test(bad_changes_are_refused),
         part_test(dead_letters_are_listed_in_pages),
         part_test(large_messages_die_in_several_entries),

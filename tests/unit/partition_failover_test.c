@@ -279,6 +279,50 @@ static void a_snapshot_brings_leases_and_dead_letters(void **state)
     replicas_free(c);
 }
 
+static enum ferry_err replay(struct cluster *c, int node, uint64_t number)
+{
+    struct dead_change_request q = {
+        .subscription = bytes_of_string(S), .kind = DEAD_REPLAY, .count = 1};
+    struct err_text e;
+    q.items[0].number = number;
+    assert_int_equal(store_read_begin(c->nodes[node].store), FERRY_OK);
+    enum ferry_err err =
+        partition_dead_change(c->nodes[node].p, &q, bytes_of(NULL, 0), bytes_of(NULL, 0), c->now_ms,
+                              c->now_us, replicas_ticket(c, node), &e);
+    store_read_end(c->nodes[node].store);
+    return err;
+}
+
+/* A change of dead letters that was lost with its leader holds up none after it. */
+static void a_lost_change_of_dead_letters_holds_up_none(void **state)
+{
+    (void)state;
+    struct cluster *c = started(14);
+    make(c, SUBSCRIPTION_QUEUE);
+    replicas_produce(c, &(struct cluster_batch){.count = 3});
+    struct given g = take(c, 3);
+    assert_int_equal(settle(c, &g, SETTLE_REJECT, 0), FERRY_OK);
+    int old = replicas_leader(c);
+    cut_off(c, old);
+    for (int i = 0; i < 50; i++) {
+        assert_non_null(propose_settle(c, old, &g, SETTLE_ACK, 1));
+    }
+    assert_int_equal(replay(c, old, 1), FERRY_OK);
+    assert_int_equal(replay(c, old, 1), FERRY_ERR_THROTTLED);
+    replicas_run_ms(c, 2500);
+    int leader = replicas_wait_leader(c);
+    assert_int_not_equal(leader, old);
+    replicas_isolate(c, old, false);
+    replicas_settle(c);
+    (void)!replica_transfer(replicas_replica(c, leader), c->nodes[old].self, c->now_us);
+    replicas_run_ms(c, 1000);
+    assert_int_equal(replicas_wait_leader(c), old);
+    assert_int_equal(replay(c, old, 1), FERRY_OK);
+    replicas_settle(c);
+    replicas_compare(c);
+    replicas_free(c);
+}
+
 /* ---- Random ---- */
 
 struct chaos {
@@ -436,6 +480,7 @@ int main(void)
         cmocka_unit_test(leases_survive_their_leader),
         cmocka_unit_test(a_cut_off_leader_ends_no_lease),
         cmocka_unit_test(a_snapshot_brings_leases_and_dead_letters),
+        cmocka_unit_test(a_lost_change_of_dead_letters_holds_up_none),
         cmocka_unit_test(nothing_is_lost_or_comes_twice_under_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

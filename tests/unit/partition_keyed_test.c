@@ -1,5 +1,6 @@
 /* Mode keyed: one message of a key in flight, in order, keys beside each other; a failing key holds
  * back itself alone, or is parked (INV-Q06). */
+#include "base/checksum.h"
 #include "lib/hand_fixture.h"
 
 #define K "k"
@@ -273,6 +274,85 @@ static void trimmed_messages_leave_their_key(void **state)
     hand_conserves(f, K, 0);
 }
 
+static struct bytes record_of(struct part_fixture *f, const char *key, struct batch_writer *w)
+{
+    struct bytes batch;
+    uint8_t payload[8] = {0};
+    struct batch_record r = {.timestamp_ms = f->now_ms,
+                             .has_key = true,
+                             .key = bytes_of_string(key),
+                             .payload = bytes_of(payload, sizeof(payload))};
+    assert_int_equal(batch_writer_add(w, &r), FERRY_OK);
+    assert_int_equal(batch_writer_finish(w, 0, 0, 0, &batch), FERRY_OK);
+    return batch;
+}
+
+/* Replayed with another key it parks that one when it dies again. A drop behind that end, before it
+ * is applied, would not know: the key would be parked for ever. */
+static void a_drop_does_not_pass_by_the_end_of_what_was_replayed(void **state)
+{
+    struct part_fixture *f = *state;
+    static const char *const keys[] = {"a", "c", "b"};
+    struct batch_writer w;
+    batch_writer_init(&w, BATCH_MAX_BYTES);
+    open_keyed(f, keys, 2, true);
+    hand_settle_all(f, K, EXPECT(f, 0, 1), SETTLE_REJECT);
+    assert_int_equal(hand_dead_change(f, K, DEAD_REPLAY, 1, record_of(f, "b", &w)), 1);
+    struct hand *h = EXPECT(f, 0);
+    struct settle_item reject = hand_item(h, SETTLE_REJECT, 0, 1, -1);
+    (void)hand_propose(f, K, &reject, 1);
+    struct dead_change_request q = {.subscription = bytes_of_string(K),
+                                    .kind = DEAD_DROP,
+                                    .count = 1,
+                                    .items = {{.number = 1}}};
+    assert_int_equal(store_read_begin(f->store), FERRY_OK);
+    assert_int_equal(partition_dead_change(f->p, &q, nobody, nobody, f->now_ms, f->now_us,
+                                           part_ticket(f), &f->detail),
+                     FERRY_ERR_THROTTLED);
+    store_read_end(f->store);
+    part_turn(f);
+    assert_int_equal(hand_dead_change(f, K, DEAD_DROP, 1, nobody), 1);
+    hand_produce(f, &(struct keyed_of){.count = 1, .keys = keys + 2, .content = 200});
+    (void)EXPECT(f, 2);
+    hand_conserves(f, K, 0);
+    batch_writer_fini(&w);
+}
+
+/* The checksum holds, the records' sizes add up, and one record's key runs past its end: it could
+ * neither be handed out nor become a dead letter, and nothing behind it would be found. */
+static void a_record_that_cannot_be_read_is_not_taken(void **state)
+{
+    struct part_fixture *f = *state;
+    static const char *const keys[] = {"a", "b"};
+    struct batch_writer w;
+    struct batch_header h;
+    batch_writer_init(&w, BATCH_MAX_BYTES);
+    open_keyed(f, keys, 1, false);
+    struct bytes good = record_of(f, "k", &w);
+    uint8_t *bad = part_keep(f, good.data, good.size);
+    bad[BATCH_HEADER_BYTES + 2] = 0x7f; /* The key's size. */
+    put_le64(bad + 8, checksum_of(bad + 16, good.size - 16));
+    struct bytes batch = bytes_of(bad, good.size);
+    assert_int_equal(batch_check(batch, &h, NULL), FERRY_OK);
+    assert_int_equal(store_read_begin(f->store), FERRY_OK);
+    assert_int_equal(
+        partition_produce(f->p, batch, f->now_ms, f->now_us, part_ticket(f), &f->detail),
+        FERRY_ERR_BAD_BATCH);
+    store_read_end(f->store);
+    hand_produce(f, &(struct keyed_of){.count = 1, .keys = keys + 1, .content = 300});
+    hand_settle_all(f, K, EXPECT(f, 0, 1), SETTLE_REJECT);
+    struct dead_change_request q = {.subscription = bytes_of_string(K),
+                                    .kind = DEAD_REPLAY,
+                                    .count = 1,
+                                    .items = {{.number = 1}}};
+    assert_int_equal(store_read_begin(f->store), FERRY_OK);
+    assert_int_equal(partition_dead_change(f->p, &q, batch, nobody, f->now_ms, f->now_us,
+                                           part_ticket(f), &f->detail),
+                     FERRY_ERR_BAD_BATCH);
+    store_read_end(f->store);
+    batch_writer_fini(&w);
+}
+
 /* Trimmed before they could be parked: gone, and nothing is amiss with the log. */
 static void trimmed_messages_are_not_parked(void **state)
 {
@@ -314,6 +394,8 @@ int main(void)
         part_test(a_replayed_message_waits_for_its_key),
         part_test(a_long_key_hides_nobody),
         part_test(trimmed_messages_leave_their_key),
+        part_test(a_drop_does_not_pass_by_the_end_of_what_was_replayed),
+        part_test(a_record_that_cannot_be_read_is_not_taken),
         part_test(trimmed_messages_are_not_parked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
