@@ -61,11 +61,11 @@
 
 /* Of one subscription in one partition. At one of them nothing fresh is handed out until there is
  * room again: what is out can be settled and come back. */
-#define DELIVERY_LEASES_MAX        65536u
+#define DELIVERY_LEASES_MAX        16384u
 #define DELIVERY_RUNS_MAX          131072u
 #define DELIVERY_OUTSTANDING_MAX   2000000u /* Leased and waiting. */
 #define DELIVERY_HISTORY_MAX_BYTES (8u << 20)
-#define DELIVERY_SETTLED_KEPT      1024u
+#define DELIVERY_SETTLED_KEPT      8192u
 #define DELIVERY_PARKED_MAX        4096u
 
 struct delivery_settings {

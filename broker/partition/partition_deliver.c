@@ -646,11 +646,11 @@ enum ferry_err deliver_tick(struct partition *p, int64_t now_ms, int64_t now_us)
         return err;
     }
     p->deliver.due_us = PICK_NEVER;
-    for (size_t i = 0; i < p->subscriptions.count && err == FERRY_OK; i++) {
+    /* One that cannot go on keeps no other from it. */
+    for (size_t i = 0; i < p->subscriptions.count; i++) {
         struct subscription *s = p->subscriptions.items[i];
-        if (s->delivery != NULL) {
-            err = tick_one(p, s, now_ms, now_us);
-        }
+        enum ferry_err one = s->delivery != NULL ? tick_one(p, s, now_ms, now_us) : FERRY_OK;
+        err = err == FERRY_OK ? one : err;
     }
     store_read_end(p->config.store);
     if (err != FERRY_OK) {

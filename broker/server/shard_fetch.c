@@ -283,21 +283,14 @@ static bool answer_waiting(struct shard *s, struct waiting_fetch *w, bool must_a
     return false;
 }
 
-/* Each of its topics counts the request (those of one topic stand together), and may be in debt. */
 static bool is_over_quota(struct shard *s, struct request *r, const struct fetch_request *q)
 {
-    const struct quota_cost least = {.bytes = 1, .requests = 1}, one = {.requests = 1};
+    const struct quota_cost least = {.bytes = 1, .requests = 1};
     const struct seat *last = NULL;
     for (uint32_t i = 0; i < q->count && s->quota_count > 0; i++) {
-        const struct seat *seat = shard_find_seat(s, q->items[i].group);
-        if (seat == NULL || (last != NULL && id_equal(&last->topic_id, &seat->topic_id))) {
-            continue;
-        }
-        if (shard_is_over_quota(s, r, seat->topic, &least)) {
+        if (shard_is_topic_over_quota(s, r, q->items[i].group, &least, &last)) {
             return true;
         }
-        shard_charge_quota(s, r, seat->topic, &one);
-        last = seat;
     }
     return false;
 }

@@ -457,6 +457,11 @@ bool shard_is_over_quota(struct shard *s, struct request *r, const char *topic,
                          const struct quota_cost *cost);
 void shard_charge_quota(struct shard *s, const struct request *r, const char *topic,
                         const struct quota_cost *cost);
+/* For a request over several groups, one after another: counts it for the group's topic (those of
+ * one topic stand together; `*last` starts as NULL), unless that is in debt or has less than
+ * `least`; then it is answered. What it takes is paid when it is known. */
+bool shard_is_topic_over_quota(struct shard *s, struct request *r, uint64_t group,
+                               const struct quota_cost *least, const struct seat **last);
 /* The request's bytes count among those of its topic until it is answered. Errors: THROTTLED,
  * NO_MEMORY. */
 enum ferry_err shard_take_credit(struct shard *s, struct request *r, const struct seat *seat,

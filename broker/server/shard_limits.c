@@ -65,15 +65,26 @@ static void free_bucket(struct shard *s, struct quota_bucket *b)
     mem_free(b);
 }
 
-/* Debts stay: they are times. */
+static bool same_rates(const struct meta_quota *a, const struct meta_quota *b)
+{
+    return a->bytes_per_second == b->bytes_per_second &&
+           a->messages_per_second == b->messages_per_second &&
+           a->requests_per_second == b->requests_per_second;
+}
+
+/* Debts are times at the rate of then: where the rate is another one now, they are forgiven. The
+ * rows of before are still there. */
 static void bind_again(struct shard *s)
 {
     for (struct list *n = s->quota_uses.next; n != &s->quota_uses;) {
         struct quota_bucket *b = list_entry(n, struct quota_bucket, node);
         n = n->next;
+        const struct meta_quota *before = b->row;
         b->row = row_for(s, b->client, b->topic);
         if (b->row == NULL) {
             free_bucket(s, b);
+        } else if (!same_rates(before, b->row)) {
+            b->bytes_ns = b->messages_ns = b->requests_ns = 0;
         }
     }
 }
@@ -89,10 +100,11 @@ void shard_take_quotas(struct shard *s, struct bytes rows)
             return;
         }
     }
-    mem_free(s->quotas);
+    struct meta_quota *before = s->quotas;
     s->quotas = quotas;
     s->quota_count = rows.size / sizeof(*quotas);
     bind_again(s);
+    mem_free(before);
 }
 
 void shard_forget_quotas(struct shard *s)
@@ -252,6 +264,22 @@ bool shard_is_over_quota(struct shard *s, struct request *r, const char *topic,
         refuse(s, r, b, "requests", q->requests_per_second, requests);
     }
     return true;
+}
+
+bool shard_is_topic_over_quota(struct shard *s, struct request *r, uint64_t group,
+                               const struct quota_cost *least, const struct seat **last)
+{
+    const struct quota_cost one = {.requests = 1};
+    const struct seat *seat = shard_find_seat(s, group);
+    if (seat == NULL || (*last != NULL && id_equal(&(*last)->topic_id, &seat->topic_id))) {
+        return false;
+    }
+    if (shard_is_over_quota(s, r, seat->topic, least)) {
+        return true;
+    }
+    shard_charge_quota(s, r, seat->topic, &one);
+    *last = seat;
+    return false;
 }
 
 /* ---- Bytes of a topic without an answer ---- */

@@ -468,22 +468,14 @@ static enum ferry_err check(const struct receive_request *q, struct err_text *e)
                                     : err_set(e, FERRY_ERR_BAD_NAME, "the member's name");
 }
 
-/* As of fetch: what it takes is paid when it is known. */
 static bool is_over_quota(struct shard *s, struct request *r, const struct receive_request *q)
 {
     const struct quota_cost least = {.bytes = 1, .messages = 1, .requests = 1};
-    const struct quota_cost one = {.requests = 1};
     const struct seat *last = NULL;
     for (uint32_t i = 0; i < q->count && s->quota_count > 0; i++) {
-        const struct seat *seat = shard_find_seat(s, q->items[i].group);
-        if (seat == NULL || (last != NULL && id_equal(&last->topic_id, &seat->topic_id))) {
-            continue;
-        }
-        if (shard_is_over_quota(s, r, seat->topic, &least)) {
+        if (shard_is_topic_over_quota(s, r, q->items[i].group, &least, &last)) {
             return true;
         }
-        shard_charge_quota(s, r, seat->topic, &one);
-        last = seat;
     }
     return false;
 }

@@ -365,7 +365,9 @@ bool connection_receive(struct connection *k, int messages_max)
 
 /* ---- Greeting, silence, time. */
 
-/* The broker is there, and these were sent before it said so: they are taken as lost. */
+/* The broker is there, and these were sent before it was asked so twice: they are taken as lost.
+ * Once is not enough: a busy broker greets at the beginning of a turn, and answers what it took in
+ * with the greeting at the turn's end. */
 static void give_up_unanswered(struct connection *k, int64_t probed_us)
 {
     int64_t now_us = clock_monotonic_us();
@@ -423,7 +425,8 @@ static void on_hello(struct request *r, const struct reply *reply)
     k->greeted = true;
     client_learn_limits(k->client, &h);
     if (probing) {
-        give_up_unanswered(k, probed_us);
+        give_up_unanswered(k, k->probed_us);
+        k->probed_us = probed_us;
     }
     write_waiting(k);
 }

@@ -91,6 +91,7 @@ struct connection {
     struct request hello;
     bool suspect;           /* The hello that is out should have been answered by now. */
     bool probing;           /* The hello that is out asks whether anybody is there. */
+    int64_t probed_us;      /* When the last probe was written that was answered; 0: none. */
     int64_t probe_after_us; /* Silence before the next probe. */
     int64_t received_us;    /* When anything last came. */
     int64_t pace_us;        /* How long answers take, smoothed. */

@@ -114,6 +114,15 @@ static void revoke(struct group *g, struct share *share)
     consumer_stop_reading(g->consumer, partition_of(g, share));
 }
 
+static void revoke_all(struct group *g)
+{
+    for (int32_t i = 0; i < g->consumer->partition_count; i++) {
+        if (g->shares[i].state == SHARE_HELD || g->shares[i].state == SHARE_GIVEN) {
+            revoke(g, &g->shares[i]);
+        }
+    }
+}
+
 /* ---- Telling the application. */
 
 /* With the lock: the next event; NULL: none. */
@@ -171,11 +180,7 @@ void group_tell_all_gone(struct group *g)
 {
     struct ferry_client *c = g->consumer->client;
     pthread_mutex_lock(&c->lock);
-    for (int32_t i = 0; i < g->consumer->partition_count; i++) {
-        if (g->shares[i].state == SHARE_HELD || g->shares[i].state == SHARE_GIVEN) {
-            revoke(g, &g->shares[i]);
-        }
-    }
+    revoke_all(g);
     pthread_mutex_unlock(&c->lock);
     (void)group_tell(g);
 }
@@ -245,6 +250,15 @@ static void drop_claim(struct group *g, struct share *share)
     pthread_mutex_unlock(&c->lock);
 }
 
+static void drop_claims(struct group *g)
+{
+    for (int32_t i = 0; i < g->consumer->partition_count; i++) {
+        if (g->shares[i].state == SHARE_CLAIMING) {
+            drop_claim(g, &g->shares[i]);
+        }
+    }
+}
+
 /* ---- Answers to heartbeats. The io thread. */
 
 static void fill(struct member *m, struct member_heartbeat_request *request)
@@ -300,6 +314,18 @@ static bool is_for_good(enum ferry_err err)
            err == FERRY_ERR_SUBSCRIPTION_EXISTS || err == FERRY_ERR_UNKNOWN_TOPIC;
 }
 
+/* All goes in one step with the error, so that whoever is told of it was told of the partitions. */
+static void end_for_good(struct group *g, enum ferry_err err)
+{
+    struct ferry_consumer *s = g->consumer;
+    drop_claims(g);
+    pthread_mutex_lock(&s->client->lock);
+    revoke_all(g);
+    s->failed = s->failed == FERRY_OK ? err : s->failed;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->client->lock);
+}
+
 static void on_answer(struct member *m, enum ferry_err err,
                       const struct member_heartbeat_reply *reply)
 {
@@ -312,11 +338,7 @@ static void on_answer(struct member *m, enum ferry_err err,
         pthread_mutex_unlock(&s->client->lock);
         assign_all(g, reply);
     } else if (is_for_good(err)) {
-        assign_all(g, NULL); /* First, so that whoever is told the error was told of these. */
-        pthread_mutex_lock(&s->client->lock);
-        s->failed = s->failed == FERRY_OK ? err : s->failed;
-        pthread_cond_broadcast(&s->changed);
-        pthread_mutex_unlock(&s->client->lock);
+        end_for_good(g, err);
     } else if (silent_us >= m->session_ms * INT64_C(1000)) {
         assign_all(g, NULL); /* Others may have them by now. */
     }
@@ -355,11 +377,7 @@ bool group_start(struct group *g)
 void group_stop(struct group *g)
 {
     member_stop(&g->member);
-    for (int32_t i = 0; i < g->consumer->partition_count; i++) {
-        if (g->shares[i].state == SHARE_CLAIMING) {
-            drop_claim(g, &g->shares[i]);
-        }
-    }
+    drop_claims(g);
 }
 
 void group_pump(struct group *g)

@@ -175,16 +175,36 @@ static void send(struct publishing *p)
     ask(p, COMMAND_PUBLISH, encode_publish, choose_partition(p, partitions));
 }
 
+static bool duplicates_are_sane(const struct publishing *p, const struct publish_reply *reply)
+{
+    struct bytes told = p->call.frame.attachment;
+    if (reply->duplicate_count > p->count ||
+        told.size != (size_t)reply->duplicate_count * PRODUCE_DUPLICATE_BYTES) {
+        return false;
+    }
+    for (size_t at = 0; at < told.size; at += PRODUCE_DUPLICATE_BYTES) {
+        const uint8_t *one = told.data + at;
+        bool ascends = at == 0 || get_le32(one) > get_le32(one - PRODUCE_DUPLICATE_BYTES);
+        if (!ascends || get_le32(one) >= p->count || (int64_t)get_le64(one + 4) < -1) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* When all are repeats, the list of them says where the first one is. */
 static enum ferry_err take_stored(struct publishing *p)
 {
     struct publish_reply reply;
     if (publish_reply_decode(p->call.frame.body, &reply) != FERRY_OK ||
-        reply.duplicate_count > p->count || reply.base_offset < -1 ||
+        !duplicates_are_sane(p, &reply) || reply.base_offset < -1 ||
         (reply.base_offset < 0 && reply.duplicate_count != p->count)) {
         return FERRY_ERR_BAD_FRAME;
     }
-    p->result.base_offset = reply.base_offset;
     p->result.duplicate = reply.duplicate_count == p->count;
+    p->result.base_offset = p->result.duplicate
+                                ? (int64_t)get_le64(p->call.frame.attachment.data + 4)
+                                : reply.base_offset;
     return FERRY_OK;
 }
 

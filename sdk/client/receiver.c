@@ -303,6 +303,11 @@ static struct slot *find_slot(struct ferry_receiver *r, const struct ferry_deliv
     return same ? slot : NULL;
 }
 
+static size_t record_bytes(const struct ferry_record *record)
+{
+    return record->key_bytes + record->payload_bytes + record->headers_bytes;
+}
+
 static bool delay_is_valid(enum ferry_settle settle, int64_t delay_ms)
 {
     return settle != FERRY_NACK || (delay_ms >= -1 && delay_ms <= DELAY_MAX_MS);
@@ -340,6 +345,7 @@ enum ferry_err ferry_settle(struct ferry_receiver *receiver, struct ferry_delive
                            .offset = h->messages[slot->index].record.offset,
                            .kind = (enum settle_kind)settle,
                            .delay_ms = settle == FERRY_NACK ? delay_ms : 0,
+                           .bytes = record_bytes(&h->messages[slot->index].record),
                            .reason = has_reason ? why : bytes_of(NULL, 0),
                            .opaque = opaque};
     bool wake = false;

@@ -4,13 +4,16 @@
  * The io thread keeps up to RECEIVES_OUT_MAX long polls (RECEIVE) out to each endpoint that leads
  * some of the partitions, as long as there is credit: inflight_max less what is here and what is
  * asked for. What comes is checked there, once, and queued as hand-outs (one lease each). The
- * application takes messages off them and settles each; settlements of consecutive offsets of one
+ * application takes messages off them, those of a hand-out by priority where the subscription is a
+ * queue, else by offset, and settles each; settlements of consecutive offsets of one
  * lease are one item, and the items of a partition travel together (SETTLE), at most
  * SETTLES_OUT_MAX requests at a time, so the busier it is the more go together.
  *
  * An item is sent again, as it was, until it is answered or delivery.timeout_ms has passed; the
- * broker answers a repeat as the first time. An item of several messages that is refused is taken
- * apart and sent again one by one, so that each message gets its own outcome.
+ * broker answers a repeat as the first time. The dead letters of an item must fit into an entry of
+ * the broker's, so nacks and rejects are joined up to SETTLE_DEAD_BYTES only. An item of several
+ * messages that is refused is taken apart and sent again one by one, so that each message gets its
+ * own outcome.
  *
  * Leases are extended half way through while any message of them is here, unless no_extend; then
  * what the application has not taken is released when a quarter of the lease is left.
@@ -43,13 +46,15 @@
 #define RECEIVES_OUT_MAX          2u /* To one endpoint. */
 #define SETTLES_OUT_MAX           2u /* Of one partition. */
 #define SETTLES_TIMES             4u
-#define RECEIVER_CORRUPT_TRIES    3u /* Bad hand-outs in a row before CORRUPT is told. */
+#define SETTLE_DEAD_BYTES         (1u << 20) /* An item that may make dead letters; or one message. */
+#define RECEIVER_CORRUPT_TRIES    3u         /* Bad hand-outs in a row before CORRUPT is told. */
 
 struct message {
     struct ferry_record record; /* Into the hand-out's reply. */
     uint32_t handed_out;
     uint32_t failed;
     uint32_t slot;
+    uint32_t priority;
 };
 
 /* One lease: what one RECEIVE brought. */
@@ -67,7 +72,7 @@ struct handout {
     uint32_t live; /* Messages ready or with the application. */
     uint32_t next; /* The first that was not taken. */
     uint32_t count;
-    struct message messages[];
+    struct message messages[]; /* As the application gets them. */
 };
 
 /* Where a message that is here is. */
@@ -90,7 +95,8 @@ struct settlement {
     int64_t delay_ms;
     int64_t deadline_us;
     bool ours;
-    bool alone; /* Was part of an item that was refused: nothing is added. */
+    bool alone;   /* Was part of an item that was refused: nothing is added. */
+    size_t bytes; /* Of its messages, which may become dead letters. */
     enum ferry_err err;
     void **opaques; /* One for each message; NULL: none has any. */
     size_t opaque_capacity;
@@ -133,6 +139,7 @@ struct ferry_receiver {
     uint32_t usual_ms; /* What a lease lasts. */
     int32_t partition_count;
     bool no_extend;
+    bool by_priority; /* Mode queue. */
     struct receiver_partition *partitions;
     pthread_cond_t changed;
     /* Locked. */
@@ -214,6 +221,7 @@ struct settling {
     int64_t offset;
     enum settle_kind kind;
     int64_t delay_ms;
+    size_t bytes; /* Of the message. */
     struct bytes reason;
     void *opaque;
     bool ours;

@@ -116,6 +116,7 @@ bool receiver_opening_step(struct receiver_opening *o)
     }
     if (o->err == FERRY_OK) {
         uint32_t usual_ms = reply.lease_ms > 0 ? reply.lease_ms : LEASE_USUAL_MS;
+        o->receiver->by_priority = reply.mode == SUBSCRIPTION_QUEUE;
         o->receiver->usual_ms = o->spec.lease_ms > 0 ? o->spec.lease_ms : usual_ms;
         client_run_task(o->client, attach, o);
     }

@@ -1,12 +1,14 @@
 /* receiving: the io thread's half of a receiver: long polls and what they bring. Declared in
  * receiver.h. */
+#include <stdlib.h>
+
 #include "base/clock.h"
 #include "base/mem.h"
 #include "client/receiver.h"
 
 #define RECEIVE_LEAST_BYTES (64 << 10) /* What a RECEIVE asks for however many there are. */
 /* An answer that is given up costs its messages a lease: the broker has so much longer for it. */
-#define GRACE_MS         2000
+#define GRACE_MS         5000
 #define SCARCE_WAIT_MS   20   /* Of a poll while there is not credit for all endpoints. */
 #define IDLE_SHARE       8u   /* An endpoint that had nothing is asked for so much less. */
 #define MISSING_PAUSE_MS 1000 /* Of a partition that lacks the subscription. */
@@ -412,6 +414,7 @@ static void set_message(struct handout *h, uint32_t n, const struct batch_record
                         int64_t offset, int64_t append_time_ms)
 {
     h->messages[n] = (struct message){.handed_out = 1,
+                                      .priority = record->priority,
                                       .record = {.topic = h->holder->topic,
                                                  .partition = h->partition,
                                                  .offset = offset,
@@ -492,6 +495,28 @@ static bool read_repeats(struct handout *h, struct bytes repeats)
         h->messages[at].failed = get_le32(one + 12);
     }
     return true;
+}
+
+static int compare_priority(const void *a, const void *b)
+{
+    const struct message *x = a;
+    const struct message *y = b;
+    if (x->priority != y->priority) {
+        return x->priority > y->priority ? -1 : 1;
+    }
+    return x->record.offset < y->record.offset ? -1 : x->record.offset > y->record.offset;
+}
+
+/* They came by offset. */
+static void sort_by_priority(struct handout *h)
+{
+    bool mixed = false;
+    for (uint32_t i = 1; i < h->count && !mixed; i++) {
+        mixed = h->messages[i].priority != h->messages[0].priority;
+    }
+    if (mixed) {
+        qsort(h->messages, h->count, sizeof(h->messages[0]), compare_priority);
+    }
 }
 
 static struct handout *handout_new(const struct receive_reply *reply, int32_t partition,
@@ -598,6 +623,9 @@ static struct handout *read_handout(struct asking *asking, const struct reply *r
         *corrupt = true;
         handout_free(h);
         return NULL;
+    }
+    if (r->by_priority) {
+        sort_by_priority(h);
     }
     return h;
 }

@@ -59,12 +59,20 @@ static bool same_reason(const struct settlement *s, struct bytes reason)
     return bytes_equal(bytes_of(s->reason, s->reason_bytes), reason);
 }
 
+/* The broker takes an item whole or not at all, with all the dead letters that it makes. */
+static bool has_room(const struct settlement *s, const struct settling *one)
+{
+    bool may_die = s->kind == SETTLE_NACK || s->kind == SETTLE_REJECT;
+    return s->count < RECEIVE_MESSAGES_MAX &&
+           (!may_die || s->bytes + one->bytes <= SETTLE_DEAD_BYTES);
+}
+
 /* Whether the message right after those of `s` may join them. */
 static bool takes(const struct settlement *s, const struct settling *one)
 {
-    return !s->alone && s->kind == one->kind && s->lease == one->handout->lease &&
-           s->ours == one->ours && s->delay_ms == one->delay_ms &&
-           one->offset == s->first + s->count && s->count < RECEIVE_MESSAGES_MAX &&
+    return !s->alone && has_room(s, one) && s->kind == one->kind &&
+           s->lease == one->handout->lease && s->ours == one->ours &&
+           s->delay_ms == one->delay_ms && one->offset == s->first + s->count &&
            same_reason(s, one->reason);
 }
 
@@ -94,6 +102,7 @@ bool settler_add(struct ferry_receiver *r, const struct settling *one)
             return false;
         }
         last->count++;
+        last->bytes += one->bytes;
         r->unanswered++;
         return true;
     }
@@ -107,6 +116,7 @@ bool settler_add(struct ferry_receiver *r, const struct settling *one)
     must(one->reason.size <= sizeof(s->reason));
     s->first = one->offset;
     s->count = 1;
+    s->bytes = one->bytes;
     s->delay_ms = one->delay_ms;
     s->ours = one->ours;
     s->reason_bytes = (uint32_t)one->reason.size;

@@ -92,6 +92,8 @@ int fake_queue_count(struct fake_broker *broker, int partition, enum fake_queue_
 /* Leases of these messages end. */
 void fake_expire(struct fake_broker *broker, int partition, int64_t first, int64_t count);
 int fake_items_settled(struct fake_broker *broker); /* Items of SETTLE so far, repeats included. */
+/* The next items of SETTLE are not carried out, and have this result. */
+void fake_refuse_items(struct fake_broker *broker, int count, enum ferry_err err);
 /* Rejects of more messages in one item are refused, as when their dead letters are too large. */
 void fake_reject_max(struct fake_broker *broker, int partition, uint32_t max);
 int fake_extended(struct fake_broker *broker, int partition);

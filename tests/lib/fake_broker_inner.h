@@ -140,7 +140,9 @@ struct fake_shared {
     struct seen *seen;
     size_t seen_count;
     int differing;
-    uint32_t mode; /* Of the subscription; 0: stream. */
+    uint32_t mode;     /* Of the subscription; 0: stream. */
+    int items_refused; /* The next items of SETTLE: with item_refusal. */
+    uint16_t item_refusal;
     int items_settled;
     struct fake_member members[FAKE_MEMBERS_MAX];
     size_t member_count;

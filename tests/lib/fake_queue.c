@@ -66,7 +66,7 @@ struct picking {
 static void pick_one(struct picking *k, int64_t offset, const struct batch_record *record)
 {
     struct fake_queued *q = queued_of(k->partition, offset);
-    if (k->writer.count > 0 && offset != k->last + 1) {
+    if (k->writer.count > 0 && (offset != k->last + 1 || !batch_writer_fits(&k->writer, record))) {
         add_entry(k->data, &k->writer, k->run);
     }
     k->run = k->writer.count == 0 ? offset : k->run;
@@ -210,6 +210,13 @@ static uint16_t settle(struct fake_partition *p, const struct settle_item *item)
     return status;
 }
 
+static bool refuses_item(struct fake_shared *shared)
+{
+    bool refuses = shared->items_refused > 0;
+    shared->items_refused -= refuses ? 1 : 0;
+    return refuses;
+}
+
 void fake_answer_settle(struct fake_broker *b, struct buf *frame, const struct frame *f)
 {
     struct settle_request *request = mem_zalloc(1, sizeof(*request));
@@ -219,7 +226,8 @@ void fake_answer_settle(struct fake_broker *b, struct buf *frame, const struct f
     assert_int_equal(settle_request_decode(f->body, request), FERRY_OK);
     struct fake_partition *p = partition_of(b, request->group);
     for (uint32_t i = 0; i < request->count; i++) {
-        reply.results[i].status = settle(p, &request->items[i]);
+        reply.results[i].status =
+            refuses_item(b->shared) ? b->shared->item_refusal : settle(p, &request->items[i]);
         all = all && reply.results[i].status == FERRY_OK;
     }
     b->shared->items_settled += (int)request->count;
@@ -260,6 +268,14 @@ int fake_queue_count(struct fake_broker *b, int partition, enum fake_queue_state
     }
     pthread_mutex_unlock(&b->shared->lock);
     return count;
+}
+
+void fake_refuse_items(struct fake_broker *b, int count, enum ferry_err err)
+{
+    pthread_mutex_lock(&b->shared->lock);
+    b->shared->items_refused = count;
+    b->shared->item_refusal = (uint16_t)err;
+    pthread_mutex_unlock(&b->shared->lock);
 }
 
 int fake_items_settled(struct fake_broker *b)
@@ -466,8 +482,9 @@ static void conflict(struct buf *frame, const struct frame *f, uint32_t record, 
     publish_refusal_encode(frame, &refusal);
 }
 
-/* A batch that is stored already, by its first id. */
-static bool is_repeat(struct fake_partition *p, const struct batch_header *h, struct bytes batch)
+/* Where a batch is that is stored already, by its first id; -1: it is not. */
+static int64_t find_repeat(struct fake_partition *p, const struct batch_header *h,
+                           struct bytes batch)
 {
     struct ferry_id id = batch_id(batch, h, 0);
     for (struct list *n = p->log.next; n != &p->log; n = n->next) {
@@ -476,10 +493,10 @@ static bool is_repeat(struct fake_partition *p, const struct batch_header *h, st
         batch_header_read(bytes_of(s->data, s->size), &stored);
         struct ferry_id other = batch_id(bytes_of(s->data, s->size), &stored, 0);
         if (memcmp(&id, &other, sizeof(id)) == 0) {
-            return true;
+            return s->base_offset;
         }
     }
-    return false;
+    return -1;
 }
 
 void fake_answer_publish(struct fake_broker *b, struct buf *frame, const struct frame *f)
@@ -491,7 +508,8 @@ void fake_answer_publish(struct fake_broker *b, struct buf *frame, const struct 
     assert_int_equal(batch_check(f->attachment, &h, &e), FERRY_OK);
     struct fake_partition *p = partition_of(b, request.group);
     struct publish_reply reply = {.base_offset = -1};
-    if (is_repeat(p, &h, f->attachment)) {
+    int64_t first = find_repeat(p, &h, f->attachment);
+    if (first >= 0) {
         reply.duplicate_count = h.count;
     } else {
         for (uint32_t i = 0; i < request.count; i++) {
@@ -508,7 +526,7 @@ void fake_answer_publish(struct fake_broker *b, struct buf *frame, const struct 
     frame_begin_attachment(frame);
     for (uint32_t i = 0; i < reply.duplicate_count; i++) {
         buf_append_le32(frame, i);
-        buf_append_le64(frame, i);
+        buf_append_le64(frame, (uint64_t)first + i);
     }
 }
 

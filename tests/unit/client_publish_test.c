@@ -105,10 +105,13 @@ static void a_lost_answer_does_not_publish_twice(void **state)
     struct ferry_publish_result result;
     uint64_t version = 0;
     open_client(f);
+    assert_int_equal(ferry_publish(f->client, &m, 1, &version, WAIT_MS, &result), FERRY_OK);
+    version = 1;
     fake_rule(f->broker, COMMAND_PUBLISH, 0, 2, FAKE_DROP_REPLY, 0);
     assert_int_equal(ferry_publish(f->client, &m, 1, &version, WAIT_MS, &result), FERRY_OK);
     assert_true(result.duplicate);
-    assert_int_equal(fake_end(f->broker, 2), 1);
+    assert_int_equal(result.base_offset, 1); /* Of the first try. */
+    assert_int_equal(fake_end(f->broker, 2), 2);
 }
 
 static void publishes_that_cannot_be_are_refused(void **state)
@@ -148,7 +151,10 @@ static void answers_that_do_not_fit_are_not_believed(void **state)
     struct ferry_message m = message("k", 2);
     struct ferry_publish_result result;
     struct publish_reply lies[] = {
-        {.base_offset = 3, .duplicate_count = 9}, {.base_offset = -7}, {.base_offset = -1}};
+        {.base_offset = 3, .duplicate_count = 9},  /* More than were published, */
+        {.base_offset = -1, .duplicate_count = 1}, /*   not named. */
+        {.base_offset = -7},
+        {.base_offset = -1}};
     open_client(f);
     for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
         struct buf b;

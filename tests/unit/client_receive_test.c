@@ -10,7 +10,7 @@
 #include "client/receiver.h"
 #include "lib/fake_broker.h"
 
-#define WAIT_MS      10000
+#define WAIT_MS      30000
 #define MESSAGES_MAX 2000
 
 struct fixture {
@@ -149,6 +149,50 @@ static void messages_are_received_and_acked(void **state)
     assert_int_equal(ferry_receive(f->receiver, 100, deliveries, 1, &got), FERRY_ERR_TIMEOUT);
 }
 
+static void store_priorities(struct fixture *f, const uint32_t *priorities, int count)
+{
+    struct batch_writer w;
+    struct bytes batch;
+    batch_writer_init(&w, BATCH_MAX_BYTES);
+    for (int i = 0; i < count; i++) {
+        char payload[2] = {(char)('0' + i), '\0'};
+        struct batch_record r = {
+            .timestamp_ms = 5, .payload = bytes_of(payload, 2), .priority = priorities[i]};
+        assert_int_equal(batch_writer_add(&w, &r), FERRY_OK);
+    }
+    assert_int_equal(batch_writer_finish(&w, 0, 0, 0, &batch), FERRY_OK);
+    fake_store(f->broker, 0, batch);
+    batch_writer_fini(&w);
+}
+
+/* The messages of a hand-out, with the mode: in which order they come. */
+static void expect_order(struct fixture *f, uint32_t mode, const int64_t *offsets)
+{
+    static const uint32_t priorities[6] = {1, 0, 7, 1, 0, 7};
+    struct ferry_delivery d[6];
+    fake_subscribe(f->broker, mode);
+    store_priorities(f, priorities, 6);
+    open_receiver(f, NULL);
+    receive(f, d, 6);
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(d[i].record.offset, offsets[i]);
+    }
+    ack_all(f, d, 6);
+    flush(f, 0);
+    assert_int_equal(fake_queue_count(f->broker, 0, FAKE_ACKED), 6);
+}
+
+static void messages_of_a_queue_come_by_priority(void **state)
+{
+    expect_order(*state, SUBSCRIPTION_QUEUE, (const int64_t[]){2, 5, 0, 3, 1, 4});
+}
+
+/* Or the messages of a key would change places. */
+static void messages_of_keys_come_by_offset(void **state)
+{
+    expect_order(*state, SUBSCRIPTION_KEYED, (const int64_t[]){0, 1, 2, 3, 4, 5});
+}
+
 /* No more than inflight_max is held, and what is settled makes room. */
 static void no_more_is_received_than_may_be_in_flight(void **state)
 {
@@ -281,6 +325,117 @@ static void settlements_follow_the_leader(void **state)
     ack_all(f, d, 50);
     flush(f, 0);
     assert_int_equal(fake_queue_count(f->broker, 0, FAKE_ACKED), 100);
+}
+
+/* Items that the broker has no room for now are sent again; nothing is told before. */
+static void throttled_items_are_sent_again(void **state)
+{
+    static struct ferry_delivery d[40];
+    struct fixture *f = *state;
+    store(f, 0, 40);
+    open_receiver(f, NULL);
+    receive(f, d, 40);
+    fake_refuse_items(f->broker, 5, FERRY_ERR_THROTTLED);
+    for (size_t i = 0; i < 40; i += 2) { /* No two in a row: an item each. */
+        assert_int_equal(ferry_ack(f->receiver, &d[i]), FERRY_OK);
+    }
+    for (size_t i = 1; i < 40; i += 2) {
+        assert_int_equal(ferry_settle(f->receiver, &d[i], FERRY_REJECT, 0, "no", NULL), FERRY_OK);
+    }
+    flush(f, 0);
+    assert_int_equal(f->told[0], 40);
+    assert_in_range(fake_items_settled(f->broker), 45, 200);
+    assert_int_equal(fake_queue_count(f->broker, 0, FAKE_ACKED), 20);
+    assert_int_equal(fake_queue_count(f->broker, 0, FAKE_DEAD), 20);
+}
+
+static void wait_for_settles(struct fixture *f, int count)
+{
+    int64_t until_us = clock_monotonic_us() + WAIT_MS * INT64_C(1000);
+    while (fake_items_settled(f->broker) < count && clock_monotonic_us() < until_us) {
+        (void)ferry_poll(f->client, 1);
+    }
+    assert_int_equal(fake_items_settled(f->broker), count);
+}
+
+/* An item that is refused for one of its messages: the others are settled all the same. */
+static void an_item_that_is_refused_is_taken_apart(void **state)
+{
+    struct ferry_delivery d[10];
+    struct fixture *f = *state;
+    store(f, 0, 10);
+    fake_set(f->conf, "request.timeout_ms", "5s");
+    open_receiver(f, NULL);
+    receive(f, d, 10);
+    fake_rule(f->broker, COMMAND_SETTLE, 0, 2, FAKE_DELAY, 300); /* The others gather. */
+    ack_all(f, d, 1);
+    wait_for_settles(f, 1);
+    ack_all(f, d + 1, 1);
+    wait_for_settles(f, 2);
+    fake_refuse_items(f->broker, 1, FERRY_ERR_INVALID_ARGUMENT);
+    for (int i = 2; i < 10; i++) {
+        assert_int_equal(ferry_nack(f->receiver, &d[i], 60000, "no"), FERRY_OK);
+    }
+    flush(f, 0);
+    assert_int_equal(fake_items_settled(f->broker), 11);
+    assert_int_equal(f->told[0], 10);
+}
+
+/* How many messages the items of a kind had, at most. */
+static uint32_t longest_item(struct fixture *f, enum settle_kind kind)
+{
+    uint32_t longest = 0;
+    struct settle_request *request = malloc(sizeof(*request));
+    for (int i = 0; i < fake_requests(f->broker, COMMAND_SETTLE); i++) {
+        assert_int_equal(settle_request_decode(fake_asked(f->broker, COMMAND_SETTLE, i), request),
+                         FERRY_OK);
+        for (uint32_t k = 0; k < request->count; k++) {
+            const struct settle_item *item = &request->items[k];
+            longest = item->kind == kind && item->count > longest ? item->count : longest;
+        }
+    }
+    free(request);
+    return longest;
+}
+
+static void store_large(struct fixture *f, int count, size_t bytes)
+{
+    char *payload = calloc(1, bytes);
+    for (int i = 0; i < count; i++) {
+        struct batch_writer w;
+        struct bytes batch;
+        struct batch_record r = {.timestamp_ms = 5, .payload = bytes_of(payload, bytes)};
+        (void)snprintf(payload, bytes, "%lld", (long long)fake_end(f->broker, 0));
+        batch_writer_init(&w, BATCH_MAX_BYTES);
+        assert_int_equal(batch_writer_add(&w, &r), FERRY_OK);
+        assert_int_equal(batch_writer_finish(&w, 0, 0, 0, &batch), FERRY_OK);
+        fake_store(f->broker, 0, batch);
+        batch_writer_fini(&w);
+    }
+    free(payload);
+}
+
+/* What may become dead letters is joined so far as their messages take 1 MiB; acks are not. */
+static void what_may_become_dead_letters_is_not_joined_without_end(void **state)
+{
+    struct ferry_delivery d[24];
+    struct fixture *f = *state;
+    store_large(f, 24, 300 << 10);
+    fake_set(f->conf, "request.timeout_ms", "5s");
+    open_receiver(f, NULL);
+    receive(f, d, 24);
+    fake_rule(f->broker, COMMAND_SETTLE, 0, 2, FAKE_DELAY, 100); /* So that they gather. */
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(ferry_nack(f->receiver, &d[i], 60000, "no"), FERRY_OK);
+        assert_int_equal(ferry_settle(f->receiver, &d[8 + i], FERRY_REJECT, 0, "never", NULL),
+                         FERRY_OK);
+    }
+    ack_all(f, d + 16, 8);
+    flush(f, 0);
+    assert_in_range(longest_item(f, SETTLE_NACK), 1, 3);
+    assert_in_range(longest_item(f, SETTLE_REJECT), 1, 3);
+    assert_int_equal(fake_queue_count(f->broker, 0, FAKE_DEAD), 8);
+    assert_int_equal(fake_queue_count(f->broker, 0, FAKE_ACKED), 8);
 }
 
 /* After delivery.timeout_ms it is not known. */
@@ -488,6 +643,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         TEST(messages_are_received_and_acked),
+        TEST(messages_of_a_queue_come_by_priority),
+        TEST(messages_of_keys_come_by_offset),
         TEST(no_more_is_received_than_may_be_in_flight),
         TEST(other_ends_than_ack),
         TEST(settling_twice_is_refused),
@@ -495,6 +652,9 @@ int main(void)
         TEST(what_is_too_much_in_one_item_goes_one_by_one),
         TEST(lost_settlements_are_sent_again),
         TEST(settlements_follow_the_leader),
+        TEST(throttled_items_are_sent_again),
+        TEST(an_item_that_is_refused_is_taken_apart),
+        TEST(what_may_become_dead_letters_is_not_joined_without_end),
         TEST(a_settlement_without_an_answer_is_not_known),
         TEST(leases_are_extended_while_messages_are_held),
         TEST(what_was_not_taken_is_released_when_leases_are_not_extended),

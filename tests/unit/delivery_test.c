@@ -200,7 +200,7 @@ static void the_last_ended_leases_are_remembered(void **state)
     int64_t next = delivery_floor(d);
     assert_int_equal(ack(d, give(d, "m", next, 1), next, 1), FERRY_OK);
     assert_int_equal(ack(d, late, 0, 1), FERRY_ERR_LEASE_EXPIRED);
-    delivery_check(d, 5000);
+    delivery_check(d, 2 * (int64_t)DELIVERY_SETTLED_KEPT);
     delivery_free(&d);
 }
 

@@ -274,6 +274,33 @@ static void trimmed_messages_leave_their_key(void **state)
     hand_conserves(f, K, 0);
 }
 
+/* Trimmed before they could be parked: gone, and nothing is amiss with the log. */
+static void trimmed_messages_are_not_parked(void **state)
+{
+    struct part_fixture *f = *state;
+    static const char *const keys[] = {"a", "a", "a", "b"};
+    open_keyed(f, keys, 4, true);
+    struct hand *h = EXPECT(f, 0, 3);
+    struct topic_settings s = {.retention_ms = 2000, .retention_bytes = -1, .dedupe_window_ms = -1};
+    struct settle_item item = hand_item(h, SETTLE_REJECT, 0, 1, -1);
+    (void)hand_propose(f, K, &item, 1);
+    partition_configure(f->p, &s);
+    f->now_ms += 3000;
+    f->now_us += 3000000;
+    part_turn(f);
+    part_pass_seconds(f, 3);
+    assert_int_equal(partition_start_offset(f->p), 4);
+    uint32_t letters = hand_dead(f, K, dead, 300);
+    assert_true(letters >= 1 && letters <= 3);
+    assert_int_equal(hand_get(f, K).expired, 4 - letters);
+    static const char *const more[] = {"b", "a"};
+    hand_produce(f, &(struct keyed_of){.count = 2, .keys = more, .content = 200});
+    (void)EXPECT(f, 4);
+    part_turn(f);
+    assert_int_equal(hand_get(f, K).dead, letters + 1);
+    hand_conserves(f, K, 0);
+}
+
 static struct bytes record_of(struct part_fixture *f, const char *key, struct batch_writer *w)
 {
     struct bytes batch;
@@ -353,33 +380,6 @@ static void a_record_that_cannot_be_read_is_not_taken(void **state)
     batch_writer_fini(&w);
 }
 
-/* Trimmed before they could be parked: gone, and nothing is amiss with the log. */
-static void trimmed_messages_are_not_parked(void **state)
-{
-    struct part_fixture *f = *state;
-    static const char *const keys[] = {"a", "a", "a", "b"};
-    open_keyed(f, keys, 4, true);
-    struct hand *h = EXPECT(f, 0, 3);
-    struct topic_settings s = {.retention_ms = 2000, .retention_bytes = -1, .dedupe_window_ms = -1};
-    struct settle_item item = hand_item(h, SETTLE_REJECT, 0, 1, -1);
-    (void)hand_propose(f, K, &item, 1);
-    partition_configure(f->p, &s);
-    f->now_ms += 3000;
-    f->now_us += 3000000;
-    part_turn(f);
-    part_pass_seconds(f, 3);
-    assert_int_equal(partition_start_offset(f->p), 4);
-    uint32_t letters = hand_dead(f, K, dead, 300);
-    assert_true(letters >= 1 && letters <= 3);
-    assert_int_equal(hand_get(f, K).expired, 4 - letters);
-    static const char *const more[] = {"b", "a"};
-    hand_produce(f, &(struct keyed_of){.count = 2, .keys = more, .content = 200});
-    (void)EXPECT(f, 4);
-    part_turn(f);
-    assert_int_equal(hand_get(f, K).dead, letters + 1);
-    hand_conserves(f, K, 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -394,9 +394,9 @@ int main(void)
         part_test(a_replayed_message_waits_for_its_key),
         part_test(a_long_key_hides_nobody),
         part_test(trimmed_messages_leave_their_key),
+        part_test(trimmed_messages_are_not_parked),
         part_test(a_drop_does_not_pass_by_the_end_of_what_was_replayed),
         part_test(a_record_that_cannot_be_read_is_not_taken),
-        part_test(trimmed_messages_are_not_parked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
