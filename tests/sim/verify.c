@@ -53,6 +53,9 @@ static void wait_for_topic(struct session *s, const char *topic, int64_t until)
         struct ferry_scheduled *list;
         size_t count;
         if (list_waiting(s, topic, &list, &count, &total)) {
+            sim_say("waiting in %s: %llu, listed %zu%s%llu", topic, (unsigned long long)total,
+                    count, count > 0 ? ", the first until " : "",
+                    count > 0 ? (unsigned long long)list[0].schedule.due_ms : 0ull);
             if (count > 0 && world_now() > until) {
                 cancel_rest(s, topic, list, count);
             }
