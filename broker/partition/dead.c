@@ -89,6 +89,20 @@ static void pack_number(struct buf *b, const char *name, int64_t value)
     pack_header(b, name, bytes_of_string(text));
 }
 
+struct bytes dead_reason(const struct dead_letter *d)
+{
+    static const char *const kinds[] = {[FAILURE_NACK] = "nacked",
+                                        [FAILURE_EXPIRED] = "lease ended",
+                                        [FAILURE_REJECT] = "rejected",
+                                        [FAILURE_PARKED] = "parked"};
+    const struct failure *last = d->failure_count > 0 ? &d->failures[d->failure_count - 1] : NULL;
+    if (last == NULL || last->reason.size > 0) {
+        return last != NULL ? last->reason : bytes_of_string("unknown");
+    }
+    bool known = last->kind < sizeof(kinds) / sizeof(kinds[0]) && kinds[last->kind] != NULL;
+    return bytes_of_string(known ? kinds[last->kind] : "failed");
+}
+
 /* Those of the record that are not ours, and ours behind them. */
 static void pack_headers(struct buf *b, struct bytes headers, const struct dead_letter *d)
 {
@@ -105,7 +119,7 @@ static void pack_headers(struct buf *b, struct bytes headers, const struct dead_
     }
     const struct failure *last =
         d->failure_count > 0 ? &d->failures[d->failure_count - 1] : &(struct failure){0};
-    pack_header(b, "ferry-dlq-reason", last->reason);
+    pack_header(b, "ferry-dlq-reason", dead_reason(d));
     pack_number(b, "ferry-dlq-offset", d->offset);
     pack_number(b, "ferry-dlq-failed", d->failed);
     pack_header(b, "ferry-dlq-member", last->member);

@@ -28,6 +28,8 @@ void dead_key(uint64_t subscription, uint64_t number, uint8_t key[16]);
 void dead_encode(struct buf *b, const struct dead_letter *d);
 /* Texts and record point into `row`. Errors: CORRUPT. */
 MUST_CHECK enum ferry_err dead_decode(struct bytes key, struct bytes row, struct dead_letter *d);
+/* Why it died: what was said of its last failure or, where nothing was, what kind that was. */
+struct bytes dead_reason(const struct dead_letter *d);
 /* Appends it as a fetch entry. Errors: CORRUPT, NO_MEMORY. */
 MUST_CHECK enum ferry_err dead_append_entry(const struct dead_letter *d, struct buf *out);
 

@@ -71,8 +71,7 @@ static struct ferry_id id_of(struct bytes record)
 static enum ferry_err list_letter(const struct dead_letter *d, bool *stop, void *arg)
 {
     struct listing *l = arg;
-    struct bytes reason =
-        d->failure_count > 0 ? d->failures[d->failure_count - 1].reason : bytes_of(NULL, 0);
+    struct bytes reason = dead_reason(d);
     int64_t offset = 0;
     if (l->reply->count == l->count_max || l->looked++ == LIST_ROWS_MAX) {
         l->reply->next = d->number;

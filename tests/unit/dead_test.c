@@ -195,6 +195,23 @@ static void a_letter_whose_record_is_no_batch_is_corrupt(void **state)
     buf_fini(&out);
 }
 
+/* Letters are listed by their reason, so each has one. */
+static void a_letter_of_which_nothing_was_said_has_the_kind_as_its_reason(void **state)
+{
+    (void)state;
+    struct dead_letter d = {
+        .failure_count = 2,
+        .failures = {{.kind = FAILURE_NACK, .reason = bytes_of_string("no card")},
+                     {.kind = FAILURE_EXPIRED}}};
+    assert_true(bytes_equal(dead_reason(&d), bytes_of_string("lease ended")));
+    d.failure_count = 1;
+    assert_true(bytes_equal(dead_reason(&d), bytes_of_string("no card")));
+    d.failures[0] = (struct failure){.kind = 99};
+    assert_true(bytes_equal(dead_reason(&d), bytes_of_string("failed")));
+    d.failure_count = 0;
+    assert_true(bytes_equal(dead_reason(&d), bytes_of_string("unknown")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +219,7 @@ int main(void)
         cmocka_unit_test(cut_and_changed_rows_do_no_harm),
         cmocka_unit_test(a_letter_is_read_like_a_message_with_headers_added),
         cmocka_unit_test(a_letter_whose_record_is_no_batch_is_corrupt),
+        cmocka_unit_test(a_letter_of_which_nothing_was_said_has_the_kind_as_its_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
