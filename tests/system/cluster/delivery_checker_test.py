@@ -96,8 +96,18 @@ class DeliveryCheckerTest(unittest.TestCase):
         self.finds()
 
     def test_a_message_that_nobody_acked_is_lost(self):
+        self.made.drop("w1.worker", "b", 0, 4, 1, "ack")
         self.made.drop("w1.worker", "d", 0, 4, 1, "ack")
         self.finds("lost")
+
+    def test_a_message_whose_ack_was_refused_is_lost(self):
+        self.made.drop("w1.worker", "d", 0, 4, 1, "ack")
+        self.made.line("w1.worker", "d", 0, 4, 1, "ack", "LEASE_EXPIRED")
+        self.finds("lost")
+
+    def test_a_worker_that_is_killed_while_it_acks_has_lost_nothing(self):
+        self.made.drop("w1.worker", "d", 0, 4, 1, "ack")
+        self.finds()
 
     def test_a_dead_letter_that_is_not_there_is_lost(self):
         self.made.dead.pop(0)
