@@ -34,9 +34,9 @@ class Sizes:
         self.in_flight = 8_192
         self.seconds_at_rate = 1 if smoke else 10
         self.backlog = 40_000 if smoke else 10_000_000
-        self.part = 10_000 if smoke else 1_000_000
+        self.part = 10_000 if smoke else 3_000_000
         self.delayed = 10_000 if smoke else 1_000_000
-        self.ahead_s = 3 if smoke else 40
+        self.ahead_s = 3 if smoke else 20
         self.runs = 1 if smoke else 5
 
 
