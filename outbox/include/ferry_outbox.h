@@ -1,12 +1,19 @@
-/* ferry_outbox.h: the outbox and the inbox inside your own database transaction.
+/* ferry_outbox.h: the outbox, the inbox and sagas inside your own database transaction.
  *
  * Outbox: ferry_outbox_put() inserts the message into a table beside your data, on your connection,
  * in your transaction; the relay `ferry-outbox` publishes it once you have committed. Inbox:
  * ferry_inbox_enter() and ferry_inbox_leave() keep, in the consumer's database and in the
  * transaction of the effect, which offsets are done; so an effect happens once however often a
- * record is delivered. Ferry never begins, commits or rolls back your transaction.
+ * record is delivered. Sagas: a row and a barrier table make a chain of such transactions in
+ * several databases end in all of their effects or in all of their compensations. Ferry never
+ * begins, commits or rolls back your transaction, but where a function says that it does.
  *
- * Conventions as in ferry.h. A ferry_db is used by the thread that uses the connection. */
+ * One library for each database: libferry_outbox and libferry_outbox_sqlite, _postgresql or
+ * _mariadb. Conventions as in ferry.h. A ferry_db is used by the thread that uses the connection.
+ *
+ * DB_RETRY, from any function here, means: roll back and run the transaction again. It is what a
+ * deadlock, a serialization failure, a busy database, a lost connection (connect again first) and a
+ * second consumer that was faster all come to. */
 #ifndef FERRY_OUTBOX_H
 #define FERRY_OUTBOX_H
 
@@ -17,30 +24,61 @@ extern "C" {
 #endif
 
 struct sqlite3;
+struct pg_conn;  /* PGconn */
+struct st_mysql; /* MYSQL */
 struct ferry_db; /* An adapter over a connection that the caller owns. */
 
 #define FERRY_SCHEMA_VERSION 1
 
 /* Wraps an open connection, which must outlive the handle. Errors: DB (not usable), NO_MEMORY. */
 enum ferry_err ferry_db_sqlite(struct ferry_db **db, struct sqlite3 *connection);
+/* The tables are in the schema `schema` (NULL: "ferry"). PostgreSQL 13 and later. The adapter
+ * prepares statements on the connection, named "ferry_…". Errors: DB, INVALID_ARGUMENT (schema). */
+enum ferry_err ferry_db_postgresql(struct ferry_db **db, struct pg_conn *connection,
+                                   const char *schema);
+/* The tables are in the connection's database. MariaDB 10.6 and later. After mysql_reconnect or
+ * mysql_reset_connection make a new adapter: its prepared statements are gone. */
+enum ferry_err ferry_db_mariadb(struct ferry_db **db, struct st_mysql *connection);
 void ferry_db_free(struct ferry_db **db);
 /* The last error's words, of the database where it was the database's. Lives until the next call.
  */
 const char *ferry_db_detail(const struct ferry_db *db);
 
-/* Makes or upgrades Ferry's tables; no effect when they are up to date. Must be called outside a
- * transaction. Sets the journal to WAL. Errors: DB, DB_RETRY (busy), NEWER_FORMAT, INVALID_ARGUMENT
- * (a transaction is open). */
+/* Makes or upgrades Ferry's tables; no effect when they are up to date; two at once wait for each
+ * other. Must be called outside a transaction. SQLite: sets the journal to WAL. The same steps as
+ * text: `ferry outbox init --print-sql`. Errors: DB, DB_RETRY (busy), NEWER_FORMAT,
+ * INVALID_ARGUMENT (a transaction is open). */
 enum ferry_err ferry_migrate(struct ferry_db *db);
 
 /* Inserts one message into the outbox, in the caller's open transaction. `message->partition` and
- * `opaque` are not used; timestamp_ms 0 means now. The message's id (a new UUIDv7 when it is zero)
- * is returned through `id` unless that is NULL. Errors: NO_TRANSACTION, BAD_NAME (topic), TOO_LARGE
- * (over FERRY_OUTBOX_MESSAGE_MAX_BYTES), INVALID_ARGUMENT (a header), DB_SCHEMA, DB_RETRY (roll
- * back and repeat), DB. */
+ * `opaque` are not used; timestamp_ms 0 means now; due_ms or delay_ms: the brokers keep it aside
+ * until then. The message's id (a new UUIDv7 when it is zero) is returned through `id` unless that
+ * is NULL. Errors: NO_TRANSACTION, BAD_NAME (topic), TOO_LARGE (over
+ * FERRY_OUTBOX_MESSAGE_MAX_BYTES), INVALID_ARGUMENT (a header), DB_SCHEMA, DB_RETRY (roll back and
+ * repeat), DB. */
 enum ferry_err ferry_outbox_put(struct ferry_db *db, const struct ferry_message *message,
                                 struct ferry_id *id);
 #define FERRY_OUTBOX_MESSAGE_MAX_BYTES (1u << 20)
+
+/* The same for `count` messages, all or an error: one statement, or a COPY, where the database has
+ * one for it. `ids` (may be NULL) has room for `count`. */
+enum ferry_err ferry_outbox_putv(struct ferry_db *db, const struct ferry_message *messages,
+                                 size_t count, struct ferry_id *ids);
+#define FERRY_OUTBOX_PUTV_MAX 10000
+
+/* PostgreSQL with the connection in pipeline mode: sends the insert and waits for nothing. Its
+ * result is one more PGresult (PGRES_COMMAND_OK) in the order of your own; a failure aborts your
+ * pipeline as any statement's does. Errors: as put, and INVALID_ARGUMENT (not in pipeline mode, or
+ * another database). */
+enum ferry_err ferry_outbox_put_async(struct ferry_db *db, const struct ferry_message *message,
+                                      struct ferry_id *id);
+
+/* Messages of one key are published in the order of their transactions if these wait for each
+ * other, as they do when each changes the row that the key names before it puts. Where nothing else
+ * makes them wait, this does: call it before ferry_outbox_put; it holds the key's lock to the end
+ * of the transaction. PostgreSQL: an advisory lock; MariaDB: a row of ferry_key; SQLite: nothing, a
+ * writer is alone. Errors: NO_TRANSACTION, DB_SCHEMA, DB_RETRY, DB. */
+enum ferry_err ferry_outbox_lock_key(struct ferry_db *db, const void *key, size_t key_bytes);
 
 /* Call after COMMIT: wakes the relay with one datagram. Never blocks, never fails; a lost one costs
  * the relay's poll interval. */
@@ -50,6 +88,7 @@ enum ferry_verdict {
     FERRY_FRESH,     /* Apply records from *skip on. */
     FERRY_DUPLICATE, /* All of them are done: apply none, do not call leave; commit is harmless. */
     FERRY_GAP,       /* The batch begins after what is done: seek the consumer to *expected. */
+    FERRY_LATE,      /* Of ferry_inbox_claim. */
 };
 
 /* What a group has done of one partition is a chain of offset intervals in the business database,
@@ -77,23 +116,169 @@ enum ferry_err ferry_inbox_skip_to(struct ferry_db *db, const char *group,
                                    const struct ferry_id *topic_id, int32_t partition,
                                    int64_t position, const char *reason);
 
+/* For `queue` and `keyed` subscriptions, and for records that may come twice in a log: claims one
+ * message id for the group, in the transaction of its effect. *verdict: FERRY_FRESH: apply it;
+ * FERRY_DUPLICATE: it is done; FERRY_LATE: the record is older than `horizon_ms` (0: 8 days), ids
+ * of that time may be forgotten, so it must not be applied unless somebody knows better.
+ * `timestamp_ms`: the record's append_time_ms; now is the database client's clock. Errors: as
+ * enter; INVALID_ARGUMENT (a zero id). */
+enum ferry_err ferry_inbox_claim(struct ferry_db *db, const char *group, const struct ferry_id *id,
+                                 int64_t timestamp_ms, int64_t horizon_ms,
+                                 enum ferry_verdict *verdict);
+/* Forgets ids older than the horizon and two days, at most 1,000 a call; in a transaction. The
+ * loops call it now and then. */
+enum ferry_err ferry_inbox_claim_trim(struct ferry_db *db, const char *group, int64_t horizon_ms,
+                                      size_t *removed);
+
+/* What becomes of a record whose handler fails `retries_max` times. */
+enum ferry_poison {
+    FERRY_POISON_STOP, /* The loop returns the handler's error. */
+    FERRY_POISON_DEAD, /* Kept in the inbox's dead letters, in its own transaction; the loop goes
+                          on. See `ferry inbox dead`, `ferry inbox requeue`. */
+    FERRY_POISON_PARK, /* The same, and later records of its key follow it there unhandled, in
+                          order, until they are put back. */
+};
+
 /* The loop that all of this is for: fetch, BEGIN IMMEDIATE, enter, handler for each fresh record,
  * leave, COMMIT, commit the position. The handler runs inside the transaction on the caller's
- * connection; returning an error rolls the batch back. Runs until `stop` returns true (asked
- * between batches; may be NULL), or `idle_exit_ms` passed with nothing new at the end (0: never),
- * or a fatal error, which is returned. Errors of the handler come back unchanged after
- * `retries_max` attempts. */
+ * connection; returning an error rolls the batch back, and the loop tries it again record by
+ * record. DB_RETRY from the handler is never counted as its failure. Runs until `stop` returns true
+ * (asked between batches; may be NULL), or `idle_exit_ms` passed with nothing new at the end (0:
+ * never), or a fatal error, which is returned. When the connection is lost the loop calls
+ * `reconnect` (NULL: DB is returned), which mends the caller's connection and sets *db anew; what
+ * became of a COMMIT without an answer is then read from the chain. */
 typedef enum ferry_err ferry_handler(const struct ferry_record *record, struct ferry_db *db,
                                      void *arg);
 struct ferry_consume_options {
-    const char *group; /* NULL: the name of the subscription is not known here, so required. */
+    const char *group; /* Required: the name of the subscription is not known here. */
     bool (*stop)(void *arg);
     int idle_exit_ms;
     int retries_max; /* 0: 10. */
+    enum ferry_poison poison;
+    enum ferry_err (*reconnect)(struct ferry_db **db, void *arg);
+    int64_t horizon_ms; /* Of ferry_receive_tx's ids; 0: 8 days. */
+    size_t batch_max;   /* Records of one transaction; 0: a fetched batch, or 64 deliveries. */
+    bool possible_duplicates; /* Stream: claim each record's id as well. */
 };
 enum ferry_err ferry_consume_tx(struct ferry_consumer *consumer, struct ferry_db *db,
                                 ferry_handler *handler, void *arg,
                                 const struct ferry_consume_options *options);
+/* The same for `queue` and `keyed`: receive, BEGIN, claim and handle each message, COMMIT, ack. A
+ * message without an id is known by its topic, partition and offset. A message whose handler fails
+ * is rolled back alone and nacked; FERRY_POISON_DEAD rejects it after `retries_max` failures (it is
+ * then a dead letter of the subscription), FERRY_POISON_PARK is not for queues: INVALID_ARGUMENT.
+ */
+enum ferry_err ferry_receive_tx(struct ferry_receiver *receiver, struct ferry_db *db,
+                                ferry_handler *handler, void *arg,
+                                const struct ferry_consume_options *options);
+
+/* ---------------------------------------------------------------------------------------------
+ * Replies. */
+
+#define FERRY_HEADER_CORRELATION                                                                   \
+    "ferry-correlation-id"                           /* Of a conversation: its first message's. */
+#define FERRY_HEADER_CAUSATION  "ferry-causation-id" /* The message that this one answers. */
+#define FERRY_HEADER_REPLY_TO   "ferry-reply-to"     /* The topic for an answer. */
+#define FERRY_HEADER_DELIVER_AT "ferry-deliver-at"   /* Unix ms, of rows that are put by hand. */
+#define FERRY_HEADER_TRACE      "traceparent"        /* W3C trace context: copied on. */
+
+/* ferry_outbox_put of an answer to `cause`: sets correlation and causation, copies the trace
+ * context and the saga headers, and, where message->topic is NULL, sends it to the cause's reply
+ * topic. Errors: as put; INVALID_ARGUMENT (no topic, and the cause names none). */
+enum ferry_err ferry_reply(struct ferry_db *db, const struct ferry_record *cause,
+                           const struct ferry_message *message, struct ferry_id *id);
+
+/* ---------------------------------------------------------------------------------------------
+ * Sagas. A saga is a list of steps, each one local transaction of some service with an effect, and
+ * one with its compensation. It ends when all effects are there (DONE), or when those that are
+ * there were compensated, in reverse order (COMPENSATED). There is no isolation between: order the
+ * steps so that the money leaves before it arrives, and mark what is pending.
+ *
+ * Orchestrated: the database where the saga was started keeps its row; it commands each step by a
+ * message and takes the answers and its own timers from one topic. Choreographed: the message
+ * itself carries the list from service to service; the row where it began learns only the end.
+ *
+ * The barrier, a row for each (saga, step, do or undo) in the participant's database, written in
+ * the transaction of the effect, makes each run once; an undo that comes before its do does nothing
+ * (empty compensation) and keeps the do that comes after it from running (hanging). After the
+ * barrier of DTM (github.com/dtm-labs/dtm).
+ *
+ * All functions work in the caller's open transaction and put their messages into its outbox.
+ * Errors of all: NO_TRANSACTION, INVALID_ARGUMENT, DB_SCHEMA, DB_RETRY, DB, and those of put. */
+
+#define FERRY_SAGA_STEPS_MAX      32
+#define FERRY_SAGA_DATA_MAX_BYTES (64u << 10)
+
+#define FERRY_HEADER_SAGA      "ferry-saga" /* Its id as text. */
+#define FERRY_HEADER_SAGA_TYPE "ferry-saga-type"
+#define FERRY_HEADER_SAGA_STEP "ferry-saga-step" /* Decimal, from 0. */
+#define FERRY_HEADER_SAGA_OP   "ferry-saga-op"   /* do, undo, done, undone, refused, timer, end. */
+#define FERRY_HEADER_SAGA_SLIP                                                                     \
+    "ferry-saga-slip" /* Choreographed: the topics, separated by blanks. */
+
+enum ferry_saga_state {
+    FERRY_SAGA_RUNNING = 1,
+    FERRY_SAGA_COMPENSATING = 2,
+    FERRY_SAGA_DONE = 3,
+    FERRY_SAGA_COMPENSATED = 4,
+    FERRY_SAGA_STUCK = 5, /* A compensation was refused: a person has to look; retry or abort. */
+    FERRY_SAGA_ABORTED = 6,
+};
+enum ferry_saga_kind { FERRY_SAGA_ORCHESTRATED, FERRY_SAGA_CHOREOGRAPHED };
+
+struct ferry_saga_step {
+    const char *topic;   /* Where its commands go: ops do and undo. */
+    int64_t deadline_ms; /* Orchestrated: how long an answer may take; 0: for ever. Then the saga is
+                            compensated, this step included. An undo is repeated instead. */
+    bool no_undo;        /* There is nothing to compensate. */
+};
+/* The same definition wherever the type is handled; steps may be appended in later versions. */
+struct ferry_saga_def {
+    const char *type; /* A name. */
+    enum ferry_saga_kind kind;
+    const struct ferry_saga_step *steps;
+    size_t count;
+    const char *reply_topic; /* Where the starting database takes answers, ends and timers. */
+};
+
+/* Starts one: its row and the first command. `data` travels with every command as its payload, and
+ * `key` (may be NULL: the saga's id) keys them. */
+enum ferry_err ferry_saga_start(struct ferry_db *db, const struct ferry_saga_def *def,
+                                const void *key, size_t key_bytes, const void *data,
+                                size_t data_bytes, struct ferry_id *id);
+
+/* What a record asks a participant for. */
+struct ferry_saga_command {
+    struct ferry_id saga;
+    char type[256];
+    int step;
+    bool undo;
+};
+/* Whether the record is a saga's command (do or undo); no database is asked. */
+bool ferry_saga_command_of(const struct ferry_record *record, struct ferry_saga_command *command);
+
+/* The participant's side, in the transaction of its effect. *run: apply the effect (or the
+ * compensation), then ferry_saga_done() or ferry_saga_refuse(). Not *run: a repeat, an empty
+ * compensation or a hanging do: apply nothing; the answer that is due was put. */
+enum ferry_err ferry_saga_enter(struct ferry_db *db, const struct ferry_record *record, bool *run);
+/* The step is done: answers the orchestrator, or passes the saga on along its slip. `data` NULL:
+ * the record's payload goes on. */
+enum ferry_err ferry_saga_done(struct ferry_db *db, const struct ferry_record *record,
+                               const void *data, size_t data_bytes);
+/* The step is refused and has no effect: the steps before it are compensated. Of an undo: the saga
+ * is stuck. */
+enum ferry_err ferry_saga_refuse(struct ferry_db *db, const struct ferry_record *record,
+                                 const char *why);
+
+/* The starter's side: takes a record of the reply topic (answer, end or timer), moves the saga on
+ * and puts what follows. Records that are not of a saga, or of one that is over, have no effect;
+ * *state (may be NULL): the saga's afterwards, 0 when the record is no saga's. */
+enum ferry_err ferry_saga_answer(struct ferry_db *db, const struct ferry_saga_def *def,
+                                 const struct ferry_record *record, enum ferry_saga_state *state);
+/* What a saga has come to. Errors besides: UNKNOWN_MESSAGE. */
+enum ferry_err ferry_saga_state_of(struct ferry_db *db, const struct ferry_id *id,
+                                   enum ferry_saga_state *state, int *step);
+const char *ferry_saga_state_name(enum ferry_saga_state state);
 
 #ifdef __cplusplus
 }

@@ -5,7 +5,7 @@
 #include "cli/cli.h"
 #include "cli/format.h"
 #include "cli/output.h"
-#include "outbox/outbox_admin.h"
+#include "outbox/sqlite/outbox_admin.h"
 
 enum cli_exit cmd_outbox_init(struct cli *cli)
 {

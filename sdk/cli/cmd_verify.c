@@ -16,7 +16,7 @@
 #include "cli/lines.h"
 #include "cli/log_ids.h"
 #include "cli/output.h"
-#include "outbox/outbox_admin.h"
+#include "outbox/sqlite/outbox_admin.h"
 
 #define SUBSCRIBERS_MAX 32
 #define NAMED_MAX       20 /* Ids printed of each kind in each place; JSON has as many. */

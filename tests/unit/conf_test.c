@@ -12,7 +12,7 @@
 
 #include "base/config.h"
 #include "client/conf.h"
-#include "outbox/relay_options.h"
+#include "outbox/relay/relay_options.h"
 #include "server/options.h"
 
 #define LINE_MAX_BYTES      1024

@@ -4,7 +4,7 @@
 
 #include <sys/wait.h>
 
-#include "outbox/outbox_admin.h"
+#include "outbox/sqlite/outbox_admin.h"
 
 static const struct ferry_id topic = {{1, 2, 3}};
 

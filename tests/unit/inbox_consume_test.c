@@ -1,7 +1,7 @@
 /* The loop of ferry_consume_tx on a log in memory that delivers repeats, gaps and errors. */
 #include "outbox_fixture.h"
 
-#include "outbox/consume_loop.h"
+#include "outbox/app/consume_loop.h"
 
 #define LOG_MAX 100
 

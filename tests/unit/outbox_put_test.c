@@ -1,7 +1,7 @@
 /* ferry_outbox_put, ferry_migrate and the DDL. */
 #include "outbox_fixture.h"
 
-#include "outbox/schema_sqlite.h"
+#include "outbox/sqlite/schema_sqlite.h"
 #include "wire/batch.h"
 
 static struct ferry_message message_of(const char *topic, const char *payload)
@@ -257,7 +257,7 @@ static void the_embedded_ddl_is_the_file(void **state)
     }
     char path[1024];
     static char text[65536];
-    snprintf(path, sizeof(path), "%s/outbox/schema/sqlite_1.sql", source);
+    snprintf(path, sizeof(path), "%s/outbox/sqlite/schema/sqlite_1.sql", source);
     FILE *file = fopen(path, "re");
     assert_non_null(file);
     size_t bytes = fread(text, 1, sizeof(text) - 1, file);

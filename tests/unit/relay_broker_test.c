@@ -4,7 +4,7 @@
 
 #include "base/clock.h"
 #include "ferry_broker.h"
-#include "outbox/relay.h"
+#include "outbox/relay/relay.h"
 
 #define ROWS        500
 #define PARTITIONS  3
@@ -15,7 +15,7 @@ struct stage {
     struct ferry_broker *broker;
     struct ferry_client *client;
     struct relay_options options;
-    struct source source;
+    struct old_source source;
     struct relay_broker seam;
     struct relay *relay;
 };
@@ -61,7 +61,7 @@ static void relay_down_with_client(struct stage *s)
     relay_broker_close(&s->seam);
     ferry_close(&s->client, 0);
     relay_free(&s->relay);
-    source_close(&s->source);
+    old_source_close(&s->source);
 }
 
 static void step(struct stage *s)

@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 #include "base/prng.h"
-#include "outbox/outbox_admin.h"
+#include "outbox/sqlite/outbox_admin.h"
 
 static void a_backlog_is_published_once_and_in_order(void **state)
 {
@@ -387,7 +387,7 @@ static void a_file_put_in_the_place_of_the_database_halts_the_relay(void **state
 static void a_second_relay_on_the_same_file_is_refused(void **state)
 {
     struct rig *g = *state;
-    struct source second = {0};
+    struct old_source second = {0};
     struct err_text e = {{0}};
     assert_int_equal(source_open_sqlite(&second, g->f->path, SOURCE_BARRIER, &e), FERRY_ERR_LOCKED);
     assert_non_null(strstr(e.text, "another ferry-outbox"));
@@ -396,7 +396,7 @@ static void a_second_relay_on_the_same_file_is_refused(void **state)
 static void a_relay_that_stands_by_becomes_the_first_when_that_one_is_gone(void **state)
 {
     struct rig *g = *state;
-    struct source second = {0};
+    struct old_source second = {0};
     struct err_text e = {{0}};
     struct relay_word word;
     rig_run(g, 1500);
@@ -417,7 +417,7 @@ static void a_relay_that_stands_by_becomes_the_first_when_that_one_is_gone(void 
     assert_true(second.ops->wake_fd(second.driver) >= 0);
     assert_true(relay_lock_read(g->f->path, &word));
     assert_int_equal(word.pid, -7);
-    source_close(&second);
+    old_source_close(&second);
     rig_start_relay(g, 1);
 }
 
@@ -512,7 +512,7 @@ static void out_of_memory_at_any_point_loses_nothing(void **state)
         enum ferry_err err = source_open_sqlite(&g->source, g->f->path, SOURCE_BARRIER, &e);
         if (err == FERRY_OK) {
             err = relay_new(&g->relay, &g->options, &g->source, &g->broker, 7);
-            source_close(&g->source);
+            old_source_close(&g->source);
             relay_free(&g->relay);
         }
         assert_true(err == FERRY_OK || err == FERRY_ERR_NO_MEMORY);

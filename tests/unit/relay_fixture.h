@@ -5,7 +5,7 @@
 
 #include "outbox_fixture.h"
 
-#include "outbox/relay.h"
+#include "outbox/relay/relay.h"
 
 #define FAKE_TOPICS      4
 #define FAKE_PARTITIONS  4
@@ -76,7 +76,7 @@ struct rig {
     struct fixture *f;
     struct fake fake;
     struct relay_options options;
-    struct source source;
+    struct old_source source;
     struct fake_link link;
     struct relay_broker broker;
     struct relay *relay;
@@ -339,7 +339,7 @@ static inline void rig_kill_relay(struct rig *g, bool stored)
 {
     fake_forget(&g->link, stored);
     relay_free(&g->relay);
-    source_close(&g->source);
+    old_source_close(&g->source);
 }
 
 static inline void rig_step(struct rig *g)

@@ -1,0 +1,194 @@
+/* admin: what people ask about an outbox or inbox database, and what they decide: for
+ * `ferry outbox …`, `ferry inbox …`, `ferry saga …`, `ferry trace` and `ferry verify effects`.
+ *
+ * Opens the database by its URL for the length of one call and never talks to a broker. What only
+ * reads does so in one read-only transaction. A figure that cannot be known is told as unknown
+ * (`*_known` false), never as 0. All functions may block on the database. Errors of all, each with
+ * a detail that names the thing and the remedy (never a password): INVALID_ARGUMENT (the URL), IO
+ * (no such file, nobody answers), DB_SCHEMA (no Ferry tables, or older ones), NEWER_FORMAT,
+ * DB_RETRY (busy), DB, NO_MEMORY. */
+#ifndef FERRY_OUTBOX_RELAY_ADMIN_H
+#define FERRY_OUTBOX_RELAY_ADMIN_H
+
+#include <stdio.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "outbox/relay/source.h"
+
+#define OUTBOX_URL_MAX        4000
+#define OUTBOX_NAME_MAX       200
+#define OUTBOX_KEY_MAX        1024 /* Of a key in a listing; longer ones are cut. */
+#define OUTBOX_REASON_MAX     500
+#define OUTBOX_LIST_MAX       1000 /* Rows of one page of a listing. */
+#define OUTBOX_SAGA_STEPS_MAX 32
+
+struct outbox_status {
+    int64_t schema_version;
+    struct ferry_id source_id;
+    uint32_t lanes;
+    bool paused;
+    int64_t last_id; /* Greatest id ever given; 0: nothing was ever put. */
+    bool stored_known;
+    int64_t stored_rows; /* Rows in the table, with those published and not yet deleted; for
+                            PostgreSQL an estimate. */
+    int64_t dead_rows, parked_rows, parked_keys;
+
+    /* SQLite: rows not known to be published, by the word that its relay leaves beside the file.
+     * Others: what the brokers' checkpoint says; the caller asks them (ferry_sources_list) and sets
+     * `checkpoint` before the call, so that this can be told. */
+    bool pending_known;
+    int64_t pending_rows;
+    bool oldest_known;         /* False also when nothing is pending. */
+    int64_t oldest_pending_ms; /* Age of the oldest pending row, by the database's clock. */
+    bool open_tx_known;
+    int64_t longest_open_tx_ms;
+
+    bool word_known; /* SQLite only: what the relay of this machine says. */
+    bool relay_known, relay_running;
+    struct source_word word;
+};
+
+/* One (group, topic, partition) of an inbox. */
+struct inbox_status {
+    const char *group; /* Lives during the callback. */
+    struct ferry_id topic_id;
+    int32_t partition;
+    int64_t position; /* Next offset to apply: everything before it is done or was skipped. */
+    int64_t rows;     /* Chain rows kept (the newest; older ones are trimmed). */
+    int64_t holes;    /* Places in the kept chain where an interval does not begin at the end of the
+                         one before it: always 0 unless somebody edited the table. */
+    int64_t skips;    /* Operator's skips recorded. */
+    int64_t dead;     /* Rows of the inbox's dead letters for it. */
+};
+
+/* A row of the outbox, of its dead ones, or of the inbox's dead ones. Lives during the callback. */
+struct outbox_row {
+    int64_t number;    /* Its id or seq; of the inbox's dead: its number there. */
+    const char *topic; /* Of the inbox's dead: the topic id as text. */
+    bool has_key;
+    struct bytes key, headers, payload; /* Headers as they are kept (JSON text or a msgpack map). */
+    struct ferry_id id;
+    bool created_known;
+    int64_t created_ms;
+    bool settled_known, settled; /* By the checkpoint. */
+    bool parked;                 /* Dead only because its key is parked. */
+    const char *reason;          /* Of dead ones. */
+    int64_t dead_ms;
+    const char *group; /* Of the inbox. */
+    int32_t partition;
+    int64_t offset;
+};
+
+/* The effect of one message in a consumer's database, as far as its inbox tells. */
+struct inbox_trace {
+    const char *group;
+    bool by_chain; /* The chain covers its offset; else its id is in the id table. */
+    bool done;
+    bool when_known;
+    int64_t done_ms;
+};
+
+struct outbox_parked_key {
+    struct bytes key; /* Lives during the callback. */
+    int64_t since_ms;
+    int64_t rows;
+    bool released;
+};
+
+struct outbox_saga {
+    struct ferry_id id; /* Lives during the callback. */
+    const char *type;
+    const char *state; /* "running", "compensating", "done", "compensated", "stuck", "aborted". */
+    int32_t step, steps;
+    int64_t version;
+    int64_t created_ms, changed_ms;
+    bool deadline_known;
+    int64_t deadline_ms;
+    const char *reason; /* Why it compensates or is stuck; empty: none. */
+    struct bytes data;
+};
+
+/* Return false to stop early. */
+typedef bool inbox_status_cb(const struct inbox_status *status, void *arg);
+typedef bool outbox_row_cb(const struct outbox_row *row, void *arg);
+typedef bool inbox_trace_cb(const struct inbox_trace *trace, void *arg);
+typedef bool outbox_parked_cb(const struct outbox_parked_key *key, void *arg);
+typedef bool outbox_saga_cb(const struct outbox_saga *saga, void *arg);
+typedef bool outbox_ids_cb(const struct ferry_id *id, void *arg);
+
+enum outbox_table { OUTBOX_TABLE_PENDING, OUTBOX_TABLE_DEAD, INBOX_TABLE_DEAD };
+
+/* Which rows. Zeroed: all. */
+struct outbox_filter {
+    int64_t after; /* Numbers greater than this. */
+    size_t limit;  /* 0: OUTBOX_LIST_MAX. */
+    bool one;      /* Only `number`. */
+    int64_t number;
+    const char *topic;         /* NULL: any. */
+    struct bytes key;          /* data NULL: any. */
+    const struct ferry_id *id; /* NULL: any. */
+    const char *group;         /* Of the inbox; NULL: any. */
+    struct bytes checkpoint;   /* For `settled`; size 0: not known. */
+};
+
+/* A driver's table. Every function opens and closes the database itself. */
+struct outbox_admin_ops {
+    enum ferry_err (*init)(const char *url, bool *created, struct err_text *e);
+    /* The migrations from schema version `from` (0: none) as one script for psql, mariadb, sqlite3.
+     */
+    enum ferry_err (*print_sql)(const char *url, int from, FILE *out, struct err_text *e);
+    enum ferry_err (*status)(const char *url, struct bytes checkpoint, struct outbox_status *status,
+                             struct err_text *e);
+    enum ferry_err (*rows)(const char *url, enum outbox_table table,
+                           const struct outbox_filter *filter, outbox_row_cb *callback, void *arg,
+                           struct err_text *e);
+    /* Puts dead rows into the outbox anew, behind what is there, with their message ids; parked
+     * rows are not touched (unpark). In one transaction. *count: rows. */
+    enum ferry_err (*requeue)(const char *url, const struct outbox_filter *filter, int64_t *count,
+                              struct err_text *e);
+    /* The row goes to the dead ones although nobody refused it. UNKNOWN_MESSAGE: there is none. */
+    enum ferry_err (*skip)(const char *url, int64_t number, const char *reason, struct err_text *e);
+    enum ferry_err (*parked)(const char *url, outbox_parked_cb *callback, void *arg,
+                             struct err_text *e);
+    enum ferry_err (*park)(const char *url, struct bytes key, const char *reason,
+                           struct err_text *e);
+    /* The parked rows of the key, and those of it that wait, are put anew in their order; the key
+     * is free from there on. UNKNOWN_MESSAGE: it is not parked. */
+    enum ferry_err (*unpark)(const char *url, struct bytes key, int64_t *count, struct err_text *e);
+    enum ferry_err (*set_paused)(const char *url, bool paused, struct err_text *e);
+    /* Rebase: in one transaction, deletes the rows that `published` says are in the log, and gives
+     * the source a new id, under which the brokers know nothing: what is left is published. With
+     * `dry_run` it only counts. */
+    enum ferry_err (*rebase)(const char *url,
+                             bool (*published)(const struct ferry_id *id, void *arg), void *arg,
+                             bool dry_run, int64_t *deleted, int64_t *kept, struct ferry_id *new_id,
+                             struct err_text *e);
+    enum ferry_err (*inbox)(const char *url, inbox_status_cb *callback, void *arg,
+                            struct err_text *e);
+    /* What the inbox says of a message: topic_id and offset may be unknown (NULL, -1). */
+    enum ferry_err (*inbox_trace)(const char *url, const struct ferry_id *id,
+                                  const struct ferry_id *topic_id, int32_t partition,
+                                  int64_t offset, inbox_trace_cb *callback, void *arg,
+                                  struct err_text *e);
+    /* Puts dead letters of the inbox before their handler again: ferry_consume_tx takes them. */
+    enum ferry_err (*inbox_requeue)(const char *url, const struct outbox_filter *filter,
+                                    int64_t *count, struct err_text *e);
+    enum ferry_err (*sagas)(const char *url, const struct ferry_id *only, const char *state,
+                            outbox_saga_cb *callback, void *arg, struct err_text *e);
+    /* UNKNOWN_MESSAGE: there is none; INVALID_ARGUMENT: its state does not allow it. */
+    enum ferry_err (*saga_retry)(const char *url, const struct ferry_id *id, struct err_text *e);
+    enum ferry_err (*saga_abort)(const char *url, const struct ferry_id *id, const char *reason,
+                                 struct err_text *e);
+    /* Runs one read-only SELECT of the user's whose first column is a message id: 16 bytes or a
+     * UUID as text. INVALID_ARGUMENT: not one statement, not read-only, or a row whose first column
+     * is no id: the detail has the row's number. */
+    enum ferry_err (*ids)(const char *url, const char *sql, outbox_ids_cb *callback, void *arg,
+                          struct err_text *e);
+    /* `ferry outbox bench`: `count` rows of `bytes` to `topic`, `per_commit` rows a transaction,
+     * over `connections` connections one after another in this thread. *us: how long it took. */
+    enum ferry_err (*bench_put)(const char *url, const char *topic, int64_t count, size_t bytes,
+                                int64_t per_commit, int64_t keys, int64_t *us, struct err_text *e);
+};
+
+#endif

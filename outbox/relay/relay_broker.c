@@ -1,0 +1,90 @@
+#include "outbox/relay/relay_broker.h"
+
+#include "base/mem.h"
+
+#define RELAY_LANE 0u /* One reader a source; more would be lanes 1, 2, … */
+
+struct real {
+    struct ferry_client *client;
+    struct ferry_source *source;
+};
+
+static enum ferry_err real_elect(void *ctx, int64_t ttl_ms, int timeout_ms,
+                                 struct ferry_source_grant *grant)
+{
+    const struct real *b = ctx;
+    return ferry_source_elect(b->source, ttl_ms, timeout_ms, grant);
+}
+
+static enum ferry_err real_resign(void *ctx, int timeout_ms)
+{
+    const struct real *b = ctx;
+    return ferry_source_resign(b->source, timeout_ms);
+}
+
+static enum ferry_err real_partitions(void *ctx, const char *topic, int timeout_ms,
+                                      int32_t *partitions)
+{
+    const struct real *b = ctx;
+    return ferry_topic_partitions(b->client, topic, timeout_ms, partitions);
+}
+
+static enum ferry_err real_cursor(void *ctx, const char *topic, int32_t partition, int timeout_ms,
+                                  struct ferry_cursor *cursor)
+{
+    const struct real *b = ctx;
+    return ferry_source_cursor(b->source, topic, partition, timeout_ms, cursor);
+}
+
+static enum ferry_err real_append(void *ctx, const char *topic, int32_t partition,
+                                  uint64_t expect_version, const void *cursor_blob,
+                                  size_t cursor_bytes, const struct ferry_message *messages,
+                                  size_t count, ferry_append_cb *callback, void *arg)
+{
+    const struct real *b = ctx;
+    return ferry_source_append(b->source, topic, partition, expect_version, cursor_blob,
+                               cursor_bytes, messages, count, callback, arg);
+}
+
+static enum ferry_err real_checkpoint(void *ctx, const void *blob, size_t blob_bytes,
+                                      int timeout_ms)
+{
+    const struct real *b = ctx;
+    return ferry_source_checkpoint(b->source, blob, blob_bytes, timeout_ms);
+}
+
+enum ferry_err relay_broker_open(struct relay_broker *broker, struct ferry_client *client,
+                                 const struct ferry_id *source_id, const char *holder)
+{
+    struct real *b = mem_zalloc(1, sizeof(*b));
+    if (b == NULL) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    b->client = client;
+    enum ferry_err err = ferry_source_open(&b->source, client, source_id, RELAY_LANE, holder);
+    if (err != FERRY_OK) {
+        mem_free(b);
+        return err;
+    }
+    *broker = (struct relay_broker){
+        .ctx = b,
+        .elect = real_elect,
+        .resign = real_resign,
+        .partitions = real_partitions,
+        .partition_of_key = ferry_partition_of_key,
+        .cursor = real_cursor,
+        .append = real_append,
+        .checkpoint = real_checkpoint,
+    };
+    return FERRY_OK;
+}
+
+void relay_broker_close(struct relay_broker *broker)
+{
+    struct real *b = broker->ctx;
+    if (b != NULL) {
+        ferry_source_close(&b->source);
+        mem_free(b);
+    }
+    *broker = (struct relay_broker){0};
+}

@@ -1,0 +1,129 @@
+/* What became of a batch. */
+#include "base/log.h"
+#include "outbox/relay/relay_state.h"
+
+/* A refusal of what was sent; everything else is an outage, however long it lasts. */
+static bool is_refusal(enum ferry_err err)
+{
+    switch (err) {
+    case FERRY_ERR_TOO_LARGE:
+    case FERRY_ERR_BAD_BATCH:
+    case FERRY_ERR_BAD_NAME:
+    case FERRY_ERR_DENIED:
+    case FERRY_ERR_INVALID_ARGUMENT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void note_error(struct relay_target *t, const struct ferry_append_result *result)
+{
+    err_set(&t->relay->error, result->err, "%s/%d: %s: %s", t->topic->name, t->partition,
+            ferry_err_name(result->err),
+            result->detail != NULL && result->detail[0] != '\0' ? result->detail
+                                                                : ferry_err_text(result->err));
+}
+
+/* Closes in on the row: the broker names it, or the batch is halved until it stands alone. */
+static void narrow(struct relay_target *t, const struct relay_flight *flight,
+                   const struct ferry_append_result *result)
+{
+    if (flight->count == 1) {
+        t->poison = flight->first;
+        err_set(&t->poison_reason, result->err, "%s: %s", ferry_err_name(result->err),
+                result->detail != NULL && result->detail[0] != '\0' ? result->detail
+                                                                    : ferry_err_text(result->err));
+        t->suspect_after = RELAY_NO_SUSPECT;
+    } else if (result->refused_index < flight->count) {
+        t->suspect_after = (int64_t)result->refused_index;
+    } else {
+        t->limit = flight->count / 2;
+    }
+}
+
+static void fenced(struct relay *r)
+{
+    r->stats.fenced++;
+    if (r->state == RELAY_ACTIVE) {
+        log_line(LOG_WARN, "relay", "%s: another relay took over: publishing stops here",
+                 relay_name(r));
+        r->elect_at_us = r->now_us;
+        relay_lease_lost(r, RELAY_ELECTING);
+    }
+}
+
+void relay_target_fail(struct relay_target *t, const struct relay_flight *flight,
+                       const struct ferry_append_result *result)
+{
+    struct relay *r = t->relay;
+    if (t->state != RELAY_TARGET_READY) {
+        /* One failed before it, or the lease is gone: this one only may be further back. */
+        int64_t retry_at_us = t->blocked_from == RELAY_NOT_BLOCKED ? r->now_us : t->retry_at_us;
+        relay_target_block(t, flight->first, retry_at_us);
+        return;
+    }
+    int64_t from = t->flight_count > 0 && t->flights[t->flight_first].first < flight->first
+                       ? t->flights[t->flight_first].first
+                       : flight->first;
+    int64_t retry_at_us = r->now_us;
+    t->state = RELAY_TARGET_LOST;
+    t->suspect_after = RELAY_NO_SUSPECT;
+    relay_target_queue_drop(t);
+    r->stats.failures++;
+    if (result->err == FERRY_ERR_CURSOR_CONFLICT) {
+        r->stats.conflicts++;
+        retry_at_us += t->failures == 0 ? 0 : relay_backoff_us(r, t->failures);
+        t->failures++;
+    } else if (is_refusal(result->err)) {
+        narrow(t, flight, result);
+    } else if (result->err != FERRY_ERR_SOURCE_FENCED) {
+        t->half_open = true;
+        retry_at_us += relay_backoff_us(r, t->failures++);
+        note_error(t, result);
+    }
+    relay_target_block(t, from, retry_at_us);
+    if (result->err == FERRY_ERR_UNKNOWN_TOPIC || result->err == FERRY_ERR_UNKNOWN_PARTITION) {
+        relay_topic_forget(t->topic, from);
+    } else if (result->err == FERRY_ERR_SOURCE_FENCED) {
+        fenced(r);
+    }
+}
+
+static void succeeded(struct relay_target *t, const struct relay_flight *flight)
+{
+    struct relay *r = t->relay;
+    r->stats.published_batches++;
+    r->stats.published_rows += flight->count;
+    if (t->state != RELAY_TARGET_READY) {
+        return;
+    }
+    size_t longest = (size_t)r->options->batch_rows;
+    t->limit = t->limit > longest / 2 ? longest : t->limit * 2;
+    t->half_open = false;
+    if (t->failures > 0) {
+        t->failures = 0;
+        relay_error_over(r);
+    }
+}
+
+void relay_outcome(const struct ferry_append_result *result, void *arg)
+{
+    struct relay_flight *flight = arg;
+    struct relay_target *t = flight->target;
+    struct relay *r = t->relay;
+    must(!flight->done);
+    must(t->flight_count > 0 && r->inflight > 0);
+    r->busy_at_us = r->now_us;
+    if (result->err == FERRY_OK) {
+        succeeded(t, flight);
+    } else {
+        relay_target_fail(t, flight, result);
+    }
+    flight->done = true;
+    r->inflight--;
+    while (t->flight_count > 0 && t->flights[t->flight_first].done) {
+        t->flight_first = (t->flight_first + 1) % RELAY_WINDOW_MAX;
+        t->flight_count--;
+    }
+}

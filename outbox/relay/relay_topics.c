@@ -1,0 +1,483 @@
+/* Topics, their targets, and where each target's cursor is. */
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "outbox/relay/relay_state.h"
+
+#define TELL_AGAIN_US (30 * 1000 * US_PER_MS) /* About a topic that is still missing. */
+
+static void target_init(struct relay *r, struct relay_topic *topic, int32_t partition)
+{
+    struct relay_target *t = &topic->targets[partition];
+    *t = (struct relay_target){
+        .relay = r,
+        .topic = topic,
+        .partition = partition,
+        .state = RELAY_TARGET_LOST,
+        .blocked_from = RELAY_NOT_BLOCKED,
+        .queue_first = RELAY_NO_ROW,
+        .queue_last = RELAY_NO_ROW,
+        .limit = (size_t)r->options->batch_rows,
+        .suspect_after = RELAY_NO_SUSPECT,
+    };
+}
+
+void relay_topics_free(struct relay *r)
+{
+    for (size_t i = 0; i < r->topic_count; i++) {
+        mem_free(r->topics[i]->targets);
+        mem_free(r->topics[i]->name);
+        mem_free(r->topics[i]);
+    }
+    mem_free(r->topics);
+    r->topics = NULL;
+    r->topic_count = 0;
+}
+
+/* ---- Blocking: noting the first row that has to wait. */
+
+void relay_target_block(struct relay_target *t, int64_t from, int64_t retry_at_us)
+{
+    must(t->state == RELAY_TARGET_LOST);
+    if (t->blocked_from == RELAY_NOT_BLOCKED) {
+        t->relay->blocked++;
+    }
+    if (from < t->blocked_from) {
+        t->blocked_from = from;
+    }
+    t->retry_at_us = retry_at_us;
+}
+
+static void target_unblock(struct relay_target *t)
+{
+    if (t->blocked_from != RELAY_NOT_BLOCKED) {
+        t->blocked_from = RELAY_NOT_BLOCKED;
+        t->relay->blocked--;
+    }
+}
+
+void relay_topic_block(struct relay *r, struct relay_topic *topic, int64_t from,
+                       int64_t retry_at_us)
+{
+    if (topic->blocked_from == RELAY_NOT_BLOCKED) {
+        r->blocked++;
+    }
+    if (from < topic->blocked_from) {
+        topic->blocked_from = from;
+    }
+    topic->retry_at_us = retry_at_us;
+}
+
+static void topic_unblock(struct relay *r, struct relay_topic *topic)
+{
+    if (topic->blocked_from != RELAY_NOT_BLOCKED) {
+        topic->blocked_from = RELAY_NOT_BLOCKED;
+        r->blocked--;
+    }
+}
+
+static void target_lose(struct relay_target *t)
+{
+    bool was_ready = t->state == RELAY_TARGET_READY;
+    t->state = RELAY_TARGET_LOST;
+    t->suspect_after = RELAY_NO_SUSPECT;
+    if (was_ready && t->flight_count > 0) {
+        relay_target_block(t, t->flights[t->flight_first].first, t->relay->now_us);
+    }
+}
+
+void relay_topics_lose(struct relay *r)
+{
+    for (size_t i = 0; i < r->topic_count; i++) {
+        for (int32_t p = 0; p < r->topics[i]->partitions; p++) {
+            target_lose(&r->topics[i]->targets[p]);
+        }
+    }
+}
+
+void relay_topics_unblock(struct relay *r)
+{
+    for (size_t i = 0; i < r->topic_count; i++) {
+        topic_unblock(r, r->topics[i]);
+        for (int32_t p = 0; p < r->topics[i]->partitions; p++) {
+            struct relay_target *t = &r->topics[i]->targets[p];
+            must(t->state == RELAY_TARGET_LOST);
+            target_unblock(t);
+            t->poison = 0;
+        }
+    }
+    must(r->blocked == 0);
+}
+
+void relay_topic_forget(struct relay_topic *topic, int64_t from)
+{
+    topic->state = RELAY_TOPIC_UNKNOWN;
+    for (int32_t p = 0; p < topic->partitions; p++) {
+        struct relay_target *t = &topic->targets[p];
+        if (t->queue_count > 0) {
+            int64_t first = t->relay->page.rows[t->queue_first].position;
+            from = first < from ? first : from;
+            relay_target_queue_drop(t);
+        }
+        target_lose(t);
+    }
+    relay_topic_block(topic->targets[0].relay, topic, from, topic->targets[0].relay->now_us);
+}
+
+bool relay_topics_all_down(const struct relay *r)
+{
+    bool some_blocked = false;
+    for (size_t i = 0; i < r->topic_count; i++) {
+        for (int32_t p = 0; p < r->topics[i]->partitions; p++) {
+            const struct relay_target *t = &r->topics[i]->targets[p];
+            if (t->state == RELAY_TARGET_READY) {
+                return false;
+            }
+            some_blocked = some_blocked || t->blocked_from != RELAY_NOT_BLOCKED;
+        }
+    }
+    return some_blocked;
+}
+
+/* ---- Finding. */
+
+static bool topic_find(const struct relay *r, const char *name, size_t *at)
+{
+    size_t low = 0;
+    size_t high = r->topic_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = strcmp(r->topics[middle]->name, name);
+        if (order == 0) {
+            *at = middle;
+            return true;
+        }
+        if (order < 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    *at = low;
+    return false;
+}
+
+static struct relay_topic *topic_add(struct relay *r, const char *name, size_t at)
+{
+    if (r->topic_count == RELAY_TOPICS_MAX ||
+        !mem_grow((void **)&r->topics, &r->topic_capacity, r->topic_count + 1,
+                  sizeof(struct relay_topic *))) {
+        return NULL;
+    }
+    struct relay_topic *topic = mem_zalloc(1, sizeof(*topic));
+    if (topic == NULL) {
+        return NULL;
+    }
+    topic->name = mem_strdup(name);
+    if (topic->name == NULL) {
+        mem_free(topic);
+        return NULL;
+    }
+    topic->blocked_from = RELAY_NOT_BLOCKED;
+    memmove(&r->topics[at + 1], &r->topics[at], (r->topic_count - at) * sizeof(r->topics[0]));
+    r->topics[at] = topic;
+    r->topic_count++;
+    return topic;
+}
+
+static struct relay_topic *topic_of(struct relay *r, const char *name)
+{
+    if (r->topic_last != NULL && strcmp(r->topic_last->name, name) == 0) {
+        return r->topic_last;
+    }
+    size_t at = 0;
+    struct relay_topic *topic = topic_find(r, name, &at) ? r->topics[at] : topic_add(r, name, at);
+    r->topic_last = topic;
+    return topic;
+}
+
+static bool topic_has_flights(const struct relay_topic *topic)
+{
+    for (int32_t p = 0; p < topic->partitions; p++) {
+        if (topic->targets[p].flight_count > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- Asking. */
+
+static void tell_missing(struct relay *r, struct relay_topic *topic)
+{
+    if (r->options->unknown_topic == RELAY_UNKNOWN_TOPIC_DEAD) {
+        return; /* Each row that is set aside is told of. */
+    }
+    if (topic->said_at_us != 0 && r->now_us - topic->said_at_us < TELL_AGAIN_US) {
+        return;
+    }
+    topic->said_at_us = r->now_us;
+    err_set(&r->error, FERRY_ERR_UNKNOWN_TOPIC,
+            "no such topic: %s: its rows wait, others go on: `ferry topic create %s`", topic->name,
+            topic->name);
+    log_line(LOG_WARN, "relay", "%s: %s", relay_name(r), r->error.text);
+}
+
+static bool topic_set_partitions(struct relay *r, struct relay_topic *topic, int32_t partitions)
+{
+    must(!topic_has_flights(topic));
+    relay_waiting_forget(r, topic);
+    struct relay_target *targets = mem_zalloc((size_t)partitions, sizeof(*targets));
+    if (targets == NULL) {
+        return false;
+    }
+    for (int32_t p = 0; p < topic->partitions; p++) {
+        target_unblock(&topic->targets[p]);
+    }
+    mem_free(topic->targets);
+    topic->targets = targets;
+    topic->partitions = partitions;
+    for (int32_t p = 0; p < partitions; p++) {
+        target_init(r, topic, p);
+    }
+    topic->state = RELAY_TOPIC_KNOWN;
+    topic->said_at_us = 0;
+    r->error.text[0] = '\0';
+    return true;
+}
+
+/* Asks how many partitions the topic has; an answer of "no such topic" holds for topic_retry_ms.
+ * When this returns UNREACHABLE or TIMEOUT the relay is no longer active. */
+static enum ferry_err topic_ask(struct relay *r, struct relay_topic *topic)
+{
+    int32_t partitions = 0;
+    if (r->now_us < topic->missing_until_us) {
+        return FERRY_ERR_UNKNOWN_TOPIC;
+    }
+    if (topic_has_flights(topic)) {
+        return FERRY_ERR_NOT_READY;
+    }
+    enum ferry_err err =
+        r->broker->partitions(r->broker->ctx, topic->name, relay_timeout_ms(r), &partitions);
+    if (err == FERRY_OK && (partitions <= 0 || !topic_set_partitions(r, topic, partitions))) {
+        err = FERRY_ERR_NO_MEMORY;
+    }
+    if (err == FERRY_ERR_UNKNOWN_TOPIC) {
+        topic->missing_until_us = r->now_us + r->options->topic_retry_ms * US_PER_MS;
+        tell_missing(r, topic);
+    } else if (err == FERRY_ERR_UNREACHABLE || err == FERRY_ERR_TIMEOUT) {
+        relay_outage(r, err, "asking for a topic");
+    }
+    return err;
+}
+
+static int64_t topic_pause_us(const struct relay *r, enum ferry_err err)
+{
+    return err == FERRY_ERR_NOT_READY ? US_PER_MS : r->options->topic_retry_ms * US_PER_MS;
+}
+
+static bool target_take_cursor(struct relay_target *t, const struct ferry_cursor *cursor)
+{
+    struct relay *r = t->relay;
+    struct source_cursor at = {0};
+    struct err_text e = {{0}};
+    bool same = true;
+    if (cursor->version > 0) {
+        if (cursor_decode(bytes_of(cursor->blob, cursor->blob_bytes), &at, &e) != FERRY_OK) {
+            relay_halt(r, e.text);
+            return false;
+        }
+        enum ferry_err err = r->source->ops->verify(r->source->driver, &at, &same, &e);
+        if (err != FERRY_OK) {
+            r->error = e;
+            return false;
+        }
+    }
+    if (!same) {
+        relay_halt(r, e.text);
+        return false;
+    }
+    t->version = cursor->version;
+    t->sent = at.position;
+    t->state = RELAY_TARGET_READY;
+    return true;
+}
+
+/* Asks where the target's cursor is. False: not now (noted). */
+static bool target_ask(struct relay_target *t, int64_t position)
+{
+    struct relay *r = t->relay;
+    struct ferry_cursor cursor = {0};
+    must(t->state == RELAY_TARGET_LOST);
+    must(t->flight_count == 0);
+    enum ferry_err err = r->broker->cursor(r->broker->ctx, t->topic->name, t->partition,
+                                           relay_timeout_ms(r), &cursor);
+    if (err == FERRY_OK && target_take_cursor(t, &cursor)) {
+        return true;
+    }
+    if (err == FERRY_ERR_UNKNOWN_TOPIC || err == FERRY_ERR_UNKNOWN_PARTITION) {
+        relay_topic_forget(t->topic, position);
+        return false;
+    }
+    if (err != FERRY_OK) {
+        err_set(&r->error, err, "%s/%d: asking for the cursor: %s", t->topic->name, t->partition,
+                ferry_err_text(err));
+    }
+    relay_target_block(t, position, r->now_us + relay_backoff_us(r, t->failures++));
+    return false;
+}
+
+/* ---- Trying again what is blocked. */
+
+static void target_retry(struct relay_target *t)
+{
+    struct relay *r = t->relay;
+    if (t->flight_count > 0 || r->now_us < t->retry_at_us) {
+        return;
+    }
+    if (t->poison != 0) {
+        if (!relay_set_aside(r, t->poison, t->topic->name, t->poison_reason.text)) {
+            t->retry_at_us = r->now_us + relay_backoff_us(r, t->failures++);
+            return;
+        }
+        t->poison = 0;
+    }
+    if (target_ask(t, t->blocked_from)) {
+        relay_rewind(r);
+        target_unblock(t);
+    }
+}
+
+static bool unknown_is_dead(const struct relay *r, enum ferry_err err)
+{
+    return err == FERRY_ERR_UNKNOWN_TOPIC && r->options->unknown_topic == RELAY_UNKNOWN_TOPIC_DEAD;
+}
+
+static void topic_retry_blocked(struct relay *r, struct relay_topic *topic)
+{
+    if (topic->blocked_from == RELAY_NOT_BLOCKED || r->now_us < topic->retry_at_us) {
+        return;
+    }
+    enum ferry_err err = topic->state == RELAY_TOPIC_KNOWN ? FERRY_OK : topic_ask(r, topic);
+    if (err == FERRY_OK || unknown_is_dead(r, err)) {
+        relay_rewind(r);
+        topic_unblock(r, topic);
+    } else {
+        topic->retry_at_us = r->now_us + topic_pause_us(r, err);
+    }
+}
+
+static void topic_retry(struct relay *r, struct relay_topic *topic)
+{
+    topic_retry_blocked(r, topic);
+    for (int32_t p = 0; r->state == RELAY_ACTIVE && p < topic->partitions; p++) {
+        if (topic->targets[p].blocked_from != RELAY_NOT_BLOCKED) {
+            target_retry(&topic->targets[p]);
+        }
+    }
+}
+
+void relay_topics_retry(struct relay *r)
+{
+    for (size_t i = 0; r->blocked > 0 && r->state == RELAY_ACTIVE && i < r->topic_count; i++) {
+        topic_retry(r, r->topics[i]);
+    }
+}
+
+/* ---- Rows. */
+
+bool relay_set_aside(struct relay *r, int64_t position, const char *topic, const char *reason)
+{
+    struct err_text e = {{0}};
+    if (r->options->poison == RELAY_POISON_BLOCK) {
+        err_set(&e, FERRY_OK,
+                "row %lld (topic %s) cannot be published: %s: correct or delete it in "
+                "ferry_outbox, or set relay.poison=dead, and start again",
+                (long long)position, topic, reason);
+        relay_halt(r, e.text);
+        return false;
+    }
+    enum ferry_err err = r->source->ops->set_aside(r->source->driver, position, reason, &e);
+    if (err != FERRY_OK) {
+        r->error = e;
+        return false;
+    }
+    r->stats.dead_rows++;
+    log_line(LOG_WARN, "relay", "%s: row %lld (topic %s) set aside in ferry_outbox_dead: %s",
+             relay_name(r), (long long)position, topic, reason);
+    return true;
+}
+
+/* Whether the topic is known; if not, the row is noted or set aside. */
+static bool topic_ready(struct relay *r, struct relay_topic *topic, const struct source_row *row)
+{
+    if (topic->blocked_from != RELAY_NOT_BLOCKED) {
+        return false; /* A row before this one waits. */
+    }
+    if (topic->state == RELAY_TOPIC_KNOWN) {
+        return true;
+    }
+    int64_t position = row->position; /* An outage drops the page. */
+    enum ferry_err err = topic_ask(r, topic);
+    if (err == FERRY_OK) {
+        return true;
+    }
+    if (!unknown_is_dead(r, err) ||
+        !relay_set_aside(r, position, topic->name, "there is no such topic")) {
+        relay_topic_block(r, topic, position, r->now_us + topic_pause_us(r, err));
+    }
+    return false;
+}
+
+static struct relay_target *target_of_row(const struct relay *r, struct relay_topic *topic,
+                                          const struct source_row *row)
+{
+    /* Without a key: spread, but a row read again goes where it went before. */
+    int32_t partition = row->message.key != NULL
+                            ? r->broker->partition_of_key(row->message.key, row->message.key_bytes,
+                                                          topic->partitions)
+                            : (int32_t)(row->position % topic->partitions);
+    return &topic->targets[partition];
+}
+
+struct relay_target *relay_topics_route(struct relay *r, const struct source_row *row)
+{
+    struct relay_topic *topic = topic_of(r, row->message.topic);
+    int64_t position = row->position; /* The page is dropped when the relay stops being active. */
+    if (topic == NULL) {
+        if (r->topic_count == RELAY_TOPICS_MAX) {
+            relay_halt(r, "more than 10000 different topics in one outbox table");
+        } else {
+            relay_outage(r, FERRY_ERR_NO_MEMORY, "remembering a topic");
+        }
+        return NULL;
+    }
+    if (row->invalid != NULL && topic->blocked_from == RELAY_NOT_BLOCKED) {
+        if (!relay_set_aside(r, position, topic->name, row->invalid)) {
+            relay_topic_block(r, topic, position, r->now_us + relay_backoff_us(r, 0));
+        }
+        return NULL;
+    }
+    if (!topic_ready(r, topic, row)) {
+        return NULL;
+    }
+    struct relay_target *t = target_of_row(r, topic, row);
+    if (t->state == RELAY_TARGET_LOST) {
+        if (t->blocked_from != RELAY_NOT_BLOCKED) {
+            return NULL;
+        }
+        if (t->flight_count > 0) {
+            relay_target_block(t, position, r->now_us);
+            return NULL;
+        }
+        if (!target_ask(t, position)) {
+            return NULL;
+        }
+    }
+    if (position <= t->sent) {
+        r->stats.covered_rows++;
+        return NULL;
+    }
+    return t;
+}

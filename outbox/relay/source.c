@@ -1,0 +1,118 @@
+#include "outbox/relay/source.h"
+
+#include "base/mem.h"
+
+#define CHUNK_BYTES (256u << 10)
+#define CHUNK_ALIGN 16u
+
+struct source_chunk {
+    struct source_chunk *next;
+    size_t size, used;
+    _Alignas(CHUNK_ALIGN) uint8_t data[];
+};
+
+void source_page_init(struct source_page *p)
+{
+    *p = (struct source_page){0};
+}
+
+static void free_chunks(struct source_chunk *chunk)
+{
+    while (chunk != NULL) {
+        struct source_chunk *next = chunk->next;
+        mem_free(chunk);
+        chunk = next;
+    }
+}
+
+void source_page_fini(struct source_page *p)
+{
+    free_chunks(p->chunks);
+    free_chunks(p->spare);
+    mem_free(p->rows);
+    source_page_init(p);
+}
+
+void source_page_clear(struct source_page *p)
+{
+    while (p->chunks != NULL) {
+        struct source_chunk *chunk = p->chunks;
+        p->chunks = chunk->next;
+        if (chunk->size > CHUNK_BYTES) {
+            mem_free(chunk); /* One large row does not stay in memory for ever. */
+            continue;
+        }
+        chunk->used = 0;
+        chunk->next = p->spare;
+        p->spare = chunk;
+    }
+    p->count = 0;
+    p->bytes = 0;
+}
+
+struct source_row *source_page_add(struct source_page *p)
+{
+    if (!mem_grow((void **)&p->rows, &p->capacity, p->count + 1, sizeof(*p->rows))) {
+        return NULL;
+    }
+    struct source_row *row = &p->rows[p->count++];
+    *row = (struct source_row){0};
+    return row;
+}
+
+static struct source_chunk *chunk_for(struct source_page *p, size_t bytes)
+{
+    struct source_chunk *chunk = p->spare;
+    if (bytes <= CHUNK_BYTES && chunk != NULL) {
+        p->spare = chunk->next;
+    } else {
+        size_t size = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
+        chunk = mem_alloc(sizeof(*chunk) + size);
+        if (chunk == NULL) {
+            return NULL;
+        }
+        chunk->size = size;
+        chunk->used = 0;
+    }
+    chunk->next = p->chunks;
+    p->chunks = chunk;
+    return chunk;
+}
+
+void *source_page_take(struct source_page *p, size_t bytes)
+{
+    must(bytes <= SIZE_MAX / 2);
+    size_t need = (bytes + CHUNK_ALIGN - 1) / CHUNK_ALIGN * CHUNK_ALIGN;
+    struct source_chunk *chunk = p->chunks;
+    if (chunk == NULL || chunk->size - chunk->used < need) {
+        chunk = chunk_for(p, need);
+        if (chunk == NULL) {
+            return NULL;
+        }
+    }
+    void *at = chunk->data + chunk->used;
+    chunk->used += need;
+    p->bytes += need;
+    return at;
+}
+
+char *source_page_text(struct source_page *p, struct bytes text)
+{
+    char *copy = source_page_take(p, text.size + 1);
+    if (copy == NULL) {
+        return NULL;
+    }
+    if (text.size > 0) {
+        memcpy(copy, text.data, text.size);
+    }
+    copy[text.size] = '\0';
+    return copy;
+}
+
+void source_close(struct source *source)
+{
+    if (source->ops != NULL) {
+        source->ops->close(source->driver);
+    }
+    *source = (struct source){0};
+}
