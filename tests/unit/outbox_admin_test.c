@@ -4,10 +4,10 @@
 #include <poll.h>
 #include <sys/stat.h>
 
-#include "outbox/relay/cursor.h"
-#include "outbox/sqlite/outbox_admin.h"
-#include "outbox/relay/relay_report.h"
 #include "outbox/app/wake.h"
+#include "outbox/relay/cursor.h"
+#include "outbox/relay/relay_report.h"
+#include "outbox/sqlite/outbox_admin.h"
 
 static const char *url_of(const struct fixture *f)
 {
