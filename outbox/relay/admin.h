@@ -117,6 +117,21 @@ typedef bool outbox_parked_cb(const struct outbox_parked_key *key, void *arg);
 typedef bool outbox_saga_cb(const struct outbox_saga *saga, void *arg);
 typedef bool outbox_ids_cb(const struct ferry_id *id, void *arg);
 
+/* What a rebase does with a row. */
+enum outbox_verdict {
+    OUTBOX_VERDICT_KEEP,   /* It is not in the log: it will be published. */
+    OUTBOX_VERDICT_DELETE, /* It is in the log. */
+    OUTBOX_VERDICT_MARK,   /* It may have been in the log, whose start is gone: it will be published
+                              with OUTBOX_HEADER_DUPLICATE, so that consumers claim its id. */
+};
+typedef enum outbox_verdict outbox_judge_fn(const struct ferry_id *id, int64_t created_ms,
+                                            void *arg);
+#define OUTBOX_HEADER_DUPLICATE "ferry-possible-duplicate" /* Its value is "1". */
+struct outbox_rebased {
+    int64_t deleted, kept, marked; /* Marked ones are kept, too. */
+    struct ferry_id new_id;        /* Zero after a dry run. */
+};
+
 enum outbox_table { OUTBOX_TABLE_PENDING, OUTBOX_TABLE_DEAD, INBOX_TABLE_DEAD };
 
 /* Which rows. Zeroed: all. */
@@ -157,13 +172,12 @@ struct outbox_admin_ops {
      * is free from there on. UNKNOWN_MESSAGE: it is not parked. */
     enum ferry_err (*unpark)(const char *url, struct bytes key, int64_t *count, struct err_text *e);
     enum ferry_err (*set_paused)(const char *url, bool paused, struct err_text *e);
-    /* Rebase: in one transaction, deletes the rows that `published` says are in the log, and gives
-     * the source a new id, under which the brokers know nothing: what is left is published. With
-     * `dry_run` it only counts. */
-    enum ferry_err (*rebase)(const char *url,
-                             bool (*published)(const struct ferry_id *id, void *arg), void *arg,
-                             bool dry_run, int64_t *deleted, int64_t *kept, struct ferry_id *new_id,
-                             struct err_text *e);
+    /* Rebase: in one transaction, does with each row what `judge` says, and gives the source a new
+     * id, under which the brokers know nothing: what is left is published. With `dry_run` it only
+     * counts. *deleted: rows that are in the log; *marked: of those kept, the ones that got
+     * OUTBOX_HEADER_DUPLICATE. */
+    enum ferry_err (*rebase)(const char *url, outbox_judge_fn *judge, void *arg, bool dry_run,
+                             struct outbox_rebased *rebased, struct err_text *e);
     enum ferry_err (*inbox)(const char *url, inbox_status_cb *callback, void *arg,
                             struct err_text *e);
     /* What the inbox says of a message: topic_id and offset may be unknown (NULL, -1). */
