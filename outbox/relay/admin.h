@@ -75,6 +75,7 @@ struct outbox_row {
     bool parked;                 /* Dead only because its key is parked. */
     const char *reason;          /* Of dead ones. */
     int64_t dead_ms;
+    bool requeued;     /* Of the inbox: a person has put it before its handler again. */
     const char *group; /* Of the inbox. */
     int32_t partition;
     int64_t offset;
@@ -166,16 +167,18 @@ struct outbox_admin_ops {
     enum ferry_err (*skip)(const char *url, int64_t number, const char *reason, struct err_text *e);
     enum ferry_err (*parked)(const char *url, outbox_parked_cb *callback, void *arg,
                              struct err_text *e);
-    enum ferry_err (*park)(const char *url, struct bytes key, const char *reason,
-                           struct err_text *e);
-    /* The parked rows of the key, and those of it that wait, are put anew in their order; the key
-     * is free from there on. UNKNOWN_MESSAGE: it is not parked. */
+    enum ferry_err (*park)(const char *url, struct bytes key, struct err_text *e);
+    /* Frees the key; its rows are published in the order they were put. *count: rows put anew.
+     * UNKNOWN_MESSAGE: it is not parked. In one transaction that keeps writers out: where no row of
+     * the key is among the dead ones as parked, none was passed over and until_no becomes 1. Else a
+     * number n is taken, and the parked rows, then those of the key that wait in the table with a
+     * number between the first parked one's and n, get new numbers above n; until_no becomes n.
+     * (Rows of the key below the first parked one are published or dead; above it none is.) */
     enum ferry_err (*unpark)(const char *url, struct bytes key, int64_t *count, struct err_text *e);
     enum ferry_err (*set_paused)(const char *url, bool paused, struct err_text *e);
     /* Rebase: in one transaction, does with each row what `judge` says, and gives the source a new
      * id, under which the brokers know nothing: what is left is published. With `dry_run` it only
-     * counts. *deleted: rows that are in the log; *marked: of those kept, the ones that got
-     * OUTBOX_HEADER_DUPLICATE. */
+     * counts. */
     enum ferry_err (*rebase)(const char *url, outbox_judge_fn *judge, void *arg, bool dry_run,
                              struct outbox_rebased *rebased, struct err_text *e);
     enum ferry_err (*inbox)(const char *url, inbox_status_cb *callback, void *arg,
