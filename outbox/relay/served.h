@@ -9,8 +9,8 @@
  * States: CONNECTING (tries; the pause between grows and is random) → RELAYING, until the relay has
  * halted → HALTED: nothing is held open, the reason is kept, and now and then the source is looked
  * at: when it has another id than the one that halted, and once a minute anyway, it is CONNECTING
- * again. STOPPED: after
- * served_stop. With `once` the first failure to connect, or a halt, ends in STOPPED too. */
+ * again. STOPPED: after served_stop. With `once` the first failure to connect, or a halt, ends in
+ * STOPPED too. */
 #ifndef FERRY_OUTBOX_RELAY_SERVED_H
 #define FERRY_OUTBOX_RELAY_SERVED_H
 
