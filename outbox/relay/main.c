@@ -17,7 +17,7 @@
 #include "base/mem.h"
 #include "outbox/relay/relay.h"
 #include "outbox/relay/relay_report.h"
-#include "outbox/sqlite/outbox_admin.h"
+#include "outbox/relay/driver.h"
 
 #define EXIT_USAGE     2
 #define EXIT_NOT_FOUND 3
@@ -43,7 +43,8 @@ static void on_stop(int signal_number)
 
 /* One database with its relay. */
 struct served {
-    struct outbox_url url;
+    const char *url;  /* As it was given. */
+    const char *path; /* In it. */
     struct old_source source;
     struct relay_broker broker;
     struct relay *relay;
@@ -101,12 +102,14 @@ static const struct option long_options[] = {
 static void add_database(struct program *p, const char *url, struct config_problems *problems)
 {
     struct err_text e = {{0}};
+    char scheme[OUTBOX_SCHEME_MAX + 1];
     if (p->count == DATABASES_MAX) {
         config_problem(problems, "--db %s: at most %d databases", url, DATABASES_MAX);
-    } else if (outbox_url_parse(url, &p->served[p->count].url, &e) != FERRY_OK) {
+    } else if (outbox_url_scheme(url, scheme, &e) != FERRY_OK) {
         config_problem(problems, "--db: %s", e.text);
     } else {
-        p->count++;
+        p->served[p->count].url = url;
+        p->served[p->count++].path = strchr(url, ':') + 1;
     }
 }
 
@@ -256,12 +259,15 @@ static int check_databases(const struct program *p)
 {
     int code = EXIT_SUCCESS;
     for (size_t i = 0; i < p->count; i++) {
-        const char *path = p->served[i].url.path;
-        char url[OUTBOX_PATH_MAX + 16];
+        const char *path = p->served[i].path;
+        const char *url = p->served[i].url;
+        const struct outbox_driver *driver = NULL;
         struct outbox_status status;
         struct err_text e = {{0}};
-        snprintf(url, sizeof(url), "sqlite:%s", path);
-        enum ferry_err err = outbox_admin_status(url, &status, &e);
+        enum ferry_err err = outbox_driver_load(url, &driver, &e);
+        if (err == FERRY_OK) {
+            err = driver->admin->status(url, bytes_of(NULL, 0), &status, &e);
+        }
         if (err != FERRY_OK) {
             fprintf(stderr, "%s\n", e.text);
             code = exit_code_of(err, path);
@@ -325,11 +331,11 @@ static enum ferry_err open_served(struct program *p, struct served *s, struct er
     char holder[128];
     unsigned flags = (p->options.barrier ? (unsigned)SOURCE_BARRIER : 0) |
                      (p->once ? 0 : (unsigned)SOURCE_STAND_BY); /* Once would wait for ever. */
-    enum ferry_err err = source_open_sqlite(&s->source, s->url.path, flags, e);
+    enum ferry_err err = source_open_sqlite(&s->source, s->path, flags, e);
     if (err != FERRY_OK) {
         return err;
     }
-    holder_name(s->url.path, s->source.ops->is_first(s->source.driver), holder, sizeof(holder));
+    holder_name(s->path, s->source.ops->is_first(s->source.driver), holder, sizeof(holder));
     struct ferry_id id = s->source.ops->id(s->source.driver);
     err = relay_broker_open(&s->broker, p->client, &id, holder);
     if (err == FERRY_OK) {
@@ -352,7 +358,7 @@ static int open_all(struct program *p)
         err = open_served(p, &p->served[i], &e);
         if (err != FERRY_OK) {
             fprintf(stderr, "ferry-outbox: %s\n", e.text[0] == '\0' ? ferry_err_text(err) : e.text);
-            return exit_code_of(err, p->served[i].url.path);
+            return exit_code_of(err, p->served[i].path);
         }
     }
     return -1;
