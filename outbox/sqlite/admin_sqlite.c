@@ -197,15 +197,8 @@ void admin_sqlite_word(const struct admin_file *f, struct outbox_status *status)
 {
     char *resolved = realpath(f->path, NULL);
     const char *name = resolved == NULL ? f->path : resolved;
-    struct relay_word word;
     status->relay_known = relay_lock_ask(name, &status->relay_running);
-    status->word_known = relay_lock_read(name, &word);
-    if (status->word_known) {
-        status->word.pid = word.pid;
-        status->word.beat_ms = word.beat_ms;
-        status->word.published_id = word.published_id;
-        memcpy(status->word.state, word.state, sizeof(status->word.state));
-    }
+    status->word_known = relay_lock_read(name, &status->word);
     free(resolved);
 }
 

@@ -159,7 +159,7 @@ static void forget_word(const struct admin_file *f)
     char *resolved = realpath(f->path, NULL);
     int fd = -1;
     if (resolved != NULL && relay_lock_open(resolved, &fd, &ignored) == FERRY_OK) {
-        struct relay_word word = {
+        struct source_word word = {
             .pid = getpid(), .beat_ms = clock_wall_ms(), .state = "rebased", .active = true};
         relay_lock_write(fd, &word);
         relay_lock_release(&fd);
