@@ -407,6 +407,9 @@ const struct outbox_admin_ops admin_sqlite_ops = {
     .inbox = admin_inbox,
     .inbox_trace = admin_sqlite_inbox_trace,
     .inbox_requeue = admin_sqlite_inbox_requeue,
+    .sagas = admin_sqlite_sagas,
+    .saga_retry = admin_sqlite_saga_retry,
+    .saga_abort = admin_sqlite_saga_abort,
     .ids = admin_sqlite_ids,
     .bench_put = admin_sqlite_bench_put,
 };
