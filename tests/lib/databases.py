@@ -38,9 +38,9 @@ def _dies_with_us():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def free_port():
+def free_port(host="127.0.0.1"):
     with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
+        one.bind((host, 0))
         return one.getsockname()[1]
 
 
@@ -76,12 +76,13 @@ class Server:
 
     user_names = ("nobody",)
 
-    def __init__(self, folder, port=None):
+    def __init__(self, folder, host="127.0.0.1", port=None):
+        self.host = host
         self.folder = Path(folder).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
-        self.port = port or free_port()
+        self.port = port or free_port(host)
         self.process = None
         self.user = self._user()
         self._give(self.folder)
@@ -238,7 +239,7 @@ class PostgreSQL(Server):
                       "UTF8", "--no-locale", "-N", **self._as_user())
 
     def _command(self):
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "fsync": "on",
+        settings = {"listen_addresses": self.host, "port": self.port, "fsync": "on",
                     "unix_socket_directories": self.folder, "max_connections": 60,
                     "shared_buffers": "32MB", "synchronous_commit": "on",
                     "restart_after_crash": "on", "log_min_messages": "warning"}
@@ -253,7 +254,7 @@ class PostgreSQL(Server):
                 database or "postgres", "-c", sql)
 
     def url(self, database, port=None):
-        return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"
+        return f"postgresql://postgres@{self.host}:{port or self.port}/{database}"
 
     def create(self, database):
         self.sql(f"CREATE DATABASE {database}")
@@ -261,7 +262,7 @@ class PostgreSQL(Server):
     def backends(self):
         """Processes that serve clients on TCP."""
         return [pid for pid, words in _children(self.process.pid)
-                if re.match(r"postgres: \S+ \S+ 127\.0\.0\.1", words)]
+                if re.match(r"postgres: \S+ \S+ 127\.[0-9.]+\(", words)]
 
     def kill_backend(self, choose):
         """kill -9 of a process that serves a client: PostgreSQL then ends all others and recovers.
@@ -292,7 +293,7 @@ class MariaDB(Server):
 
     def _command(self):
         return ["mariadbd", "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}",
-                f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve",
+                f"--port={self.port}", f"--bind-address={self.host}", "--skip-name-resolve",
                 f"--pid-file={self.folder}/pid", "--innodb-flush-log-at-trx-commit=1",
                 "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=48M",
                 "--max-connections=60", "--innodb-lock-wait-timeout=5", f"--tmpdir={self.folder}"]
@@ -306,8 +307,8 @@ class MariaDB(Server):
                 for row in super().sql(sql, database)]
 
     def url(self, database, port=None):
-        return f"mariadb://ferry@127.0.0.1:{port or self.port}/{database}"
+        return f"mariadb://ferry@{self.host}:{port or self.port}/{database}"
 
     def create(self, database):
-        self.sql(f"CREATE DATABASE {database}; CREATE USER IF NOT EXISTS 'ferry'@'127.0.0.1'; "
-                 f"GRANT ALL ON {database}.* TO 'ferry'@'127.0.0.1'")
+        self.sql(f"CREATE DATABASE {database}; CREATE USER IF NOT EXISTS 'ferry'@'127.%'; "
+                 f"GRANT ALL ON {database}.* TO 'ferry'@'127.%'")
