@@ -129,8 +129,9 @@ class Server:
     def _command(self):
         raise NotImplementedError
 
-    def _ask(self, sql, database):
-        """The command that prints the answer, a row a line, fields separated by tabs."""
+    def ask(self, database=None):
+        """The command that takes a query as its last word and prints the answer: a row a line,
+        fields separated by tabs."""
         raise NotImplementedError
 
     def url(self, database, port=None):
@@ -211,7 +212,7 @@ class Server:
 
     def sql(self, sql, database=None):
         """Rows of texts; NULL is None."""
-        out = self._run(*self._ask(sql, database))
+        out = self._run(*self.ask(database), sql)
         return [tuple(None if field == NULL else field for field in line.split("\t"))
                 for line in out.splitlines()]
 
@@ -248,10 +249,10 @@ class PostgreSQL(Server):
             words += ["-c", f"{name}={value}"]
         return words
 
-    def _ask(self, sql, database):
+    def ask(self, database=None):
         return (self.bin / "psql", "-X", "-q", "-A", "-t", "-F", "\t", "-P", f"null={NULL}", "-v",
                 "ON_ERROR_STOP=1", "-h", self.folder, "-p", self.port, "-U", "postgres", "-d",
-                database or "postgres", "-c", sql)
+                database or "postgres", "-c")
 
     def url(self, database, port=None):
         return f"postgresql://postgres@{self.host}:{port or self.port}/{database}"
@@ -298,9 +299,9 @@ class MariaDB(Server):
                 "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=48M",
                 "--max-connections=60", "--innodb-lock-wait-timeout=5", f"--tmpdir={self.folder}"]
 
-    def _ask(self, sql, database):
+    def ask(self, database=None):
         return ("mariadb", "--no-defaults", f"--socket={self.socket}", "--user=root", "--batch",
-                "--skip-column-names", "--raw", "-e", sql, *((database,) if database else ()))
+                "--skip-column-names", "--raw", f"--database={database or ''}", "-e")
 
     def sql(self, sql, database=None):
         return [tuple(None if field == "NULL" else field for field in row)
