@@ -103,7 +103,7 @@ static void read_word(const char *path, struct outbox_status *status)
 {
     char *resolved = realpath(path, NULL);
     const char *name = resolved == NULL ? path : resolved;
-    struct relay_word word;
+    struct source_word word;
     status->relay_known = relay_lock_ask(name, &status->relay_running);
     status->beat_known = relay_lock_read(name, &word);
     if (status->beat_known) {

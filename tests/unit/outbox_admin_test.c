@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 
 #include "outbox/app/wake.h"
-#include "outbox/relay/cursor.h"
+#include "outbox/sqlite/cursor.h"
 #include "outbox/relay/relay_report.h"
 #include "outbox/sqlite/outbox_admin.h"
 #include "outbox/sqlite/schema_sqlite.h"
