@@ -95,10 +95,10 @@ int main(int argc, char **argv)
     if (err == FERRY_OK && open) {
         err = bank_open_accounts(&b);
     } else if (err == FERRY_OK && teller) {
-        err = teller_run(&b, strtoll(argv[4], NULL, 10), strtoll(argv[5], NULL, 10),
-                         strtoull(argv[6], NULL, 10));
+        err = bank_teller(&b, strtoll(argv[4], NULL, 10), strtoll(argv[5], NULL, 10),
+                          strtoull(argv[6], NULL, 10));
     } else if (err == FERRY_OK) {
-        err = clerk_run(&b, argv[4], argv[5]);
+        err = bank_clerk(&b, argv[4], argv[5]);
     }
     return bank_end(&b, who, bank_should_stop(NULL) ? FERRY_OK : err);
 }

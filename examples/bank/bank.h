@@ -54,9 +54,9 @@ bool bank_init(struct bank *b, const char *letter, const char *url);
 int bank_end(struct bank *b, const char *who, enum ferry_err err);
 bool bank_should_stop(void *arg); /* SIGTERM or SIGINT came. */
 
-enum ferry_err bank_open_accounts(struct bank *b);                           /* accounts.c */
-enum ferry_err teller_run(struct bank *b, int64_t count, int64_t per_second, /* teller.c */
-                          uint64_t seed);
-enum ferry_err clerk_run(struct bank *b, const char *servers, const char *name); /* clerk.c */
+enum ferry_err bank_open_accounts(struct bank *b);                            /* accounts.c */
+enum ferry_err bank_teller(struct bank *b, int64_t count, int64_t per_second, /* teller.c */
+                           uint64_t seed);
+enum ferry_err bank_clerk(struct bank *b, const char *servers, const char *name); /* clerk.c */
 
 #endif

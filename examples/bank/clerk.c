@@ -161,7 +161,7 @@ static enum ferry_err open_client(const char *servers, struct ferry_client **cli
     return err;
 }
 
-enum ferry_err clerk_run(struct bank *b, const char *servers, const char *name)
+enum ferry_err bank_clerk(struct bank *b, const char *servers, const char *name)
 {
     struct ferry_client *client = NULL;
     struct ferry_consumer *consumer = NULL;

@@ -108,7 +108,7 @@ static void keep_pace(int64_t begun_ms, int64_t done, int64_t per_second)
     }
 }
 
-enum ferry_err teller_run(struct bank *b, int64_t count, int64_t per_second, uint64_t seed)
+enum ferry_err bank_teller(struct bank *b, int64_t count, int64_t per_second, uint64_t seed)
 {
     int64_t number = 0, begun_ms = now_ms(), done = 0;
     enum ferry_err err = last_number(b, &number);
