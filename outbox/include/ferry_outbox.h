@@ -57,6 +57,7 @@ enum ferry_err ferry_migrate(struct ferry_db *db);
 enum ferry_err ferry_outbox_put(struct ferry_db *db, const struct ferry_message *message,
                                 struct ferry_id *id);
 #define FERRY_OUTBOX_MESSAGE_MAX_BYTES (1u << 20)
+#define FERRY_OUTBOX_HEADERS_MAX       255u
 
 /* The same for `count` messages, all or an error: one statement, or a COPY, where the database has
  * one for it. `ids` (may be NULL) has room for `count`. */
