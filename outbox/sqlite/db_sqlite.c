@@ -335,7 +335,7 @@ static enum ferry_err migrate_steps(struct db_sqlite *d, struct err_text *e)
 {
     int64_t version = 0;
     enum ferry_err err = sqlite_schema_version(d->connection, &version, e);
-    for (int step = (int)version + 1; err == FERRY_OK && step <= FERRY_SCHEMA_VERSION; step++) {
+    for (int step = (int)version + 1; err == FERRY_OK && step <= SCHEMA_SQLITE_VERSION; step++) {
         const char *sql = schema_sqlite_step(step);
         must(sql != NULL);
         err = exec(d, sql, "making Ferry's tables", e);
@@ -351,13 +351,13 @@ static enum ferry_err driver_migrate(void *driver, struct err_text *e)
     if (err != FERRY_OK) {
         return err;
     }
-    if (version > FERRY_SCHEMA_VERSION) {
+    if (version > SCHEMA_SQLITE_VERSION) {
         return err_set(e, FERRY_ERR_NEWER_FORMAT,
                        "the Ferry tables have version %lld, this library knows %d: use a newer one",
-                       (long long)version, FERRY_SCHEMA_VERSION);
+                       (long long)version, SCHEMA_SQLITE_VERSION);
     }
     err = set_journal(d, e);
-    if (err != FERRY_OK || version == FERRY_SCHEMA_VERSION) {
+    if (err != FERRY_OK || version == SCHEMA_SQLITE_VERSION) {
         return err;
     }
     err = driver_begin(d, e);
