@@ -96,6 +96,17 @@ enum ferry_err maria_link_error(struct maria_link *l, struct err_text *e)
     return err;
 }
 
+static enum ferry_err send_text(struct maria_link *l, struct bytes text, struct err_text *e)
+{
+    must(l->state == MARIA_UP && !l->sent);
+    if (mysql_send_query(l->mysql, (const char *)text.data, text.size) != 0) {
+        return maria_link_error(l, e);
+    }
+    l->sent = true;
+    l->since_us = clock_monotonic_us();
+    return FERRY_OK;
+}
+
 /* ---- Connecting. */
 
 static void set_options(struct maria_link *l)
@@ -172,8 +183,8 @@ static int wait_connecting(struct maria_link *l, int wait_ms)
 static enum ferry_err link_came_up(struct maria_link *l, struct err_text *e)
 {
     l->state = MARIA_UP;
-    buf_append_bytes(maria_link_write(l), bytes_of_string(l->session));
-    enum ferry_err err = maria_link_send(l, e);
+    /* l->sql is not touched: it may hold what is to be sent next. */
+    enum ferry_err err = send_text(l, bytes_of_string(l->session), e);
     if (err == FERRY_OK) {
         err = maria_link_take(l, NULL, e);
     }
@@ -266,16 +277,10 @@ void maria_sql_text(struct maria_link *l, struct bytes text)
 
 enum ferry_err maria_link_send(struct maria_link *l, struct err_text *e)
 {
-    must(l->state == MARIA_UP && !l->sent);
     if (!buf_ok(&l->sql)) {
         return err_set(e, FERRY_ERR_NO_MEMORY, "%s: out of memory for a statement", l->url->shown);
     }
-    if (mysql_send_query(l->mysql, (const char *)l->sql.data, l->sql.size) != 0) {
-        return maria_link_error(l, e);
-    }
-    l->sent = true;
-    l->since_us = clock_monotonic_us();
-    return FERRY_OK;
+    return send_text(l, buf_bytes(&l->sql), e);
 }
 
 static bool wait_result(struct maria_link *l, int64_t wait_ms)

@@ -93,8 +93,11 @@ enum ferry_err source_maria_compare(struct source_mariadb *s, const struct sourc
                "'ferry_outbox'), (SELECT HEX(msg_id) FROM ferry_outbox WHERE id = %llu)",
                s->stamp_name, (unsigned long long)spot->newest);
     enum ferry_err err = maria_link_row(&s->reader, fields, COMPARED_COUNT, &found, e);
-    if (err != FERRY_OK || !found) {
+    if (err != FERRY_OK) {
         return err;
+    }
+    if (!found) {
+        return err_set(e, FERRY_ERR_DB, "%s: a SELECT gave no row", s->url.shown);
     }
     s->behind.text[0] = '\0';
     tell_behind(s, fields, &known);

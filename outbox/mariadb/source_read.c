@@ -9,11 +9,12 @@
 
 #define READ_ATTEMPTS   16         /* Of one call. */
 #define DRAIN_BYTES_MAX (1u << 20) /* More than this of an unread result costs the connection. */
-#define CHEAP_FULL_US                                                                              \
-    500 /* A comparison of the whole table that takes no longer is made each                       \
-           time; a dearer one so that it takes a twentieth of the time. */
-#define FULL_SHARE 20
-#define RECENT_IDS 4096u /* What is compared each time reaches so far below the last whole. */
+/* A comparison of the whole table that took no longer than this is made each time, before a page
+ * goes out and when nothing goes on; a dearer one so that it takes a twentieth of the time. */
+#define CHEAP_PAGE_US 5000
+#define CHEAP_LOOK_US 500
+#define FULL_SHARE    20
+#define RECENT_IDS    4096u /* What is compared each time reaches so far below the last whole. */
 
 enum column {
     COLUMN_ID,
@@ -184,10 +185,10 @@ static bool sums_equal(struct handout_sum a, struct handout_sum b)
     return a.count == b.count && a.ids == b.ids;
 }
 
-static bool full_is_due(const struct source_mariadb *s, int64_t now_us)
+static bool full_is_due(const struct source_mariadb *s, int64_t cheap_us, int64_t now_us)
 {
     int64_t pause_us = s->full_us * FULL_SHARE;
-    return s->full_us <= CHEAP_FULL_US ||
+    return s->full_us <= cheap_us ||
            now_us - s->full_at_us >= (pause_us < SOURCE_SWEEP_US ? pause_us : SOURCE_SWEEP_US);
 }
 
@@ -220,7 +221,7 @@ static enum ferry_err comparison_send(struct source_mariadb *s, uint64_t through
                                       struct err_text *e)
 {
     *c = (struct comparison){.through = through, .since_us = clock_monotonic_us()};
-    c->recent = !full_is_due(s, c->since_us);
+    c->recent = !full_is_due(s, page == NULL ? CHEAP_LOOK_US : CHEAP_PAGE_US, c->since_us);
     for (size_t i = 0; page != NULL && i < page->count; i++) {
         uint64_t id = (uint64_t)page->rows[i].number;
         if (!c->recent || id > s->handout.low) {
@@ -268,7 +269,7 @@ static enum ferry_err comparison_take(struct source_mariadb *s, const struct com
     if (!c->recent) {
         s->full_at_us = clock_monotonic_us();
         s->full_us = s->full_at_us - c->since_us;
-        if (*equal && s->full_us > CHEAP_FULL_US) {
+        if (*equal && s->full_us > CHEAP_LOOK_US) {
             uint64_t low = s->handout.top > RECENT_IDS ? s->handout.top - RECENT_IDS : 0;
             handout_set_low(&s->handout, low);
         }

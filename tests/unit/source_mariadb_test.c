@@ -3,6 +3,7 @@
 
 #if FERRY_HAVE_MARIADB
 
+#include "base/clock.h"
 #include "unit/maria_fixture.h"
 
 static void begin(struct maria_fixture *f, struct bytes checkpoint)
@@ -180,6 +181,275 @@ static void acknowledged_rows_are_deleted(void **state)
     source_page_fini(&page);
 }
 
+static bool verified(struct maria_fixture *f, struct err_text *e)
+{
+    bool same = false;
+    assert_int_equal(source_verify(&f->source, &same, e), FERRY_OK);
+    return same;
+}
+
+/* The server's files as they were before: what was published since is told, and nothing is read. */
+static void a_restored_backup_is_told(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct err_text e = {{0}};
+    struct source_page page;
+    struct source_blob blob;
+    struct source_blob checkpoint;
+    source_page_init(&page);
+    begin(f, bytes_of(NULL, 0));
+    put_on(f->connection, "a", "before");
+    maria_stop(f->server, SIGTERM);
+    maria_shell("cp -r %s/data %s/backup", f->server->folder, f->server->folder);
+    maria_start(f->server);
+    mysql_close(f->connection);
+    f->connection = maria_connect(f);
+    for (int i = 0; i < 3; i++) {
+        put_on(f->connection, "a", "after");
+    }
+    source_close(&f->source);
+    maria_open_source(f);
+    begin(f, bytes_of(NULL, 0));
+    struct source_mark *mark = open_mark(f, bytes_of(NULL, 0));
+    assert_int_equal(read_page(f, &page), 4);
+    const struct source_row *rows[] = {&page.rows[0], &page.rows[1], &page.rows[2], &page.rows[3]};
+    assert_int_equal(f->source.ops->mark_encode(f->source.driver, mark, rows, 4, true, &blob), 4);
+    assert_int_equal(f->source.ops->mark_add(f->source.driver, mark, rows, 4, true), FERRY_OK);
+    f->source.ops->mark_acked(f->source.driver, mark, 4);
+    f->source.ops->checkpoint(f->source.driver, page.rows[3].position, &checkpoint);
+    assert_true(verified(f, &e));
+
+    maria_stop(f->server, SIGKILL);
+    maria_shell("rm -r %s/data && mv %s/backup %s/data", f->server->folder, f->server->folder,
+                f->server->folder);
+    maria_start(f->server);
+    mysql_close(f->connection);
+    f->connection = maria_connect(f);
+    /* The relay that has worked all the time. */
+    bool same = true;
+    enum ferry_err err = FERRY_ERR_DB_RETRY;
+    for (int i = 0; i < 100 && err == FERRY_ERR_DB_RETRY; i++) {
+        err = source_verify(&f->source, &same, &e);
+        usleep(20000);
+    }
+    assert_int_equal(err, FERRY_OK);
+    assert_false(same);
+    assert_non_null(strstr(e.text, "set back in time"));
+    bool more = false;
+    assert_int_equal(f->source.ops->read(f->source.driver, 10, 1000, &page, &more, &e),
+                     FERRY_ERR_DB_RETRY);
+    assert_int_equal(page.count, 0);
+    f->source.ops->mark_close(f->source.driver, mark);
+    /* One that is started now, by the checkpoint and by a mark, also when ids have risen again. */
+    for (int round = 0; round < 2; round++) {
+        source_close(&f->source);
+        maria_open_source(f);
+        int64_t settled = 0;
+        bool again = false;
+        assert_int_equal(f->source.ops->begin(f->source.driver,
+                                              bytes_of(checkpoint.data, checkpoint.size), &settled,
+                                              &same, &e),
+                         FERRY_OK);
+        assert_false(same);
+        begin(f, bytes_of(NULL, 0));
+        assert_int_equal(f->source.ops->mark_open(f->source.driver, bytes_of(blob.data, blob.size),
+                                                  &mark, &same, &again, &e),
+                         FERRY_OK);
+        assert_false(same);
+        assert_non_null(strstr(e.text, "set back in time"));
+        /* The same number of deletions, and more ids than before. */
+        maria_exec(f, "UPDATE ferry_meta SET value = '1000' WHERE name = 'delete_stamp'");
+        for (int i = 0; i < 10; i++) {
+            put_on(f->connection, "b", "other");
+        }
+    }
+    assert_non_null(strstr(e.text, "another message"));
+    assert_int_equal(maria_number(f, "SELECT COUNT(*) FROM ferry_outbox WHERE mkey = 'b'"), 20);
+    source_page_fini(&page);
+}
+
+/* A mark holds 4 KiB: rows that do not fit wait until others are deleted. */
+static void a_full_mark_takes_more_after_deletions(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_page page;
+    struct source_blob blob;
+    static const struct source_row *rows[6000];
+    source_page_init(&page);
+    begin(f, bytes_of(NULL, 0));
+    /* Ids that lie too far apart for one byte each. */
+    maria_exec(f, "INSERT INTO ferry_outbox (id, topic, payload) "
+                  "SELECT seq * 70, 't', 'x' FROM seq_1_to_3000");
+    struct source_mark *mark = open_mark(f, bytes_of(NULL, 0));
+    bool more = false;
+    struct err_text e = {{0}};
+    assert_int_equal(f->source.ops->read(f->source.driver, 6000, 8 << 20, &page, &more, &e),
+                     FERRY_OK);
+    assert_int_equal(page.count, 3000);
+    for (size_t i = 0; i < page.count; i++) {
+        rows[i] = &page.rows[i];
+    }
+    size_t fits = f->source.ops->mark_encode(f->source.driver, mark, rows, page.count, true, &blob);
+    assert_in_range(fits, 2000, 2100);
+    assert_true(blob.size <= SOURCE_BLOB_MAX && blob.size > SOURCE_BLOB_MAX - 4);
+    assert_int_equal(f->source.ops->mark_add(f->source.driver, mark, rows, fits, false), FERRY_OK);
+    assert_int_equal(
+        f->source.ops->mark_encode(f->source.driver, mark, rows + fits, 100, true, &blob), 0);
+    f->source.ops->mark_acked(f->source.driver, mark, 500);
+    tidy(f, rows[499]->position);
+    assert_int_equal(
+        f->source.ops->mark_encode(f->source.driver, mark, rows + fits, 100, true, &blob), 100);
+    assert_int_equal(maria_number(f, "SELECT COUNT(*) FROM ferry_outbox"), 2500);
+    f->source.ops->mark_close(f->source.driver, mark);
+    source_page_fini(&page);
+}
+
+static bool set_aside(struct maria_fixture *f, const struct source_row *row, enum source_aside why)
+{
+    struct err_text e = {{0}};
+    bool done = false;
+    if (f->source.ops->set_aside(f->source.driver, row, why, "it's no good", &done, &e) !=
+        FERRY_OK) {
+        fail_msg("set_aside: %s", e.text);
+    }
+    return done;
+}
+
+static void keep_key(struct bytes key, int64_t until, void *arg)
+{
+    snprintf(arg, 64, "%.*s until %lld", (int)key.size, (const char *)key.data, (long long)until);
+}
+
+/* Refused rows go to the dead ones; a parked key's rows follow while it is parked. */
+static void rows_are_set_aside(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct err_text e = {{0}};
+    struct source_page page;
+    source_page_init(&page);
+    begin(f, bytes_of(NULL, 0));
+    for (int i = 0; i < 4; i++) {
+        put_on(f->connection, "k", "x");
+    }
+    assert_int_equal(read_page(f, &page), 4);
+    assert_false(set_aside(f, &page.rows[1], SOURCE_ASIDE_PARKED)); /* It is not parked. */
+    assert_true(set_aside(f, &page.rows[0], SOURCE_ASIDE_PARK));
+    assert_true(set_aside(f, &page.rows[0], SOURCE_ASIDE_PARK)); /* Again: nothing changes. */
+    assert_true(set_aside(f, &page.rows[1], SOURCE_ASIDE_PARKED));
+    assert_true(set_aside(f, &page.rows[2], SOURCE_ASIDE_REFUSED));
+    assert_int_equal(maria_number(f, "SELECT COUNT(*) FROM ferry_outbox"), 1);
+    assert_int_equal(maria_number(f, "SELECT SUM(id) FROM ferry_outbox_dead"), 6);
+    assert_int_equal(maria_number(f, "SELECT id FROM ferry_outbox_dead WHERE parked"), 2);
+    assert_int_equal(
+        maria_number(f, "SELECT COUNT(*) FROM ferry_outbox_dead WHERE reason = 'it''s no good'"),
+        3);
+    bool decided = false;
+    assert_int_equal(source_decided(&f->source, 3, &decided, &e), FERRY_OK);
+    assert_true(decided);
+    assert_int_equal(source_decided(&f->source, 4, &decided, &e), FERRY_OK);
+    assert_false(decided);
+    char text[64] = "";
+    assert_int_equal(source_parked(&f->source, keep_key, text, &e), FERRY_OK);
+    assert_string_equal(text, "k until 0");
+    assert_false(changed(f));
+    struct source_figures figures;
+    assert_int_equal(source_figures(&f->source, 0, &figures, &e), FERRY_OK);
+    assert_true(figures.pending_known && figures.oldest_known && figures.open_tx_known);
+    assert_int_equal(figures.pending_rows, 1);
+    source_page_fini(&page);
+}
+
+/* A transaction of an application that holds rows, or waits with some, is in no deletion's way, and
+ * the other way round. */
+static void deletions_and_applications_do_not_wait(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_page page;
+    source_page_init(&page);
+    begin(f, bytes_of(NULL, 0));
+    MYSQL *open = maria_connect(f);
+    for (int i = 0; i < 6; i++) {
+        put_on(f->connection, "k", "x");
+        if (i == 2) {
+            maria_exec_on(open, "BEGIN");
+            put_on(open, "k", "held");
+        }
+    }
+    assert_int_equal(read_page(f, &page), 6);
+    /* All but the held one are deleted while it is held: the planner sees a table of seven rows. */
+    maria_exec(f, "ANALYZE TABLE ferry_outbox");
+    int64_t before_us = clock_monotonic_us();
+    tidy(f, page.rows[5].position);
+    assert_true(clock_monotonic_us() - before_us < 500000);
+    assert_int_equal(maria_number(f, "SELECT COUNT(*) FROM ferry_outbox"), 0);
+    /* While a deletion is open, an application puts. */
+    put_on(f->connection, "k", "y");
+    MYSQL *deleting = maria_connect(f);
+    maria_exec_on(deleting, "SET SESSION tx_isolation = 'READ-COMMITTED', sql_safe_updates = 1");
+    maria_exec_on(deleting, "BEGIN; DELETE FROM ferry_outbox WHERE id IN (1,2,3,5,6,7,8,9)");
+    maria_exec_on(open, "SET SESSION innodb_lock_wait_timeout = 1");
+    put_on(open, "k", "held too");
+    put_on(f->connection, "k", "z");
+    maria_exec_on(open, "COMMIT");
+    maria_exec_on(deleting, "COMMIT");
+    mysql_close(open);
+    mysql_close(deleting);
+    assert_true(changed(f));
+    source_page_fini(&page);
+}
+
+/* A server that does not answer costs a call little, and is found again when it does. */
+static void a_stopped_server_holds_nobody_up(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct err_text e = {{0}};
+    struct source_page page;
+    bool yes = false;
+    source_page_init(&page);
+    begin(f, bytes_of(NULL, 0));
+    kill(f->server->pid, SIGSTOP);
+    for (int i = 0; i < 3; i++) {
+        int64_t before_us = clock_monotonic_us();
+        assert_int_equal(f->source.ops->changed(f->source.driver, &yes, &e), FERRY_ERR_DB_RETRY);
+        assert_true(clock_monotonic_us() - before_us < 900000);
+    }
+    kill(f->server->pid, SIGCONT);
+    enum ferry_err err = FERRY_ERR_DB_RETRY;
+    for (int i = 0; i < 100 && err == FERRY_ERR_DB_RETRY; i++) {
+        err = f->source.ops->changed(f->source.driver, &yes, &e);
+        usleep(20000);
+    }
+    assert_int_equal(err, FERRY_OK);
+    put_on(f->connection, "k", "x");
+    assert_int_equal(read_page(f, &page), 1);
+    source_page_fini(&page);
+}
+
+/* Settings that can take back or reorder rows: refused if the options say so. */
+static void doubtful_settings_are_refused(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct err_text e = {{0}};
+    struct source_options options = maria_options();
+    struct source other = {0};
+    maria_exec(f, "SET GLOBAL innodb_flush_log_at_trx_commit = 2");
+    assert_int_equal(source_open_mariadb(&other, f->url, &options, &e), FERRY_ERR_DB);
+    assert_non_null(strstr(e.text, "innodb_flush_log_at_trx_commit"));
+    options.strict = false;
+    assert_int_equal(source_open_mariadb(&other, f->url, &options, &e), FERRY_OK);
+    source_close(&other);
+    maria_exec(f, "SET GLOBAL innodb_flush_log_at_trx_commit = 1");
+    options.lane = 1;
+    assert_int_equal(source_open_mariadb(&other, f->url, &options, &e), FERRY_ERR_INVALID_ARGUMENT);
+    maria_exec(f, "ALTER TABLE ferry_outbox ENGINE = Aria");
+    options.lane = 0;
+    assert_int_equal(source_open_mariadb(&other, f->url, &options, &e), FERRY_ERR_DB_SCHEMA);
+    assert_non_null(strstr(e.text, "InnoDB"));
+    assert_int_equal(
+        source_open_mariadb(&other, "mariadb://root@/nothing?socket=/nothing", &options, &e),
+        FERRY_ERR_IO);
+}
+
 int main(void)
 {
     if (!maria_installed()) {
@@ -190,6 +460,12 @@ int main(void)
         MARIA_TEST(rows_are_handed_out_once),
         MARIA_TEST(late_commits_are_seen),
         MARIA_TEST(acknowledged_rows_are_deleted),
+        MARIA_TEST(rows_are_set_aside),
+        MARIA_TEST(deletions_and_applications_do_not_wait),
+        MARIA_TEST(a_full_mark_takes_more_after_deletions),
+        MARIA_TEST(a_stopped_server_holds_nobody_up),
+        MARIA_TEST(doubtful_settings_are_refused),
+        MARIA_TEST(a_restored_backup_is_told),
     };
     return cmocka_run_group_tests(tests, maria_group_setup, maria_group_teardown);
 }
