@@ -181,10 +181,13 @@ enum ferry_err ferry_receive_tx(struct ferry_receiver *receiver, struct ferry_db
 #define FERRY_HEADER_TRACE      "traceparent"        /* W3C trace context: copied on. */
 
 /* ferry_outbox_put of an answer to `cause`: sets correlation and causation, copies the trace
- * context and the saga headers, and, where message->topic is NULL, sends it to the cause's reply
- * topic. Errors: as put; INVALID_ARGUMENT (no topic, and the cause names none). */
+ * context and the name of the saga (not its step: an answer is no command), each unless the message
+ * has a header of that name itself, and, where message->topic is NULL, sends it to the cause's
+ * reply topic. Errors: as put; INVALID_ARGUMENT (no topic, and the cause names none; more than
+ * FERRY_REPLY_HEADERS_MAX headers). */
 enum ferry_err ferry_reply(struct ferry_db *db, const struct ferry_record *cause,
                            const struct ferry_message *message, struct ferry_id *id);
+#define FERRY_REPLY_HEADERS_MAX 64
 
 /* ---------------------------------------------------------------------------------------------
  * Sagas. A saga is a list of steps, each one local transaction of some service with an effect, and
@@ -198,39 +201,68 @@ enum ferry_err ferry_reply(struct ferry_db *db, const struct ferry_record *cause
  *
  * The barrier, a row for each (saga, step, do or undo) in the participant's database, written in
  * the transaction of the effect, makes each run once; an undo that comes before its do does nothing
- * (empty compensation) and keeps the do that comes after it from running (hanging). After the
- * barrier of DTM (github.com/dtm-labs/dtm).
+ * (empty compensation) and keeps the do that comes after it from running (hanging). So nothing here
+ * depends on the order in which messages arrive, nor on how often. After the barrier of DTM
+ * (github.com/dtm-labs/dtm).
+ *
+ * What you write, in short (examples/saga.c is whole):
+ *
+ *   // Where it begins, in the transaction that makes the order:
+ *   ferry_saga_start(db, &order_saga, NULL, 0, data, data_bytes, &id);
+ *   // The handler of the reply topic (ferry_consume_tx):
+ *   return ferry_saga_answer(db, NULL, record, &state);
+ *   // The handler of a step's topic:
+ *   err = ferry_saga_enter(db, record, &run);
+ *   if (err != FERRY_OK || !run) { return err; }
+ *   ... apply the effect, or for command.undo its compensation ...
+ *   return possible ? ferry_saga_done(db, record, NULL, 0)
+ *                   : ferry_saga_refuse(db, record, "no credit");
  *
  * All functions work in the caller's open transaction and put their messages into its outbox.
  * Errors of all: NO_TRANSACTION, INVALID_ARGUMENT, DB_SCHEMA, DB_RETRY, DB, and those of put. */
 
-#define FERRY_SAGA_STEPS_MAX      32
-#define FERRY_SAGA_DATA_MAX_BYTES (64u << 10)
+#define FERRY_SAGA_STEPS_MAX        32
+#define FERRY_SAGA_DATA_MAX_BYTES   (64u << 10)
+#define FERRY_SAGA_KEY_MAX_BYTES    255u
+#define FERRY_SAGA_REASON_MAX_BYTES 400u /* Longer ones are cut. */
+/* An undo is put again when no answer came for its step's deadline (0: this long), then for twice
+ * as long, and so on up to the second. */
+#define FERRY_SAGA_UNDO_AGAIN_MS     10000
+#define FERRY_SAGA_UNDO_AGAIN_MAX_MS 600000
 
 #define FERRY_HEADER_SAGA      "ferry-saga" /* Its id as text. */
 #define FERRY_HEADER_SAGA_TYPE "ferry-saga-type"
 #define FERRY_HEADER_SAGA_STEP "ferry-saga-step" /* Decimal, from 0. */
-#define FERRY_HEADER_SAGA_OP   "ferry-saga-op"   /* do, undo, done, undone, refused, timer, end. */
+#define FERRY_HEADER_SAGA_OP                                                                       \
+    "ferry-saga-op" /* do, undo; done, undone, refused, undo-refused; timer; end. */
+#define FERRY_HEADER_SAGA_ATTEMPT "ferry-saga-attempt" /* Of a command put again: from 1. */
+#define FERRY_HEADER_SAGA_VERSION "ferry-saga-version" /* Of a timer: the row's that it is for. */
+#define FERRY_HEADER_SAGA_REASON  "ferry-saga-reason"  /* Why a step was refused. */
+#define FERRY_HEADER_SAGA_OUTCOME "ferry-saga-outcome" /* Of an end: done, compensated, stuck. */
 #define FERRY_HEADER_SAGA_SLIP                                                                     \
-    "ferry-saga-slip" /* Choreographed: the topics, separated by blanks. */
+    "ferry-saga-slip" /* Choreographed: the topics, separated by blanks; !TOPIC has no undo. */
 
 enum ferry_saga_state {
     FERRY_SAGA_RUNNING = 1,
     FERRY_SAGA_COMPENSATING = 2,
     FERRY_SAGA_DONE = 3,
     FERRY_SAGA_COMPENSATED = 4,
-    FERRY_SAGA_STUCK = 5, /* A compensation was refused: a person has to look; retry or abort. */
-    FERRY_SAGA_ABORTED = 6,
+    FERRY_SAGA_STUCK = 5,   /* A compensation was refused: a person has to look; retry or abort. */
+    FERRY_SAGA_ABORTED = 6, /* A person has given up: effects may be left uncompensated. */
 };
 enum ferry_saga_kind { FERRY_SAGA_ORCHESTRATED, FERRY_SAGA_CHOREOGRAPHED };
 
 struct ferry_saga_step {
     const char *topic;   /* Where its commands go: ops do and undo. */
-    int64_t deadline_ms; /* Orchestrated: how long an answer may take; 0: for ever. Then the saga is
-                            compensated, this step included. An undo is repeated instead. */
-    bool no_undo;        /* There is nothing to compensate. */
+    int64_t deadline_ms; /* Orchestrated: how long an answer may take; 0: for ever; a year at most.
+                            Then the saga is compensated, this step included, since nobody knows
+                            what became of it. An undo is repeated instead. */
+    bool no_undo; /* There is nothing to compensate: it is commanded once, and never undone. If
+                     its deadline passes it may still be done later. */
 };
-/* The same definition wherever the type is handled; steps may be appended in later versions. */
+/* What a saga is started with. Its row keeps all of this, so a saga that is under way goes on with
+ * the steps it began with, whatever the program that takes its answers knows: steps may be added,
+ * taken out or put into another order in a later version. */
 struct ferry_saga_def {
     const char *type; /* A name. */
     enum ferry_saga_kind kind;
@@ -240,7 +272,8 @@ struct ferry_saga_def {
 };
 
 /* Starts one: its row and the first command. `data` travels with every command as its payload, and
- * `key` (may be NULL: the saga's id) keys them. */
+ * `key` (may be NULL: the saga's id as text) keys them, so that those to one topic stay in order.
+ * Errors besides: TOO_LARGE (data, key), BAD_NAME (a topic). */
 enum ferry_err ferry_saga_start(struct ferry_db *db, const struct ferry_saga_def *def,
                                 const void *key, size_t key_bytes, const void *data,
                                 size_t data_bytes, struct ferry_id *id);
@@ -254,28 +287,41 @@ struct ferry_saga_command {
 };
 /* Whether the record is a saga's command (do or undo); no database is asked. */
 bool ferry_saga_command_of(const struct ferry_record *record, struct ferry_saga_command *command);
+/* Which saga the record belongs to: command, answer, timer or end; false: none. */
+bool ferry_saga_of(const struct ferry_record *record, struct ferry_id *saga);
 
 /* The participant's side, in the transaction of its effect. *run: apply the effect (or the
- * compensation), then ferry_saga_done() or ferry_saga_refuse(). Not *run: a repeat, an empty
- * compensation or a hanging do: apply nothing; the answer that is due was put. */
+ * compensation), then ferry_saga_done() or ferry_saga_refuse() in the same transaction. Not *run: a
+ * repeat, an empty compensation or a hanging do: apply nothing and call neither; the answer that is
+ * due was put, and a first answer cannot be lost, since it is in the outbox with the effect. Under
+ * READ COMMITTED or SERIALIZABLE, or with MariaDB's default, nothing else is needed; but read what
+ * an undo compensates after this call, not before. */
 enum ferry_err ferry_saga_enter(struct ferry_db *db, const struct ferry_record *record, bool *run);
-/* The step is done: answers the orchestrator, or passes the saga on along its slip. `data` NULL:
- * the record's payload goes on. */
+/* The step is done (or undone): answers the orchestrator, or passes the saga on along its slip.
+ * `data` is what later commands carry; NULL: the record's payload goes on. An undo that was sent
+ * because of a deadline does not have the data of the do that it undoes: keep what an undo needs
+ * under the saga's id. Errors besides: TOO_LARGE. */
 enum ferry_err ferry_saga_done(struct ferry_db *db, const struct ferry_record *record,
                                const void *data, size_t data_bytes);
-/* The step is refused and has no effect: the steps before it are compensated. Of an undo: the saga
- * is stuck. */
+/* The step is refused and has no effect: what enter allowed was not applied (or was rolled back to
+ * a savepoint). The steps before it are compensated. Of an undo: the saga is stuck. For a failure
+ * that may pass, return an error from the handler instead and be tried again. */
 enum ferry_err ferry_saga_refuse(struct ferry_db *db, const struct ferry_record *record,
                                  const char *why);
 
 /* The starter's side: takes a record of the reply topic (answer, end or timer), moves the saga on
- * and puts what follows. Records that are not of a saga, or of one that is over, have no effect;
- * *state (may be NULL): the saga's afterwards, 0 when the record is no saga's. */
+ * and puts what follows. Records that are not of a saga of this database, or that come late or
+ * again, have no effect. `def` may be NULL: then sagas of all types are taken, else those of its
+ * type only. *state (may be NULL): the saga's, if this record has changed it, else 0: so what you
+ * do on FERRY_SAGA_DONE or FERRY_SAGA_COMPENSATED, in the same transaction, is done once. Errors
+ * besides: NEWER_FORMAT (the row was written by a newer Ferry), TOO_LARGE (of forged answers only).
+ */
 enum ferry_err ferry_saga_answer(struct ferry_db *db, const struct ferry_saga_def *def,
                                  const struct ferry_record *record, enum ferry_saga_state *state);
-/* What a saga has come to. Errors besides: UNKNOWN_MESSAGE. */
+/* What a saga has come to. No transaction needed. Errors besides: UNKNOWN_MESSAGE. */
 enum ferry_err ferry_saga_state_of(struct ferry_db *db, const struct ferry_id *id,
                                    enum ferry_saga_state *state, int *step);
+/* "running", "compensating", "done", "compensated", "stuck", "aborted"; else "unknown". */
 const char *ferry_saga_state_name(enum ferry_saga_state state);
 
 #ifdef __cplusplus
