@@ -232,6 +232,22 @@ static void handle_source_elect(struct shard *s, struct request *r, const struct
     shard_settle_meta(s, r, err, "");
 }
 
+static void handle_source_show(struct shard *s, struct request *r, const struct frame *f)
+{
+    struct source_show_request q;
+    struct source_elect_reply reply;
+    enum ferry_err err = source_show_request_decode(f->body, &q);
+    if (err != FERRY_OK) {
+        shard_reply_error(s, r, err, "");
+        return;
+    }
+    meta_source_show(s->meta, &q.source, q.lane, s->now_us, &reply);
+    struct buf b;
+    shard_begin_reply(r, &b, FERRY_OK);
+    source_elect_reply_encode(&b, &reply);
+    shard_send_reply(s, r, &b);
+}
+
 static void handle_source_resign(struct shard *s, struct request *r, const struct frame *f)
 {
     struct source_resign_request q;
@@ -287,6 +303,8 @@ static request_handler *find_handler(uint16_t command)
         return handle_producer_init;
     case COMMAND_SOURCE_ELECT:
         return handle_source_elect;
+    case COMMAND_SOURCE_SHOW:
+        return handle_source_show;
     case COMMAND_SOURCE_RESIGN:
         return handle_source_resign;
     case COMMAND_SOURCE_CHECKPOINT:

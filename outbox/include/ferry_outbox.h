@@ -28,8 +28,6 @@ struct pg_conn;  /* PGconn */
 struct st_mysql; /* MYSQL */
 struct ferry_db; /* An adapter over a connection that the caller owns. */
 
-#define FERRY_SCHEMA_VERSION 1
-
 /* Wraps an open connection, which must outlive the handle. Errors: DB (not usable), NO_MEMORY. */
 enum ferry_err ferry_db_sqlite(struct ferry_db **db, struct sqlite3 *connection);
 /* The tables are in the schema `schema` (NULL: "ferry"). PostgreSQL 13 and later. The adapter

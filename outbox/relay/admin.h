@@ -75,6 +75,7 @@ struct outbox_row {
     bool parked;                 /* Dead only because its key is parked. */
     const char *reason;          /* Of dead ones. */
     int64_t dead_ms;
+    bool requeued;     /* Of the inbox: a person has put it before its handler again. */
     const char *group; /* Of the inbox. */
     int32_t partition;
     int64_t offset;
@@ -117,6 +118,21 @@ typedef bool outbox_parked_cb(const struct outbox_parked_key *key, void *arg);
 typedef bool outbox_saga_cb(const struct outbox_saga *saga, void *arg);
 typedef bool outbox_ids_cb(const struct ferry_id *id, void *arg);
 
+/* What a rebase does with a row. */
+enum outbox_verdict {
+    OUTBOX_VERDICT_KEEP,   /* It is not in the log: it will be published. */
+    OUTBOX_VERDICT_DELETE, /* It is in the log. */
+    OUTBOX_VERDICT_MARK,   /* It may have been in the log, whose start is gone: it will be published
+                              with OUTBOX_HEADER_DUPLICATE, so that consumers claim its id. */
+};
+typedef enum outbox_verdict outbox_judge_fn(const struct ferry_id *id, int64_t created_ms,
+                                            void *arg);
+#define OUTBOX_HEADER_DUPLICATE "ferry-possible-duplicate" /* Its value is "1". */
+struct outbox_rebased {
+    int64_t deleted, kept, marked; /* Marked ones are kept, too. */
+    struct ferry_id new_id;        /* Zero after a dry run. */
+};
+
 enum outbox_table { OUTBOX_TABLE_PENDING, OUTBOX_TABLE_DEAD, INBOX_TABLE_DEAD };
 
 /* Which rows. Zeroed: all. */
@@ -151,19 +167,20 @@ struct outbox_admin_ops {
     enum ferry_err (*skip)(const char *url, int64_t number, const char *reason, struct err_text *e);
     enum ferry_err (*parked)(const char *url, outbox_parked_cb *callback, void *arg,
                              struct err_text *e);
-    enum ferry_err (*park)(const char *url, struct bytes key, const char *reason,
-                           struct err_text *e);
-    /* The parked rows of the key, and those of it that wait, are put anew in their order; the key
-     * is free from there on. UNKNOWN_MESSAGE: it is not parked. */
+    enum ferry_err (*park)(const char *url, struct bytes key, struct err_text *e);
+    /* Frees the key; its rows are published in the order they were put. *count: rows put anew.
+     * UNKNOWN_MESSAGE: it is not parked. In one transaction that keeps writers out: where no row of
+     * the key is among the dead ones as parked, none was passed over and until_no becomes 1. Else a
+     * number n is taken, and the parked rows, then those of the key that wait in the table with a
+     * number between the first parked one's and n, get new numbers above n; until_no becomes n.
+     * (Rows of the key below the first parked one are published or dead; above it none is.) */
     enum ferry_err (*unpark)(const char *url, struct bytes key, int64_t *count, struct err_text *e);
     enum ferry_err (*set_paused)(const char *url, bool paused, struct err_text *e);
-    /* Rebase: in one transaction, deletes the rows that `published` says are in the log, and gives
-     * the source a new id, under which the brokers know nothing: what is left is published. With
-     * `dry_run` it only counts. */
-    enum ferry_err (*rebase)(const char *url,
-                             bool (*published)(const struct ferry_id *id, void *arg), void *arg,
-                             bool dry_run, int64_t *deleted, int64_t *kept, struct ferry_id *new_id,
-                             struct err_text *e);
+    /* Rebase: in one transaction, does with each row what `judge` says, and gives the source a new
+     * id, under which the brokers know nothing: what is left is published. With `dry_run` it only
+     * counts. */
+    enum ferry_err (*rebase)(const char *url, outbox_judge_fn *judge, void *arg, bool dry_run,
+                             struct outbox_rebased *rebased, struct err_text *e);
     enum ferry_err (*inbox)(const char *url, inbox_status_cb *callback, void *arg,
                             struct err_text *e);
     /* What the inbox says of a message: topic_id and offset may be unknown (NULL, -1). */

@@ -6,18 +6,26 @@ static const struct option_row rows[] = {
     {"relay.servers", OPTION_TEXT, AT(servers), 1, RELAY_SERVERS_MAX, "tcp://127.0.0.1:7400", NULL,
      "The brokers, separated by commas; any one of them is enough to find the others."},
     {"relay.db", OPTION_TEXT, AT(db), 0, RELAY_DB_MAX, "", NULL,
-     "The databases to serve, as URLs separated by commas (sqlite:PATH); --db adds to them and "
-     "takes "
-     "paths with commas."},
-    {"relay.poison", OPTION_CHOICE, AT(poison), 0, 0, "dead", "dead|block",
+     "The databases to serve, as URLs separated by commas: sqlite:PATH, "
+     "postgresql://USER@HOST/DATABASE, mariadb://USER@HOST/DATABASE; @FILE reads them from a file, "
+     "one a line, for passwords."},
+    {"relay.lanes", OPTION_TEXT, AT(lanes), 1, RELAY_LANES_TEXT, "all", NULL,
+     "Which lanes of each outbox to serve: all, or a list as 0,2,3; those that an outbox does not "
+     "have are passed over."},
+    {"relay.poison", OPTION_CHOICE, AT(poison), 0, 0, "dead", "dead|park_key|block|command",
      "What happens to a row that a broker refuses for what it is (too large, malformed, not "
-     "allowed): "
-     "dead moves it to ferry_outbox_dead with the reason and goes on; block stops that database's "
-     "relay until somebody has decided."},
+     "allowed): dead moves it to the dead rows with the reason and goes on; park_key does the same "
+     "and keeps later rows of its key there too, until `ferry outbox unpark`; block stops that "
+     "outbox until somebody decides by `ferry outbox skip`; command asks relay.poison_command."},
+    {"relay.poison_command", OPTION_TEXT, AT(poison_command), 0, RELAY_COMMAND_MAX, "", NULL,
+     "The program that decides about a poison row: an absolute path and arguments, separated by "
+     "blanks, run without a shell. It gets the row as JSON and answers dead, park or block."},
+    {"relay.poison_command_ms", OPTION_MS, AT(poison_command_ms), 10, 60000, "5s", NULL,
+     "How long the program may take; then it is ended and the answer is block."},
     {"relay.unknown_topic", OPTION_CHOICE, AT(unknown_topic), 0, 0, "wait", "wait|dead",
      "What happens to rows whose topic does not exist: wait holds back that topic's rows, tries "
      "again and lets other topics pass; dead moves them to ferry_outbox_dead."},
-    {"relay.lease_ms", OPTION_MS, AT(lease_ms), 1000, 60000, "3s", NULL,
+    {"relay.lease_ms", OPTION_MS, AT(lease_ms), 500, 60000, "1s", NULL,
      "How long the broker keeps this relay as the active one without hearing from it; a standby "
      "takes "
      "over after that."},
@@ -55,10 +63,26 @@ static const struct option_row rows[] = {
      "How long it must have been quiet before published rows are deleted."},
     {"relay.report_ms", OPTION_MS, AT(report_ms), 100, 3600000, "10s", NULL,
      "How often a line of progress is written when the output is not a terminal."},
+    {"relay.connect_timeout_ms", OPTION_MS, AT(connect_timeout_ms), 100, 60000, "5s", NULL,
+     "How long connecting to a database may take; then it is tried again after a pause."},
+    {"relay.statement_timeout_ms", OPTION_MS, AT(statement_timeout_ms), 100, 600000, "30s", NULL,
+     "How long one statement of the relay may take before the database is to end it."},
+    {"relay.copy_rows", OPTION_INT, AT(copy_rows), 1, INT64_MAX, "50000", NULL,
+     "PostgreSQL: a backlog above this is read by COPY."},
     {"relay.barrier", OPTION_BOOL, AT(barrier), 0, 0, "on", NULL,
-     "Sync the database's WAL before publishing what was read from it, so that a power failure "
-     "cannot take back a row whose message is out; off only if every writer runs with "
-     "synchronous=FULL."},
+     "Make sure, before publishing what was read, that it is on the database's disk, so that a "
+     "power failure cannot take back a row whose message is out; off only if every writer commits "
+     "to the disk."},
+    {"relay.strict", OPTION_BOOL, AT(strict), 0, 0, "on", NULL,
+     "Refuse a database whose settings can lose or disorder committed rows."},
+    {"relay.notify", OPTION_BOOL, AT(notify), 0, 0, "off", NULL,
+     "PostgreSQL: listen to NOTIFY, for applications that cannot send the wake datagram."},
+    {"relay.tidy", OPTION_BOOL, AT(tidy), 0, 0, "on", NULL,
+     "Delete published rows. Off keeps them all; somebody else has to."},
+    {"relay.http", OPTION_TEXT, AT(http), 0, RELAY_ADDRESS_MAX, "", NULL,
+     "ADDRESS:PORT of /metrics, /livez and /readyz, as 127.0.0.1:7480; empty: off."},
+    {"relay.http_stuck_ms", OPTION_MS, AT(http_stuck_ms), 1000, 3600000, "60s", NULL,
+     "/livez fails when the loop of an outbox has not turned for so long."},
 };
 
 static const struct option_table table = {rows, sizeof(rows) / sizeof(rows[0])};

@@ -116,3 +116,76 @@ void source_close(struct source *source)
     }
     *source = (struct source){0};
 }
+
+enum ferry_err source_verify(const struct source *source, bool *same, struct err_text *e)
+{
+    *same = true;
+    return source->ops->verify == NULL ? FERRY_OK : source->ops->verify(source->driver, same, e);
+}
+
+enum ferry_err source_tidy(const struct source *source, const struct source_progress *progress,
+                           size_t *removed, bool *again, struct err_text *e)
+{
+    *removed = 0;
+    *again = false;
+    return source->ops->tidy == NULL
+               ? FERRY_OK
+               : source->ops->tidy(source->driver, progress, removed, again, e);
+}
+
+enum ferry_err source_decided(const struct source *source, int64_t number, bool *decided,
+                              struct err_text *e)
+{
+    *decided = false;
+    return source->ops->decided == NULL ? FERRY_OK
+                                        : source->ops->decided(source->driver, number, decided, e);
+}
+
+enum ferry_err source_parked(const struct source *source,
+                             void (*callback)(struct bytes key, int64_t until, void *arg),
+                             void *arg, struct err_text *e)
+{
+    return source->ops->parked == NULL ? FERRY_OK
+                                       : source->ops->parked(source->driver, callback, arg, e);
+}
+
+enum ferry_err source_paused(const struct source *source, bool *paused, struct err_text *e)
+{
+    *paused = false;
+    return source->ops->paused == NULL ? FERRY_OK : source->ops->paused(source->driver, paused, e);
+}
+
+enum ferry_err source_figures(const struct source *source, int64_t settled,
+                              struct source_figures *figures, struct err_text *e)
+{
+    *figures = (struct source_figures){0};
+    return source->ops->figures == NULL ? FERRY_OK
+                                        : source->ops->figures(source->driver, settled, figures, e);
+}
+
+int source_wake_fd(const struct source *source)
+{
+    return source->ops->wake_fd == NULL ? -1 : source->ops->wake_fd(source->driver);
+}
+
+void source_wake_drain(const struct source *source)
+{
+    if (source->ops->wake_drain != NULL) {
+        source->ops->wake_drain(source->driver);
+    }
+}
+
+void source_leave_word(const struct source *source, const struct source_word *word)
+{
+    if (source->ops->leave_word != NULL) {
+        source->ops->leave_word(source->driver, word);
+    }
+}
+
+void source_place(const struct source *source, char text[SOURCE_PLACE_MAX + 1])
+{
+    text[0] = '\0';
+    if (source->ops->place != NULL) {
+        source->ops->place(source->driver, text, SOURCE_PLACE_MAX + 1);
+    }
+}

@@ -14,13 +14,15 @@
  * were appended and not yet deleted. The core compares positions and nothing else.
  *
  * Invariants that a driver keeps: (1) a row that is committed and not settled is handed out after
- * every `begin` and `rewind`, however late it was committed; (2) of two rows of one key, the one
- * whose transaction held the key's lock first is handed out first; (3) after `rewind(after)` rows
- * have positions greater than `after`, and a position that is handed out anew never stands for a
- * row that an earlier one stood for unless it is the same row; (4) nothing is handed out that a
- * crash of the database could take back; (5) `wants(mark, row)` is false for every row that the
- * mark's blob covers, for ever, through restarts of the relay; (6) a database that was set back in
- * time is told as such by `begin`, `mark_open` or `verify` before one row more is handed out.
+ * every `begin` and `rewind`, however late it was committed (a row that was set aside may be, too:
+ * the core knows those of its own time, and setting it aside again changes nothing); (2) of two
+ * rows of one key, the one whose transaction held the key's lock first is handed out first; (3)
+ * after `rewind(after)` rows have positions greater than `after`, and a position that is handed out
+ * anew, over `rewind` or `begin`, never stands for a row that an earlier one stood for unless it is
+ * the same row; (4) nothing is handed out that a crash of the database could take back; (5)
+ * `wants(mark, row)` is false for every row that the mark's blob covers, for ever, through restarts
+ * of the relay; (6) a database that was set back in time is told as such by `begin`, `mark_open` or
+ * `verify` before one row more is handed out.
  *
  * Errors of the driver functions: DB_RETRY (busy, or the connection was lost and is being made
  * anew: try again later), DB_SCHEMA, NEWER_FORMAT, CORRUPT (a blob), DB, IO, NO_MEMORY, each with a
@@ -117,21 +119,26 @@ struct source_word {
     bool active; /* Of whom writes; not kept. */
 };
 
-/* All functions but those marked may be NULL where the driver has nothing to do; the wrappers
- * below know that. */
+/* All functions but those marked may be NULL where the driver has nothing to do; the functions
+ * below the table know that. */
 struct source_ops {
     void (*close)(void *driver);         /* Required, as are the next two. */
     struct ferry_id (*id)(void *driver); /* Under which the brokers keep marks. */
     const char *(*name)(void *driver);   /* For people: no password is in it. */
 
-    /* Begins reading at a checkpoint (size 0: none, at the very first row). *same false (with a
-     * detail): the database is not the one, or not as late, as the checkpoint says. Required. */
-    enum ferry_err (*begin)(void *driver, struct bytes checkpoint, bool *same, struct err_text *e);
+    /* Begins reading at a checkpoint (size 0: none, at the very first row). *settled: the position
+     * before the first row that can come now: 0 or the checkpoint's own where positions are numbers
+     * of rows, else the last position given. *same false (with a detail): the database is not the
+     * one, or not as late, as the checkpoint says. All marks are closed before. Required. */
+    enum ferry_err (*begin)(void *driver, struct bytes checkpoint, int64_t *settled, bool *same,
+                            struct err_text *e);
     /* The next rows, in order, at most `rows_max`, ending early when the page holds `bytes_max`.
      * *more: the end was not reached. Required. */
     enum ferry_err (*read)(void *driver, size_t rows_max, size_t bytes_max,
                            struct source_page *page, bool *more, struct err_text *e);
-    /* Rows after that position, which is settled, are handed out again. Required. */
+    /* Rows after that position, which is settled, are handed out again. The position may be one
+     * that a rewind before it went back over: then it stands for where that one went back to.
+     * Marks stay as they are. Required. */
     void (*rewind)(void *driver, int64_t after);
     /* Cheap: whether anything may have come since the last call. Required. */
     enum ferry_err (*changed)(void *driver, bool *changed, struct err_text *e);
@@ -187,12 +194,36 @@ struct source_ops {
     void (*place)(void *driver, char *text, size_t bytes);
 };
 
+#define SOURCE_PLACE_MAX 127
+
 struct source {
     const struct source_ops *ops;
     void *driver;
 };
 
 void source_close(struct source *source); /* Accepts zeroed memory. */
+
+/* The functions that a driver may lack. Without them a source is always the same, has nothing to
+ * tidy and no parked keys, is never paused, decided about or announced, and tells no figures. */
+MUST_CHECK enum ferry_err source_verify(const struct source *source, bool *same,
+                                        struct err_text *e);
+MUST_CHECK enum ferry_err source_tidy(const struct source *source,
+                                      const struct source_progress *progress, size_t *removed,
+                                      bool *again, struct err_text *e);
+MUST_CHECK enum ferry_err source_decided(const struct source *source, int64_t number, bool *decided,
+                                         struct err_text *e);
+MUST_CHECK enum ferry_err source_parked(const struct source *source,
+                                        void (*callback)(struct bytes key, int64_t until,
+                                                         void *arg),
+                                        void *arg, struct err_text *e);
+MUST_CHECK enum ferry_err source_paused(const struct source *source, bool *paused,
+                                        struct err_text *e);
+MUST_CHECK enum ferry_err source_figures(const struct source *source, int64_t settled,
+                                         struct source_figures *figures, struct err_text *e);
+int source_wake_fd(const struct source *source);
+void source_wake_drain(const struct source *source);
+void source_leave_word(const struct source *source, const struct source_word *word);
+void source_place(const struct source *source, char text[SOURCE_PLACE_MAX + 1]);
 
 struct source_options {
     uint32_t lane; /* Rows of this lane only. */

@@ -9,11 +9,16 @@ __asm__(".pushsection .rodata\n"
         "schema_sqlite_1_text:\n"
         ".incbin \"outbox/sqlite/schema/sqlite_1.sql\"\n"
         ".byte 0\n"
+        ".global schema_sqlite_2_text\n"
+        "schema_sqlite_2_text:\n"
+        ".incbin \"outbox/sqlite/schema/sqlite_2.sql\"\n"
+        ".byte 0\n"
         ".popsection\n");
 
 extern const char schema_sqlite_1_text[];
+extern const char schema_sqlite_2_text[];
 
 const char *schema_sqlite_step(int version)
 {
-    return version == 1 ? schema_sqlite_1_text : NULL;
+    return version == 1 ? schema_sqlite_1_text : version == 2 ? schema_sqlite_2_text : NULL;
 }

@@ -3,7 +3,7 @@
 #include <sqlite3.h>
 #include <string.h>
 
-#include "ferry_outbox.h"
+#include "outbox/sqlite/schema_sqlite.h"
 
 enum ferry_err sqlite_error(struct sqlite3 *connection, int code, const char *doing,
                             struct err_text *e)
@@ -71,14 +71,14 @@ enum ferry_err sqlite_schema_check(struct sqlite3 *connection, const char *name,
     if (err != FERRY_OK) {
         return err;
     }
-    if (version > FERRY_SCHEMA_VERSION) {
+    if (version > SCHEMA_SQLITE_VERSION) {
         return err_set(
             e, FERRY_ERR_NEWER_FORMAT,
             "%s: its Ferry tables have version %lld, this program knows %d: start a newer "
             "Ferry",
-            name, (long long)version, FERRY_SCHEMA_VERSION);
+            name, (long long)version, SCHEMA_SQLITE_VERSION);
     }
-    if (version < FERRY_SCHEMA_VERSION) {
+    if (version < SCHEMA_SQLITE_VERSION) {
         return err_set(e, FERRY_ERR_DB_SCHEMA,
                        version == 0
                            ? "%s: it has no Ferry tables: run `ferry outbox init sqlite:%s`"

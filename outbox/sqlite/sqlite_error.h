@@ -15,7 +15,8 @@ enum ferry_err sqlite_error(struct sqlite3 *connection, int code, const char *do
  * sqlite_error. */
 MUST_CHECK enum ferry_err sqlite_schema_version(struct sqlite3 *connection, int64_t *version,
                                                 struct err_text *e);
-/* As before, and DB_SCHEMA or NEWER_FORMAT unless it is FERRY_SCHEMA_VERSION. `name` is for people.
+/* As before, and DB_SCHEMA or NEWER_FORMAT unless it is SCHEMA_SQLITE_VERSION. `name` is for
+ * people.
  */
 MUST_CHECK enum ferry_err sqlite_schema_check(struct sqlite3 *connection, const char *name,
                                               struct err_text *e);

@@ -64,6 +64,12 @@ static void encode_checkpoint(struct buf *b, const struct call *call, uint64_t g
     source_checkpoint_request_encode(b, call->request);
 }
 
+static void encode_show(struct buf *b, const struct call *call, uint64_t group)
+{
+    (void)group;
+    source_show_request_encode(b, call->request);
+}
+
 static enum ferry_err take_grant(struct ferry_source *s, const struct call *call,
                                  struct ferry_source_grant *grant)
 {
@@ -103,6 +109,41 @@ enum ferry_err ferry_source_elect(struct ferry_source *source, int64_t ttl_ms, i
     enum ferry_err err = call_run_one(source->client, &call);
     if (err == FERRY_OK) {
         err = take_grant(source, &call, grant);
+    }
+    call_fini(&call);
+    return err;
+}
+
+static enum ferry_err take_shown(const struct call *call, struct ferry_source_info *info)
+{
+    struct source_elect_reply reply;
+    if (source_elect_reply_decode(call->frame.body, &reply) != FERRY_OK) {
+        return FERRY_ERR_BAD_FRAME;
+    }
+    *info = (struct ferry_source_info){.known = reply.epoch != 0,
+                                       .epoch = reply.epoch,
+                                       .left_ms = reply.retry_ms,
+                                       .checkpoint_bytes = reply.checkpoint.size};
+    must(reply.holder.size < sizeof(info->holder));
+    must(reply.checkpoint.size <= sizeof(info->checkpoint));
+    if (reply.holder.size > 0) {
+        memcpy(info->holder, reply.holder.data, reply.holder.size);
+    }
+    if (reply.checkpoint.size > 0) {
+        memcpy(info->checkpoint, reply.checkpoint.data, reply.checkpoint.size);
+    }
+    return FERRY_OK;
+}
+
+enum ferry_err ferry_source_show(struct ferry_client *client, const struct ferry_id *source_id,
+                                 uint32_t lane, int timeout_ms, struct ferry_source_info *info)
+{
+    struct call call;
+    struct source_show_request request = {.source = *source_id, .lane = lane};
+    call_init(&call, COMMAND_SOURCE_SHOW, ROUTE_CONTROLLER, encode_show, &request, timeout_ms);
+    enum ferry_err err = call_run_one(client, &call);
+    if (err == FERRY_OK) {
+        err = take_shown(&call, info);
     }
     call_fini(&call);
     return err;

@@ -1070,6 +1070,19 @@ enum ferry_err ferry_source_append(struct ferry_source *source, const char *topi
  * to begin. Errors: SOURCE_FENCED, UNREACHABLE, TIMEOUT. */
 enum ferry_err ferry_source_checkpoint(struct ferry_source *source, const void *blob,
                                        size_t blob_bytes, int timeout_ms);
+
+/* What the brokers know of a source, for people. */
+struct ferry_source_info {
+    bool known;       /* False: no relay was ever elected for it; the rest is then empty. */
+    uint64_t epoch;   /* Of the last election. */
+    char holder[256]; /* Who won it. */
+    int64_t left_ms;  /* Until the holder's lease ends; 0: nobody is active. */
+    size_t checkpoint_bytes;
+    uint8_t checkpoint[FERRY_CURSOR_MAX_BYTES];
+};
+/* Changes nothing. Errors: UNREACHABLE, TIMEOUT, UNKNOWN_COMMAND (an older broker). */
+enum ferry_err ferry_source_show(struct ferry_client *client, const struct ferry_id *source_id,
+                                 uint32_t lane, int timeout_ms, struct ferry_source_info *info);
 /* How many partitions a topic has; asks the broker when it is not known. Errors: UNKNOWN_TOPIC,
  * UNREACHABLE, TIMEOUT. */
 enum ferry_err ferry_topic_partitions(struct ferry_client *client, const char *topic,

@@ -321,6 +321,10 @@ ROWS(source_elect_reply) = {
     BLOB(source_elect_reply, checkpoint, CHECKPOINT_MAX_BYTES),
     TEXT(source_elect_reply, holder, NAME_MAX_BYTES),
 };
+ROWS(source_show_request) = {
+    VALUE(source_show_request, source),
+    VALUE(source_show_request, lane),
+};
 ROWS(source_resign_request) = {
     VALUE(source_resign_request, source),
     VALUE(source_resign_request, lane),

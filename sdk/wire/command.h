@@ -68,7 +68,8 @@
     X(MESSAGE_FIND, 52)                                                                            \
     X(TRACE, 53)                                                                                   \
     X(QUOTA_SET, 54)                                                                               \
-    X(QUOTA_LIST, 55)
+    X(QUOTA_LIST, 55)                                                                              \
+    X(SOURCE_SHOW, 56)
 
 enum command {
 #define COMMAND_ENUM(name, number) COMMAND_##name = number,
@@ -438,6 +439,11 @@ struct source_elect_reply {
     struct bytes checkpoint;
     struct bytes holder; /* The present holder's name. */
 };
+/* SOURCE_SHOW: the reply is a source_elect_reply that grants nothing; epoch 0: no such source. */
+struct source_show_request {
+    struct ferry_id source;
+    uint32_t lane;
+};
 struct source_resign_request {
     struct ferry_id source;
     uint32_t lane;
@@ -702,6 +708,7 @@ struct worker_id_reply {
     X(partition_info_reply)                                                                        \
     X(source_elect_request)                                                                        \
     X(source_elect_reply)                                                                          \
+    X(source_show_request)                                                                         \
     X(source_resign_request)                                                                       \
     X(source_checkpoint_request)                                                                   \
     X(broker_status_reply)                                                                         \

@@ -39,7 +39,7 @@ static void an_unknown_command_is_answered_as_such(void **state)
     struct wire_client c;
     struct buf b;
     start(f, &c);
-    static const unsigned commands[] = {0, COMMAND_QUOTA_LIST + 1, 1000, 65535};
+    static const unsigned commands[] = {0, COMMAND_SOURCE_SHOW + 1, 1000, 65535};
     for (size_t i = 0; i < 4; i++) {
         wire_begin(&c, &b, (enum command)commands[i]);
         empty_encode(&b);

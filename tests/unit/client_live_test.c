@@ -201,6 +201,33 @@ static void a_source_appends_a_chain(void **state)
     ferry_source_close(&source);
 }
 
+static void a_source_is_shown_without_being_touched(void **state)
+{
+    struct fixture *f = *state;
+    struct ferry_source *source;
+    struct ferry_source_grant grant;
+    struct ferry_source_info info;
+    struct ferry_id id = ferry_id_new(f->client);
+    assert_int_equal(ferry_source_show(f->client, &id, 0, 10000, &info), FERRY_OK);
+    assert_false(info.known);
+    assert_int_equal(ferry_source_open(&source, f->client, &id, 0, "relay-1"), FERRY_OK);
+    assert_int_equal(ferry_source_elect(source, 10000, 10000, &grant), FERRY_OK);
+    assert_int_equal(ferry_source_checkpoint(source, "kept", 4, 10000), FERRY_OK);
+    assert_int_equal(ferry_source_show(f->client, &id, 0, 10000, &info), FERRY_OK);
+    assert_true(info.known);
+    assert_int_equal(info.epoch, grant.epoch);
+    assert_string_equal(info.holder, "relay-1");
+    assert_true(info.left_ms > 0 && info.left_ms <= 10000);
+    assert_int_equal(info.checkpoint_bytes, 4);
+    assert_memory_equal(info.checkpoint, "kept", 4);
+    assert_int_equal(ferry_source_show(f->client, &id, 1, 10000, &info), FERRY_OK);
+    assert_false(info.known);
+    assert_int_equal(ferry_source_resign(source, 10000), FERRY_OK);
+    assert_int_equal(ferry_source_show(f->client, &id, 0, 10000, &info), FERRY_OK);
+    assert_int_equal(info.left_ms, 0);
+    ferry_source_close(&source);
+}
+
 static void a_topic_made_again_is_another_one(void **state)
 {
     struct fixture *f = *state;
@@ -225,6 +252,7 @@ int main(void)
         T(one_at_a_time_gets_its_offset),
         T(an_id_seen_before_is_reported_as_a_duplicate),
         T(a_source_appends_a_chain),
+        T(a_source_is_shown_without_being_touched),
         T(a_topic_made_again_is_another_one),
     };
 #undef T

@@ -4,10 +4,11 @@
 #include <poll.h>
 #include <sys/stat.h>
 
-#include "outbox/relay/cursor.h"
-#include "outbox/sqlite/outbox_admin.h"
-#include "outbox/relay/relay_report.h"
 #include "outbox/app/wake.h"
+#include "outbox/relay/cursor.h"
+#include "outbox/relay/relay_report.h"
+#include "outbox/sqlite/outbox_admin.h"
+#include "outbox/sqlite/schema_sqlite.h"
 
 static const char *url_of(const struct fixture *f)
 {
@@ -43,7 +44,7 @@ static void init_makes_the_file_and_says_so_once(void **state)
     assert_false(created);
     struct outbox_status status;
     assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
-    assert_int_equal(status.schema_version, FERRY_SCHEMA_VERSION);
+    assert_int_equal(status.schema_version, SCHEMA_SQLITE_VERSION);
     assert_int_equal(status.pending_rows, 0);
     assert_false(status.beat_known);
     assert_true(status.relay_known && !status.relay_running);

@@ -255,16 +255,18 @@ static void the_embedded_ddl_is_the_file(void **state)
     if (source == NULL) {
         skip();
     }
-    char path[1024];
-    static char text[65536];
-    snprintf(path, sizeof(path), "%s/outbox/sqlite/schema/sqlite_1.sql", source);
-    FILE *file = fopen(path, "re");
-    assert_non_null(file);
-    size_t bytes = fread(text, 1, sizeof(text) - 1, file);
-    fclose(file);
-    text[bytes] = '\0';
-    assert_string_equal(schema_sqlite_step(1), text);
-    assert_null(schema_sqlite_step(FERRY_SCHEMA_VERSION + 1));
+    for (int version = 1; version <= SCHEMA_SQLITE_VERSION; version++) {
+        char path[1024];
+        static char text[65536];
+        snprintf(path, sizeof(path), "%s/outbox/sqlite/schema/sqlite_%d.sql", source, version);
+        FILE *file = fopen(path, "re");
+        assert_non_null(file);
+        size_t bytes = fread(text, 1, sizeof(text) - 1, file);
+        fclose(file);
+        text[bytes] = '\0';
+        assert_string_equal(schema_sqlite_step(version), text);
+    }
+    assert_null(schema_sqlite_step(SCHEMA_SQLITE_VERSION + 1));
 }
 
 int main(void)
