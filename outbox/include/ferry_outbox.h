@@ -254,9 +254,9 @@ enum ferry_saga_kind { FERRY_SAGA_ORCHESTRATED, FERRY_SAGA_CHOREOGRAPHED };
 
 struct ferry_saga_step {
     const char *topic;   /* Where its commands go: ops do and undo. */
-    int64_t deadline_ms; /* Orchestrated: how long an answer may take; 0: for ever; a year at most.
-                            Then the saga is compensated, this step included, since nobody knows
-                            what became of it. An undo is repeated instead. */
+    int64_t deadline_ms; /* Orchestrated: how long an answer may take; 0: for ever; 364 days at
+                            most. Then the saga is compensated, this step included, since nobody
+                            knows what became of it. An undo is repeated instead. */
     bool no_undo; /* There is nothing to compensate: it is commanded once, and never undone. If
                      its deadline passes it may still be done later. */
 };
