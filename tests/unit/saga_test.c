@@ -3,6 +3,8 @@
  * saga_model_test's. */
 #include "databases_fixture.h"
 
+#include <pthread.h>
+
 #include "outbox/app/saga.h"
 #include "wire/batch.h"
 
@@ -165,7 +167,8 @@ static void is_in(struct ferry_db *db, const struct ferry_id *id, enum ferry_sag
 static void has_effects(struct database *d, int64_t done, int64_t undone)
 {
     assert_int_equal(database_number(&d->a, "SELECT count(*) FROM effect WHERE undone = 0"), done);
-    assert_int_equal(database_number(&d->a, "SELECT count(*) FROM effect WHERE undone = 1"), undone);
+    assert_int_equal(database_number(&d->a, "SELECT count(*) FROM effect WHERE undone = 1"),
+                     undone);
 }
 
 /* Do 0 and its timer are taken, done, and answered: do 1 waits in the outbox. */
@@ -411,6 +414,68 @@ static void an_undo_sees_a_refusal_newer_than_its_snapshot(void **state)
     database_disconnect(&other);
 }
 
+/* Runs an undo on a connection of its own. */
+struct other {
+    struct database_link link;
+    const struct caught *undo;
+    bool run;
+};
+
+static void *undo_elsewhere(void *arg)
+{
+    struct other *o = arg;
+    struct ferry_db *db = o->link.db;
+    struct ferry_record record = record_of(o->undo);
+    enum ferry_err err = db->ops->begin(db->driver, &db->error);
+    if (err == FERRY_OK) {
+        err = ferry_saga_enter(db, &record, &o->run);
+    }
+    if (err == FERRY_OK) {
+        err = db->ops->commit(db->driver, &db->error);
+    }
+    return err == FERRY_OK ? NULL : db->error.text;
+}
+
+/* The undo comes while its do is under way: it waits, and does what the do's end calls for. */
+static void an_undo_waits_for_its_do(void **state)
+{
+    struct database *d = begin_test(state);
+    struct ferry_db *db = d->a.db;
+    for (int commits = 0; commits < 2; commits++) {
+        struct other o = {.run = false};
+        pthread_t thread;
+        void *failed = NULL;
+        bool run = false;
+        (void)start(db, FERRY_SAGA_ORCHESTRATED);
+        struct caught m = take("pay do 0");
+        struct caught timer = take("answers timer 0");
+        struct ferry_record record = record_of(&m);
+        assert_int_equal(answer(db, &timer), FERRY_SAGA_COMPENSATING);
+        struct caught undo = take("pay undo 0");
+        outbox.count = 0;
+        o.undo = &undo;
+        database_connect(d, &o.link);
+        begin(db);
+        well(db, ferry_saga_enter(db, &record, &run));
+        assert_true(run);
+        assert_int_equal(pthread_create(&thread, NULL, undo_elsewhere, &o), 0);
+        usleep(200 * 1000); /* Long enough for the undo to be waiting. */
+        well(db, ferry_saga_done(db, &record, NULL, 0));
+        if (commits == 1) {
+            commit(db);
+        } else {
+            db->ops->rollback(db->driver);
+        }
+        assert_int_equal(pthread_join(thread, &failed), 0);
+        if (failed != NULL) {
+            fail_msg("%s", (const char *)failed);
+        }
+        assert_int_equal(o.run, commits == 1);
+        database_disconnect(&o.link);
+        outbox.count = 0;
+    }
+}
+
 /* Whoever read an older version changes nothing. */
 static void the_second_of_two_answers_is_asked_to_retry(void **state)
 {
@@ -585,6 +650,7 @@ int main(void)
         DATABASE_TESTS(an_abort_compensates_or_gives_up),
         DATABASE_TESTS(a_choreographed_saga_travels_by_its_slip),
         DATABASE_TESTS(what_is_rolled_back_can_be_done_again),
+        SERVER_TESTS(an_undo_waits_for_its_do),
         SERVER_TESTS(an_undo_sees_a_refusal_newer_than_its_snapshot),
         DATABASE_TESTS(the_second_of_two_answers_is_asked_to_retry),
         DATABASE_TESTS(what_cannot_be_started_is_refused_with_words),
