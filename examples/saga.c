@@ -8,6 +8,7 @@
  * All services are in this program, one after another; each could be a process elsewhere. The
  * broker is in it too (see embedded.c); the relay is the program ferry-outbox, for all four
  * databases. */
+#include <fcntl.h>
 #include <libgen.h>
 #include <signal.h>
 #include <spawn.h>
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "ferry.h"
 #include "ferry_broker.h"
@@ -62,9 +64,21 @@ struct order {
     char place[32];
 };
 
+static pid_t relay; /* 0: not started. */
+
+static void stop_relay(void)
+{
+    if (relay > 0) {
+        (void)kill(relay, SIGTERM);
+        (void)waitpid(relay, NULL, 0);
+        relay = 0;
+    }
+}
+
 static void check(enum ferry_err err, const char *what, const char *detail)
 {
     if (err != FERRY_OK) {
+        stop_relay();
         fprintf(stderr, "saga: %s: %s: %s\n", what, ferry_err_name(err),
                 detail[0] != '\0' ? detail : ferry_err_text(err));
         exit(EXIT_FAILURE);
@@ -232,21 +246,36 @@ static struct ferry_broker *start_broker(const char *folder, struct ferry_client
     return broker;
 }
 
-static pid_t start_relay(char *program, const char *endpoint, struct service *services)
+/* One relay serves all four; what it says is in FOLDER/relay.log. */
+static void start_relay(char *program, const char *folder, const char *endpoint,
+                        struct service *services)
 {
-    char urls[SERVICES][TEXT_BYTES + 8], server[TEXT_BYTES];
+    char urls[SERVICES][TEXT_BYTES + 8], server[TEXT_BYTES], log[TEXT_BYTES];
     char *words[2 * SERVICES + 4] = {program, "--server", server};
-    pid_t relay = 0;
+    posix_spawn_file_actions_t actions;
     (void)snprintf(server, sizeof(server), "%s", endpoint);
+    (void)snprintf(log, sizeof(log), "%s/relay.log", folder);
     for (int i = 0; i < SERVICES; i++) {
         (void)snprintf(urls[i], sizeof(urls[i]), "sqlite:%s", services[i].path);
         words[3 + 2 * i] = "--db";
         words[4 + 2 * i] = urls[i];
     }
-    if (posix_spawn(&relay, program, NULL, NULL, words, environ) != 0) {
-        check(FERRY_ERR_IO, program, "the relay cannot be started");
+    int failed = posix_spawn_file_actions_init(&actions);
+    if (failed == 0) {
+        failed = posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log,
+                                                  O_CREAT | O_WRONLY | O_TRUNC, 0600);
     }
-    return relay;
+    if (failed == 0) {
+        failed = posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
+    }
+    if (failed == 0) {
+        failed = posix_spawn(&relay, program, &actions, NULL, words, environ);
+        (void)posix_spawn_file_actions_destroy(&actions);
+    }
+    if (failed != 0) {
+        relay = 0;
+        check(FERRY_ERR_IO, program, strerror(failed));
+    }
 }
 
 /* All services take turns until every saga has ended. */
@@ -296,14 +325,13 @@ static int run(const char *folder, char *relay_program)
                                   FERRY_FROM_START, WAIT_MS),
               names[i], "");
     }
-    pid_t relay = start_relay(relay_program, ferry_broker_endpoint(broker), services);
+    start_relay(relay_program, folder, ferry_broker_endpoint(broker), services);
     for (int i = 0; i < ORDERS; i++) {
         place_order(&services[SHOP], &orders[i]);
     }
     serve(services, &ended);
     int code = verdict(services);
-    (void)kill(relay, SIGTERM);
-    (void)waitpid(relay, NULL, 0);
+    stop_relay();
     for (int i = 0; i < SERVICES; i++) {
         ferry_consumer_close(&services[i].consumer);
         ferry_db_free(&services[i].db);
