@@ -57,6 +57,7 @@ enum ferry_err ferry_migrate(struct ferry_db *db);
 enum ferry_err ferry_outbox_put(struct ferry_db *db, const struct ferry_message *message,
                                 struct ferry_id *id);
 #define FERRY_OUTBOX_MESSAGE_MAX_BYTES (1u << 20)
+#define FERRY_OUTBOX_HEADERS_MAX       255u
 
 /* The same for `count` messages, all or an error: one statement, or a COPY, where the database has
  * one for it. `ids` (may be NULL) has room for `count`. */
@@ -174,11 +175,12 @@ enum ferry_err ferry_receive_tx(struct ferry_receiver *receiver, struct ferry_db
  * Replies. */
 
 #define FERRY_HEADER_CORRELATION                                                                   \
-    "ferry-correlation-id"                           /* Of a conversation: its first message's. */
-#define FERRY_HEADER_CAUSATION  "ferry-causation-id" /* The message that this one answers. */
-#define FERRY_HEADER_REPLY_TO   "ferry-reply-to"     /* The topic for an answer. */
-#define FERRY_HEADER_DELIVER_AT "ferry-deliver-at"   /* Unix ms, of rows that are put by hand. */
-#define FERRY_HEADER_TRACE      "traceparent"        /* W3C trace context: copied on. */
+    "ferry-correlation-id" /* Of a conversation: its first message's. */
+#define FERRY_HEADER_CAUSATION          "ferry-causation-id" /* The message that this one answers. */
+#define FERRY_HEADER_REPLY_TO           "ferry-reply-to"     /* The topic for an answer. */
+#define FERRY_HEADER_DELIVER_AT         "ferry-deliver-at" /* Unix ms, of rows that are put by hand. */
+#define FERRY_HEADER_POSSIBLE_DUPLICATE "ferry-possible-duplicate" /* Set by a rebase: "1". */
+#define FERRY_HEADER_TRACE              "traceparent" /* W3C trace context: copied on. */
 
 /* ferry_outbox_put of an answer to `cause`: sets correlation and causation, copies the trace
  * context and the name of the saga (not its step: an answer is no command), each unless the message
