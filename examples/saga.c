@@ -24,8 +24,9 @@
 #include "ferry_outbox.h"
 
 #define WAIT_MS    10000
-#define A_MOMENT   20   /* Milliseconds for each service at a time. */
-#define TURNS_MAX  2000 /* Then something is wrong. */
+#define ANSWER_MS  60000 /* Then a step is taken back, as nobody knows what became of it. */
+#define A_MOMENT   20    /* Milliseconds for each service at a time. */
+#define TURNS_MAX  2000  /* Then something is wrong. */
 #define MONEY      100
 #define STOCK      5
 #define ORDERS     3
@@ -40,9 +41,9 @@ static const char *const names[SERVICES] = {"shop", "bank", "store", "carrier"};
 
 /* What the shop has to know: who is asked, in which order, and for how long it waits. */
 static const struct ferry_saga_step steps[] = {
-    {.topic = "bank", .deadline_ms = WAIT_MS},
-    {.topic = "store", .deadline_ms = WAIT_MS},
-    {.topic = "carrier", .deadline_ms = WAIT_MS},
+    {.topic = "bank", .deadline_ms = ANSWER_MS},
+    {.topic = "store", .deadline_ms = ANSWER_MS},
+    {.topic = "carrier", .deadline_ms = ANSWER_MS},
 };
 static const struct ferry_saga_def order_saga = {.type = "order",
                                                  .kind = FERRY_SAGA_ORCHESTRATED,

@@ -13,7 +13,7 @@
 #include "base/prng.h"
 #include "lib/saga_world.h"
 
-#define SEEDS       3000
+#define SEEDS       10000
 #define CHOICES_MAX 400
 #define RUNS_MAX    300000
 
