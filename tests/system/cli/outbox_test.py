@@ -5,6 +5,7 @@ installed, is passed over, and that is said.
 """
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ import databases
 from ferry_processes import BIN, PATIENCE, Broker, run
 
 OK, FAILED, USAGE, NOT_FOUND, TIMEOUT, NOT_SAFE, UNKNOWN = 0, 1, 2, 3, 5, 6, 7
+SOURCE = Path(os.environ["FERRY_SOURCE"])
 NOBODY = "tcp://127.0.0.1:1"  # No broker listens there.
 
 
@@ -460,6 +462,33 @@ class SqliteTest(Transcripts, unittest.TestCase):
         finally:
             relay.terminate()
             relay.wait(PATIENCE)
+
+
+class ReadmeTest(unittest.TestCase):
+    def test_the_lines_of_the_readme_work(self):
+        text = (SOURCE / "README.md").read_text(encoding="utf-8")
+        lines = re.search(r"run by tests/system/cli/outbox_test.py.*?```sh\n(.*?)```", text,
+                          re.S).group(1)
+        with tempfile.TemporaryDirectory(prefix="ferry-readme-") as folder:
+            (Path(folder) / "broker").mkdir()
+            broker = Broker(Path(folder) / "broker", "--set", "store.max_bytes=4G")
+            relay = None
+            try:
+                for line in filter(None, lines.splitlines()):
+                    command = line.split("#")[0].replace(
+                        "ferry ", f"{BIN}/ferry --server {broker.endpoint} ")
+                    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True,
+                                          text=True, check=False, timeout=PATIENCE)
+                    self.assertEqual(done.returncode, OK, f"{line}: {done.stderr}")
+                    relay = relay or subprocess.Popen(
+                        [BIN / "ferry-outbox", "--db", "sqlite:shop.db", "--server",
+                         broker.endpoint], cwd=folder, stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL)
+            finally:
+                broker.kill()
+                if relay is not None:
+                    relay.terminate()
+                    relay.wait(PATIENCE)
 
 
 @unittest.skipIf(databases.PostgreSQL.programs() is None, "PostgreSQL is not installed")
