@@ -43,6 +43,7 @@ static enum ferry_err file_open(struct admin_file *f, const char *url, int flags
     if (err != FERRY_OK) {
         return err;
     }
+    must(f->path != NULL);
     if ((flags & SQLITE_OPEN_CREATE) == 0 && stat(f->path, &st) != 0) {
         return err_set(e, FERRY_ERR_IO, "%s: %s", f->path, strerror(errno));
     }
@@ -354,7 +355,7 @@ static enum ferry_err admin_init(const char *url, bool *created, struct err_text
     struct stat st;
     const char *path = NULL;
     enum ferry_err err = admin_sqlite_path(url, &path, e);
-    bool missing = err == FERRY_OK && stat(path, &st) != 0;
+    bool missing = err == FERRY_OK && path != NULL && stat(path, &st) != 0;
     if (err == FERRY_OK) {
         err = file_open(&f, url, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, e);
     }
