@@ -668,7 +668,8 @@ static const struct command_spec commands[COMMAND_COUNT] = {
          1,
          {OPT_NONE},
          "shows what an inbox has done",
-         "One line for each group and partition; a chain with a hole is named. Reads only."},
+         "One line for each group and partition; a chain with a hole is named. A group that knows "
+         "messages by their ids (queue, keyed) has one line, with how many it keeps. Reads only."},
     [COMMAND_INBOX_DEAD] =
         {"inbox dead",
          "DB",

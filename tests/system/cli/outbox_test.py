@@ -339,6 +339,9 @@ class Transcripts:
         self.assertEqual(self.relay()[0], OK)
         record = self.json("peek", topic)[0]
         self.inbox_row(topic, record, message)
+        chains = self.json("inbox", "status", self.db.url)[0]["chains"]
+        self.assertEqual([(c["group"], c["by"], c["position"], c["rows"]) for c in chains],
+                         [("ledger", "chain", record["offset"] + 5, 1), ("work", "id", None, 1)])
         events = self.json("trace", message, "--db", self.db.url)
         self.assertIn("stored", [e.get("event") for e in events])
         done = {(e["group"], e["by"]): e for e in events if e.get("event") == "done"}
