@@ -14,11 +14,11 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "outbox/relay/driver.h"
 #include "outbox/relay/relay.h"
 #include "outbox/relay/relay_policy.h"
 #include "outbox/relay/relay_report.h"
 #include "outbox/sqlite/open_sqlite.h"
-#include "outbox/sqlite/outbox_admin.h"
 
 #define EXIT_USAGE     2
 #define EXIT_NOT_FOUND 3
@@ -44,7 +44,8 @@ static void on_stop(int signal_number)
 
 /* One database with its relay. */
 struct served {
-    struct outbox_url url;
+    const char *url;  /* As it was given. */
+    const char *path; /* In it. */
     struct source source;
     struct relay_broker broker;
     struct relay *relay;
@@ -102,12 +103,14 @@ static const struct option long_options[] = {
 static void add_database(struct program *p, const char *url, struct config_problems *problems)
 {
     struct err_text e = {{0}};
+    char scheme[OUTBOX_SCHEME_MAX + 1];
     if (p->count == DATABASES_MAX) {
         config_problem(problems, "--db %s: at most %d databases", url, DATABASES_MAX);
-    } else if (outbox_url_parse(url, &p->served[p->count].url, &e) != FERRY_OK) {
+    } else if (outbox_url_scheme(url, scheme, &e) != FERRY_OK) {
         config_problem(problems, "--db: %s", e.text);
     } else {
-        p->count++;
+        p->served[p->count].url = url;
+        p->served[p->count++].path = strchr(url, ':') + 1;
     }
 }
 
@@ -261,12 +264,15 @@ static int check_databases(const struct program *p)
 {
     int code = EXIT_SUCCESS;
     for (size_t i = 0; i < p->count; i++) {
-        const char *path = p->served[i].url.path;
-        char url[OUTBOX_PATH_MAX + 16];
+        const char *path = p->served[i].path;
+        const char *url = p->served[i].url;
+        const struct outbox_driver *driver = NULL;
         struct outbox_status status;
         struct err_text e = {{0}};
-        snprintf(url, sizeof(url), "sqlite:%s", path);
-        enum ferry_err err = outbox_admin_status(url, &status, &e);
+        enum ferry_err err = outbox_driver_load(url, &driver, &e);
+        if (err == FERRY_OK) {
+            err = driver->admin->status(url, bytes_of(NULL, 0), &status, &e);
+        }
         if (err != FERRY_OK) {
             fprintf(stderr, "%s\n", e.text);
             code = exit_code_of(err, path);
@@ -320,7 +326,6 @@ static void holder_name(const struct source *source, char *name, size_t bytes)
 static enum ferry_err open_served(struct program *p, struct served *s, struct err_text *e)
 {
     char holder[128];
-    char url[OUTBOX_PATH_MAX + 16];
     const struct source_options options = {
         .barrier = p->options.barrier,
         .stand_by = !p->once, /* Once would wait for ever. */
@@ -333,8 +338,7 @@ static enum ferry_err open_served(struct program *p, struct served *s, struct er
         .connect_timeout_ms = p->options.connect_timeout_ms,
         .statement_timeout_ms = p->options.statement_timeout_ms,
     };
-    snprintf(url, sizeof(url), "sqlite:%s", s->url.path);
-    enum ferry_err err = source_sqlite_open(&s->source, url, &options, e);
+    enum ferry_err err = source_sqlite_open(&s->source, s->url, &options, e);
     if (err != FERRY_OK) {
         return err;
     }
@@ -361,7 +365,7 @@ static int open_all(struct program *p)
         err = open_served(p, &p->served[i], &e);
         if (err != FERRY_OK) {
             fprintf(stderr, "ferry-outbox: %s\n", e.text[0] == '\0' ? ferry_err_text(err) : e.text);
-            return exit_code_of(err, p->served[i].url.path);
+            return exit_code_of(err, p->served[i].path);
         }
     }
     return -1;

@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 #include "base/prng.h"
-#include "outbox/sqlite/outbox_admin.h"
+#include "outbox/sqlite/admin_sqlite.h"
 
 static void a_backlog_is_published_once_and_in_order(void **state)
 {
@@ -628,22 +628,22 @@ static void status_tells_backlog_and_the_word_of_the_relay(void **state)
     snprintf(url, sizeof(url), "sqlite:%s", g->f->path);
     fake_create(&g->fake, "orders", 1);
     rig_put(g, "orders", 1, 10, 1);
-    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
+    assert_int_equal(admin_sqlite_ops.status(url, bytes_of(NULL, 0), &status, &e), FERRY_OK);
     assert_int_equal(status.pending_rows, 10);
     assert_true(status.oldest_known);
     assert_true(status.relay_known && status.relay_running);
-    assert_false(status.beat_known); /* It has not said a word yet. */
+    assert_false(status.word_known); /* It has not said a word yet. */
     rig_drain(g);
     rig_run(g, 1500);
-    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
-    assert_true(status.beat_known);
-    assert_string_equal(status.relay_state, "active");
-    assert_int_equal(status.published_id, 10);
+    assert_int_equal(admin_sqlite_ops.status(url, bytes_of(NULL, 0), &status, &e), FERRY_OK);
+    assert_true(status.word_known);
+    assert_string_equal(status.word.state, "active");
+    assert_int_equal(status.word.published_id, 10);
     assert_int_equal(status.pending_rows, 0);
     assert_false(status.oldest_known);
     assert_int_equal(status.last_id, 10);
     rig_kill_relay(g, false);
-    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
+    assert_int_equal(admin_sqlite_ops.status(url, bytes_of(NULL, 0), &status, &e), FERRY_OK);
     assert_true(status.relay_known);
     assert_false(status.relay_running);
 }
