@@ -6,7 +6,6 @@
 
 #include "outbox/app/wake.h"
 #include "outbox/sqlite/cursor.h"
-#include "outbox/relay/relay_report.h"
 #include "outbox/sqlite/admin_sqlite.h"
 #include "outbox/sqlite/schema_sqlite.h"
 
@@ -200,24 +199,6 @@ static void a_cursor_that_is_not_ours_is_refused(void **state)
     assert_int_equal(cursor_decode(bytes_of(blob, sizeof(blob)), &out, &e), FERRY_ERR_CORRUPT);
 }
 
-static void the_report_is_one_json_object_with_null_for_the_unknown(void **state)
-{
-    (void)state;
-    struct relay_status status = {.state = RELAY_OUTAGE, .error = {"a \"quoted\"\nline"}};
-    struct relay_rate rate = {0};
-    struct buf out;
-    buf_init(&out, RELAY_REPORT_MAX_BYTES);
-    relay_report_json(&out, "/tmp/a.db", &status, &rate);
-    buf_append_u8(&out, 0);
-    assert_true(buf_ok(&out));
-    const char *text = (const char *)out.data;
-    assert_non_null(strstr(text, "\"state\":\"outage\""));
-    assert_non_null(strstr(text, "\"backlog\":null"));
-    assert_non_null(strstr(text, "\"oldest_ms\":null"));
-    assert_non_null(strstr(text, "\"error\":\"a \\\"quoted\\\"\\u000aline\"}\n"));
-    buf_fini(&out);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -230,7 +211,6 @@ int main(void)
         FIXTURE_TEST(a_wake_arrives_over_a_long_path),
         cmocka_unit_test(a_cursor_comes_back_as_it_was),
         cmocka_unit_test(a_cursor_that_is_not_ours_is_refused),
-        cmocka_unit_test(the_report_is_one_json_object_with_null_for_the_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
