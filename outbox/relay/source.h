@@ -39,6 +39,8 @@
 #define SOURCE_INVALID_MAX   159
 #define SOURCE_BLOB_MAX      4096u /* As the broker's cursors and checkpoints. */
 #define SOURCE_LANES_MAX     64u
+#define SOURCE_PARKED_KEY_MAX                                                                      \
+    1024u /* A row with a longer key is set aside, its key is not parked. */
 
 /* A header of a row that the relay takes out and obeys: Unix ms in decimal digits. */
 #define SOURCE_HEADER_DUE "ferry-deliver-at"
@@ -160,7 +162,8 @@ struct source_ops {
     bool (*wants)(void *driver, const struct source_mark *mark, const struct source_row *row);
     /* The blob for the mark and the first of these rows; returns how many of them it covers: 0 when
      * none fits now (once something is tidied up it does). `last`: these are all the rows of the
-     * page that the target wants. Changes nothing. */
+     * page that the target wants; means nothing for a blob that does not cover all of them. Changes
+     * nothing. */
     size_t (*mark_encode)(void *driver, const struct source_mark *mark,
                           const struct source_row *const *rows, size_t count, bool last,
                           struct source_blob *blob);
