@@ -48,6 +48,7 @@ enum ferry_err source_pg_identify(struct source_pg *d, struct pg_link *link,
                                   struct pg_identity *identity, struct err_text *e)
 {
     PGresult *result = NULL;
+    *identity = (struct pg_identity){0};
     enum ferry_err err = pg_link_ask(link, PG_IDENTITY, NULL, 0, &result, e);
     if (err == FERRY_OK) {
         err = read_identity(d, result, identity, e);
@@ -143,10 +144,10 @@ enum ferry_err source_pg_place_is_here(struct source_pg *d, const struct cover_p
     if (err != FERRY_OK || !source_pg_is_same(d, &now, e)) {
         return err;
     }
-    if (place->system != now.system) {
+    if (place->system != now.system || place->database != now.database) {
         err_set(e, FERRY_OK,
-                "%s is another database cluster than the one its cursors were taken from (dumped "
-                "and restored, or upgraded?)" REMEDY,
+                "%s is another database than the one its cursors were taken from (dumped and "
+                "restored, or upgraded?)" REMEDY,
                 name);
     } else if (place->timeline != now.timeline) {
         err_set(e, FERRY_OK,

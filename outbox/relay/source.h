@@ -153,7 +153,9 @@ struct source_ops {
     /* The checkpoint for "all up to `settled` is settled"; size 0: nothing to say yet. Required. */
     void (*checkpoint)(void *driver, int64_t settled, struct source_blob *blob);
 
-    /* A target's mark from its blob (size 0: it has nothing of this source). *same as in begin;
+    /* A target's mark from its blob (size 0: it has nothing of this source). It is closed, and
+     * opened anew later, whenever a row for the target is dropped unsent without a rewind: a driver
+     * may take it that an open mark was offered every row that was read. *same as in begin;
      * *again: rewind, so that rows which this target still wants of before are handed out first.
      * Required, as are the next five. */
     enum ferry_err (*mark_open)(void *driver, struct bytes blob, struct source_mark **mark,
