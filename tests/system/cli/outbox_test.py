@@ -81,7 +81,7 @@ class OnServer:
         self.server.sql(text, self.name)
 
     def backup(self):
-        copy = self.server.folder / "copy"
+        copy = self.server.folder / f"copy-{uuid.uuid4().hex}"
         self.server.stop()
         self.server.copy_to(copy)
         self.server.start()
@@ -371,7 +371,7 @@ class Transcripts:
                 f"INSERT INTO {self.db.table('inbox_dead')} (grp, topic_id, part, off, msg_id, "
                 "reason, parked, mkey, payload, ts_ms) VALUES ('ledger', "
                 f"{self.db.bytes(topic_id.bytes)}, 0, {offset}, {self.db.bytes(message.bytes)}, "
-                f"'no such account', {parked}, {self.db.bytes(b'k')}, {self.db.bytes(b'body')}, "
+                f"'no such account', {'TRUE' if parked else 'FALSE'}, {self.db.bytes(b'k')}, {self.db.bytes(b'body')}, "
                 "1764000000000)")
         dead = self.json("inbox", "dead", self.db.url, "--group", "ledger")
         self.assertEqual([(r["offset"], r["state"], r["key"], r["payload"]) for r in dead],
