@@ -1,6 +1,7 @@
 /* What libferry_outbox_mariadb.so is to the relay and the command line. */
 #include <stdio.h>
 
+#include "outbox/mariadb/admin_mariadb.h"
 #include "outbox/mariadb/source_mariadb.h"
 #include "outbox/relay/driver.h"
 
@@ -25,6 +26,7 @@ const struct outbox_driver *ferry_outbox_driver_mariadb(void)
         .url_check = driver_url_check,
         .lanes = source_maria_lanes,
         .source_open = source_open_mariadb,
+        .admin = &admin_mariadb_ops,
     };
     return &driver;
 }

@@ -143,10 +143,10 @@ enum ferry_err source_pg_place_is_here(struct source_pg *d, const struct cover_p
     if (err != FERRY_OK || !source_pg_is_same(d, &now, e)) {
         return err;
     }
-    if (place->system != now.system) {
+    if (place->system != now.system || place->database != now.database) {
         err_set(e, FERRY_OK,
-                "%s is another database cluster than the one its cursors were taken from (dumped "
-                "and restored, or upgraded?)" REMEDY,
+                "%s is another database than the one its cursors were taken from (dumped and "
+                "restored, or upgraded?)" REMEDY,
                 name);
     } else if (place->timeline != now.timeline) {
         err_set(e, FERRY_OK,

@@ -48,6 +48,7 @@ enum ferry_err source_pg_barrier(struct source_pg *d, struct err_text *e)
 {
     PGresult *result = NULL;
     int64_t from_us = clock_monotonic_us();
+    d->candidate_asked_us = from_us;
     enum ferry_err err = source_pg_side(d, e);
     if (err == FERRY_OK) {
         err = pg_link_ask(&d->side, PG_BARRIER, NULL, 0, &result, e);
@@ -66,6 +67,7 @@ static struct cover_place place_now(const struct source_pg *d, const struct tick
 {
     return (struct cover_place){.system = d->identity.system,
                                 .timeline = d->identity.timeline,
+                                .database = d->identity.database,
                                 .lsn = d->flushed,
                                 .has_last = last->known,
                                 .last_seq = last->seq,

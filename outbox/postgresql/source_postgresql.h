@@ -92,8 +92,8 @@ struct source_pg {
     struct snapshot *candidate; /* The next upper, once it is on disk. */
     uint64_t candidate_lsn;
     int64_t candidate_rows;
-    bool candidate_asked;  /* The barrier was written for it. */
-    struct snapshot *idle; /* Nothing new was seen in it; not on disk yet. */
+    int64_t candidate_asked_us; /* When a barrier was written for it; 0: not. */
+    struct snapshot *idle;      /* Nothing new was seen in it; not on disk yet. */
     uint64_t idle_lsn;
     enum pg_way way;
     const struct snapshot *way_upper; /* Which tick `way` is of, never looked into. */
