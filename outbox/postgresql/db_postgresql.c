@@ -28,6 +28,7 @@ enum statement {
     STATEMENT_KEY_PARKED,
     STATEMENT_REQUEUED,
     STATEMENT_DEAD_REMOVE,
+    STATEMENT_DEAD_AGAIN,
     STATEMENT_BARRIER_ADD,
     STATEMENT_BARRIER_WHY,
     STATEMENT_SAGA_INSERT,
@@ -80,6 +81,12 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
         "FROM S.inbox_dead WHERE number = (SELECT number FROM S.inbox_dead WHERE grp = $1::text "
         "AND topic_id = $2::uuid AND requeued ORDER BY number LIMIT 1) FOR UPDATE SKIP LOCKED",
     [STATEMENT_DEAD_REMOVE] = "DELETE FROM S.inbox_dead WHERE number = $1::bigint",
+    [STATEMENT_DEAD_AGAIN] =
+        "UPDATE S.inbox_dead SET requeued = false, "
+        "reason = CASE WHEN number = $1::bigint THEN $2::text ELSE reason END "
+        "WHERE number = $1::bigint OR (requeued AND number > $1::bigint AND (grp, topic_id, mkey) "
+        "= "
+        "(SELECT grp, topic_id, mkey FROM S.inbox_dead WHERE number = $1::bigint))",
     [STATEMENT_BARRIER_ADD] =
         "INSERT INTO S.saga_barrier (saga_id, step, op, why) "
         "VALUES ($1::uuid, $2::integer, $3::integer, $4::integer) ON CONFLICT DO NOTHING",
@@ -768,6 +775,15 @@ static enum ferry_err driver_inbox_dead_remove(void *driver, int64_t number, str
     return execute(driver, STATEMENT_DEAD_REMOVE, &p, "deleting from inbox_dead", NULL, e);
 }
 
+static enum ferry_err driver_inbox_dead_again(void *driver, int64_t number, const char *reason,
+                                              struct err_text *e)
+{
+    struct params p = {0};
+    add_i64(&p, number);
+    add_text(&p, reason);
+    return execute(driver, STATEMENT_DEAD_AGAIN, &p, "updating inbox_dead", NULL, e);
+}
+
 /* ---- Sagas --------------------------------------------------------------------------------- */
 
 static enum ferry_err driver_barrier_add(void *driver, const struct ferry_id *saga, int32_t step,
@@ -902,6 +918,12 @@ static bool driver_in_transaction(void *driver)
     PGTransactionStatusType status = PQtransactionStatus(d->connection);
     return status == PQTRANS_INTRANS || status == PQTRANS_INERROR ||
            (status == PQTRANS_ACTIVE && PQpipelineStatus(d->connection) != PQ_PIPELINE_OFF);
+}
+
+static bool driver_lost(void *driver)
+{
+    const struct db_postgresql *d = driver;
+    return PQstatus(d->connection) == CONNECTION_BAD;
 }
 
 static const char *driver_path(void *driver)
@@ -1041,6 +1063,8 @@ static const struct db_ops postgresql_ops = {
     .inbox_key_parked = driver_inbox_key_parked,
     .inbox_requeued = driver_inbox_requeued,
     .inbox_dead_remove = driver_inbox_dead_remove,
+    .inbox_dead_again = driver_inbox_dead_again,
+    .lost = driver_lost,
     .barrier_add = driver_barrier_add,
     .barrier_why = driver_barrier_why,
     .saga_insert = driver_saga_insert,

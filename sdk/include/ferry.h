@@ -318,6 +318,7 @@ int64_t ferry_consumer_position(const struct ferry_consumer *consumer, int32_t p
 bool ferry_consumer_at_end(const struct ferry_consumer *consumer);
 /* The topic's identity: a topic deleted and made again is another one. */
 struct ferry_id ferry_consumer_topic_id(const struct ferry_consumer *consumer);
+const char *ferry_consumer_topic(const struct ferry_consumer *consumer); /* Its name. */
 
 size_t ferry_batch_count(const struct ferry_batch *batch);
 int32_t ferry_batch_partition(const struct ferry_batch *batch);
