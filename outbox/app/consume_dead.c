@@ -2,6 +2,11 @@
 
 #include <stdio.h>
 
+bool consume_lost(const struct ferry_db *db)
+{
+    return db->ops->lost != NULL && db->ops->lost(db->driver);
+}
+
 void consume_reason(char reason[CONSUME_REASON_MAX], const struct ferry_db *db, enum ferry_err err)
 {
     snprintf(reason, CONSUME_REASON_MAX, "%s: %.350s", ferry_err_name(err),
@@ -108,8 +113,8 @@ static enum ferry_err work(struct ferry_db *db, const char *topic, const struct 
     struct ferry_record record = record_of(&letter->dead, topic);
     db->error.text[0] = '\0';
     enum ferry_err err = handler(&record, db, arg);
-    if (err == FERRY_ERR_DB_RETRY) {
-        return err;
+    if (err == FERRY_ERR_DB_RETRY || (err != FERRY_OK && consume_lost(db))) {
+        return FERRY_ERR_DB_RETRY;
     }
     return err == FERRY_OK ? db->ops->inbox_dead_remove(db->driver, letter->number, &db->error)
                            : put_back(db, letter->number, err);

@@ -7,6 +7,8 @@
 
 #define CONSUME_REASON_MAX 400
 
+/* Whether the connection is gone: whatever a handler says then is no failure of its own. */
+bool consume_lost(const struct ferry_db *db);
 /* "DENIED: no such account", of an error and what the database said with it. */
 void consume_reason(char reason[CONSUME_REASON_MAX], const struct ferry_db *db, enum ferry_err err);
 

@@ -88,7 +88,7 @@ static enum attempt ours(struct loop *l, enum ferry_err err)
 static enum attempt handler_failed(struct loop *l, int64_t offset, enum ferry_err err)
 {
     l->err = err;
-    if (err == FERRY_ERR_DB_RETRY) {
+    if (err == FERRY_ERR_DB_RETRY || consume_lost(l->db)) {
         return ATTEMPT_BUSY;
     }
     consume_reason(l->reason, l->db, err);
@@ -163,7 +163,7 @@ static enum attempt handle(struct loop *l, const struct ferry_record *record)
         return handler_failed(l, record->offset, err);
     }
     if (!l->db->ops->in_transaction(l->db->driver)) {
-        if (l->db->ops->lost != NULL && l->db->ops->lost(l->db->driver)) {
+        if (consume_lost(l->db)) {
             return ours(l, FERRY_ERR_DB_RETRY);
         }
         l->err = err_set(&l->db->error, FERRY_ERR_INVALID_ARGUMENT,
@@ -274,8 +274,7 @@ static void pause_before_retry(struct loop *l, int attempts)
 /* Where the connection is gone, until there is one again or the loop is asked to stop. */
 static enum ferry_err mend(struct loop *l)
 {
-    for (int attempts = 0; l->db->ops->lost != NULL && l->db->ops->lost(l->db->driver);
-         attempts++) {
+    for (int attempts = 0; consume_lost(l->db); attempts++) {
         if (l->options->reconnect == NULL) {
             return FERRY_ERR_DB;
         }

@@ -63,8 +63,8 @@ static enum ferry_err run_handler(struct loop *l, const struct ferry_record *rec
 {
     l->db->error.text[0] = '\0';
     enum ferry_err err = l->handler(record, l->db, l->arg);
-    if (err == FERRY_ERR_DB_RETRY) {
-        return err;
+    if (err == FERRY_ERR_DB_RETRY || (err != FERRY_OK && consume_lost(l->db))) {
+        return FERRY_ERR_DB_RETRY;
     }
     if (err != FERRY_OK) {
         *fate = FATE_FAILED;
@@ -74,7 +74,7 @@ static enum ferry_err run_handler(struct loop *l, const struct ferry_record *rec
     }
     *fate = FATE_DONE;
     if (!l->db->ops->in_transaction(l->db->driver)) {
-        return l->db->ops->lost != NULL && l->db->ops->lost(l->db->driver)
+        return consume_lost(l->db)
                    ? FERRY_ERR_DB_RETRY
                    : err_set(&l->db->error, FERRY_ERR_INVALID_ARGUMENT,
                              "the handler ended the transaction at offset %lld: leave BEGIN, "
@@ -141,7 +141,7 @@ static void pause_before_retry(struct loop *l, int attempts)
 /* After a DB_RETRY: a new connection where the old one is gone. */
 static enum ferry_err mend(struct loop *l)
 {
-    if (l->db->ops->lost == NULL || !l->db->ops->lost(l->db->driver)) {
+    if (!consume_lost(l->db)) {
         return FERRY_OK;
     }
     if (l->options->reconnect == NULL) {

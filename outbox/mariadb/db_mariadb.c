@@ -808,7 +808,7 @@ static bool driver_in_transaction(void *driver)
 static bool driver_lost(void *driver)
 {
     const struct db_mariadb *d = driver;
-    return d->lost;
+    return d->lost || maria_lost(mysql_errno(d->connection)); /* A handler's statement, too. */
 }
 
 static const char *driver_path(void *driver)

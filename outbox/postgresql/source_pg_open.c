@@ -241,13 +241,19 @@ static enum ferry_err open_all(struct source_pg *d, struct err_text *e)
     return err == FERRY_OK ? ticks_init(&d->ticks) : err;
 }
 
-/* One of this machine listens: who comes second polls. */
-static void open_wake(struct source_pg *d)
+/* One relay of this machine listens; who comes second polls, and looks again once a second. */
+void source_pg_listen(struct source_pg *d)
 {
+    char system[24];
+    char database[16];
     struct err_text ignored;
-    snprintf(d->wake_name, sizeof(d->wake_name), "postgresql-%llu-%u",
-             (unsigned long long)d->identity.system, d->identity.database);
-    if (d->options.lane != 0 || wake_listen(d->wake_name, &d->wake_fd, &ignored) != FERRY_OK) {
+    if (d->wake_fd >= 0 || d->options.lane != 0) {
+        return;
+    }
+    snprintf(system, sizeof(system), "%llu", (unsigned long long)d->identity.system);
+    snprintf(database, sizeof(database), "%u", d->identity.database);
+    db_postgresql_place(d->wake_name, system, database);
+    if (wake_listen(d->wake_name, &d->wake_fd, &ignored) != FERRY_OK) {
         d->wake_fd = -1;
     }
 }
@@ -276,7 +282,7 @@ enum ferry_err source_pg_open(struct source *source, const char *url,
         source_pg_ops.close(d);
         return err;
     }
-    open_wake(d);
+    source_pg_listen(d);
     *source = (struct source){.ops = &source_pg_ops, .driver = d};
     return FERRY_OK;
 }

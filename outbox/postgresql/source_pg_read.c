@@ -217,6 +217,18 @@ static enum ferry_err send_page(struct source_pg *d, const struct ticks_job *job
     return send_job(d, statement, &from, bound, r->rows_max, r->bytes_max, e);
 }
 
+/* The server works on the next page of a backlog while this one is sent. A failure is told by the
+ * read that needs it. */
+static void ask_ahead(struct source_pg *d, const struct reading *r)
+{
+    struct ticks_job job;
+    struct err_text ignored;
+    ticks_peek(&d->ticks, &job);
+    if (send_page(d, &job, r, &ignored) == FERRY_OK) {
+        d->reading = PG_READING_PAGE;
+    }
+}
+
 /* ---- A page. */
 
 static void place_rows(struct source_page *page, int64_t before)
@@ -255,6 +267,9 @@ static enum ferry_err take_page(struct source_pg *d, const PGresult *result, str
     place_rows(r->page, ticks_page(&d->ticks, page->count, seq, &last, ended));
     r->more = true;
     *step = page->count > 0 ? STEP_DONE : STEP_GO_ON;
+    if (page->count > 0 && !ended && d->way == PG_WAY_WINDOW) {
+        ask_ahead(d, r);
+    }
     return FERRY_OK;
 }
 
@@ -433,14 +448,19 @@ enum ferry_err source_pg_read(void *driver, size_t rows_max, size_t bytes_max,
     return FERRY_OK;
 }
 
-void source_pg_rewind(void *driver, int64_t after)
+void source_pg_read_anew(struct source_pg *d)
 {
-    struct source_pg *d = driver;
-    ticks_rewind(&d->ticks, after);
     d->way = PG_WAY_UNKNOWN;
     if (d->reading != PG_READING_NOTHING) {
         d->reading = PG_READING_DROPPED;
     }
+}
+
+void source_pg_rewind(void *driver, int64_t after)
+{
+    struct source_pg *d = driver;
+    ticks_rewind(&d->ticks, after);
+    source_pg_read_anew(d);
 }
 
 enum ferry_err source_pg_changed(void *driver, bool *changed, struct err_text *e)

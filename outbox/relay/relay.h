@@ -116,8 +116,9 @@ struct relay_status {
     size_t inflight_batches;
     size_t parked_keys;
     int64_t undecided; /* BLOCKED: number of the row that a person has to decide about; else 0. */
-    bool set_back;     /* HALTED because the source is not the one that it was. */
-    bool caught_up;    /* Everything that was there is settled, or waits for its topic. */
+    bool database_failed;  /* It did not answer when it was asked last, for rows or figures. */
+    bool set_back;         /* HALTED because the source is not the one that it was. */
+    bool caught_up;        /* Everything that was there is settled, or waits for its topic. */
     struct err_text error; /* The last one that still matters; empty: none. */
 };
 

@@ -248,7 +248,7 @@ static enum ferry_err take_scheduled(struct rebasing *r, const char *topic)
  * not there has nothing. */
 static enum cli_exit read_topic(struct rebasing *r, struct topic *topic)
 {
-    struct log_walk walk;
+    struct log_walk walk = {.from_ms = 0};
     int32_t partitions = 0;
     enum ferry_err err =
         ferry_topic_partitions(r->cli->client, topic->name, r->cli->timeout_ms, &partitions);
@@ -357,7 +357,8 @@ static enum cli_exit refuse_doubtful(const struct rebasing *r, int64_t marked)
                    "whether they were published: with --accept-duplicates they are published, "
                    "marked by the header " OUTBOX_HEADER_DUPLICATE,
                    (long long)marked);
-    return cli_fail(r->cli, FERRY_ERR_OFFSET_OUT_OF_RANGE, r->db.shown, detail);
+    (void)cli_fail(r->cli, FERRY_ERR_OFFSET_OUT_OF_RANGE, r->db.shown, detail);
+    return CLI_EXIT_NOT_SAFE;
 }
 
 static enum cli_exit decide(struct rebasing *r, bool dry_run)

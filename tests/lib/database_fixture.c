@@ -176,7 +176,7 @@ static void mariadb_ask(struct database_link *link, const char *sql, struct answ
         }
         code = mysql_next_result(connection);
     }
-    answer->ok = code < 0;
+    answer->ok = mysql_errno(connection) == 0;
     if (!answer->ok) {
         snprintf(answer->text, sizeof(answer->text), "%s", mysql_error(connection));
     }
