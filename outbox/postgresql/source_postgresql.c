@@ -325,18 +325,6 @@ static void driver_wake_drain(void *driver)
     }
 }
 
-static void driver_place(void *driver, char *text, size_t bytes)
-{
-    const struct source_pg *d = driver;
-    char host[64] = "";
-    (void)gethostname(host, sizeof(host) - 1);
-    if (d->wake_fd >= 0) {
-        snprintf(text, bytes, "%s", host);
-    } else {
-        snprintf(text, bytes, "%s/%ld", host, (long)getpid());
-    }
-}
-
 const struct source_ops source_pg_ops = {
     .close = driver_close,
     .id = driver_id,
@@ -361,5 +349,4 @@ const struct source_ops source_pg_ops = {
     .figures = source_pg_figures,
     .wake_fd = driver_wake_fd,
     .wake_drain = driver_wake_drain,
-    .place = driver_place,
 };

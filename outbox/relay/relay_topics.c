@@ -357,6 +357,9 @@ static bool target_take_mark(struct relay_target *t, const struct ferry_cursor *
     must(mark != NULL);
     t->version = cursor->version;
     t->mark = mark;
+    /* Until one append of this time in office is through, one of an earlier relay may still come in
+     * between: it raises the version, and what is chained behind would take it for its own. */
+    t->half_open = true;
     t->state = RELAY_TARGET_READY;
     return true;
 }
