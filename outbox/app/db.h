@@ -124,6 +124,8 @@ struct db_ops {
     /* Inserts (saga, step, op, why); *fresh false when (saga, step, op) is there. */
     enum ferry_err (*barrier_add)(void *driver, const struct ferry_id *saga, int32_t step,
                                   int32_t op, int32_t why, bool *fresh, struct err_text *e);
+    /* Sees what made barrier_add say not fresh, and what was committed with it, even where the
+     * transaction's snapshot is older: a locking read there. */
     enum ferry_err (*barrier_why)(void *driver, const struct ferry_id *saga, int32_t step,
                                   int32_t op, bool *found, int32_t *why, struct err_text *e);
     enum ferry_err (*saga_insert)(void *driver, const struct db_saga *saga, struct err_text *e);

@@ -256,9 +256,9 @@ enum ferry_saga_kind { FERRY_SAGA_ORCHESTRATED, FERRY_SAGA_CHOREOGRAPHED };
 
 struct ferry_saga_step {
     const char *topic;   /* Where its commands go: ops do and undo. */
-    int64_t deadline_ms; /* Orchestrated: how long an answer may take; 0: for ever; a year at most.
-                            Then the saga is compensated, this step included, since nobody knows
-                            what became of it. An undo is repeated instead. */
+    int64_t deadline_ms; /* Orchestrated: how long an answer may take; 0: for ever; 364 days at
+                            most. Then the saga is compensated, this step included, since nobody
+                            knows what became of it. An undo is repeated instead. */
     bool no_undo; /* There is nothing to compensate: it is commanded once, and never undone. If
                      its deadline passes it may still be done later. */
 };
@@ -295,9 +295,9 @@ bool ferry_saga_of(const struct ferry_record *record, struct ferry_id *saga);
 /* The participant's side, in the transaction of its effect. *run: apply the effect (or the
  * compensation), then ferry_saga_done() or ferry_saga_refuse() in the same transaction. Not *run: a
  * repeat, an empty compensation or a hanging do: apply nothing and call neither; the answer that is
- * due was put, and a first answer cannot be lost, since it is in the outbox with the effect. Under
- * READ COMMITTED or SERIALIZABLE, or with MariaDB's default, nothing else is needed; but read what
- * an undo compensates after this call, not before. */
+ * due was put, and a first answer cannot be lost, since it is in the outbox with the effect. Read
+ * what an undo compensates after this call, and with MariaDB's REPEATABLE READ by a locking read
+ * (SELECT … FOR UPDATE): the do may have been committed since your transaction's snapshot. */
 enum ferry_err ferry_saga_enter(struct ferry_db *db, const struct ferry_record *record, bool *run);
 /* The step is done (or undone): answers the orchestrator, or passes the saga on along its slip.
  * `data` is what later commands carry; NULL: the record's payload goes on. An undo that was sent

@@ -81,7 +81,8 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_BARRIER_ADD] =
         "INSERT INTO ferry_saga_barrier (saga_id, step, op, why) VALUES (?, ?, ?, ?)",
     [STATEMENT_BARRIER_WHY] =
-        "SELECT why FROM ferry_saga_barrier WHERE saga_id = ? AND step = ? AND op = ?",
+        "SELECT why FROM ferry_saga_barrier WHERE saga_id = ? AND step = ? AND op = ? "
+        "LOCK IN SHARE MODE",
     [STATEMENT_SAGA_INSERT] = "INSERT INTO ferry_saga (saga_id, type, state, step, ver, "
                               "deadline_ms, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     [STATEMENT_SAGA_GET] = "SELECT type, state, step, ver, deadline_ms, reason, data FROM "

@@ -42,6 +42,8 @@
 
 /* A header of a row that the relay takes out and obeys: Unix ms in decimal digits. */
 #define SOURCE_HEADER_DUE "ferry-deliver-at"
+/* False: it is no time. */
+MUST_CHECK bool source_due(struct bytes value, int64_t *due_ms);
 
 struct source_row {
     int64_t position;
@@ -133,7 +135,9 @@ struct source_ops {
     enum ferry_err (*begin)(void *driver, struct bytes checkpoint, int64_t *settled, bool *same,
                             struct err_text *e);
     /* The next rows, in order, at most `rows_max`, ending early when the page holds `bytes_max`.
-     * *more: the end was not reached. Required. */
+     * *more: the end was not reached (the page may be empty all the same). When this is called,
+     * each open mark has taken all rows of the pages before that it wanted, but those set aside: a
+     * mark whose target has to wait is closed first. Required. */
     enum ferry_err (*read)(void *driver, size_t rows_max, size_t bytes_max,
                            struct source_page *page, bool *more, struct err_text *e);
     /* Rows after that position, which is settled, are handed out again. The position may be one
