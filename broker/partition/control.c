@@ -32,6 +32,13 @@ void control_encode(struct buf *b, const struct control *c)
         pack_uint(b, c->version);
         pack_bin(b, c->blob);
         return;
+    case CONTROL_SOURCE_FENCE:
+        pack_array(b, 4);
+        pack_uint(b, c->kind);
+        pack_id(b, &c->source);
+        pack_uint(b, c->lane);
+        pack_uint(b, c->epoch);
+        return;
     default:
         break; /* Of other modules. */
     }
@@ -58,6 +65,11 @@ static void decode_fields(struct unpack *u, struct control *c)
         c->epoch = unpack_uint(u, UINT64_MAX);
         c->version = unpack_uint(u, UINT64_MAX);
         c->blob = unpack_bin(u, CURSOR_MAX_BYTES);
+        return;
+    case CONTROL_SOURCE_FENCE:
+        c->source = unpack_id(u);
+        c->lane = (uint32_t)unpack_uint(u, UINT32_MAX);
+        c->epoch = unpack_uint(u, UINT64_MAX);
         return;
     default:
         u->failed = true; /* Of other modules, or of none. */

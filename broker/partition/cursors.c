@@ -80,12 +80,26 @@ void cursor_apply(struct source_cursor *c, uint64_t version, uint64_t epoch, str
     c->dirty = true;
 }
 
+void cursor_note_fence(struct source_cursor *c, uint64_t epoch)
+{
+    c->epoch = c->epoch < epoch ? epoch : c->epoch;
+}
+
+void cursor_apply_fence(struct source_cursor *c, uint64_t epoch)
+{
+    cursor_note_fence(c, epoch); /* It may not have been proposed here. */
+    if (c->applied_epoch < epoch) {
+        c->applied_epoch = epoch;
+        c->dirty = true;
+    }
+}
+
 void cursors_forget(struct cursors *t)
 {
     size_t kept = 0;
     for (size_t i = 0; i < t->count; i++) {
         struct source_cursor *c = t->items[i];
-        if (c->applied_version == 0) {
+        if (c->applied_version == 0 && c->applied_epoch == 0) {
             mem_free(c); /* Only ever proposed: it must not take the place of one that is. */
             continue;
         }
@@ -153,6 +167,7 @@ static enum ferry_err load_row(struct bytes key, struct bytes value, bool *stop,
     if (unpack_end(&u) != FERRY_OK) {
         return FERRY_ERR_CORRUPT;
     }
+    cursor_note(c, version, epoch, blob); /* One that was only fenced has version 0. */
     cursor_apply(c, version, epoch, blob);
     c->dirty = false;
     return FERRY_OK;

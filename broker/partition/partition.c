@@ -182,6 +182,16 @@ static enum ferry_err apply_batch_cas(struct partition *p, uint64_t index,
     return err;
 }
 
+static enum ferry_err apply_fence(struct partition *p, const struct control *c)
+{
+    struct source_cursor *cursor = NULL;
+    enum ferry_err err = cursors_reserve(&p->cursors, &c->source, c->lane, &cursor);
+    if (err == FERRY_OK) {
+        cursor_apply_fence(cursor, c->epoch);
+    }
+    return err;
+}
+
 static enum ferry_err apply_trim(struct partition *p, const struct control *c)
 {
     if (c->trim_index > replica_applied(p->replica)) {
@@ -236,6 +246,8 @@ static enum ferry_err apply_control(struct partition *p, uint64_t index,
         p->housekeeping = false;
         producers_remove(&p->producers, c.producer_id);
         return FERRY_OK;
+    case CONTROL_SOURCE_FENCE:
+        return apply_fence(p, &c);
     default:
         break;
     }

@@ -10,7 +10,8 @@
  *  (1) Offsets are dense: an entry's base_offset is the sum of the records kept before it.
  *  (2) A (producer id, epoch, sequence) is in the log at most once; a repeat of one of the last
  *      PRODUCER_BATCHES batches gets its first offset back.
- *  (3) A source's cursor version rises by one with each append_cas, in the same entry.
+ *  (3) A source's cursor version rises by one with each append_cas, in the same entry; its epoch
+ *      never goes back along the log.
  *  (4) A message id that partition_produce stored within the dedupe window is not stored again by
  *      it. Ids of append_cas are kept in the records but not looked up: the cursor keeps repeats
  * out. (5) A subscription's position never goes back by a commit, and is never past the end. (6)
@@ -132,6 +133,13 @@ MUST_CHECK enum ferry_err partition_append_cas(struct partition *p, const struct
                                                struct partition_ticket *t,
                                                struct append_cas_refusal *refusal,
                                                struct err_text *e);
+/* From here on in the log an append_cas of a lower epoch is SOURCE_FENCED, whatever was on its way.
+ * Version and blob stay. Errors: INVALID_ARGUMENT (epoch 0), SOURCE_FENCED (a higher one is known),
+ * LIMIT_REACHED. */
+MUST_CHECK enum ferry_err partition_source_fence(struct partition *p,
+                                                 const struct source_fence_request *q,
+                                                 int64_t now_ms, int64_t now_us,
+                                                 struct partition_ticket *t, struct err_text *e);
 /* The reply's cursor lives until the next request. */
 void partition_cursor_get(const struct partition *p, const struct ferry_id *source, uint32_t lane,
                           struct cursor_get_reply *reply);

@@ -290,6 +290,13 @@ static void show_cursor(const struct source_cursor *cursor, struct append_cas_re
     }
 }
 
+static enum ferry_err refuse_epoch(uint64_t epoch, uint64_t present, struct err_text *e)
+{
+    return err_set(e, FERRY_ERR_SOURCE_FENCED, "epoch %llu is over, %llu is the present one",
+                   (unsigned long long)epoch, (unsigned long long)present);
+}
+
+/* By what is proposed: the log has the epochs in the order in which they are judged here. */
 static enum ferry_err judge_cursor(const struct source_cursor *cursor, const struct append_cas *c,
                                    struct append_cas_refusal *refusal, struct err_text *e)
 {
@@ -297,8 +304,7 @@ static enum ferry_err judge_cursor(const struct source_cursor *cursor, const str
     uint64_t epoch = cursor != NULL ? cursor->epoch : 0;
     show_cursor(cursor, refusal);
     if (c->epoch < epoch) {
-        return err_set(e, FERRY_ERR_SOURCE_FENCED, "epoch %llu is over, %llu is the present one",
-                       (unsigned long long)c->epoch, (unsigned long long)epoch);
+        return refuse_epoch(c->epoch, epoch, e);
     }
     if (c->expect_version != version) {
         return err_set(e, FERRY_ERR_CURSOR_CONFLICT, "the cursor is at version %llu, not %llu",
@@ -414,6 +420,35 @@ enum ferry_err partition_append_cas(struct partition *p, const struct append_cas
         err = partition_schedule_room(p);
     }
     return err != FERRY_OK ? err : propose_cas(p, c, &h, now_ms, now_us, t);
+}
+
+/* One that is asked again gets an entry of its own, unless it is applied: the answer must not come
+ * before the log has it. */
+enum ferry_err partition_source_fence(struct partition *p, const struct source_fence_request *q,
+                                      int64_t now_ms, int64_t now_us, struct partition_ticket *t,
+                                      struct err_text *e)
+{
+    struct source_cursor *cursor = NULL;
+    struct control control = {
+        .kind = CONTROL_SOURCE_FENCE, .source = q->source, .lane = q->lane, .epoch = q->epoch};
+    enum ferry_err err = partition_check_leader(p);
+    if (err == FERRY_OK && q->epoch == 0) {
+        err = err_set(e, FERRY_ERR_INVALID_ARGUMENT, "epoch 0 is no relay's");
+    }
+    if (err == FERRY_OK) {
+        err = cursors_reserve(&p->cursors, &q->source, q->lane, &cursor);
+    }
+    if (err != FERRY_OK || cursor->applied_epoch == q->epoch) {
+        return err;
+    }
+    if (q->epoch < cursor->epoch) {
+        return refuse_epoch(q->epoch, cursor->epoch, e);
+    }
+    err = partition_propose_control(p, &control, now_ms, now_us, t);
+    if (err == FERRY_OK) {
+        cursor_note_fence(cursor, q->epoch);
+    }
+    return err;
 }
 
 void partition_cursor_get(const struct partition *p, const struct ferry_id *source, uint32_t lane,

@@ -1,4 +1,4 @@
-/* Produce and append_cas; and what comes of requests that wait for their entry. */
+/* Produce, append_cas and source_fence; and what comes of requests that wait for their entry. */
 #include "server/shard_internal.h"
 
 /* ---- Produce ---- */
@@ -145,9 +145,33 @@ static void handle_append_cas(struct shard *s, struct request *r, const struct f
     s->counters.bytes_in += f->attachment.size;
 }
 
+/* ---- source_fence ---- */
+
+static void finish_source_fence(struct shard *s, struct seat *seat, struct request *r)
+{
+    (void)seat;
+    shard_reply_empty(s, r);
+}
+
+static void handle_source_fence(struct shard *s, struct request *r, const struct frame *f)
+{
+    struct source_fence_request q;
+    struct seat *seat = NULL;
+    struct err_text e = {{0}};
+    enum ferry_err err = source_fence_request_decode(f->body, &q);
+    if (err == FERRY_OK) {
+        err = shard_find_leader(s, q.group, &seat);
+    }
+    if (err == FERRY_OK) {
+        err = partition_source_fence(seat->partition, &q, s->now_ms, s->now_us, &r->ticket, &e);
+    }
+    shard_settle_partition(s, r, seat, err, e.text);
+}
+
 static const struct partition_command commands[] = {
     {COMMAND_PRODUCE, handle_produce, finish_produce},
     {COMMAND_APPEND_CAS, handle_append_cas, finish_append_cas},
+    {COMMAND_SOURCE_FENCE, handle_source_fence, finish_source_fence},
 };
 static const struct partition_commands produce_commands = {commands,
                                                            sizeof(commands) / sizeof(commands[0])};

@@ -1032,7 +1032,7 @@ enum ferry_err ferry_source_resign(struct ferry_source *source, int timeout_ms);
 
 struct ferry_cursor {
     uint64_t version; /* 0: the partition has no cursor of this source. */
-    uint64_t epoch;   /* Of the last append. */
+    uint64_t epoch;   /* Of the last append or fence. */
     size_t blob_bytes;
     uint8_t blob[FERRY_CURSOR_MAX_BYTES];
 };
@@ -1068,6 +1068,17 @@ enum ferry_err ferry_source_append(struct ferry_source *source, const char *topi
                                    const void *cursor_blob, size_t cursor_bytes,
                                    const struct ferry_message *messages, size_t count,
                                    ferry_append_cb *callback, void *arg);
+/* Ends all earlier elections of the source in one partition: once this returns FERRY_OK, an append
+ * of an older epoch is SOURCE_FENCED there, also one that was on its way, and what is in the log is
+ * all there will be of them. (Without it a partition learns of a new epoch only by its next
+ * append.) The cursor's version and blob stay as they are; where there is none, one of version 0 is
+ * made. To do it again changes nothing. Needs an election that was won. Errors: INVALID_ARGUMENT
+ * (not elected; partition below 0), SOURCE_FENCED (another was elected meanwhile, and wrote or
+ * fenced), LIMIT_REACHED (the partition keeps cursors of as many sources as it can), UNKNOWN_TOPIC,
+ * UNKNOWN_PARTITION, UNREACHABLE, TIMEOUT (it may have happened), STORE_FAILED, NO_MEMORY, CLOSED,
+ * UNKNOWN_COMMAND (an older broker). */
+enum ferry_err ferry_source_fence(struct ferry_source *source, const char *topic, int32_t partition,
+                                  int timeout_ms);
 /* Keeps "every partition has at least this" in the metadata group, so that a restart knows where
  * to begin. Errors: SOURCE_FENCED, UNREACHABLE, TIMEOUT. */
 enum ferry_err ferry_source_checkpoint(struct ferry_source *source, const void *blob,

@@ -192,6 +192,12 @@ ROWS(append_cas_refusal) = {
     {LAYOUT_RUN(append_cas_refusal, cursor, LAYOUT_BLOB, CURSOR_MAX_BYTES), LAYOUT_ADDED(0)},
     {LAYOUT_VALUE(append_cas_refusal, refused_index), LAYOUT_ADDED(-1)},
 };
+ROWS(source_fence_request) = {
+    VALUE(source_fence_request, group),
+    VALUE(source_fence_request, source),
+    VALUE(source_fence_request, lane),
+    VALUE(source_fence_request, epoch),
+};
 ROWS(cursor_get_request) = {
     VALUE(cursor_get_request, group),
     VALUE(cursor_get_request, source),

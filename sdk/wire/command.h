@@ -69,7 +69,8 @@
     X(TRACE, 53)                                                                                   \
     X(QUOTA_SET, 54)                                                                               \
     X(QUOTA_LIST, 55)                                                                              \
-    X(SOURCE_SHOW, 56)
+    X(SOURCE_SHOW, 56)                                                                             \
+    X(SOURCE_FENCE, 57)
 
 enum command {
 #define COMMAND_ENUM(name, number) COMMAND_##name = number,
@@ -257,6 +258,13 @@ struct append_cas_refusal {
     uint64_t epoch;
     struct bytes cursor;
     int64_t refused_index; /* -1: the refusal is not of one record. */
+};
+/* SOURCE_FENCE: the reply is empty. */
+struct source_fence_request {
+    uint64_t group;
+    struct ferry_id source;
+    uint32_t lane;
+    uint64_t epoch;
 };
 struct cursor_get_request {
     uint64_t group;
@@ -690,6 +698,7 @@ struct worker_id_reply {
     X(append_cas_request)                                                                          \
     X(append_cas_reply)                                                                            \
     X(append_cas_refusal)                                                                          \
+    X(source_fence_request)                                                                        \
     X(cursor_get_request)                                                                          \
     X(cursor_get_reply)                                                                            \
     X(fetch_request)                                                                               \

@@ -39,7 +39,7 @@ static void an_unknown_command_is_answered_as_such(void **state)
     struct wire_client c;
     struct buf b;
     start(f, &c);
-    static const unsigned commands[] = {0, COMMAND_SOURCE_SHOW + 1, 1000, 65535};
+    static const unsigned commands[] = {0, COMMAND_SOURCE_FENCE + 1, 1000, 65535};
     for (size_t i = 0; i < 4; i++) {
         wire_begin(&c, &b, (enum command)commands[i]);
         empty_encode(&b);
@@ -171,6 +171,7 @@ static void unknown_groups_are_told_by_every_command(void **state)
         EXPECT_UNKNOWN(PRODUCE, produce_request, buf_bytes(&batch), );
         EXPECT_UNKNOWN(APPEND_CAS, append_cas_request, buf_bytes(&batch), );
         EXPECT_UNKNOWN(CURSOR_GET, cursor_get_request, nothing, );
+        EXPECT_UNKNOWN(SOURCE_FENCE, source_fence_request, nothing, .epoch = 1);
         EXPECT_UNKNOWN(OFFSET_FIND, offset_find_request, nothing, );
         EXPECT_UNKNOWN(SUBSCRIPTION_CREATE, subscription_create_request, nothing, .name = name);
         EXPECT_UNKNOWN(SUBSCRIPTION_DELETE, subscription_delete_request, nothing, .name = name);

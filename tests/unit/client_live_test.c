@@ -201,6 +201,54 @@ static void a_source_appends_a_chain(void **state)
     ferry_source_close(&source);
 }
 
+static void note_err(const struct ferry_append_result *result, void *arg)
+{
+    enum ferry_err *err = arg;
+    *err = result->err;
+}
+
+static enum ferry_err append_one(struct fixture *f, struct ferry_source *source, uint64_t version)
+{
+    struct ferry_message m = {.payload = "x", .payload_bytes = 1};
+    enum ferry_err err = FERRY_OK;
+    assert_int_equal(ferry_source_append(source, "live", 0, version, "a", 1, &m, 1, note_err, &err),
+                     FERRY_OK);
+    assert_int_equal(ferry_flush(f->client, 10000), FERRY_OK);
+    return err;
+}
+
+/* The next one was elected and has appended nothing: only its fence tells the partition. */
+static void a_fence_ends_the_election_before(void **state)
+{
+    struct fixture *f = *state;
+    struct ferry_source *old, *next;
+    struct ferry_source_grant grant;
+    struct ferry_cursor cursor;
+    struct ferry_id id = ferry_id_new(f->client);
+    create(f, 1);
+    assert_int_equal(ferry_source_open(&old, f->client, &id, 0, "old"), FERRY_OK);
+    assert_int_equal(ferry_source_open(&next, f->client, &id, 0, "next"), FERRY_OK);
+    assert_int_equal(ferry_source_fence(next, "live", 0, 10000), FERRY_ERR_INVALID_ARGUMENT);
+    assert_int_equal(ferry_source_elect(old, 200, 10000, &grant), FERRY_OK);
+    assert_int_equal(append_one(f, old, 0), FERRY_OK);
+    do {
+        assert_int_equal(ferry_source_elect(next, 10000, 10000, &grant), FERRY_OK);
+    } while (grant.standby && usleep(20000) == 0);
+    assert_int_equal(append_one(f, old, 1), FERRY_OK); /* The hole. */
+    assert_int_equal(ferry_source_fence(next, "live", 0, 10000), FERRY_OK);
+    assert_int_equal(append_one(f, old, 2), FERRY_ERR_SOURCE_FENCED);
+    assert_int_equal(ferry_source_fence(old, "live", 0, 10000), FERRY_ERR_SOURCE_FENCED);
+    assert_int_equal(ferry_source_fence(next, "live", 0, 10000), FERRY_OK);
+    assert_int_equal(ferry_source_cursor(next, "live", 0, 10000, &cursor), FERRY_OK);
+    assert_int_equal(cursor.version, 2);
+    assert_int_equal(cursor.epoch, grant.epoch);
+    assert_int_equal(cursor.blob_bytes, 1);
+    assert_int_equal(append_one(f, next, 2), FERRY_OK);
+    assert_int_equal(ferry_source_fence(next, "live", 1, 3000), FERRY_ERR_UNKNOWN_PARTITION);
+    ferry_source_close(&old);
+    ferry_source_close(&next);
+}
+
 static void a_source_is_shown_without_being_touched(void **state)
 {
     struct fixture *f = *state;
@@ -252,6 +300,7 @@ int main(void)
         T(one_at_a_time_gets_its_offset),
         T(an_id_seen_before_is_reported_as_a_duplicate),
         T(a_source_appends_a_chain),
+        T(a_fence_ends_the_election_before),
         T(a_source_is_shown_without_being_touched),
         T(a_topic_made_again_is_another_one),
     };

@@ -97,6 +97,116 @@ static void an_older_epoch_is_fenced_a_newer_one_takes_over(void **state)
     assert_int_equal(send(f, 2, 5, "d").err, FERRY_ERR_SOURCE_FENCED);
 }
 
+/* ---- Fenced ---- */
+
+static enum ferry_err fence(struct part_fixture *f, uint64_t epoch,
+                            struct partition_ticket **ticket)
+{
+    struct source_fence_request q = {.source = source, .lane = 1, .epoch = epoch};
+    *ticket = part_ticket(f);
+    return partition_source_fence(f->p, &q, f->now_ms, f->now_us, *ticket, &f->detail);
+}
+
+static void fence_now(struct part_fixture *f, uint64_t epoch)
+{
+    struct partition_ticket *ticket;
+    assert_int_equal(fence(f, epoch, &ticket), FERRY_OK);
+    part_turn(f);
+    assert_int_equal(ticket->base.err, FERRY_OK);
+}
+
+static void a_fence_raises_the_epoch_and_nothing_else(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    (void)send(f, 0, 3, "a");
+    part_turn(f);
+    fence_now(f, 5);
+    expect_cursor(f, 1, 5, "a");
+    struct outcome o = send(f, 1, 4, "b");
+    assert_int_equal(o.err, FERRY_ERR_SOURCE_FENCED);
+    assert_int_equal(o.refusal.version, 1);
+    assert_int_equal(o.refusal.epoch, 5);
+    assert_true(bytes_equal(o.refusal.cursor, bytes_of_string("a")));
+    assert_int_equal(send(f, 1, 5, "c").err, FERRY_OK); /* Who fenced may append. */
+    part_turn(f);
+    expect_cursor(f, 2, 5, "c");
+    assert_int_equal(partition_end_offset(f->p), 4);
+}
+
+static void a_fence_makes_a_cursor_where_there_is_none(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    fence_now(f, 5);
+    expect_cursor(f, 0, 5, "");
+    assert_int_equal(send(f, 0, 4, "a").err, FERRY_ERR_SOURCE_FENCED);
+    assert_int_equal(send(f, 0, 6, "b").err, FERRY_OK);
+    part_turn(f);
+    expect_cursor(f, 1, 6, "b");
+}
+
+/* The log's order decides, not that of the answers. */
+static void a_fence_holds_from_its_place_in_the_log(void **state)
+{
+    struct part_fixture *f = *state;
+    struct partition_ticket *fenced;
+    part_open(f);
+    struct outcome before = send(f, 0, 3, "a");
+    assert_int_equal(before.err, FERRY_OK);
+    assert_int_equal(fence(f, 5, &fenced), FERRY_OK);
+    assert_int_equal(send(f, 1, 3, "b").err, FERRY_ERR_SOURCE_FENCED); /* It is on its way. */
+    struct outcome after = send(f, 1, 5, "c");
+    assert_int_equal(after.err, FERRY_OK);
+    expect_cursor(f, 0, 0, "");
+    part_turn(f);
+    assert_int_equal(before.ticket->base.err, FERRY_OK);
+    assert_int_equal(fenced->base.err, FERRY_OK);
+    assert_true(fenced->base.index > before.ticket->base.index);
+    assert_true(after.ticket->base.index > fenced->base.index);
+    expect_cursor(f, 2, 5, "c");
+}
+
+static void a_fence_may_be_repeated_but_not_lowered(void **state)
+{
+    struct part_fixture *f = *state;
+    struct partition_ticket *first, *second, *third;
+    part_open(f);
+    assert_int_equal(fence(f, 0, &first), FERRY_ERR_INVALID_ARGUMENT);
+    assert_int_equal(fence(f, 5, &first), FERRY_OK);
+    assert_int_equal(fence(f, 5, &second), FERRY_OK);
+    assert_true(second->base.index > 0); /* Not answered before the log has it. */
+    assert_int_equal(fence(f, 4, &third), FERRY_ERR_SOURCE_FENCED);
+    part_turn(f);
+    uint64_t last = replica_last_index(partition_replica(f->p));
+    assert_int_equal(fence(f, 5, &third), FERRY_OK);
+    assert_int_equal(third->base.index, 0); /* It has. */
+    assert_int_equal(fence(f, 4, &third), FERRY_ERR_SOURCE_FENCED);
+    assert_int_equal(replica_last_index(partition_replica(f->p)), last);
+}
+
+static void a_fence_survives_a_restart(void **state)
+{
+    struct part_fixture *f = *state;
+    for (int flushed = 0; flushed < 2; flushed++) { /* From the log, and from the rows. */
+        uint64_t epoch = 5 + (uint64_t)flushed;
+        part_open(f);
+        fence_now(f, epoch);
+        if (flushed == 1) {
+            part_flush(f);
+        }
+        part_crash(f);
+        part_open(f);
+        expect_cursor(f, 0, epoch, "");
+        assert_int_equal(send(f, 0, epoch - 1, "a").err, FERRY_ERR_SOURCE_FENCED);
+        part_crash(f);
+    }
+    part_open(f);
+    assert_int_equal(send(f, 0, 6, "a").err, FERRY_OK);
+    part_turn(f);
+    expect_cursor(f, 1, 6, "a");
+}
+
 static void a_chain_goes_in_one_turn(void **state)
 {
     struct part_fixture *f = *state;
@@ -381,6 +491,11 @@ int main(void)
         part_test(the_cursor_moves_with_the_records),
         part_test(a_repeat_is_a_conflict_that_shows_the_cursor),
         part_test(an_older_epoch_is_fenced_a_newer_one_takes_over),
+        part_test(a_fence_raises_the_epoch_and_nothing_else),
+        part_test(a_fence_makes_a_cursor_where_there_is_none),
+        part_test(a_fence_holds_from_its_place_in_the_log),
+        part_test(a_fence_may_be_repeated_but_not_lowered),
+        part_test(a_fence_survives_a_restart),
         part_test(a_chain_goes_in_one_turn),
         part_test(a_crash_keeps_records_and_cursor_together),
         part_test(a_refusal_names_the_first_bad_record),

@@ -125,6 +125,43 @@ static void a_repeat_is_known_to_who_got_a_snapshot(void **state)
     replicas_free(c);
 }
 
+static void fence_source(struct cluster *c, const struct ferry_id *source, uint64_t epoch)
+{
+    struct source_fence_request q = {.source = *source, .epoch = epoch};
+    int leader = replicas_wait_leader(c);
+    struct partition_ticket *t = replicas_ticket(c, leader);
+    assert_int_equal(partition_source_fence(c->nodes[leader].p, &q, c->now_ms, c->now_us, t, NULL),
+                     FERRY_OK);
+    replicas_run_ms(c, 500);
+}
+
+/* The fence's entry is trimmed away; the cursor that it made has version 0. */
+static void a_fence_is_known_to_who_got_a_snapshot(void **state)
+{
+    (void)state;
+    struct cluster *c = trimming(4);
+    struct ferry_id source = part_id(77);
+    struct cursor_get_reply cursor;
+    struct append_cas_refusal refusal;
+    fence_source(c, &source, 5);
+    int away = leave_one_behind(c);
+    replicas_start(c, away);
+    expect_all_same(c);
+    int leader = replicas_wait_leader(c);
+    assert_int_equal(replica_transfer(replicas_replica(c, leader), c->nodes[away].self, c->now_us),
+                     FERRY_OK);
+    replicas_run_ms(c, 1000);
+    assert_int_equal(replicas_leader(c), away);
+    partition_cursor_get(c->nodes[away].p, &source, 0, &cursor);
+    assert_int_equal(cursor.version, 0);
+    assert_int_equal(cursor.epoch, 5);
+    struct append_cas older = {.source = source, .epoch = 4};
+    assert_int_equal(partition_append_cas(c->nodes[away].p, &older, c->now_ms, c->now_us,
+                                          replicas_ticket(c, away), &refusal, NULL),
+                     FERRY_ERR_SOURCE_FENCED);
+    replicas_free(c);
+}
+
 /* A wiped folder comes back as another member, by configuration, with no memory of its votes. */
 static void a_new_member_with_an_empty_folder_is_filled(void **state)
 {
@@ -397,6 +434,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_member_behind_the_trim_gets_a_snapshot),
         cmocka_unit_test(a_repeat_is_known_to_who_got_a_snapshot),
+        cmocka_unit_test(a_fence_is_known_to_who_got_a_snapshot),
         cmocka_unit_test(a_new_member_with_an_empty_folder_is_filled),
         cmocka_unit_test(a_snapshot_arrives_over_a_lossy_network),
         cmocka_unit_test(chunks_that_come_twice_or_late_are_not_taken_again),
