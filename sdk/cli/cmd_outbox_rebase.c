@@ -2,18 +2,19 @@
  *
  * The relay has halted: what the brokers know under the outbox's id does not fit the database any
  * more. So the source's election is taken here, under the holder's name "rebase", that nobody
- * publishes meanwhile; the logs of all topics that rows are for are read, and the rows whose ids
- * are in them (or wait there as delayed messages) are deleted; then the source has a new id, under
- * which the brokers know nothing, and the relay publishes what is left.
+ * publishes meanwhile, and every partition of the topics that rows are for is told of it (a fence):
+ * a relay that was stopped in the middle of an append, and wakes later, is refused there. Then the
+ * logs of these topics are read, and the rows whose ids are in them (or wait there as delayed
+ * messages) are deleted; then the source has a new id, under which the brokers know nothing, and
+ * the relay publishes what is left.
  *
  * What cannot be known: a row that is older than the beginning of a log whose start was dropped may
  * have been in it. Such rows are told, and published only with --accept-duplicates, marked so that
  * consumers claim their ids. Clocks of database and broker are compared here, so a row counts as
  * older up to REBASE_SKEW_MS.
  *
- * A relay that was stopped in the middle of an append under the old id, before the restore, and
- * wakes after all of this, is held off by its own lease's clock only: the old cursors have not
- * moved, so no compare-and-set refuses it. End such a process before a rebase.
+ * Topics that no row is for are not fenced: what a stopped relay still has for them is of rows that
+ * the database does not have any more, and cannot be doubled by what it has.
  *
  * Memory: 17 bytes a row of the outbox, at most REBASE_ROWS_MAX rows. */
 #include <stdio.h>
@@ -303,6 +304,61 @@ static enum cli_exit read_logs(struct rebasing *r)
     return code;
 }
 
+/* ---- The fence ------------------------------------------------------------------------------ */
+
+static const char *why_not_fenced(enum ferry_err err)
+{
+    switch (err) {
+    case FERRY_ERR_UNKNOWN_COMMAND:
+        return "its broker cannot hold off a relay that was stopped while it appended: bring the "
+               "brokers up to date first";
+    case FERRY_ERR_SOURCE_FENCED:
+    case FERRY_ERR_LEASE_LOST:
+        return "the election was lost: nothing was changed";
+    default:
+        return NULL;
+    }
+}
+
+/* LIMIT_REACHED: the partition has no cursor of this source and no room for one, so that an append
+ * under it is refused as well. */
+static enum cli_exit fence_partition(struct rebasing *r, const char *topic, int32_t partition)
+{
+    enum ferry_err err = FERRY_OK;
+    for (size_t lane = 0; err == FERRY_OK && lane < r->lane_count; lane++) {
+        err = ferry_source_fence(r->lanes[lane], topic, partition, r->cli->timeout_ms);
+        err = err == FERRY_ERR_LIMIT_REACHED ? FERRY_OK : err;
+    }
+    err = err == FERRY_OK ? renew(r, false) : err;
+    if (err != FERRY_OK) {
+        return cli_fail(r->cli, err, topic, why_not_fenced(err));
+    }
+    if (cli_is_interrupted(r->cli)) {
+        fputs("ferry: interrupted: nothing was changed\n", stderr);
+        return CLI_EXIT_FAILED;
+    }
+    return CLI_EXIT_OK;
+}
+
+/* What is in the logs from here on is all that there will be of the source's old id. */
+static enum cli_exit fence(struct rebasing *r)
+{
+    enum cli_exit code = CLI_EXIT_OK;
+    for (size_t i = 0; code == CLI_EXIT_OK && i < r->topic_count; i++) {
+        const char *topic = r->topics[i].name;
+        int32_t partitions = 0;
+        enum ferry_err err =
+            ferry_topic_partitions(r->cli->client, topic, r->cli->timeout_ms, &partitions);
+        if (err != FERRY_OK && err != FERRY_ERR_UNKNOWN_TOPIC) {
+            return cli_fail(r->cli, err, topic, NULL);
+        }
+        for (int32_t p = 0; code == CLI_EXIT_OK && p < partitions; p++) {
+            code = fence_partition(r, topic, p);
+        }
+    }
+    return code;
+}
+
 /* ---- The change ----------------------------------------------------------------------------- */
 
 static enum outbox_verdict judge(const struct ferry_id *id, int64_t created_ms, void *arg)
@@ -406,6 +462,7 @@ static enum cli_exit rebase(struct rebasing *r, bool dry_run)
         code = elect(r);
     }
     code = code == CLI_EXIT_OK ? gather_rows(r) : code;
+    code = code == CLI_EXIT_OK && !dry_run ? fence(r) : code;
     code = code == CLI_EXIT_OK ? read_logs(r) : code;
     return code == CLI_EXIT_OK ? decide(r, dry_run) : code;
 }

@@ -3,13 +3,17 @@
 The same transcripts for each database. A database whose driver was not built, or whose server is not
 installed, is passed over, and that is said.
 """
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 import uuid
@@ -107,6 +111,77 @@ class MariaDb(OnServer):
 
     def bytes(self, value):
         return f"x'{value.hex()}'"
+
+
+class Network:
+    """Between programs and a broker; can hold back what was sent on the connections of now."""
+
+    def __init__(self, test):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.lock = threading.Lock()
+        self.ways = []
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.leads_to = free.getsockname()
+        test.addCleanup(self.end)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def broker_options(self):
+        host, port = self.leads_to
+        return "--listen", f"tcp://{host}:{port}", "--set", f"listen.advertise={self.endpoint}"
+
+    def end(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return  # The test is over.
+            far = socket.create_connection(self.leads_to)
+            way = {"far": far, "near": near, "held": None, "back": 0}
+            with self.lock:
+                self.ways.append(way)
+            for name, other in (("near", "far"), ("far", "near")):
+                threading.Thread(target=self.carry, args=(way, name, other), daemon=True).start()
+
+    def carry(self, way, name, other):
+        try:
+            while piece := way[name].recv(65536):
+                with self.lock:
+                    way["back"] += len(piece) if name == "far" else 0
+                    if name == "near" and way["held"] is not None:
+                        way["held"] += piece
+                        continue
+                way[other].sendall(piece)
+        except OSError:
+            pass
+        with contextlib.suppress(OSError):
+            way[other].shutdown(socket.SHUT_WR)
+        if name == "far":
+            way["near"].close()
+            way["far"].close()
+
+    def hold(self):
+        with self.lock:
+            for way in self.ways:
+                way["held"] = b""
+
+    def holds(self, text):
+        with self.lock:
+            return any(text in (way["held"] or b"") for way in self.ways)
+
+    def release(self):
+        """Lets it arrive; whether all that was held back on a connection got an answer."""
+        with self.lock:
+            ways = [(way, way["back"]) for way in self.ways if way["held"]]
+            for way, _ in ways:
+                way["far"].sendall(way["held"])
+                way["held"] = None
+        return lambda: all(way["back"] > back for way, back in ways)
 
 
 class Transcripts:
@@ -472,6 +547,41 @@ class SqliteTest(Transcripts, unittest.TestCase):
         finally:
             relay.terminate()
             relay.wait(PATIENCE)
+
+    def test_a_relay_that_was_stopped_while_it_appended_adds_nothing_after_a_rebase(self):
+        """Its append is in the network while it is stopped, and arrives when all is done."""
+        network = Network(self)
+        (Path(self.home) / "far").mkdir()
+        broker = Broker(Path(self.home) / "far", *network.broker_options(), "--set",
+                        "store.max_bytes=4G")
+        self.addCleanup(broker.kill)
+        topic = f"t-{uuid.uuid4().hex[:12]}"
+        broker.ok("topic", "create", topic, "--partitions", "1")
+
+        def published():
+            return broker.ok("consume", topic, "--from", "start", "--idle-exit", "300ms",
+                             "--quiet").decode().split()
+
+        self.put(topic, ("k", "before"))
+        relay = subprocess.Popen([BIN / "ferry-outbox", "--db", self.db.url, "--server",
+                                  network.endpoint], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+        self.addCleanup(relay.wait, PATIENCE)
+        self.addCleanup(relay.kill)
+        until(lambda: published() == ["before"], "the relay publishes")
+        network.hold()
+        self.put(topic, ("k", "stuck-0"), ("k", "stuck-1"), ("k", "stuck-2"))
+        until(lambda: network.holds(b"stuck-2"), "the relay appends")
+        os.kill(relay.pid, signal.SIGSTOP)
+        until(lambda: broker.ferry("outbox", "rebase", self.db.url, "--yes")[0] == OK,
+              "the relay's lease ends")
+        self.assertEqual(published(), ["before"])
+        answered = network.release()
+        until(answered, "the broker answers the old append")
+        self.assertEqual(published(), ["before"])
+        os.kill(relay.pid, signal.SIGCONT)
+        until(lambda: len(published()) >= 4, "it goes on under the new id")
+        self.assertEqual(published(), ["before", "stuck-0", "stuck-1", "stuck-2"])
 
     def test_a_relay_that_is_active_keeps_a_rebase_away(self):
         relay = subprocess.Popen([BIN / "ferry-outbox", "--db", self.db.url, "--server",
