@@ -14,6 +14,7 @@
 #define VERSION_MIN       100600u /* 10.6 */
 #define ROW_BYTES_GUESSED 512u
 #define BATCH_ROWS_ROOM   16384u
+#define LANE_LOOK_ROWS    100000
 
 _Static_assert(MARIA_FIELD_MAX + 1 == DB_MARIADB_PLACE_MAX, "both sides name the same place");
 
@@ -409,6 +410,32 @@ static void find_place(struct source_mariadb *s)
     }
 }
 
+/* Rows of a lane that is no more would wait for ever. They are older than all that is put since,
+ * and what is published goes, so that they are found among the first. */
+static enum ferry_err check_lanes(struct source_mariadb *s, uint32_t lanes, struct err_text *e)
+{
+    struct maria_field lane;
+    bool found = false;
+    if (s->options.lane >= lanes) {
+        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "%s: it has %u lanes, there is no lane %u",
+                       s->url.shown, lanes, s->options.lane);
+    }
+    buf_printf(
+        maria_link_write(&s->reader),
+        "SELECT MAX(lane) FROM (SELECT lane FROM ferry_outbox FORCE INDEX (PRIMARY) ORDER BY "
+        "id LIMIT %d) AS first_rows WHERE lane >= %u HAVING MAX(lane) IS NOT NULL",
+        LANE_LOOK_ROWS, lanes);
+    enum ferry_err err = maria_link_row(&s->reader, &lane, 1, &found, e);
+    if (err == FERRY_OK && found) {
+        unsigned long there = strtoul(lane.text, NULL, 10);
+        err = err_set(e, FERRY_ERR_DB,
+                      "%s: it has %u lanes now, but rows of lane %lu wait: set lanes in ferry_meta "
+                      "to %lu again, let them be published, and lower it then",
+                      s->url.shown, lanes, there, there + 1);
+    }
+    return err;
+}
+
 static enum ferry_err open_all(struct source_mariadb *s, struct err_text *e)
 {
     uint32_t lanes = 0;
@@ -424,9 +451,8 @@ static enum ferry_err open_all(struct source_mariadb *s, struct err_text *e)
     if (err == FERRY_OK) {
         err = check_tables(s, &lanes, e);
     }
-    if (err == FERRY_OK && s->options.lane >= lanes) {
-        err = err_set(e, FERRY_ERR_INVALID_ARGUMENT, "%s: it has %u lanes, there is no lane %u",
-                      s->url.shown, lanes, s->options.lane);
+    if (err == FERRY_OK) {
+        err = check_lanes(s, lanes, e);
     }
     if (err == FERRY_OK) {
         err = check_settings(s, e);

@@ -227,6 +227,28 @@ static enum ferry_err check_lane(const struct source_pg *d, struct err_text *e)
                    d->url.shown, d->identity.lanes, d->options.lane);
 }
 
+/* Rows of a lane that is no more would wait for ever. Published ones count as well: which they are
+ * only their lane's checkpoint tells. */
+static enum ferry_err check_lanes_used(struct source_pg *d, struct err_text *e)
+{
+    char lanes[24];
+    const char *values[] = {lanes};
+    PGresult *result = NULL;
+    snprintf(lanes, sizeof(lanes), "%u", d->identity.lanes);
+    enum ferry_err err = pg_link_ask(&d->side, PG_LANES_USED, values, 1, &result, e);
+    if (err == FERRY_OK && !PQgetisnull(result, 0, 0)) {
+        unsigned lane = (unsigned)pg_int(result, 0, 0);
+        err = err_set(e, FERRY_ERR_DB,
+                      "%s: it has %u lanes now, but rows of lane %u: set lanes in %s.meta to %u "
+                      "again, let them be published (`ferry outbox status`: pending 0), delete the "
+                      "rows of lanes from %u on, and lower it then",
+                      d->url.shown, d->identity.lanes, lane, d->url.schema, lane + 1,
+                      d->identity.lanes);
+    }
+    PQclear(result);
+    return err;
+}
+
 static enum ferry_err open_all(struct source_pg *d, struct err_text *e)
 {
     enum ferry_err err = first_connection(d, e);
@@ -235,6 +257,9 @@ static enum ferry_err open_all(struct source_pg *d, struct err_text *e)
     }
     if (err == FERRY_OK) {
         err = check_lane(d, e);
+    }
+    if (err == FERRY_OK) {
+        err = check_lanes_used(d, e);
     }
     if (err == FERRY_OK) {
         err = source_pg_check_settings(d, e);

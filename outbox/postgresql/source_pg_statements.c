@@ -130,4 +130,6 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
                     "s.seqcache, s.seqincrement FROM pg_sequence s "
                     "WHERE s.seqrelid = '@.outbox_seq'::regclass",
     [PG_LANES] = "SELECT m.value::integer FROM @.meta m WHERE m.name = 'lanes'",
+    /* lanes */
+    [PG_LANES_USED] = "SELECT max(o.lane)::integer FROM @.outbox o WHERE o.lane >= $1::smallint",
 };

@@ -40,6 +40,7 @@ enum pg_statement {
     PG_LEAVES,
     PG_SETTINGS,
     PG_LANES,
+    PG_LANES_USED,
     PG_STATEMENT_COUNT
 };
 _Static_assert(PG_STATEMENT_COUNT <= PG_LINK_STATEMENTS_MAX, "a link keeps as many");

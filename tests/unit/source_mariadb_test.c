@@ -453,6 +453,27 @@ static void doubtful_settings_are_refused(void **state)
         FERRY_ERR_IO);
 }
 
+/* Lowered while rows wait: nobody would ever publish those. */
+static void a_lane_that_is_no_more_is_not_passed_over(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source other = {0};
+    struct source_options options = maria_options();
+    struct err_text e = {{0}};
+    maria_exec(f, "INSERT INTO ferry_outbox (lane, topic, payload) VALUES (1, 'a', 'x'), "
+                  "(2, 'a', 'x'), (0, 'a', 'x')");
+    assert_int_equal(source_open_mariadb(&other, f->url, &options, &e), FERRY_ERR_DB);
+    assert_non_null(strstr(e.text, "rows of lane 2 wait"));
+    assert_non_null(strstr(e.text, "to 3 again"));
+    maria_exec(f, "UPDATE ferry_meta SET value = '3' WHERE name = 'lanes'");
+    assert_int_equal(source_open_mariadb(&other, f->url, &options, &e), FERRY_OK);
+    source_close(&other);
+    maria_exec(f, "DELETE FROM ferry_outbox WHERE lane > 0");
+    maria_exec(f, "UPDATE ferry_meta SET value = '1' WHERE name = 'lanes'");
+    assert_int_equal(source_open_mariadb(&other, f->url, &options, &e), FERRY_OK);
+    source_close(&other);
+}
+
 /* The active relay is woken by an application of the same machine. */
 static void an_application_wakes_the_relay(void **state)
 {
@@ -494,6 +515,7 @@ int main(void)
         MARIA_TEST(a_full_mark_takes_more_after_deletions),
         MARIA_TEST(a_stopped_server_holds_nobody_up),
         MARIA_TEST(doubtful_settings_are_refused),
+        MARIA_TEST(a_lane_that_is_no_more_is_not_passed_over),
         MARIA_TEST(an_application_wakes_the_relay),
         MARIA_TEST(a_restored_backup_is_told),
     };
