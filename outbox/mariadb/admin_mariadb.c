@@ -364,10 +364,12 @@ static void read_open(struct admin_maria *a, struct outbox_status *status)
     }
 }
 
-static enum ferry_err admin_status(const char *url, struct bytes checkpoint,
-                                   struct outbox_status *status, struct err_text *e)
+static enum ferry_err admin_status(const char *url, const struct bytes *checkpoints,
+                                   size_t checkpoint_count, struct outbox_status *status,
+                                   struct err_text *e)
 {
-    (void)checkpoint; /* It does not say which rows are published: those are deleted. */
+    (void)checkpoints; /* They do not say which rows are published: those are deleted. */
+    (void)checkpoint_count;
     struct outbox_status read = {.lanes = 1};
     struct admin_maria a;
     enum ferry_err err = admin_maria_read(&a, url, true, e);

@@ -76,7 +76,7 @@ static enum ferry_err marked_headers(struct admin_maria *a, int64_t number, bool
         struct bytes headers = admin_maria_column(result, row, 0);
         *json = headers.size > 0 && headers.data[0] < 0x80;
         if (!*json) {
-            err = batch_add_header(marked, headers, OUTBOX_HEADER_DUPLICATE, "1");
+            err = batch_add_header(marked, headers, FERRY_HEADER_POSSIBLE_DUPLICATE, "1");
         }
         if (err != FERRY_OK) {
             err = err_set(e, err, "row %lld: its headers cannot be read", (long long)number);
@@ -96,7 +96,7 @@ static enum ferry_err mark_row(struct admin_maria *a, int64_t number, struct err
         buf_printf(admin_maria_sql(a), "UPDATE ferry_outbox SET headers = ");
         if (json) {
             buf_printf(&a->sql, "JSON_SET(CONVERT(headers USING utf8mb4), "
-                                "'$.\"" OUTBOX_HEADER_DUPLICATE "\"', '1')");
+                                "'$.\"" FERRY_HEADER_POSSIBLE_DUPLICATE "\"', '1')");
         } else {
             admin_maria_bytes(a, buf_bytes(&marked));
         }

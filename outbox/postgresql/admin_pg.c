@@ -423,13 +423,24 @@ static void add_cover(struct admin_pg_params *p, const struct cover *cover, stru
     admin_pg_add_int(p, cover->upper == NULL ? INT64_MIN : cover->seq_hi);
 }
 
-static enum ferry_err read_pending(struct admin_pg *a, const struct cover *cover,
+/* Adds one lane's figures. */
+static void add_pending(int64_t rows, int64_t age_ms, struct outbox_status *status)
+{
+    age_ms = age_ms > 0 ? age_ms : 0;
+    status->pending_rows += rows;
+    if (rows > 0 && (!status->oldest_known || age_ms > status->oldest_pending_ms)) {
+        status->oldest_known = true;
+        status->oldest_pending_ms = age_ms;
+    }
+}
+
+static enum ferry_err read_pending(struct admin_pg *a, uint32_t lane, const struct cover *cover,
                                    struct outbox_status *status, struct err_text *e)
 {
     static const char sql[] =
         "SELECT count(*), min(created_ms), @.now_ms() FROM (SELECT created_ms FROM @.outbox o "
         "WHERE "
-        "lane = 0 AND xid >= pg_snapshot_xmin($1::pg_snapshot)::xid8 AND NOT "
+        "lane = $4 AND xid >= pg_snapshot_xmin($1::pg_snapshot)::xid8 AND NOT "
         "pg_visible_in_snapshot(xid, $1::pg_snapshot) AND NOT (seq <= $3 AND "
         "pg_visible_in_snapshot(xid, $2::pg_snapshot)) AND NOT EXISTS (SELECT 1 FROM @.outbox_dead "
         "d WHERE d.seq = o.seq) LIMIT " COUNT_MAX ") AS pending";
@@ -440,43 +451,72 @@ static enum ferry_err read_pending(struct admin_pg *a, const struct cover *cover
     enum ferry_err err = FERRY_ERR_NO_MEMORY;
     if (buf_reserve(&texts, texts.limit)) { /* The parameters point into it. */
         add_cover(&p, cover, &texts);
+        admin_pg_add_int(&p, lane);
         err = admin_pg_ask(a, sql, &p, &r, e);
     }
     if (err == FERRY_OK) {
-        int64_t age_ms = admin_pg_int(r, 0, 2) - admin_pg_int(r, 0, 1);
-        status->pending_known = true;
-        status->pending_rows = admin_pg_int(r, 0, 0);
-        status->oldest_known = status->pending_rows > 0;
-        status->oldest_pending_ms = age_ms > 0 ? age_ms : 0;
+        add_pending(admin_pg_int(r, 0, 0), admin_pg_int(r, 0, 2) - admin_pg_int(r, 0, 1), status);
         PQclear(r);
     }
     buf_fini(&texts);
     return err;
 }
 
-/* A checkpoint is of one lane; of several lanes one alone says too little. */
-static enum ferry_err judge_pending(struct admin_pg *a, struct bytes checkpoint,
-                                    struct outbox_status *status, struct err_text *e)
+/* A lane without a checkpoint has nothing pending if it has no rows; else that is not known. */
+static enum ferry_err lane_is_empty(struct admin_pg *a, uint32_t lane, bool *empty,
+                                    struct err_text *e)
+{
+    struct admin_pg_params p = {0};
+    PGresult *r = NULL;
+    admin_pg_add_int(&p, lane);
+    enum ferry_err err =
+        admin_pg_ask(a, "SELECT 1 FROM @.outbox WHERE lane = $1 LIMIT 1", &p, &r, e);
+    if (err == FERRY_OK) {
+        *empty = PQntuples(r) == 0;
+        PQclear(r);
+    }
+    return err;
+}
+
+static enum ferry_err judge_lane(struct admin_pg *a, uint32_t lane, struct bytes checkpoint,
+                                 struct outbox_status *status, bool *known, struct err_text *e)
 {
     struct cover cover = {0};
     struct cover_place place;
-    bool here = false;
-    if (checkpoint.size == 0 || status->lanes != 1) {
-        return FERRY_OK;
+    if (checkpoint.size == 0) {
+        return lane_is_empty(a, lane, known, e);
     }
     enum ferry_err err = cover_decode(checkpoint, &cover, &place, e);
     if (err == FERRY_OK) {
-        err = cover_is_here(a, &cover, &place, &here, e);
+        err = cover_is_here(a, &cover, &place, known, e);
     }
-    if (err == FERRY_OK && here) {
-        err = read_pending(a, &cover, status, e);
+    if (err == FERRY_OK && *known) {
+        err = read_pending(a, lane, &cover, status, e);
     }
     cover_fini(&cover);
     return err;
 }
 
-static enum ferry_err admin_status(const char *url, struct bytes checkpoint,
-                                   struct outbox_status *status, struct err_text *e)
+/* The whole is known if every lane is; the lanes may have changed since the brokers were asked. */
+static enum ferry_err judge_pending(struct admin_pg *a, const struct bytes *checkpoints,
+                                    size_t count, struct outbox_status *status, struct err_text *e)
+{
+    struct outbox_status judged = *status;
+    bool known = count > 0 && count == status->lanes;
+    enum ferry_err err = FERRY_OK;
+    for (uint32_t lane = 0; err == FERRY_OK && known && lane < count; lane++) {
+        err = judge_lane(a, lane, checkpoints[lane], &judged, &known, e);
+    }
+    if (err == FERRY_OK && known) {
+        *status = judged;
+        status->pending_known = true;
+    }
+    return err;
+}
+
+static enum ferry_err admin_status(const char *url, const struct bytes *checkpoints,
+                                   size_t checkpoint_count, struct outbox_status *status,
+                                   struct err_text *e)
 {
     struct admin_pg a;
     struct outbox_status read = {0};
@@ -489,7 +529,7 @@ static enum ferry_err admin_status(const char *url, struct bytes checkpoint,
         err = read_stored(&a, &read, e);
     }
     if (err == FERRY_OK) {
-        err = judge_pending(&a, checkpoint, &read, e);
+        err = judge_pending(&a, checkpoints, checkpoint_count, &read, e);
     }
     err = admin_pg_end(&a, err, e);
     if (err == FERRY_OK) {

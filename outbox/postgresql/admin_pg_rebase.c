@@ -46,7 +46,7 @@ static enum ferry_err mark_row(struct admin_pg *a, int64_t number, struct bytes 
 {
     static const char json_sql[] =
         "UPDATE @.outbox SET headers_json = headers_json || "
-        "'{\"" OUTBOX_HEADER_DUPLICATE "\": \"1\"}'::jsonb WHERE seq = $1::bigint";
+        "'{\"" FERRY_HEADER_POSSIBLE_DUPLICATE "\": \"1\"}'::jsonb WHERE seq = $1::bigint";
     static const char map_sql[] = "UPDATE @.outbox SET headers = $2::bytea WHERE seq = $1::bigint";
     struct admin_pg_params p = {0};
     struct buf marked;
@@ -54,7 +54,7 @@ static enum ferry_err mark_row(struct admin_pg *a, int64_t number, struct bytes 
     buf_init(&marked, HEADERS_MAX_BYTES);
     admin_pg_add_int(&p, number);
     if (!json) {
-        err = batch_add_header(&marked, headers, OUTBOX_HEADER_DUPLICATE, "1");
+        err = batch_add_header(&marked, headers, FERRY_HEADER_POSSIBLE_DUPLICATE, "1");
         admin_pg_add_bytes(&p, buf_bytes(&marked));
     }
     err = err == FERRY_OK

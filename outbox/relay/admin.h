@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "ferry_outbox.h"
 #include "outbox/relay/source.h"
 
 #define OUTBOX_URL_MAX        4000
@@ -35,8 +36,8 @@ struct outbox_status {
     int64_t dead_rows, parked_rows, parked_keys;
 
     /* SQLite: rows not known to be published, by the word that its relay leaves beside the file.
-     * Others: what the brokers' checkpoint says; the caller asks them (ferry_sources_list) and sets
-     * `checkpoint` before the call, so that this can be told. */
+     * PostgreSQL: what the brokers' checkpoints say, one a lane; the caller asks them
+     * (ferry_source_show) and gives them to `status`, so that this can be told. */
     bool pending_known;
     int64_t pending_rows;
     bool oldest_known;         /* False also when nothing is pending. */
@@ -125,11 +126,10 @@ enum outbox_verdict {
     OUTBOX_VERDICT_KEEP,   /* It is not in the log: it will be published. */
     OUTBOX_VERDICT_DELETE, /* It is in the log. */
     OUTBOX_VERDICT_MARK,   /* It may have been in the log, whose start is gone: it will be published
-                              with OUTBOX_HEADER_DUPLICATE, so that consumers claim its id. */
+                              with FERRY_HEADER_POSSIBLE_DUPLICATE, so that consumers claim its id. */
 };
 typedef enum outbox_verdict outbox_judge_fn(const struct ferry_id *id, int64_t created_ms,
                                             void *arg);
-#define OUTBOX_HEADER_DUPLICATE "ferry-possible-duplicate" /* Its value is "1". */
 struct outbox_rebased {
     int64_t deleted, kept, marked; /* Marked ones are kept, too. */
     struct ferry_id new_id;        /* Zero after a dry run. */
@@ -156,7 +156,10 @@ struct outbox_admin_ops {
     /* The migrations from schema version `from` (0: none) as one script for psql, mariadb, sqlite3.
      */
     enum ferry_err (*print_sql)(const char *url, int from, FILE *out, struct err_text *e);
-    enum ferry_err (*status)(const char *url, struct bytes checkpoint, struct outbox_status *status,
+    /* `checkpoints`: what the brokers keep, one of each lane in order (size 0: there is none);
+     * NULL, 0: nobody was asked. */
+    enum ferry_err (*status)(const char *url, const struct bytes *checkpoints,
+                             size_t checkpoint_count, struct outbox_status *status,
                              struct err_text *e);
     enum ferry_err (*rows)(const char *url, enum outbox_table table,
                            const struct outbox_filter *filter, outbox_row_cb *callback, void *arg,

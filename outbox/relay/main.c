@@ -282,7 +282,7 @@ static enum ferry_err check_one(const struct program *p, const struct relay_url 
     source_close(&source);
     struct outbox_status status = {0};
     if (err == FERRY_OK && url->driver->admin != NULL) {
-        err = url->driver->admin->status(url->url, bytes_of(NULL, 0), &status, e);
+        err = url->driver->admin->status(url->url, NULL, 0, &status, e);
     }
     if (err == FERRY_OK) {
         printf("%s: ok, schema %" PRId64 ", %" PRIu32 " lane%s\n", url->shown,

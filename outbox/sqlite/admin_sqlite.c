@@ -277,10 +277,12 @@ int64_t admin_sqlite_published(const struct outbox_status *status)
                : 0;
 }
 
-static enum ferry_err admin_status(const char *url, struct bytes checkpoint,
-                                   struct outbox_status *status, struct err_text *e)
+static enum ferry_err admin_status(const char *url, const struct bytes *checkpoints,
+                                   size_t checkpoint_count, struct outbox_status *status,
+                                   struct err_text *e)
 {
-    (void)checkpoint; /* The word beside the file says the same without a broker. */
+    (void)checkpoints; /* The word beside the file says the same without a broker. */
+    (void)checkpoint_count;
     struct outbox_status read = {.lanes = 1};
     struct admin_file f;
     enum ferry_err err = admin_sqlite_open_reading(&f, url, true, e);

@@ -76,7 +76,8 @@ static enum ferry_err mark_row(struct admin_file *f, int64_t number, struct err_
     }
     bool text = row && sqlite3_column_type(stmt, 0) == SQLITE_TEXT;
     if (err == FERRY_OK && row && !text) {
-        err = batch_add_header(&marked, admin_sqlite_bytes(stmt, 0), OUTBOX_HEADER_DUPLICATE, "1");
+        err = batch_add_header(&marked, admin_sqlite_bytes(stmt, 0),
+                               FERRY_HEADER_POSSIBLE_DUPLICATE, "1");
         if (err != FERRY_OK) {
             err = err_set(e, err, "row %lld: its headers cannot be read", (long long)number);
         }
@@ -86,7 +87,8 @@ static enum ferry_err mark_row(struct admin_file *f, int64_t number, struct err_
     if (err == FERRY_OK) {
         err = admin_sqlite_prepare(f,
                                    text ? "UPDATE ferry_outbox SET headers = json_set(headers, "
-                                          "'$.\"" OUTBOX_HEADER_DUPLICATE "\"', '1') WHERE id = ?1"
+                                          "'$.\"" FERRY_HEADER_POSSIBLE_DUPLICATE
+                                          "\"', '1') WHERE id = ?1"
                                         : "UPDATE ferry_outbox SET headers = ?2 WHERE id = ?1",
                                    &stmt, e);
     }

@@ -159,15 +159,16 @@ static enum cli_exit status(struct cli *cli, const struct database *db, struct r
 {
     struct outbox_status s;
     struct err_text e = {.text = ""};
-    enum ferry_err err = db->admin->status(db->url, bytes_of(NULL, 0), &s, &e);
+    enum ferry_err err = db->admin->status(db->url, NULL, 0, &s, &e);
     if (err == FERRY_OK && !args_has(cli->args, OPT_OFFLINE)) {
         enum cli_exit code = relay_view_ask(cli, &s.source_id, s.lanes, relays);
         if (code != CLI_EXIT_OK) {
             return code;
         }
-        struct bytes checkpoint = relay_view_checkpoint(relays);
-        if (checkpoint.size > 0) {
-            err = db->admin->status(db->url, checkpoint, &s, &e);
+        struct bytes checkpoints[SOURCE_LANES_MAX];
+        size_t count = relay_view_checkpoints(relays, checkpoints);
+        if (count > 0) {
+            err = db->admin->status(db->url, checkpoints, count, &s, &e);
         }
     }
     if (err != FERRY_OK) {

@@ -415,7 +415,7 @@ static enum cli_exit refuse_doubtful(const struct rebasing *r, int64_t marked)
     (void)snprintf(detail, sizeof(detail),
                    "%lld rows are older than what is left of their topics' logs, so nobody knows "
                    "whether they were published: with --accept-duplicates they are published, "
-                   "marked by the header " OUTBOX_HEADER_DUPLICATE,
+                   "marked by the header " FERRY_HEADER_POSSIBLE_DUPLICATE,
                    (long long)marked);
     (void)cli_fail(r->cli, FERRY_ERR_OFFSET_OUT_OF_RANGE, r->db.shown, detail);
     return CLI_EXIT_NOT_SAFE;
@@ -452,7 +452,7 @@ static enum cli_exit decide(struct rebasing *r, bool dry_run)
 static enum cli_exit rebase(struct rebasing *r, bool dry_run)
 {
     struct err_text e = {.text = ""};
-    enum ferry_err err = r->db.admin->status(r->db.url, bytes_of(NULL, 0), &r->status, &e);
+    enum ferry_err err = r->db.admin->status(r->db.url, NULL, 0, &r->status, &e);
     if (err != FERRY_OK) {
         return database_fail(r->cli, &r->db, err, &e);
     }

@@ -50,12 +50,17 @@ void relay_view_fini(struct relay_view *view)
     view->infos = NULL;
 }
 
-struct bytes relay_view_checkpoint(const struct relay_view *view)
+size_t relay_view_checkpoints(const struct relay_view *view,
+                              struct bytes checkpoints[SOURCE_LANES_MAX])
 {
-    if (view->infos == NULL || view->lanes != 1) {
-        return bytes_of(NULL, 0);
+    if (view->infos == NULL || view->lanes > SOURCE_LANES_MAX) {
+        return 0;
     }
-    return bytes_of(view->infos[0].checkpoint, view->infos[0].checkpoint_bytes);
+    for (uint32_t lane = 0; lane < view->lanes; lane++) {
+        const struct ferry_source_info *info = &view->infos[lane];
+        checkpoints[lane] = bytes_of(info->checkpoint, info->checkpoint_bytes);
+    }
+    return view->lanes;
 }
 
 static void print_lane(const struct relay_view *view, uint32_t lane)

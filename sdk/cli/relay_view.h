@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "outbox/relay/source.h"
 
 struct relay_view {
     bool asked;
@@ -20,8 +21,9 @@ struct relay_view {
 MUST_CHECK enum cli_exit relay_view_ask(struct cli *cli, const struct ferry_id *source_id,
                                         uint32_t lanes, struct relay_view *view);
 void relay_view_fini(struct relay_view *view); /* Accepts zeroed memory. */
-/* Of an outbox with one lane; empty when it is not known. */
-struct bytes relay_view_checkpoint(const struct relay_view *view);
+/* One a lane, empty where there is none; how many: 0 when they are not known. */
+size_t relay_view_checkpoints(const struct relay_view *view,
+                              struct bytes checkpoints[SOURCE_LANES_MAX]);
 void relay_view_print(const struct relay_view *view);
 json_t *relay_view_json(const struct relay_view *view); /* Null: not known. */
 
