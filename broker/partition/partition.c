@@ -38,25 +38,31 @@ void partition_ticket_fini(struct partition_ticket *t)
 
 /* ---- Entries ---- */
 
+static bool split_batch(const struct store_entry *entry, struct bytes *batch)
+{
+    struct bytes control;
+    if (entry->type == STORE_ENTRY_BATCH) {
+        *batch = entry->payload;
+        return entry->payload.size >= BATCH_HEADER_BYTES;
+    }
+    return entry->type == STORE_ENTRY_BATCH_CAS &&
+           control_split_cas(entry->payload, &control, batch) == FERRY_OK &&
+           batch->size >= BATCH_HEADER_BYTES;
+}
+
 bool partition_entry_is_delayed(const struct store_entry *entry)
 {
     struct batch_header h = {0};
-    if (entry->type == STORE_ENTRY_BATCH && entry->payload.size >= BATCH_HEADER_BYTES) {
-        batch_header_read(entry->payload, &h);
+    struct bytes batch;
+    if (split_batch(entry, &batch)) {
+        batch_header_read(batch, &h);
     }
     return (h.flags & BATCH_HAS_DUE) != 0;
 }
 
 bool partition_entry_batch(const struct store_entry *entry, struct bytes *batch)
 {
-    struct bytes control;
-    if (entry->type == STORE_ENTRY_BATCH) {
-        *batch = entry->payload;
-        return entry->payload.size >= BATCH_HEADER_BYTES && !partition_entry_is_delayed(entry);
-    }
-    return entry->type == STORE_ENTRY_BATCH_CAS &&
-           control_split_cas(entry->payload, &control, batch) == FERRY_OK &&
-           batch->size >= BATCH_HEADER_BYTES;
+    return split_batch(entry, batch) && !partition_entry_is_delayed(entry);
 }
 
 static int64_t next_offset_after(const struct store_entry *entry)
@@ -135,7 +141,7 @@ static enum ferry_err apply_batch(struct partition *p, uint64_t index,
         producers_apply(&p->producers, &h, index, base_offset, entry->append_time_ms);
     }
     if (partition_entry_is_delayed(entry)) {
-        enum ferry_err err = schedule_apply_batch(&p->schedule, entry);
+        enum ferry_err err = schedule_apply_batch(&p->schedule, entry, entry->payload);
         if (err != FERRY_OK) {
             return err;
         }
@@ -167,6 +173,9 @@ static enum ferry_err apply_batch_cas(struct partition *p, uint64_t index,
     }
     struct source_cursor *cursor = NULL;
     err = cursors_reserve(&p->cursors, &c.source, c.lane, &cursor);
+    if (err == FERRY_OK && partition_entry_is_delayed(entry)) {
+        err = schedule_apply_batch(&p->schedule, entry, batch);
+    }
     if (err == FERRY_OK) {
         cursor_apply(cursor, c.version, c.epoch, c.blob);
     }

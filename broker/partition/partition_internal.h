@@ -159,6 +159,11 @@ enum ferry_err partition_apply_ids(struct partition *p, uint64_t index,
 enum ferry_err partition_schedule_judge(struct partition *p, struct bytes batch,
                                         const struct batch_header *h, int64_t now_ms,
                                         struct err_text *e);
+/* Errors: INVALID_ARGUMENT (record `i` is due too late). */
+enum ferry_err partition_schedule_judge_due(struct bytes batch, const struct batch_header *h,
+                                            uint32_t i, int64_t now_ms, struct err_text *e);
+/* Errors: THROTTLED. */
+enum ferry_err partition_schedule_room(struct partition *p);
 /* Fills the ticket's due times; records in its duplicates have none. */
 enum ferry_err partition_schedule_tell(struct bytes batch, const struct batch_header *h,
                                        int64_t append_ms, struct partition_ticket *t);

@@ -309,6 +309,7 @@ static enum ferry_err judge_cursor(const struct source_cursor *cursor, const str
 
 /* Names the first record that this broker does not take, so that a relay can set it aside. */
 static enum ferry_err judge_records(const struct partition *p, struct bytes batch,
+                                    const struct batch_header *h, int64_t now_ms,
                                     struct append_cas_refusal *refusal, struct err_text *e)
 {
     struct batch_reader reader;
@@ -329,6 +330,13 @@ static enum ferry_err judge_records(const struct partition *p, struct bytes batc
             return err_set(e, FERRY_ERR_BAD_BATCH,
                            "its headers are not a msgpack map of str to "
                            "bin");
+        }
+        if ((h->flags & BATCH_HAS_DUE) != 0) {
+            err = partition_schedule_judge_due(batch, h, (uint32_t)i, now_ms, e);
+            if (err != FERRY_OK) {
+                refusal->refused_index = i;
+                return err;
+            }
         }
     }
     refusal->refused_index = err != FERRY_OK ? i : -1;
@@ -354,9 +362,12 @@ static enum ferry_err build_cas_payload(const struct append_cas *c, struct parti
     return buf_ok(&t->payload) ? FERRY_OK : FERRY_ERR_NO_MEMORY;
 }
 
-static enum ferry_err propose_cas(struct partition *p, const struct append_cas *c, int64_t now_ms,
-                                  int64_t now_us, struct partition_ticket *t)
+/* A batch with due times is kept aside as by produce, in the entry that moves the cursor. */
+static enum ferry_err propose_cas(struct partition *p, const struct append_cas *c,
+                                  const struct batch_header *h, int64_t now_ms, int64_t now_us,
+                                  struct partition_ticket *t)
 {
+    bool delayed = (h->flags & BATCH_HAS_DUE) != 0;
     struct source_cursor *cursor = NULL;
     enum ferry_err err = cursors_reserve(&p->cursors, &c->source, c->lane, &cursor);
     if (err == FERRY_OK) {
@@ -368,11 +379,14 @@ static enum ferry_err propose_cas(struct partition *p, const struct append_cas *
     struct store_entry entry = {.type = STORE_ENTRY_BATCH_CAS,
                                 .append_time_ms = partition_next_time(p, now_ms),
                                 .payload = buf_bytes(&t->payload)};
-    t->base_offset = p->proposed_next_offset;
+    t->base_offset = delayed ? -1 : p->proposed_next_offset; /* It has none before it is due. */
     t->version = c->expect_version + 1;
     err = partition_propose(p, &entry, now_us, t);
     if (err == FERRY_OK) {
         cursor_note(cursor, t->version, c->epoch, c->cursor);
+    }
+    if (err == FERRY_OK && delayed) {
+        schedule_note_batch(&p->schedule, h, h->count);
     }
     return err;
 }
@@ -391,15 +405,15 @@ enum ferry_err partition_append_cas(struct partition *p, const struct append_cas
         err = partition_check_batch(p, c->batch, &h, e);
     }
     if (err == FERRY_OK) {
-        err = judge_records(p, c->batch, refusal, e);
-    }
-    if (err == FERRY_OK && (h.flags & BATCH_HAS_DUE) != 0) {
-        err = err_set(e, FERRY_ERR_BAD_BATCH, "a source's batch has no due times");
+        err = judge_records(p, c->batch, &h, now_ms, refusal, e);
     }
     if (err == FERRY_OK && h.producer_id != 0) {
         err = err_set(e, FERRY_ERR_BAD_BATCH, "a source's batch has no producer id");
     }
-    return err != FERRY_OK ? err : propose_cas(p, c, now_ms, now_us, t);
+    if (err == FERRY_OK && (h.flags & BATCH_HAS_DUE) != 0) {
+        err = partition_schedule_room(p);
+    }
+    return err != FERRY_OK ? err : propose_cas(p, c, &h, now_ms, now_us, t);
 }
 
 void partition_cursor_get(const struct partition *p, const struct ferry_id *source, uint32_t lane,

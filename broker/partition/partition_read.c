@@ -269,8 +269,8 @@ static enum read_step add_entry(const struct store_entry *entry, int64_t offset,
     struct batch_header h;
     if (!partition_entry_batch(entry, &batch)) {
         bool batch_is_missing =
-            (entry->type == STORE_ENTRY_BATCH && !partition_entry_is_delayed(entry)) ||
-            entry->type == STORE_ENTRY_BATCH_CAS;
+            (entry->type == STORE_ENTRY_BATCH || entry->type == STORE_ENTRY_BATCH_CAS) &&
+            !partition_entry_is_delayed(entry);
         return batch_is_missing ? READ_BAD : READ_PASSED;
     }
     if (batch_check_sum(batch, &h, NULL) != FERRY_OK || entry->skip_count > h.count) {

@@ -19,13 +19,22 @@ _Static_assert(RELEASE_RECORDS_MAX <= BATCH_IDS_MAX, "records with ids fit");
 
 /* ---- Taking in ---- */
 
-static enum ferry_err judge_due(struct bytes batch, const struct batch_header *h, uint32_t i,
-                                int64_t now_ms, struct err_text *e)
+enum ferry_err partition_schedule_judge_due(struct bytes batch, const struct batch_header *h,
+                                            uint32_t i, int64_t now_ms, struct err_text *e)
 {
     int64_t due = batch_due(batch, h, i);
     if (due > now_ms + DELAY_MAX_MS || due < -DELAY_MAX_MS) {
         return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
                        "record %u of the batch is due in more than 365 days", i);
+    }
+    return FERRY_OK;
+}
+
+enum ferry_err partition_schedule_room(struct partition *p)
+{
+    if (schedule_is_full(&p->schedule)) {
+        replica_ask_flush(p->replica);
+        return FERRY_ERR_THROTTLED; /* They go through memory to the store, bounded. */
     }
     return FERRY_OK;
 }
@@ -46,7 +55,7 @@ enum ferry_err partition_schedule_judge(struct partition *p, struct bytes batch,
                            "a record has %zu bytes, limit.message_max_bytes is %zu", bytes,
                            p->config.message_max_bytes);
         }
-        err = judge_due(batch, h, reader.index - 1, now_ms, e);
+        err = partition_schedule_judge_due(batch, h, reader.index - 1, now_ms, e);
         if (err != FERRY_OK) {
             return err;
         }
@@ -54,11 +63,7 @@ enum ferry_err partition_schedule_judge(struct partition *p, struct bytes batch,
     if (err != FERRY_OK) {
         return err_set(e, err, "record %u of the batch is malformed", reader.index);
     }
-    if (schedule_is_full(&p->schedule)) {
-        replica_ask_flush(p->replica);
-        return FERRY_ERR_THROTTLED; /* They go through memory to the store, bounded. */
-    }
-    return FERRY_OK;
+    return partition_schedule_room(p);
 }
 
 enum ferry_err partition_schedule_tell(struct bytes batch, const struct batch_header *h,

@@ -127,20 +127,21 @@ static void see_due(struct schedule *t, int64_t due_ms)
     }
 }
 
-enum ferry_err schedule_apply_batch(struct schedule *t, const struct store_entry *entry)
+enum ferry_err schedule_apply_batch(struct schedule *t, const struct store_entry *entry,
+                                    struct bytes batch)
 {
     struct batch_reader reader;
     struct batch_record r;
     enum ferry_err err = FERRY_OK;
     uint32_t skip = 0;
-    batch_reader_init(&reader, entry->payload);
+    batch_reader_init(&reader, batch);
     for (uint32_t i = 0; batch_reader_next(&reader, &r, &err); i++) {
         if (skip < entry->skip_count && get_le32(entry->skips + (size_t)skip * 4) == i) {
             skip++;
             continue;
         }
         struct schedule_key key = {
-            .due_ms = schedule_due(entry->payload, &reader.header, i, entry->append_time_ms),
+            .due_ms = schedule_due(batch, &reader.header, i, entry->append_time_ms),
             .number = t->next_number++};
         err = put_row(t, &key, entry->append_time_ms, &r);
         if (err != FERRY_OK) {
@@ -152,7 +153,7 @@ enum ferry_err schedule_apply_batch(struct schedule *t, const struct store_entry
     if (t->proposed_next_number < t->next_number) {
         t->proposed_next_number = t->next_number; /* Another led. */
     }
-    settle_proposed(t, reader.header.count - entry->skip_count, entry->payload.size);
+    settle_proposed(t, reader.header.count - entry->skip_count, batch.size);
     return err == FERRY_ERR_BAD_BATCH ? FERRY_ERR_CORRUPT : err;
 }
 

@@ -52,7 +52,8 @@ bool schedule_is_full(const struct schedule *t);
 int64_t schedule_due(struct bytes batch, const struct batch_header *h, uint32_t i,
                      int64_t append_ms);
 /* The entry's batch is delayed and every record of it was read once. Errors: CORRUPT, NO_MEMORY. */
-MUST_CHECK enum ferry_err schedule_apply_batch(struct schedule *t, const struct store_entry *entry);
+MUST_CHECK enum ferry_err schedule_apply_batch(struct schedule *t, const struct store_entry *entry,
+                                               struct bytes batch);
 /* Release or cancel: a control payload. */
 MUST_CHECK enum ferry_err schedule_apply_keys(struct schedule *t, uint64_t index,
                                               enum control_kind kind, struct bytes control);

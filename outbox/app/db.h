@@ -61,7 +61,8 @@ struct db_saga {
     struct bytes data;
 };
 
-#define DB_CHAIN_ROWS_MAX 64 /* Kept of each chain; older intervals say nothing new. */
+#define DB_CHAIN_ROWS_MAX   64 /* Kept of each chain; older intervals say nothing new. */
+#define DB_CHAIN_TRIM_EVERY 16 /* PostgreSQL, MariaDB: so many extensions between two trims. */
 #define DB_CHAIN_BEFORE                                                                            \
     (-1) /* Start of a chain's first interval: whoever is first collides on it. */
 #define DB_NAME_MAX_BYTES 200u
@@ -87,7 +88,8 @@ struct db_ops {
     /* Where the chain ends; *found false when it has no interval. */
     enum ferry_err (*chain_end)(void *driver, const struct db_chain *chain, bool *found,
                                 int64_t *end, struct err_text *e);
-    /* Adds [start, end) and trims. DB_RETRY when the interval is there already. */
+    /* Adds [start, end) and trims, now or after some more. DB_RETRY when the interval is there
+     * already. */
     enum ferry_err (*chain_extend)(void *driver, const struct db_chain *chain, int64_t start,
                                    int64_t end, struct err_text *e);
     enum ferry_err (*skip_add)(void *driver, const struct db_chain *chain, int64_t from, int64_t to,
@@ -98,15 +100,19 @@ struct db_ops {
     /* Deletes ids of days before `day`, at most `rows_max`. */
     enum ferry_err (*id_trim)(void *driver, const char *group, int32_t day, size_t rows_max,
                               size_t *removed, struct err_text *e);
+    /* Nothing is added when the record (group, topic, partition, offset) is there already. */
     enum ferry_err (*inbox_dead_add)(void *driver, const struct db_inbox_dead *dead,
                                      struct err_text *e);
     /* Whether a record of that group and key is in the dead letters: later ones of the key follow.
      */
     enum ferry_err (*inbox_key_parked)(void *driver, const struct db_chain *chain, struct bytes key,
                                        bool *parked, struct err_text *e);
-    /* The first dead letter of the group that a person has put before its handler again (locked for
-     * this transaction), and its removal. The row lives until the next call. */
-    enum ferry_err (*inbox_requeued)(void *driver, const char *group, bool *found, int64_t *number,
+    /* The first dead letter of the group and topic (in any partition) that a person has put before
+     * its handler again, locked for this transaction, and its removal. *found false also when
+     * another consumer has the first one in hand. Of dead->chain only the partition is set. The row
+     * lives until the next call. */
+    enum ferry_err (*inbox_requeued)(void *driver, const char *group,
+                                     const struct ferry_id *topic_id, bool *found, int64_t *number,
                                      struct db_inbox_dead *dead, struct err_text *e);
     enum ferry_err (*inbox_dead_remove)(void *driver, int64_t number, struct err_text *e);
 

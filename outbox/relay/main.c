@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,9 +14,11 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "outbox/relay/driver.h"
 #include "outbox/relay/relay.h"
+#include "outbox/relay/relay_policy.h"
 #include "outbox/relay/relay_report.h"
-#include "outbox/sqlite/outbox_admin.h"
+#include "outbox/sqlite/open_sqlite.h"
 
 #define EXIT_USAGE     2
 #define EXIT_NOT_FOUND 3
@@ -43,8 +44,9 @@ static void on_stop(int signal_number)
 
 /* One database with its relay. */
 struct served {
-    struct outbox_url url;
-    struct old_source source;
+    const char *url;  /* As it was given. */
+    const char *path; /* In it. */
+    struct source source;
     struct relay_broker broker;
     struct relay *relay;
     struct relay_rate rate;
@@ -101,12 +103,14 @@ static const struct option long_options[] = {
 static void add_database(struct program *p, const char *url, struct config_problems *problems)
 {
     struct err_text e = {{0}};
+    char scheme[OUTBOX_SCHEME_MAX + 1];
     if (p->count == DATABASES_MAX) {
         config_problem(problems, "--db %s: at most %d databases", url, DATABASES_MAX);
-    } else if (outbox_url_parse(url, &p->served[p->count].url, &e) != FERRY_OK) {
+    } else if (outbox_url_scheme(url, scheme, &e) != FERRY_OK) {
         config_problem(problems, "--db: %s", e.text);
     } else {
-        p->count++;
+        p->served[p->count].url = url;
+        p->served[p->count++].path = strchr(url, ':') + 1;
     }
 }
 
@@ -202,6 +206,10 @@ static void check_together(const struct program *p, struct config_problems *prob
     if (p->options.poll_min_ms > p->options.poll_max_ms) {
         config_problem(problems, "relay.poll_min_ms is larger than relay.poll_max_ms");
     }
+    struct err_text e = {{0}};
+    if (relay_policy_check(&p->options, &e) != FERRY_OK) {
+        config_problem(problems, "%s", e.text);
+    }
     if (p->options.retry_min_ms > p->options.retry_max_ms) {
         config_problem(problems, "relay.retry_min_ms is larger than relay.retry_max_ms");
     }
@@ -256,12 +264,15 @@ static int check_databases(const struct program *p)
 {
     int code = EXIT_SUCCESS;
     for (size_t i = 0; i < p->count; i++) {
-        const char *path = p->served[i].url.path;
-        char url[OUTBOX_PATH_MAX + 16];
+        const char *path = p->served[i].path;
+        const char *url = p->served[i].url;
+        const struct outbox_driver *driver = NULL;
         struct outbox_status status;
         struct err_text e = {{0}};
-        snprintf(url, sizeof(url), "sqlite:%s", path);
-        enum ferry_err err = outbox_admin_status(url, &status, &e);
+        enum ferry_err err = outbox_driver_load(url, &driver, &e);
+        if (err == FERRY_OK) {
+            err = driver->admin->status(url, bytes_of(NULL, 0), &status, &e);
+        }
         if (err != FERRY_OK) {
             fprintf(stderr, "%s\n", e.text);
             code = exit_code_of(err, path);
@@ -294,22 +305,14 @@ static enum ferry_err open_client(struct program *p, struct err_text *e)
     return err;
 }
 
-/* Who holds the source. The first relay at a file is named by host and file, not by its process:
- * the broker lets the same holder take over at once, and the lock beside the file lets one process
- * be it; so a relay that was killed does not wait for its own lease to end. Others stand by and are
- * named by process too, also when they become the first. Names have letters, digits, `.`, `_` and
- * `-` only. */
-static void holder_name(const char *path, bool first, char *name, size_t bytes)
+/* Who holds the source: the host and the relay's place at the database, so that a relay that is
+ * started again takes over from itself at once. Names have letters, digits, `.`, `_` and `-` only.
+ */
+static void holder_name(const struct source *source, char *name, size_t bytes)
 {
-    struct stat st = {0};
-    (void)stat(path, &st); /* What cannot be opened is told when it is opened. */
-    unsigned long long file[4] = {(unsigned long long)st.st_dev, (unsigned long long)st.st_ino};
-    if (!first) {
-        file[2] =
-            (unsigned long long)getpid(); /* Containers may share a file and have equal ones. */
-        file[3] = (unsigned long long)clock_monotonic_us();
-    }
+    char place[SOURCE_PLACE_MAX + 1];
     char host[64] = "host";
+    source_place(source, place);
     (void)gethostname(host, sizeof(host) - 1);
     for (char *c = host; *c != '\0'; c++) {
         bool plain = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
@@ -317,24 +320,34 @@ static void holder_name(const char *path, bool first, char *name, size_t bytes)
         *c = plain ? *c : '_';
     }
     (void)snprintf(name, bytes, "ferry-outbox.%s.%016llx", host,
-                   (unsigned long long)checksum_of(file, sizeof(file)));
+                   (unsigned long long)checksum_of(place, strlen(place)));
 }
 
 static enum ferry_err open_served(struct program *p, struct served *s, struct err_text *e)
 {
     char holder[128];
-    unsigned flags = (p->options.barrier ? (unsigned)SOURCE_BARRIER : 0) |
-                     (p->once ? 0 : (unsigned)SOURCE_STAND_BY); /* Once would wait for ever. */
-    enum ferry_err err = source_open_sqlite(&s->source, s->url.path, flags, e);
+    const struct source_options options = {
+        .barrier = p->options.barrier,
+        .stand_by = !p->once, /* Once would wait for ever. */
+        .tidy = p->options.tidy,
+        .strict = p->options.strict,
+        .notify = p->options.notify,
+        .delete_rows = p->options.delete_rows,
+        .delete_backlog_rows = p->options.delete_backlog_rows,
+        .copy_rows = p->options.copy_rows,
+        .connect_timeout_ms = p->options.connect_timeout_ms,
+        .statement_timeout_ms = p->options.statement_timeout_ms,
+    };
+    enum ferry_err err = source_sqlite_open(&s->source, s->url, &options, e);
     if (err != FERRY_OK) {
         return err;
     }
-    holder_name(s->url.path, s->source.ops->is_first(s->source.driver), holder, sizeof(holder));
+    holder_name(&s->source, holder, sizeof(holder));
     struct ferry_id id = s->source.ops->id(s->source.driver);
     err = relay_broker_open(&s->broker, p->client, &id, holder);
     if (err == FERRY_OK) {
         uint64_t seed = (uint64_t)clock_monotonic_us() ^ (uint64_t)getpid();
-        err = relay_new(&s->relay, &p->options, &s->source, &s->broker, seed);
+        err = relay_new(&s->relay, &p->options, &s->source, &s->broker, NULL, seed);
     }
     return err;
 }
@@ -352,7 +365,7 @@ static int open_all(struct program *p)
         err = open_served(p, &p->served[i], &e);
         if (err != FERRY_OK) {
             fprintf(stderr, "ferry-outbox: %s\n", e.text[0] == '\0' ? ferry_err_text(err) : e.text);
-            return exit_code_of(err, p->served[i].url.path);
+            return exit_code_of(err, p->served[i].path);
         }
     }
     return -1;
@@ -367,7 +380,7 @@ static void close_all(struct program *p)
     ferry_close(&p->client, CLOSE_TIMEOUT_MS);
     for (size_t i = 0; i < p->count; i++) {
         relay_free(&p->served[i].relay);
-        old_source_close(&p->served[i].source);
+        source_close(&p->served[i].source);
     }
     buf_fini(&p->out);
 }
@@ -380,7 +393,7 @@ static void report(struct program *p, bool terminal)
     for (size_t i = 0; i < p->count; i++) {
         struct served *s = &p->served[i];
         struct relay_status status;
-        relay_status(s->relay, clock_wall_ms(), &status);
+        relay_status(s->relay, &status);
         relay_rate_update(&s->rate, status.stats.published_rows, clock_monotonic_us());
         if (p->json) {
             relay_report_json(&p->out, relay_name(s->relay), &status, &s->rate);
@@ -408,7 +421,7 @@ static struct progress look(struct program *p)
     struct progress now = {true, true, false, true, false};
     for (size_t i = 0; i < p->count; i++) {
         struct relay_status status;
-        relay_status(p->served[i].relay, clock_wall_ms(), &status);
+        relay_status(p->served[i].relay, &status);
         bool halted = status.state == RELAY_HALTED;
         now.any_halted = now.any_halted || halted;
         now.all_halted = now.all_halted && halted;
@@ -424,7 +437,7 @@ static void wait_for_work(struct program *p, int64_t due_us, const sigset_t *unb
     struct pollfd fds[DATABASES_MAX + 1];
     fds[0] = (struct pollfd){.fd = ferry_fd(p->client), .events = POLLIN};
     for (size_t i = 0; i < p->count; i++) {
-        int fd = p->served[i].source.ops->wake_fd(p->served[i].source.driver);
+        int fd = source_wake_fd(&p->served[i].source);
         fds[i + 1] = (struct pollfd){.fd = fd, .events = POLLIN};
     }
     int64_t wait_us = due_us - clock_monotonic_us();

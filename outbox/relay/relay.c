@@ -10,8 +10,12 @@
 
 #define BEAT_US         (1000 * US_PER_MS)
 #define BLOCKED_LOOK_US (5 * US_PER_MS)    /* How often what is blocked is looked at. */
-#define DELETE_RETRY_US (200 * US_PER_MS)  /* After the database was busy. */
-#define STOP_DELETE_US  (3000 * US_PER_MS) /* How long a clean exit tidies up. */
+#define TIDY_RETRY_US   (200 * US_PER_MS)  /* After the database was busy. */
+#define STOP_TIDY_US    (3000 * US_PER_MS) /* How long a clean exit tidies up. */
+#define FIGURES_US      (200 * US_PER_MS)  /* How often the source is asked for figures. */
+
+const int64_t relay_bucket_ms[RELAY_BUCKETS - 1] = {1,   2,   5,    10,   20,   50,   100,
+                                                    200, 500, 1000, 2000, 5000, 10000};
 
 const char *relay_state_name(enum relay_state state)
 {
@@ -30,8 +34,8 @@ const char *relay_name(const struct relay *r)
 }
 
 enum ferry_err relay_new(struct relay **r, const struct relay_options *options,
-                         const struct old_source *source, const struct relay_broker *broker,
-                         uint64_t seed)
+                         const struct source *source, const struct relay_broker *broker,
+                         const struct relay_hooks *hooks, uint64_t seed)
 {
     struct relay *made = mem_zalloc(1, sizeof(*made));
     if (made == NULL) {
@@ -40,6 +44,7 @@ enum ferry_err relay_new(struct relay **r, const struct relay_options *options,
     made->options = options;
     made->source = source;
     made->broker = broker;
+    made->hooks = hooks != NULL ? *hooks : (struct relay_hooks){0};
     prng_init(&made->prng, seed);
     source_page_init(&made->page);
     made->state = RELAY_ELECTING;
@@ -47,7 +52,9 @@ enum ferry_err relay_new(struct relay **r, const struct relay_options *options,
     made->page_next = mem_zalloc((size_t)options->page_rows, sizeof(*made->page_next));
     made->waiting = mem_zalloc((size_t)options->page_rows, sizeof(struct relay_target *));
     made->scratch = mem_zalloc((size_t)options->batch_rows, sizeof(*made->scratch));
-    if (made->page_next == NULL || made->waiting == NULL || made->scratch == NULL) {
+    made->scratch_rows = mem_zalloc((size_t)options->batch_rows, sizeof(const struct source_row *));
+    if (made->page_next == NULL || made->waiting == NULL || made->scratch == NULL ||
+        made->scratch_rows == NULL) {
         relay_free(&made);
         return FERRY_ERR_NO_MEMORY;
     }
@@ -62,10 +69,12 @@ void relay_free(struct relay **r)
     }
     must((*r)->inflight == 0);
     relay_topics_free(*r);
+    relay_aside_fini(*r);
     source_page_fini(&(*r)->page);
     mem_free((*r)->page_next);
     mem_free((void *)(*r)->waiting);
     mem_free((*r)->scratch);
+    mem_free((void *)(*r)->scratch_rows);
     mem_free(*r);
     *r = NULL;
 }
@@ -81,9 +90,21 @@ int64_t relay_backoff_us(struct relay *r, uint32_t failures)
     return 1 + (int64_t)prng_below(&r->prng, (uint64_t)bound_us);
 }
 
+void relay_count_time(struct relay_times *times, int64_t us)
+{
+    size_t bucket = 0;
+    us = us < 0 ? 0 : us; /* A wall clock was set back. */
+    while (bucket < RELAY_BUCKETS - 1 && us > relay_bucket_ms[bucket] * US_PER_MS) {
+        bucket++;
+    }
+    times->counts[bucket]++;
+    times->count++;
+    times->sum_us += (uint64_t)us;
+}
+
 void relay_error_over(struct relay *r)
 {
-    if (r->blocked == 0) {
+    if (r->blocked == 0 && !r->stuck && !r->tidy_failed) {
         r->error.text[0] = '\0';
     }
 }
@@ -97,7 +118,8 @@ static int64_t lower(int64_t mark, int64_t first_unsettled)
 
 static int64_t target_low_mark(const struct relay *r, const struct relay_target *t, int64_t mark)
 {
-    if (t->flight_count > 0) {
+    /* The first flight is the lowest: positions never fall, over a rewind neither. */
+    if (t->flight_count > 0 && !t->flights[t->flight_first].stale) {
         mark = lower(mark, t->flights[t->flight_first].first);
     }
     if (t->blocked_from != RELAY_NOT_BLOCKED) {
@@ -127,15 +149,21 @@ int64_t relay_low_mark(const struct relay *r)
     return mark;
 }
 
-void relay_rewind(struct relay *r)
+void relay_page_drop(struct relay *r)
 {
     int64_t low = relay_low_mark(r);
     relay_queue_drop(r);
-    if (low < r->read_pos) {
-        r->read_pos = low;
-        r->read_id = (struct ferry_id){{0}};
-        r->caught_up = false;
-    }
+    r->rewound = true;
+    r->read_pos = low;
+    r->given = low;
+}
+
+void relay_rewind(struct relay *r)
+{
+    must(r->state == RELAY_ACTIVE);
+    relay_page_drop(r);
+    r->caught_up = false;
+    r->source->ops->rewind(r->source->driver, r->read_pos);
 }
 
 /* ---- Ends. */
@@ -151,6 +179,13 @@ void relay_halt(struct relay *r, const char *why)
     r->error = e;
 }
 
+void relay_halt_set_back(struct relay *r, const char *why)
+{
+    r->stats.timetravel++;
+    r->set_back = true;
+    relay_halt(r, why);
+}
+
 void relay_stop(struct relay *r)
 {
     r->stopping = true; /* What is queued and not sent holds the low mark where it is. */
@@ -158,44 +193,72 @@ void relay_stop(struct relay *r)
 
 void relay_wake(struct relay *r)
 {
-    r->source->ops->wake_drain(r->source->driver);
+    source_wake_drain(r->source);
     r->stats.wakes++;
     r->look = true;
     r->poll_pause_us = r->options->poll_min_ms * US_PER_MS;
 }
 
-/* ---- Deleting what is published. */
+/* ---- Deleting what is published: when and how much is the driver's to say. */
 
-static bool delete_is_due(const struct relay *r, int64_t low)
+static void tidy_step(struct relay *r)
 {
-    if (low <= r->deleted || r->now_us < r->delete_at_us) {
-        return false;
-    }
-    bool quiet = r->caught_up && r->inflight == 0 && r->queued == 0 &&
-                 r->now_us - r->busy_at_us >= r->options->delete_idle_ms * US_PER_MS;
-    return quiet || r->stopping || low - r->deleted > r->options->delete_backlog_rows;
-}
-
-static void delete_step(struct relay *r)
-{
-    int64_t low = relay_low_mark(r);
-    if (!delete_is_due(r, low)) {
+    if (r->now_us < r->tidy_at_us) {
         return;
     }
+    bool idle = r->caught_up && r->inflight == 0 && r->queued == 0;
+    struct source_progress progress = {.settled = relay_low_mark(r),
+                                       .checkpointed = r->checkpointed,
+                                       .quiet = idle && r->now_us - r->busy_at_us >=
+                                                            r->options->delete_idle_ms * US_PER_MS,
+                                       .stopping = r->stopping,
+                                       .now_us = r->now_us};
     struct err_text e = {{0}};
     size_t removed = 0;
-    size_t slice = (size_t)r->options->delete_rows;
-    if (r->source->ops->remove(r->source->driver, low, slice, &removed, &e) != FERRY_OK) {
+    bool again = false;
+    enum ferry_err err = source_tidy(r->source, &progress, &removed, &again, &e);
+    r->tidy_again = err == FERRY_OK && again;
+    if (err != FERRY_OK) {
         r->error = e;
-        r->delete_at_us = r->now_us + DELETE_RETRY_US;
+        r->tidy_failed = true;
+        r->tidy_at_us = r->now_us + TIDY_RETRY_US;
         return;
     }
-    relay_error_over(r);
     r->stats.deleted_rows += removed;
-    r->deleted = removed < slice ? low : r->deleted + (int64_t)removed;
+    if (r->tidy_failed) {
+        r->tidy_failed = false;
+        relay_error_over(r);
+    }
 }
 
-/* ---- The beat: is the source still itself, and a word for people. */
+/* ---- The beat: is the source still itself, what have people decided, and a word for them. */
+
+static enum relay_state told_state(const struct relay *r)
+{
+    if (r->state != RELAY_ACTIVE) {
+        return r->state;
+    }
+    return r->paused ? RELAY_PAUSED : r->stuck ? RELAY_BLOCKED : RELAY_ACTIVE;
+}
+
+static void look_at_source(struct relay *r)
+{
+    struct err_text e = {{0}};
+    bool same = true;
+    bool paused = r->paused;
+    if (source_verify(r->source, &same, &e) == FERRY_OK && !same) {
+        relay_halt_set_back(r, e.text);
+        return;
+    }
+    if (source_paused(r->source, &paused, &e) == FERRY_OK && paused != r->paused) {
+        r->paused = paused;
+        log_line(LOG_INFO, "relay", "%s: %s", relay_name(r),
+                 paused ? "paused: nothing is published until `ferry outbox resume`" : "resumed");
+    }
+    if (relay_parked_load(r, &e) != FERRY_OK) {
+        r->error = e; /* The database decides each time; what was read last is right till then. */
+    }
+}
 
 static void beat_step(struct relay *r)
 {
@@ -203,18 +266,14 @@ static void beat_step(struct relay *r)
         return;
     }
     r->beat_at_us = r->now_us + BEAT_US;
-    struct source_cursor cursor = {r->read_pos, r->read_id};
-    struct err_text e = {{0}};
-    bool same = true;
-    if (r->state == RELAY_ACTIVE &&
-        r->source->ops->verify(r->source->driver, &cursor, &same, &e) == FERRY_OK && !same) {
-        relay_halt(r, e.text);
+    if (r->state == RELAY_ACTIVE) {
+        look_at_source(r);
     }
-    struct relay_word word = {
+    struct source_word word = {
         .pid = getpid(), .beat_ms = clock_wall_ms(), .published_id = relay_low_mark(r)};
     word.active = r->state == RELAY_ACTIVE;
-    snprintf(word.state, sizeof(word.state), "%s", relay_state_name(r->state));
-    r->source->ops->leave_word(r->source->driver, &word);
+    snprintf(word.state, sizeof(word.state), "%s", relay_state_name(told_state(r)));
+    source_leave_word(r->source, &word);
 }
 
 /* ---- The step. */
@@ -222,20 +281,21 @@ static void beat_step(struct relay *r)
 static void stop_step(struct relay *r)
 {
     if (r->stop_until_us == 0) {
-        r->stop_until_us = r->now_us + STOP_DELETE_US;
+        r->stop_until_us = r->now_us + STOP_TIDY_US;
     }
     if (r->inflight > 0) {
         return;
     }
-    bool active = r->state == RELAY_ACTIVE;
-    if (active && r->now_us < r->stop_until_us && relay_low_mark(r) > r->deleted) {
-        delete_step(r);
-        if (relay_low_mark(r) > r->deleted) {
+    if (r->state == RELAY_ACTIVE && r->now_us < r->stop_until_us) {
+        tidy_step(r);
+        if (r->tidy_again || r->tidy_failed) {
             return;
         }
     }
-    if (active) {
+    if (r->state == RELAY_ACTIVE) {
         relay_checkpoint_step(r, true);
+    }
+    if (r->state == RELAY_ACTIVE) {
         (void)r->broker->resign(r->broker->ctx, relay_timeout_ms(r)); /* Else the lease runs out. */
     }
     if (r->state != RELAY_HALTED) {
@@ -259,6 +319,12 @@ static int64_t next_due(const struct relay *r)
     if (r->stopping) {
         return sooner(due, r->now_us + BLOCKED_LOOK_US);
     }
+    if (r->tidy_again) {
+        due = sooner(due, r->now_us);
+    }
+    if (r->paused || r->stuck) {
+        return sooner(due, r->stuck ? r->ask_at_us : due);
+    }
     if (r->blocked > 0) {
         due = sooner(due, r->now_us + BLOCKED_LOOK_US);
     }
@@ -266,10 +332,28 @@ static int64_t next_due(const struct relay *r)
         bool waits = r->caught_up && !r->look;
         bool down = r->blocked > 0 && relay_topics_all_down(r);
         due = sooner(due, waits ? r->poll_at_us : down ? due : r->now_us);
-    } else if (r->inflight == 0) {
-        due = sooner(due, r->now_us + US_PER_MS); /* The client's queue was full. */
+    } else if (r->inflight == 0 || r->starved) {
+        due = sooner(due, r->now_us + US_PER_MS); /* The client's queue was full, or a mark is. */
     }
     return due;
+}
+
+/* Publishing and all that serves it; each part may end the time in office. */
+static void active_step(struct relay *r)
+{
+    relay_undecided_step(r);
+    if (!r->paused && !r->stuck) {
+        relay_topics_retry(r);
+        if (r->state == RELAY_ACTIVE && !r->stuck) {
+            relay_publish_step(r);
+        }
+    }
+    if (r->state == RELAY_ACTIVE) {
+        relay_checkpoint_step(r, false);
+    }
+    if (r->state == RELAY_ACTIVE) {
+        tidy_step(r);
+    }
 }
 
 int64_t relay_step(struct relay *r, int64_t now_us)
@@ -289,14 +373,7 @@ int64_t relay_step(struct relay *r, int64_t now_us)
         return next_due(r);
     }
     if (r->state == RELAY_ACTIVE) {
-        relay_topics_retry(r);
-    }
-    if (r->state == RELAY_ACTIVE) {
-        relay_publish_step(r);
-    }
-    if (r->state == RELAY_ACTIVE) {
-        relay_checkpoint_step(r, false);
-        delete_step(r);
+        active_step(r);
     }
     beat_step(r);
     return next_due(r);
@@ -315,37 +392,50 @@ static void count_blocked(const struct relay *r, struct relay_status *status)
     }
 }
 
-void relay_status(struct relay *r, int64_t now_wall_ms, struct relay_status *status)
+/* A figure costs the database something: asked now and then, and for the last time once all is
+ * settled. */
+static void look_at_figures(struct relay *r, const struct relay_status *status)
 {
+    bool old = r->now_us - r->figures_at_us >= FIGURES_US || !r->figures_known;
+    if (!old && !(status->caught_up && status->settled != r->figures_settled)) {
+        return;
+    }
     struct err_text e = {{0}};
-    int64_t last = 0;
-    int64_t created_ms = 0;
+    struct source_figures figures = {0};
+    r->figures_at_us = r->now_us;
+    r->figures_settled = status->settled;
+    r->figures_known = source_figures(r->source, status->settled, &figures, &e) == FERRY_OK;
+    r->figures = figures;
+}
+
+void relay_status(struct relay *r, struct relay_status *status)
+{
     *status = (struct relay_status){
-        .state = r->state,
+        .state = told_state(r),
         .stats = r->stats,
         .settled = relay_low_mark(r),
+        .epoch = r->epoch,
         .inflight_batches = r->inflight,
+        .parked_keys = r->parked.count,
+        .undecided = r->stuck ? r->undecided : 0,
+        .set_back = r->set_back,
         .error = r->error,
     };
     count_blocked(r, status);
     status->caught_up = r->state == RELAY_ACTIVE && r->caught_up && !r->look && !r->read_failed &&
-                        r->inflight == 0 && r->queued == 0 && status->blocked_partitions == 0;
+                        !r->stuck && r->inflight == 0 && r->queued == 0 &&
+                        status->blocked_partitions == 0;
     /* Before the first election the low mark is not known, so neither is what lies behind it. */
     if (r->stats.elections == 0) {
         return;
     }
-    bool found = false;
-    if (r->source->ops->oldest(r->source->driver, status->settled, &found, &created_ms, &e) !=
-            FERRY_OK ||
-        r->source->ops->last(r->source->driver, &last, &e) != FERRY_OK) {
-        return;
-    }
-    status->backlog_known = true;
-    if (found) { /* Otherwise the last ones given are gone: published by a relay before us. */
-        status->backlog_rows = last > status->settled ? last - status->settled : 0;
-        status->oldest_known = true;
-        status->oldest_ms = now_wall_ms > created_ms ? now_wall_ms - created_ms : 0;
-    }
+    look_at_figures(r, status);
+    status->figures_known = r->figures_known;
+    status->figures = r->figures;
+    status->backlog_known = r->figures_known && r->figures.pending_known;
+    status->backlog_rows = r->figures.pending_rows;
+    status->oldest_known = r->figures_known && r->figures.oldest_known;
+    status->oldest_ms = r->figures.oldest_ms;
 }
 
 /* ---- The invariants. */
@@ -354,11 +444,23 @@ static void check_target(const struct relay *r, const struct relay_target *t)
 {
     must(t->flight_count <= RELAY_WINDOW_MAX);
     must((t->queue_count == 0) == (t->queue_first == RELAY_NO_ROW));
+    must((t->state == RELAY_TARGET_READY) == (t->mark != NULL));
     if (t->state == RELAY_TARGET_LOST) {
         must(t->queue_count == 0);
     } else {
         must(t->blocked_from == RELAY_NOT_BLOCKED);
-        must(t->queue_count == 0 || r->page.rows[t->queue_first].position > t->sent);
+    }
+    int64_t before = 0;
+    for (size_t f = 0; f < t->flight_count; f++) {
+        const struct relay_flight *flight = &t->flights[(t->flight_first + f) % RELAY_WINDOW_MAX];
+        must(!flight->stale || t->state == RELAY_TARGET_LOST);
+        must(flight->stale || flight->first > before);
+        before = flight->stale ? before : flight->first;
+    }
+    for (size_t i = t->queue_first; i != RELAY_NO_ROW; i = r->page_next[i]) {
+        must(r->page.rows[i].position > before);
+        must(r->source->ops->wants(r->source->driver, t->mark, &r->page.rows[i]));
+        before = r->page.rows[i].position;
     }
 }
 
@@ -385,5 +487,9 @@ void relay_check(const struct relay *r)
     must(blocked == r->blocked);
     must(queued == r->queued);
     must(relay_low_mark(r) <= r->read_pos);
+    must(r->read_pos <= r->given);
+    for (size_t i = 1; i < r->aside_count; i++) {
+        must(r->aside[i - 1].number < r->aside[i].number);
+    }
     must(r->state == RELAY_ACTIVE || r->queued == 0);
 }

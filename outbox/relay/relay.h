@@ -4,30 +4,38 @@
  * it, time is an argument. The caller steps it, runs the broker's callbacks between steps, and
  * waits.
  *
- * How a row is in the log once: a partition's cursor moves in the log entry that carries the rows,
- * compare-and-set on its version. After any doubt (crash, lost reply, a rival) the relay asks for
- * the cursor and drops the rows that it covers.
+ * How a row is in the log once: what a partition has of the source, its mark, moves in the log
+ * entry that carries the rows, compare-and-set on its version. After any doubt (crash, lost reply,
+ * a rival) the relay asks for the mark anew and drops the rows that it covers.
  *
  * Words: a *target* is one (topic, partition); a row is *settled* when it is in the log or set
- * aside; the *low mark* is the greatest position such that every row up to it is settled.
+ * aside; the *low mark* is a position such that every row up to it is settled. It never falls while
+ * the relay is active. Where a source gives new positions to rows that it hands out again, what
+ * holds the low mark back (a batch in flight, a row that waits) may have the older, lesser number:
+ * then the low mark is lower than it need be for a while, and right.
  *
- * Invariants: (1) a target's rows are sent in order and without a gap: `sent` only grows while it
- * is ready, and a target that is not ready has its first unsent row in `blocked_from`; (2) rows are
- * deleted, and the checkpoint moves, only up to the low mark; (3) nothing is sent unless the last
- * election was won and its lease, by our clock, has not run out; (4) an outage never makes a row
- * poison; only a refusal of that row alone does.
+ * Invariants: (1) a target's rows are sent in the source's order and without a gap: only a READY
+ * target has a mark and a queue, and one that is not ready has noted its first unsent row in
+ * `blocked_from`, unless no such row was met yet; (2) rows are deleted, and the checkpoint moves,
+ * only up to the low mark; (3) nothing is sent unless the last election was won and its lease, by
+ * our clock, has not run out; (4) an outage never makes a row poison; only a refusal of that row
+ * alone does; (5) a row that was set aside is not sent in the same time in office; (6) a mark is
+ * opened only when nothing of its target is in flight, so each batch in flight of a READY target
+ * was added to its mark.
  *
  * States: ELECTING (asks to be the active relay; also after being fenced) → ACTIVE (publishes) |
  * STANDBY (another is; asks again) | OUTAGE (no broker answers; asks again after a random pause).
- * ACTIVE → OUTAGE when the lease cannot be renewed in time. HALTED: stopped for good, `error` says
- * why: the source was set back in time, a poison row with relay.poison = block, a cursor that
- * cannot be read. STOPPED: after relay_stop, when all is settled or given up. */
+ * ACTIVE → OUTAGE when the lease cannot be renewed in time. PAUSED and BLOCKED are ACTIVE to the
+ * brokers, which keep the lease, but publish nothing: a person has paused the outbox, or a row was
+ * refused under the policy `block` and nobody has decided about it. HALTED: stopped for good,
+ * `error` says why: the source was set back in time or is another one, or a mark cannot be read.
+ * STOPPED: after relay_stop, when all is settled or given up. */
 #ifndef FERRY_OUTBOX_RELAY_H
 #define FERRY_OUTBOX_RELAY_H
 
 #include "outbox/relay/relay_broker.h"
 #include "outbox/relay/relay_options.h"
-#include "outbox/relay/source_old.h"
+#include "outbox/relay/source.h"
 
 struct relay;
 
@@ -35,6 +43,8 @@ struct relay;
     X(ELECTING, "electing")                                                                        \
     X(STANDBY, "standby")                                                                          \
     X(ACTIVE, "active")                                                                            \
+    X(PAUSED, "paused")                                                                            \
+    X(BLOCKED, "blocked")                                                                          \
     X(OUTAGE, "outage")                                                                            \
     X(HALTED, "halted")                                                                            \
     X(STOPPED, "stopped")
@@ -47,37 +57,94 @@ enum relay_state {
 
 const char *relay_state_name(enum relay_state state);
 
-/* Counts since relay_new. */
+#define RELAY_ASIDE_MAX       65536u /* Rows set aside that may come once more. */
+#define RELAY_PARKED_KEYS_MAX 65536u /* Of one source. */
+
+/* A time's distribution: bucket i counts what took at most relay_bucket_ms[i], the last the rest.
+ */
+#define RELAY_BUCKETS 14
+extern const int64_t relay_bucket_ms[RELAY_BUCKETS - 1];
+
+struct relay_times {
+    uint64_t counts[RELAY_BUCKETS];
+    uint64_t count, sum_us;
+};
+
+/* Counts since relay_new; none ever falls. */
 struct relay_stats {
+    /* Reading. */
+    uint64_t rows_read;    /* Handed out by the source, those that come again too. */
+    uint64_t covered_rows; /* Of them dropped because a mark had them. */
+    uint64_t reads;        /* Pages asked for. */
+    struct relay_times read_times;
+    /* Publishing. */
     uint64_t published_rows, published_batches;
-    uint64_t covered_rows; /* Read again and dropped: a cursor had them. */
-    uint64_t dead_rows;    /* Set aside. */
+    uint64_t delayed_rows;                /* Of the published: with a due time. */
+    uint64_t conflicts, fenced, failures; /* Of appends; failures counts them all. */
+    struct relay_times append_times;      /* From sent to answered, of those that succeeded. */
+    struct relay_times
+        commit_to_append; /* From the first row's created time to the answer, one a
+                             batch; off by what the database's clock and ours differ. */
+    /* Setting aside. */
+    uint64_t refused_rows; /* Found to be refused, or no message at all. */
+    uint64_t dead_rows;    /* Set aside for that. */
+    uint64_t parked_rows;  /* Set aside because their key is parked. */
+    uint64_t moved_rows;   /* Dropped: put anew when their key was unparked. */
     uint64_t deleted_rows;
-    uint64_t conflicts, fenced, failures; /* Of appends. */
-    uint64_t elections;                   /* Won. */
-    uint64_t wakes, polls, reads;
+    /* Wakes: by a datagram or NOTIFY (the source's figures tell how many were NOTIFYs), by looking
+     * and finding something, and looks that found nothing. */
+    uint64_t wakes, poll_wakes, polls;
+    /* Office. */
+    uint64_t elections;  /* Won. */
+    uint64_t timetravel; /* Times that the source was found set back, or another one. */
 };
 
 struct relay_status {
     enum relay_state state;
     struct relay_stats stats;
     int64_t settled; /* The low mark. */
+    uint64_t epoch;  /* Of the last election won; 0: none. */
     bool backlog_known;
-    int64_t backlog_rows;  /* Positions between the low mark and the last one given. */
-    bool oldest_known;     /* False also when nothing is pending. */
-    int64_t oldest_ms;     /* Age of the first row that is not settled. */
+    int64_t backlog_rows; /* Not settled: an estimate. */
+    bool oldest_known;    /* False also when nothing is pending. */
+    int64_t oldest_ms;    /* Age of the first row that is not settled. */
+    bool figures_known;
+    struct source_figures
+        figures;           /* All that the source tells; asked at most five times a second. */
     size_t blocked_topics; /* Unknown topics whose rows wait. */
     size_t blocked_partitions;
     size_t inflight_batches;
-    bool caught_up;        /* Everything that was there is settled, or waits for its topic. */
+    size_t parked_keys;
+    int64_t undecided; /* BLOCKED: number of the row that a person has to decide about; else 0. */
+    bool set_back;     /* HALTED because the source is not the one that it was. */
+    bool caught_up;    /* Everything that was there is settled, or waits for its topic. */
     struct err_text error; /* The last one that still matters; empty: none. */
 };
 
-/* Borrows all three until relay_free. Errors: NO_MEMORY. */
+/* A row that was refused, or cannot be a message: for who decides about it. Lives during the call.
+ */
+struct relay_refusal {
+    int64_t number;
+    const struct ferry_message *message; /* `topic` only where `invalid`. */
+    bool invalid;                        /* No broker has seen it. */
+    const char *reason;
+};
+
+/* What relay.poison = callback asks: the policy for this row. CALLBACK as the answer: not decided
+ * yet, ask again after relay.topic_retry_ms; the row's topic or partition waits. Must not call the
+ * relay; may block, and the lease with it. */
+struct relay_hooks {
+    enum relay_poison (*poison)(const struct relay_refusal *refusal, void *arg);
+    void *arg;
+};
+
+/* Borrows all until relay_free; `hooks` may be NULL, which leaves refused rows under the policy
+ * callback to the policy dead. Errors: NO_MEMORY. */
 MUST_CHECK enum ferry_err relay_new(struct relay **r, const struct relay_options *options,
-                                    const struct old_source *source,
-                                    const struct relay_broker *broker, uint64_t seed);
-/* No append may be in flight any more: close the client first, which runs their callbacks. */
+                                    const struct source *source, const struct relay_broker *broker,
+                                    const struct relay_hooks *hooks, uint64_t seed);
+/* No append may be in flight any more: close the client first, which runs their callbacks. The
+ * source must still be open. */
 void relay_free(struct relay **r);
 
 /* Does what can be done now; returns when it wants to be stepped again though nothing happened. May
@@ -90,8 +157,8 @@ void relay_wake(struct relay *r); /* Something was committed. */
  * and ends in STOPPED. */
 void relay_stop(struct relay *r);
 
-/* Looks at the source for backlog and age. */
-void relay_status(struct relay *r, int64_t now_wall_ms, struct relay_status *status);
+/* Looks at the source for backlog and age, if that was not done lately. */
+void relay_status(struct relay *r, struct relay_status *status);
 const char *relay_name(const struct relay *r); /* The source's. */
 void relay_check(const struct relay *r);       /* Asserts the invariants. */
 

@@ -1,15 +1,18 @@
 /* Being the one active relay, and the checkpoint. */
+#include <string.h>
+
 #include "base/log.h"
 #include "outbox/relay/relay_state.h"
 
-#define RENEWALS_BY_LEASE 3 /* A renewal is due after a third of the lease. */
+#define RENEWALS_BY_LEASE 3                  /* A renewal is due after a third of the lease. */
+#define CHECKPOINT_US     (1000 * US_PER_MS) /* Between two; a new relay reads so much again. */
 
 void relay_lease_lost(struct relay *r, enum relay_state state)
 {
     r->state = state;
     r->lease_ends_us = 0;
     relay_topics_lose(r);
-    relay_rewind(r);
+    relay_page_drop(r);
 }
 
 void relay_outage(struct relay *r, enum ferry_err err, const char *doing)
@@ -25,30 +28,45 @@ void relay_outage(struct relay *r, enum ferry_err err, const char *doing)
     relay_lease_lost(r, RELAY_OUTAGE);
 }
 
-/* The checkpoint says where to begin; what lies before it is in the log or set aside. */
+/* The checkpoint says where to begin; what lies before it is in the log or set aside. False:
+ * halted, or the database does not answer now: elected again at the next turn. */
 static bool begin_at_checkpoint(struct relay *r, const struct ferry_source_grant *grant)
 {
-    struct source_cursor cursor = {0};
+    struct bytes checkpoint = bytes_of(grant->checkpoint, grant->checkpoint_bytes);
     struct err_text e = {{0}};
-    if (grant->checkpoint_bytes > 0 &&
-        cursor_decode(bytes_of(grant->checkpoint, grant->checkpoint_bytes), &cursor, &e) !=
-            FERRY_OK) {
+    int64_t settled = 0;
+    bool same = false;
+    if (checkpoint.size > SOURCE_BLOB_MAX) {
+        relay_halt(r, "the checkpoint in the broker is larger than any");
+        return false;
+    }
+    enum ferry_err err = r->source->ops->begin(r->source->driver, checkpoint, &settled, &same, &e);
+    if (err == FERRY_OK && !same) {
+        relay_halt_set_back(r, e.text);
+        return false;
+    }
+    if (err == FERRY_ERR_CORRUPT || err == FERRY_ERR_NEWER_FORMAT) {
         relay_halt(r, e.text);
         return false;
     }
-    bool same = false;
-    enum ferry_err err = r->source->ops->verify(r->source->driver, &cursor, &same, &e);
+    if (err == FERRY_OK) {
+        err = relay_parked_load(r, &e);
+    }
+    if (err == FERRY_OK) {
+        err = source_paused(r->source, &r->paused, &e);
+    }
     if (err != FERRY_OK) {
         r->error = e;
-        return false; /* The database is busy: elected again at the next turn. */
-    }
-    if (!same) {
-        relay_halt(r, e.text);
         return false;
     }
-    r->read_pos = cursor.position;
-    r->read_id = cursor.id;
-    r->checkpointed = cursor.position;
+    must(settled >= 0);
+    r->read_pos = settled;
+    r->given = settled;
+    r->checkpointed = settled;
+    r->checkpoint.size = checkpoint.size;
+    if (checkpoint.size > 0) {
+        memcpy(r->checkpoint.data, checkpoint.data, checkpoint.size);
+    }
     return true;
 }
 
@@ -60,13 +78,17 @@ static void become_active(struct relay *r, const struct ferry_source_grant *gran
         return;
     }
     relay_topics_unblock(r);
+    relay_aside_clear(r);
     r->state = RELAY_ACTIVE;
     r->stats.elections++;
     r->caught_up = false;
     r->look = true;
+    r->figures_known = false;
+    r->checkpoint_at_us = r->now_us + CHECKPOINT_US;
     r->error.text[0] = '\0';
-    log_line(LOG_INFO, "relay", "%s: active, epoch %llu, from row %lld", relay_name(r),
-             (unsigned long long)grant->epoch, (long long)r->read_pos + 1);
+    log_line(LOG_INFO, "relay", "%s: active, epoch %llu, from row %lld%s", relay_name(r),
+             (unsigned long long)grant->epoch, (long long)r->read_pos + 1,
+             r->paused ? "; paused" : "");
 }
 
 static void answered(struct relay *r, const struct ferry_source_grant *grant, int64_t asked_at_us)
@@ -79,9 +101,8 @@ static void answered(struct relay *r, const struct ferry_source_grant *grant, in
             relay_lease_lost(r, RELAY_STANDBY);
         }
         int64_t wait_us = grant->retry_ms * US_PER_MS;
-        r->elect_at_us = r->now_us + (wait_us < 1          ? US_PER_MS
-                                      : wait_us < lease_us ? wait_us
-                                                           : lease_us);
+        wait_us = wait_us < lease_us ? wait_us : lease_us; /* The end of the present lease. */
+        r->elect_at_us = r->now_us + (wait_us < 1 ? US_PER_MS : wait_us);
         return;
     }
     r->lease_ends_us = asked_at_us + lease_us;
@@ -90,6 +111,14 @@ static void answered(struct relay *r, const struct ferry_source_grant *grant, in
         r->epoch = grant->epoch;
         become_active(r, grant);
     }
+}
+
+/* An active relay asks so that there is time for a second question within the lease. */
+static int elect_timeout_ms(const struct relay *r)
+{
+    int64_t half_ms = r->options->lease_ms / 2;
+    bool short_of_time = r->state == RELAY_ACTIVE && half_ms < r->options->call_timeout_ms;
+    return short_of_time ? (int)half_ms : relay_timeout_ms(r);
 }
 
 void relay_lease_step(struct relay *r)
@@ -104,7 +133,7 @@ void relay_lease_step(struct relay *r)
     struct ferry_source_grant grant = {0};
     int64_t asked_at_us = r->now_us;
     enum ferry_err err =
-        r->broker->elect(r->broker->ctx, r->options->lease_ms, relay_timeout_ms(r), &grant);
+        r->broker->elect(r->broker->ctx, r->options->lease_ms, elect_timeout_ms(r), &grant);
     if (err == FERRY_OK) {
         answered(r, &grant, asked_at_us);
     } else if (r->state == RELAY_ACTIVE) {
@@ -116,21 +145,27 @@ void relay_lease_step(struct relay *r)
 
 void relay_checkpoint_step(struct relay *r, bool now)
 {
-    int64_t low = relay_low_mark(r);
-    if (low == r->checkpointed || (!now && r->now_us < r->checkpoint_at_us)) {
+    if (!now && r->now_us < r->checkpoint_at_us) {
         return;
     }
-    struct source_cursor cursor = {.position = low};
-    if (low == r->read_pos) {
-        cursor.id = r->read_id;
+    int64_t low = relay_low_mark(r);
+    struct source_blob blob = {0};
+    relay_aside_prune(r);
+    r->checkpoint_at_us = r->now_us + CHECKPOINT_US;
+    r->source->ops->checkpoint(r->source->driver, low, &blob);
+    must(blob.size <= SOURCE_BLOB_MAX);
+    if (blob.size == 0) {
+        return;
     }
-    uint8_t blob[CURSOR_BYTES];
-    cursor_encode(&cursor, blob);
-    r->checkpoint_at_us = r->now_us + r->options->lease_ms * US_PER_MS / RENEWALS_BY_LEASE;
+    if (blob.size == r->checkpoint.size && memcmp(blob.data, r->checkpoint.data, blob.size) == 0) {
+        r->checkpointed = low;
+        return;
+    }
     enum ferry_err err =
-        r->broker->checkpoint(r->broker->ctx, blob, sizeof(blob), relay_timeout_ms(r));
+        r->broker->checkpoint(r->broker->ctx, blob.data, blob.size, relay_timeout_ms(r));
     if (err == FERRY_OK) {
         r->checkpointed = low;
+        r->checkpoint = blob;
     } else if (err == FERRY_ERR_SOURCE_FENCED) {
         r->stats.fenced++;
         r->elect_at_us = r->now_us;

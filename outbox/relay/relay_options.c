@@ -12,16 +12,18 @@ static const struct option_row rows[] = {
     {"relay.lanes", OPTION_TEXT, AT(lanes), 1, RELAY_LANES_TEXT, "all", NULL,
      "Which lanes of each outbox to serve: all, or a list as 0,2,3; those that an outbox does not "
      "have are passed over."},
-    {"relay.poison", OPTION_CHOICE, AT(poison), 0, 0, "dead", "dead|park_key|block|command",
+    {"relay.poison", OPTION_CHOICE, AT(poison), 0, 0, "dead", "dead|park_key|block|callback",
      "What happens to a row that a broker refuses for what it is (too large, malformed, not "
      "allowed): dead moves it to the dead rows with the reason and goes on; park_key does the same "
      "and keeps later rows of its key there too, until `ferry outbox unpark`; block stops that "
-     "outbox until somebody decides by `ferry outbox skip`; command asks relay.poison_command."},
+     "outbox until somebody decides by `ferry outbox skip`; callback asks relay.poison_command."},
+    {"relay.poison_topics", OPTION_TEXT, AT(poison_topics), 0, RELAY_POISON_TOPICS_MAX, "", NULL,
+     "relay.poison of single topics: topic=policy, separated by commas."},
     {"relay.poison_command", OPTION_TEXT, AT(poison_command), 0, RELAY_COMMAND_MAX, "", NULL,
      "The program that decides about a poison row: an absolute path and arguments, separated by "
      "blanks, run without a shell. It gets the row as JSON and answers dead, park or block."},
     {"relay.poison_command_ms", OPTION_MS, AT(poison_command_ms), 10, 60000, "5s", NULL,
-     "How long the program may take; then it is ended and the answer is block."},
+     "How long the program may take; then it is ended and asked again after a pause."},
     {"relay.unknown_topic", OPTION_CHOICE, AT(unknown_topic), 0, 0, "wait", "wait|dead",
      "What happens to rows whose topic does not exist: wait holds back that topic's rows, tries "
      "again and lets other topics pass; dead moves them to ferry_outbox_dead."},

@@ -5,18 +5,19 @@
 
 #include "base/option.h"
 
-#define RELAY_SERVERS_MAX 1000
-#define RELAY_DB_MAX      8000
-#define RELAY_WINDOW_MAX  16
-#define RELAY_LANES_TEXT  200
-#define RELAY_ADDRESS_MAX 200
-#define RELAY_COMMAND_MAX 1000
+#define RELAY_SERVERS_MAX       1000
+#define RELAY_DB_MAX            8000
+#define RELAY_WINDOW_MAX        16
+#define RELAY_POISON_TOPICS_MAX 2000
+#define RELAY_LANES_TEXT        200
+#define RELAY_ADDRESS_MAX       200
+#define RELAY_COMMAND_MAX       1000
 
 enum relay_poison {
     RELAY_POISON_DEAD,
-    RELAY_POISON_PARK,
+    RELAY_POISON_PARK_KEY,
     RELAY_POISON_BLOCK,
-    RELAY_POISON_COMMAND,
+    RELAY_POISON_CALLBACK
 };
 enum relay_unknown_topic { RELAY_UNKNOWN_TOPIC_WAIT, RELAY_UNKNOWN_TOPIC_DEAD };
 
@@ -24,7 +25,8 @@ struct relay_options {
     char servers[RELAY_SERVERS_MAX + 1];
     char db[RELAY_DB_MAX + 1]; /* URLs separated by commas; --db adds to it. */
     char lanes[RELAY_LANES_TEXT + 1];
-    int64_t poison; /* enum relay_poison */
+    int64_t poison;                                  /* enum relay_poison */
+    char poison_topics[RELAY_POISON_TOPICS_MAX + 1]; /* "topic=policy,…": instead of `poison`. */
     char poison_command[RELAY_COMMAND_MAX + 1];
     int64_t poison_command_ms;
     int64_t unknown_topic; /* enum relay_unknown_topic */

@@ -1,4 +1,5 @@
 /* What became of a batch. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "outbox/relay/relay_state.h"
 
@@ -30,11 +31,11 @@ static void narrow(struct relay_target *t, const struct relay_flight *flight,
                    const struct ferry_append_result *result)
 {
     if (flight->count == 1) {
-        t->poison = flight->first;
+        t->poisoned = true;
+        t->poison = flight->number;
         err_set(&t->poison_reason, result->err, "%s: %s", ferry_err_name(result->err),
                 result->detail != NULL && result->detail[0] != '\0' ? result->detail
                                                                     : ferry_err_text(result->err));
-        t->suspect_after = RELAY_NO_SUSPECT;
     } else if (result->refused_index < flight->count) {
         t->suspect_after = (int64_t)result->refused_index;
     } else {
@@ -57,20 +58,18 @@ void relay_target_fail(struct relay_target *t, const struct relay_flight *flight
                        const struct ferry_append_result *result)
 {
     struct relay *r = t->relay;
+    r->stats.failures++;
+    if (flight->stale) {
+        return; /* Its rows were read again, or will be; the target asks when this is over. */
+    }
     if (t->state != RELAY_TARGET_READY) {
         /* One failed before it, or the lease is gone: this one only may be further back. */
         int64_t retry_at_us = t->blocked_from == RELAY_NOT_BLOCKED ? r->now_us : t->retry_at_us;
         relay_target_block(t, flight->first, retry_at_us);
         return;
     }
-    int64_t from = t->flight_count > 0 && t->flights[t->flight_first].first < flight->first
-                       ? t->flights[t->flight_first].first
-                       : flight->first;
     int64_t retry_at_us = r->now_us;
-    t->state = RELAY_TARGET_LOST;
-    t->suspect_after = RELAY_NO_SUSPECT;
-    relay_target_queue_drop(t);
-    r->stats.failures++;
+    relay_target_put_off(t, flight->first, retry_at_us);
     if (result->err == FERRY_ERR_CURSOR_CONFLICT) {
         r->stats.conflicts++;
         retry_at_us += t->failures == 0 ? 0 : relay_backoff_us(r, t->failures);
@@ -82,9 +81,9 @@ void relay_target_fail(struct relay_target *t, const struct relay_flight *flight
         retry_at_us += relay_backoff_us(r, t->failures++);
         note_error(t, result);
     }
-    relay_target_block(t, from, retry_at_us);
+    t->retry_at_us = retry_at_us;
     if (result->err == FERRY_ERR_UNKNOWN_TOPIC || result->err == FERRY_ERR_UNKNOWN_PARTITION) {
-        relay_topic_forget(t->topic, from);
+        relay_topic_forget(t->topic, t->blocked_from);
     } else if (result->err == FERRY_ERR_SOURCE_FENCED) {
         fenced(r);
     }
@@ -95,6 +94,12 @@ static void succeeded(struct relay_target *t, const struct relay_flight *flight)
     struct relay *r = t->relay;
     r->stats.published_batches++;
     r->stats.published_rows += flight->count;
+    r->stats.delayed_rows += flight->delayed;
+    relay_count_time(&r->stats.append_times, clock_monotonic_us() - flight->sent_us);
+    if (flight->created_ms > 0) {
+        relay_count_time(&r->stats.commit_to_append,
+                         (clock_wall_ms() - flight->created_ms) * US_PER_MS);
+    }
     if (t->state != RELAY_TARGET_READY) {
         return;
     }
@@ -123,6 +128,11 @@ void relay_outcome(const struct ferry_append_result *result, void *arg)
     flight->done = true;
     r->inflight--;
     while (t->flight_count > 0 && t->flights[t->flight_first].done) {
+        if (t->mark != NULL) {
+            must(!t->flights[t->flight_first].stale);
+            r->source->ops->mark_acked(r->source->driver, t->mark,
+                                       t->flights[t->flight_first].count);
+        }
         t->flight_first = (t->flight_first + 1) % RELAY_WINDOW_MAX;
         t->flight_count--;
     }

@@ -3,6 +3,7 @@
  * need it any more. */
 #include <string.h>
 
+#include "base/clock.h"
 #include "outbox/relay/relay_state.h"
 
 #define PAGES_BY_STEP   4   /* Then answers are taken. */
@@ -93,8 +94,9 @@ static size_t batch_rows_max(const struct relay_target *t)
     return t->limit;
 }
 
-/* Fills the scratch from the target's queue; at least one row. */
-static size_t batch_fill(const struct relay_target *t, struct relay_flight *flight)
+/* Fills the scratch from the target's queue; at least one row. Rows with a due time go in batches
+ * of their own, because the log takes a batch as a whole, or keeps it aside as a whole. */
+static size_t batch_fill(const struct relay_target *t)
 {
     const struct relay *r = t->relay;
     size_t rows_max = batch_rows_max(t);
@@ -104,26 +106,34 @@ static size_t batch_fill(const struct relay_target *t, struct relay_flight *flig
          row = r->page_next[row]) {
         const struct source_row *from = &r->page.rows[row];
         bytes += message_bytes(&from->message);
-        if (count > 0 && bytes > (size_t)r->options->batch_bytes) {
+        if (count > 0 && (bytes > (size_t)r->options->batch_bytes ||
+                          (from->message.due_ms != 0) != (r->scratch[0].due_ms != 0))) {
             break;
         }
+        r->scratch_rows[count] = from;
         r->scratch[count++] = from->message;
-        if (count == 1) {
-            flight->first = from->position;
-        }
-        flight->last = from->position;
     }
     must(count > 0);
-    flight->count = count;
     return count;
 }
 
-static void batch_sent(struct relay_target *t, size_t count, int64_t last)
+static void flight_fill(const struct relay *r, struct relay_flight *flight, size_t count)
+{
+    const struct source_row *first = r->scratch_rows[0];
+    flight->first = first->position;
+    flight->number = first->number;
+    flight->count = count;
+    flight->sent_us = clock_monotonic_us();
+    flight->created_ms = first->message.timestamp_ms;
+    flight->delayed = first->message.due_ms != 0 ? count : 0;
+}
+
+static void batch_sent(struct relay_target *t, size_t count, bool last)
 {
     struct relay *r = t->relay;
+    enum ferry_err err =
+        r->source->ops->mark_add(r->source->driver, t->mark, r->scratch_rows, count, last);
     t->version++;
-    must(last > t->sent);
-    t->sent = last;
     t->flight_count++;
     r->inflight++;
     if (t->suspect_after == 0) {
@@ -133,38 +143,60 @@ static void batch_sent(struct relay_target *t, size_t count, int64_t last)
         t->suspect_after -= (int64_t)count;
     }
     queue_pop(r, t, count);
+    if (err !=
+        FERRY_OK) { /* The mark does not know what is on its way: asked for when it is over. */
+        err_set(&r->error, err, "%s/%d: %s", t->topic->name, t->partition, ferry_err_text(err));
+        relay_target_put_off(t, r->scratch_rows[0]->position, r->now_us);
+    }
 }
 
-/* Sends one batch. False: the client takes no more now. */
-static bool batch_send(struct relay_target *t)
+enum sent { SENT, SENT_NOT_NOW, SENT_NO_ROOM };
+
+/* The client did not take the batch. */
+static enum sent batch_refused(struct relay_target *t, const struct relay_flight *flight,
+                               enum ferry_err err)
 {
-    struct relay *r = t->relay;
-    size_t slot = (t->flight_first + t->flight_count) % RELAY_WINDOW_MAX;
-    struct relay_flight *flight = &t->flights[slot];
-    *flight = (struct relay_flight){.target = t};
-    size_t count = batch_fill(t, flight);
-    struct source_cursor cursor = {flight->last, r->scratch[count - 1].id};
-    uint8_t blob[CURSOR_BYTES];
-    cursor_encode(&cursor, blob);
-    enum ferry_err err =
-        r->broker->append(r->broker->ctx, t->topic->name, t->partition, t->version, blob,
-                          sizeof(blob), r->scratch, count, relay_outcome, flight);
-    if (err == FERRY_OK) {
-        batch_sent(t, count, flight->last);
-        return true;
-    }
     if (err == FERRY_ERR_QUEUE_FULL || err == FERRY_ERR_THROTTLED) {
-        return false;
+        return SENT_NOT_NOW;
     }
-    if (err == FERRY_ERR_TOO_LARGE && count > 1) {
-        t->limit = count / 2; /* Other limits than ours: smaller batches. */
-        return true;
+    if (err == FERRY_ERR_TOO_LARGE && flight->count > 1) {
+        t->limit = flight->count / 2; /* Other limits than ours: smaller batches. */
+        return SENT;
     }
     struct ferry_append_result result = {
         .err = err, .refused_index = SIZE_MAX, .detail = ferry_err_text(err)};
     struct relay_flight failed = *flight;
     relay_target_fail(t, &failed, &result);
-    return true;
+    return SENT;
+}
+
+/* Sends one batch, or as much of it as the mark has room for. */
+static enum sent batch_send(struct relay_target *t)
+{
+    struct relay *r = t->relay;
+    size_t slot = (t->flight_first + t->flight_count) % RELAY_WINDOW_MAX;
+    struct relay_flight *flight = &t->flights[slot];
+    struct source_blob blob;
+    size_t filled = batch_fill(t);
+    size_t count = r->source->ops->mark_encode(r->source->driver, t->mark, r->scratch_rows, filled,
+                                               filled == t->queue_count, &blob);
+    must(count <= filled);
+    t->full = count == 0;
+    if (count == 0) {
+        return SENT_NO_ROOM;
+    }
+    must(blob.size <= SOURCE_BLOB_MAX);
+    *flight = (struct relay_flight){.target = t};
+    flight_fill(r, flight, count);
+    bool last = count == t->queue_count;
+    enum ferry_err err =
+        r->broker->append(r->broker->ctx, t->topic->name, t->partition, t->version, blob.data,
+                          blob.size, r->scratch, count, relay_outcome, flight);
+    if (err != FERRY_OK) {
+        return batch_refused(t, flight, err);
+    }
+    batch_sent(t, count, last);
+    return SENT;
 }
 
 static size_t window_of(const struct relay_target *t)
@@ -173,21 +205,23 @@ static size_t window_of(const struct relay_target *t)
     return careful ? 1 : (size_t)t->relay->options->window;
 }
 
+/* False: the client takes no more now. */
 static bool target_pump(struct relay_target *t)
 {
-    while (t->queue_count > 0 && t->flight_count < window_of(t)) {
+    enum sent sent = SENT;
+    while (sent == SENT && t->queue_count > 0 && t->flight_count < window_of(t)) {
         must(t->state == RELAY_TARGET_READY);
-        if (!batch_send(t)) {
-            return false;
-        }
+        sent = batch_send(t);
     }
-    return true;
+    t->relay->starved = t->relay->starved || t->full;
+    return sent != SENT_NOT_NOW;
 }
 
 static void pump(struct relay *r)
 {
     size_t kept = 0;
     bool room = true;
+    r->starved = false;
     for (size_t i = 0; i < r->waiting_count; i++) {
         struct relay_target *t = r->waiting[i];
         room = room && target_pump(t);
@@ -195,27 +229,26 @@ static void pump(struct relay *r)
             r->waiting[kept++] = t;
         }
     }
-    r->waiting_count = kept;
+    r->waiting_count = r->queued == 0 ? 0 : kept; /* The page may be gone by now. */
 }
 
 /* ---- Pages. */
 
 static void distribute(struct relay *r)
 {
+    r->rewound = false;
     for (size_t i = 0; i < r->page.count; i++) {
         const struct source_row *row = &r->page.rows[i];
-        int64_t position = row->position;
-        struct ferry_id id = row->message.id;
         struct relay_target *t = relay_topics_route(r, row);
-        if (r->state != RELAY_ACTIVE) {
+        if (r->rewound) {
             return; /* The page is gone; it is read again from the low mark. */
         }
+        must(r->state == RELAY_ACTIVE);
         if (t != NULL) {
             queue_push(r, t, i);
         }
-        must(position > r->read_pos);
-        r->read_pos = position;
-        r->read_id = id;
+        must(row->position > r->read_pos);
+        r->read_pos = row->position;
     }
 }
 
@@ -234,6 +267,7 @@ static bool should_read(struct relay *r)
     if (r->source->ops->changed(r->source->driver, &changed, &e) != FERRY_OK) {
         r->error = e;
     }
+    r->stats.poll_wakes += changed;
     int64_t longest_us = r->options->poll_max_ms * US_PER_MS;
     r->poll_pause_us = r->poll_pause_us * 2 > longest_us ? longest_us : r->poll_pause_us * 2;
     r->poll_at_us = r->now_us + r->poll_pause_us;
@@ -244,10 +278,11 @@ static bool read_page(struct relay *r)
 {
     bool more = false;
     struct err_text e = {{0}};
-    enum ferry_err err =
-        r->source->ops->read(r->source->driver, r->read_pos, (size_t)r->options->page_rows,
-                             (size_t)r->options->page_bytes, &r->page, &more, &e);
+    int64_t began_us = clock_monotonic_us();
+    enum ferry_err err = r->source->ops->read(r->source->driver, (size_t)r->options->page_rows,
+                                              (size_t)r->options->page_bytes, &r->page, &more, &e);
     r->stats.reads++;
+    relay_count_time(&r->stats.read_times, clock_monotonic_us() - began_us);
     if (err != FERRY_OK) {
         r->error = e;
         r->look = false;
@@ -261,6 +296,9 @@ static bool read_page(struct relay *r)
     r->look = false;
     r->caught_up = !more;
     if (r->page.count > 0) {
+        must(r->page.rows[0].position > r->given);
+        r->given = r->page.rows[r->page.count - 1].position;
+        r->stats.rows_read += r->page.count;
         r->busy_at_us = r->now_us;
         r->poll_pause_us = r->options->poll_min_ms * US_PER_MS;
         r->poll_at_us = r->now_us + r->poll_pause_us;

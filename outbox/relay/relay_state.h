@@ -1,8 +1,9 @@
 /* relay_state: the inside of struct relay, shared by the relay_*.c files and by nobody else.
  *
  * relay.c steps and tells; relay_lease.c is elected and keeps the checkpoint; relay_topics.c knows
- * topics, their targets and their cursors; relay_publish.c moves rows from a page into batches;
- * relay_outcome.c takes the answers. */
+ * topics, their targets and their marks; relay_publish.c moves rows from a page into batches;
+ * relay_outcome.c takes the answers; relay_aside.c decides about rows that are refused or parked.
+ */
 #ifndef FERRY_OUTBOX_RELAY_STATE_H
 #define FERRY_OUTBOX_RELAY_STATE_H
 
@@ -19,14 +20,18 @@ struct relay_target;
 /* A batch on its way. */
 struct relay_flight {
     struct relay_target *target;
-    int64_t first, last; /* Positions of its first and last row. */
+    int64_t first; /* Position of its first row. */
     size_t count;
-    bool done; /* Answered with OK; waits for those before it. */
+    int64_t number;              /* Of its first row. */
+    int64_t sent_us, created_ms; /* For the figures: real clocks. */
+    size_t delayed;
+    bool done;  /* Answered; waits for those before it. */
+    bool stale; /* Of an earlier time in office: it holds nothing back any more. */
 };
 
 enum relay_target_state {
-    RELAY_TARGET_LOST,  /* The cursor is not known: ask for it when nothing is in flight. */
-    RELAY_TARGET_READY, /* `version` and `sent` are right; rows after `sent` may go. */
+    RELAY_TARGET_LOST,  /* The mark is not known: ask for it when nothing is in flight. */
+    RELAY_TARGET_READY, /* `version` and `mark` are right; rows that the mark wants may go. */
 };
 
 /* One partition of one topic. */
@@ -35,12 +40,13 @@ struct relay_target {
     struct relay_topic *topic;
     int32_t partition;
     enum relay_target_state state;
-    uint64_t version;     /* READY: what the next append expects. */
-    int64_t sent;         /* READY: position of the last row sent, or covered by the cursor. */
-    int64_t blocked_from; /* First row that waits for this target; RELAY_NOT_BLOCKED: none. */
-    int64_t retry_at_us;  /* When LOST: not before. */
-    uint32_t failures;    /* In a row; the pause grows with it. */
-    bool half_open;       /* After a failure: one batch at a time until one is through. */
+    uint64_t version;         /* READY: what the next append expects. */
+    struct source_mark *mark; /* READY: what it has, with what is in flight; else NULL. */
+    bool full;                /* The mark takes nothing more until the source was tidied up. */
+    int64_t blocked_from;     /* First row that waits for this target; RELAY_NOT_BLOCKED: none. */
+    int64_t retry_at_us;      /* When LOST: not before. */
+    uint32_t failures;        /* In a row; the pause grows with it. */
+    bool half_open;           /* After a failure: one batch at a time until one is through. */
 
     struct relay_flight flights[RELAY_WINDOW_MAX]; /* A ring, oldest at flight_first. */
     size_t flight_first, flight_count;
@@ -51,7 +57,8 @@ struct relay_target {
     /* Looking for a row that the broker refuses. */
     size_t limit;          /* Rows in a batch, at most; halved by refusals, doubled by success. */
     int64_t suspect_after; /* Rows to go before the one that was named; RELAY_NO_SUSPECT: none. */
-    int64_t poison;        /* Position of a row to set aside; 0: none. */
+    bool poisoned;         /* A row was refused alone: it is decided about when it comes again. */
+    int64_t poison;        /* Its number. */
     struct err_text poison_reason;
 };
 
@@ -72,21 +79,40 @@ struct relay_topic {
     int64_t said_at_us;       /* When a person was last told that it is missing; 0: never. */
 };
 
+/* A row that was set aside, and where it was seen last. */
+struct relay_aside {
+    int64_t number, position;
+};
+
+struct relay_parked {
+    uint8_t *key; /* Owned. */
+    size_t key_bytes;
+    int64_t until; /* Rows from this number on are free; 0: it is parked. */
+};
+
+/* Sorted by key. */
+struct relay_parked_set {
+    struct relay_parked *keys;
+    size_t count, capacity;
+};
+
 struct relay {
     const struct relay_options *options;
-    const struct old_source *source;
+    const struct source *source;
     const struct relay_broker *broker;
+    struct relay_hooks hooks;
     struct prng prng;
     int64_t now_us; /* Of the current step. */
 
-    enum relay_state state;
+    enum relay_state state; /* Never PAUSED or BLOCKED, which are told of an ACTIVE one. */
     bool stopping;
     uint64_t epoch;
     int64_t elect_at_us;   /* When to ask (again, or to renew). */
     int64_t lease_ends_us; /* By our clock, counted from before the question. */
     uint32_t elect_failures;
     int64_t checkpoint_at_us;
-    int64_t checkpointed; /* The low mark that the broker keeps. */
+    int64_t checkpointed;          /* The low mark that the broker keeps. */
+    struct source_blob checkpoint; /* What it keeps. */
 
     struct relay_topic **topics; /* Sorted by name. */
     size_t topic_count, topic_capacity;
@@ -94,25 +120,42 @@ struct relay {
     size_t inflight;                /* Batches, of all targets. */
     size_t blocked;                 /* Topics and targets with a blocked_from. */
     size_t queued;                  /* Rows of the page that are in a target's queue. */
+    bool starved;                   /* Some target's mark is full. */
 
     struct source_page page;
     size_t *page_next;             /* page_rows long: for each row, the next of its queue. */
     struct relay_target **waiting; /* page_rows long: targets with a queue. */
     size_t waiting_count;
-    struct ferry_message *scratch; /* batch_rows long: the batch being sent. */
-    int64_t read_pos;              /* Last row taken from a page: sent, queued, noted or dropped. */
-    struct ferry_id read_id;       /* Its message id. */
-    bool caught_up;                /* The last read reached the end. */
-    bool read_failed;              /* The last read did. */
-    bool look;                     /* A wake, or a reason of our own, to read now. */
+    struct ferry_message *scratch;          /* batch_rows long: the batch being sent. */
+    const struct source_row **scratch_rows; /* The same rows in the page. */
+    int64_t read_pos; /* Last row taken from a page: sent, queued, noted or dropped. */
+    int64_t given;    /* Last row that the source handed out. */
+    bool caught_up;   /* The last read reached the end. */
+    bool read_failed; /* The last read did. */
+    bool rewound;     /* The page was dropped while its rows were being looked at. */
+    bool look;        /* A wake, or a reason of our own, to read now. */
     int64_t poll_at_us, poll_pause_us;
+
+    /* Rows set aside in this time in office that may come again; sorted by number. */
+    struct relay_aside *aside;
+    size_t aside_count, aside_capacity;
+    struct relay_parked_set parked;
+    bool paused;       /* By a person. */
+    bool stuck;        /* relay.poison = block: nobody has decided about this row yet. */
+    int64_t undecided; /* Its number. */
+    int64_t undecided_position;
+    int64_t ask_at_us; /* Whether somebody has. */
 
     int64_t beat_at_us;    /* When to look at the source and leave word. */
     int64_t stop_until_us; /* When stopping: deletes go on until then. */
-    int64_t deleted;       /* Nothing is left up to here. */
-    int64_t delete_at_us;  /* Not before. */
-    int64_t busy_at_us;    /* When something was last read or answered. */
+    int64_t tidy_at_us;    /* Not before: the database was busy. */
+    bool tidy_again, tidy_failed;
+    int64_t busy_at_us; /* When something was read or acknowledged last. */
 
+    bool figures_known;
+    struct source_figures figures;
+    int64_t figures_at_us, figures_settled;
+    bool set_back;
     struct relay_stats stats;
     struct err_text error;
 };
@@ -126,13 +169,16 @@ static inline int relay_timeout_ms(const struct relay *r)
 
 /* relay.c */
 void relay_halt(struct relay *r, const char *why);
+void relay_halt_set_back(struct relay *r, const char *why); /* The source is not what it was. */
 /* Something went well: the last error does not matter any more, unless something still waits. */
 void relay_error_over(struct relay *r);
 /* A random pause whose bound doubles with each failure in a row. */
 int64_t relay_backoff_us(struct relay *r, uint32_t failures);
 int64_t relay_low_mark(const struct relay *r);
-/* Reads again from the low mark: what waits in the page is dropped. */
+void relay_page_drop(struct relay *r); /* What waits in it is not read any more. */
+/* Reads again from the low mark: what waits in the page is dropped. ACTIVE. */
 void relay_rewind(struct relay *r);
+void relay_count_time(struct relay_times *times, int64_t us);
 
 /* relay_lease.c */
 void relay_lease_step(struct relay *r);
@@ -150,14 +196,31 @@ bool relay_topics_all_down(const struct relay *r);
 /* The broker does not know the topic any more: its targets are lost and its rows wait. */
 void relay_topic_forget(struct relay_topic *topic, int64_t from);
 /* The target of a row, with a queue and READY, or NULL when the row has to wait (it is then noted
- * as blocked), was sent before, or was set aside. */
+ * as blocked), is covered, or was set aside; or when the page is gone. */
 struct relay_target *relay_topics_route(struct relay *r, const struct source_row *row);
 void relay_target_block(struct relay_target *t, int64_t from, int64_t retry_at_us);
 void relay_topic_block(struct relay *r, struct relay_topic *topic, int64_t from,
                        int64_t retry_at_us);
-/* Sets one row aside, or halts, by relay.poison. False: try again later. */
-MUST_CHECK bool relay_set_aside(struct relay *r, int64_t position, const char *topic,
-                                const char *reason);
+/* The row at that position, and what is queued or in flight of the target, have to wait: it is LOST
+ * and blocked from the first of them. */
+void relay_target_put_off(struct relay_target *t, int64_t position, int64_t retry_at_us);
+
+/* relay_aside.c */
+enum relay_verdict {
+    RELAY_PUBLISH,
+    RELAY_DROP, /* Set aside, or put anew elsewhere. */
+    RELAY_WAIT, /* Cannot be decided now (noted as error). */
+};
+/* About a row that is refused or cannot be a message: DROP, or WAIT. */
+enum relay_verdict relay_refuse(struct relay *r, const struct source_row *row, const char *reason);
+/* About a row whose key may be parked. */
+enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row);
+bool relay_was_set_aside(struct relay *r, const struct source_row *row);
+void relay_aside_clear(struct relay *r);
+void relay_aside_prune(struct relay *r); /* Forgets what cannot come again. */
+MUST_CHECK enum ferry_err relay_parked_load(struct relay *r, struct err_text *e);
+void relay_undecided_step(struct relay *r);
+void relay_aside_fini(struct relay *r);
 
 /* relay_publish.c */
 void relay_publish_step(struct relay *r);

@@ -1,4 +1,4 @@
-/* Topics, their targets, and where each target's cursor is. */
+/* Topics, their targets, and what each target has. */
 #include <string.h>
 
 #include "base/log.h"
@@ -23,9 +23,21 @@ static void target_init(struct relay *r, struct relay_topic *topic, int32_t part
     };
 }
 
+static void target_close_mark(struct relay_target *t)
+{
+    if (t->mark != NULL) {
+        t->relay->source->ops->mark_close(t->relay->source->driver, t->mark);
+    }
+    t->mark = NULL;
+    t->full = false;
+}
+
 void relay_topics_free(struct relay *r)
 {
     for (size_t i = 0; i < r->topic_count; i++) {
+        for (int32_t p = 0; p < r->topics[i]->partitions; p++) {
+            target_close_mark(&r->topics[i]->targets[p]);
+        }
         mem_free(r->topics[i]->targets);
         mem_free(r->topics[i]->name);
         mem_free(r->topics[i]);
@@ -77,9 +89,28 @@ static void topic_unblock(struct relay *r, struct relay_topic *topic)
     }
 }
 
+void relay_target_put_off(struct relay_target *t, int64_t position, int64_t retry_at_us)
+{
+    int64_t from = position;
+    if (t->queue_count > 0 && t->relay->page.rows[t->queue_first].position < from) {
+        from = t->relay->page.rows[t->queue_first].position;
+    }
+    if (t->flight_count > 0 && !t->flights[t->flight_first].stale &&
+        t->flights[t->flight_first].first < from) {
+        from = t->flights[t->flight_first].first;
+    }
+    relay_target_queue_drop(t);
+    target_close_mark(t);
+    t->state = RELAY_TARGET_LOST;
+    t->suspect_after = RELAY_NO_SUSPECT;
+    relay_target_block(t, from, retry_at_us);
+}
+
+/* Its queue, if any, is the page's, which is dropped after this. */
 static void target_lose(struct relay_target *t)
 {
     bool was_ready = t->state == RELAY_TARGET_READY;
+    target_close_mark(t);
     t->state = RELAY_TARGET_LOST;
     t->suspect_after = RELAY_NO_SUSPECT;
     if (was_ready && t->flight_count > 0) {
@@ -104,7 +135,10 @@ void relay_topics_unblock(struct relay *r)
             struct relay_target *t = &r->topics[i]->targets[p];
             must(t->state == RELAY_TARGET_LOST);
             target_unblock(t);
-            t->poison = 0;
+            t->poisoned = false;
+            for (size_t f = 0; f < RELAY_WINDOW_MAX; f++) {
+                t->flights[f].stale = true;
+            }
         }
     }
     must(r->blocked == 0);
@@ -277,44 +311,51 @@ static int64_t topic_pause_us(const struct relay *r, enum ferry_err err)
     return err == FERRY_ERR_NOT_READY ? US_PER_MS : r->options->topic_retry_ms * US_PER_MS;
 }
 
-static bool target_take_cursor(struct relay_target *t, const struct ferry_cursor *cursor)
+/* *again: the source has rows to hand out anew because of this mark. */
+static bool target_take_mark(struct relay_target *t, const struct ferry_cursor *cursor, bool *again)
 {
     struct relay *r = t->relay;
-    struct source_cursor at = {0};
+    struct bytes blob = bytes_of(cursor->blob, cursor->version > 0 ? cursor->blob_bytes : 0);
+    struct source_mark *mark = NULL;
     struct err_text e = {{0}};
     bool same = true;
-    if (cursor->version > 0) {
-        if (cursor_decode(bytes_of(cursor->blob, cursor->blob_bytes), &at, &e) != FERRY_OK) {
-            relay_halt(r, e.text);
-            return false;
-        }
-        enum ferry_err err = r->source->ops->verify(r->source->driver, &at, &same, &e);
-        if (err != FERRY_OK) {
-            r->error = e;
-            return false;
-        }
-    }
-    if (!same) {
+    enum ferry_err err =
+        r->source->ops->mark_open(r->source->driver, blob, &mark, &same, again, &e);
+    if (err == FERRY_ERR_CORRUPT || err == FERRY_ERR_NEWER_FORMAT) {
         relay_halt(r, e.text);
         return false;
     }
+    if (err != FERRY_OK) {
+        r->error = e;
+        return false;
+    }
+    if (!same) {
+        must(mark == NULL);
+        relay_halt_set_back(r, e.text);
+        return false;
+    }
+    must(mark != NULL);
     t->version = cursor->version;
-    t->sent = at.position;
+    t->mark = mark;
     t->state = RELAY_TARGET_READY;
     return true;
 }
 
-/* Asks where the target's cursor is. False: not now (noted). */
-static bool target_ask(struct relay_target *t, int64_t position)
+/* Asks what the target has. False: not now (noted), or the relay is not active any more. */
+static bool target_ask(struct relay_target *t, int64_t position, bool *again)
 {
     struct relay *r = t->relay;
     struct ferry_cursor cursor = {0};
+    *again = false;
     must(t->state == RELAY_TARGET_LOST);
     must(t->flight_count == 0);
     enum ferry_err err = r->broker->cursor(r->broker->ctx, t->topic->name, t->partition,
                                            relay_timeout_ms(r), &cursor);
-    if (err == FERRY_OK && target_take_cursor(t, &cursor)) {
+    if (err == FERRY_OK && target_take_mark(t, &cursor, again)) {
         return true;
+    }
+    if (r->state != RELAY_ACTIVE) {
+        return false; /* Halted. */
     }
     if (err == FERRY_ERR_UNKNOWN_TOPIC || err == FERRY_ERR_UNKNOWN_PARTITION) {
         relay_topic_forget(t->topic, position);
@@ -336,15 +377,9 @@ static void target_retry(struct relay_target *t)
     if (t->flight_count > 0 || r->now_us < t->retry_at_us) {
         return;
     }
-    if (t->poison != 0) {
-        if (!relay_set_aside(r, t->poison, t->topic->name, t->poison_reason.text)) {
-            t->retry_at_us = r->now_us + relay_backoff_us(r, t->failures++);
-            return;
-        }
-        t->poison = 0;
-    }
-    if (target_ask(t, t->blocked_from)) {
-        relay_rewind(r);
+    bool again = false;
+    if (target_ask(t, t->blocked_from, &again)) {
+        relay_rewind(r); /* Also what `again` wants. */
         target_unblock(t);
     }
 }
@@ -387,28 +422,6 @@ void relay_topics_retry(struct relay *r)
 
 /* ---- Rows. */
 
-bool relay_set_aside(struct relay *r, int64_t position, const char *topic, const char *reason)
-{
-    struct err_text e = {{0}};
-    if (r->options->poison == RELAY_POISON_BLOCK) {
-        err_set(&e, FERRY_OK,
-                "row %lld (topic %s) cannot be published: %s: correct or delete it in "
-                "ferry_outbox, or set relay.poison=dead, and start again",
-                (long long)position, topic, reason);
-        relay_halt(r, e.text);
-        return false;
-    }
-    enum ferry_err err = r->source->ops->set_aside(r->source->driver, position, reason, &e);
-    if (err != FERRY_OK) {
-        r->error = e;
-        return false;
-    }
-    r->stats.dead_rows++;
-    log_line(LOG_WARN, "relay", "%s: row %lld (topic %s) set aside in ferry_outbox_dead: %s",
-             relay_name(r), (long long)position, topic, reason);
-    return true;
-}
-
 /* Whether the topic is known; if not, the row is noted or set aside. */
 static bool topic_ready(struct relay *r, struct relay_topic *topic, const struct source_row *row)
 {
@@ -423,8 +436,10 @@ static bool topic_ready(struct relay *r, struct relay_topic *topic, const struct
     if (err == FERRY_OK) {
         return true;
     }
-    if (!unknown_is_dead(r, err) ||
-        !relay_set_aside(r, position, topic->name, "there is no such topic")) {
+    if (r->state != RELAY_ACTIVE) {
+        return false;
+    }
+    if (!unknown_is_dead(r, err) || relay_refuse(r, row, "there is no such topic") != RELAY_DROP) {
         relay_topic_block(r, topic, position, r->now_us + topic_pause_us(r, err));
     }
     return false;
@@ -437,47 +452,87 @@ static struct relay_target *target_of_row(const struct relay *r, struct relay_to
     int32_t partition = row->message.key != NULL
                             ? r->broker->partition_of_key(row->message.key, row->message.key_bytes,
                                                           topic->partitions)
-                            : (int32_t)(row->position % topic->partitions);
+                            : (int32_t)((uint64_t)row->number % (uint64_t)topic->partitions);
     return &topic->targets[partition];
+}
+
+/* The row's target, READY; NULL: it has to wait, or the page is gone. */
+static struct relay_target *ready_target(struct relay *r, struct relay_topic *topic,
+                                         const struct source_row *row)
+{
+    struct relay_target *t = target_of_row(r, topic, row);
+    if (t->state == RELAY_TARGET_READY) {
+        return t;
+    }
+    if (t->blocked_from != RELAY_NOT_BLOCKED) {
+        return NULL;
+    }
+    if (t->flight_count > 0) {
+        relay_target_block(t, row->position, r->now_us);
+        return NULL;
+    }
+    bool again = false;
+    if (!target_ask(t, row->position, &again)) {
+        return NULL;
+    }
+    if (again) {
+        relay_rewind(r);
+        return NULL;
+    }
+    return t;
+}
+
+/* What becomes of a row that its target wants. */
+static enum relay_verdict judge_row(struct relay *r, struct relay_target *t,
+                                    const struct source_row *row)
+{
+    enum relay_verdict verdict = relay_judge_key(r, row);
+    if (verdict == RELAY_PUBLISH && t->poisoned && t->poison == row->number) {
+        verdict = relay_refuse(r, row, t->poison_reason.text);
+        t->poisoned = verdict != RELAY_DROP;
+    }
+    if (verdict == RELAY_WAIT) {
+        /* A person is asked while nothing is published: then it goes on at once. */
+        int64_t pause_us = r->stuck ? 0 : r->options->topic_retry_ms * US_PER_MS;
+        relay_target_put_off(t, row->position, r->now_us + pause_us);
+    }
+    return verdict;
+}
+
+static struct relay_topic *topic_of_row(struct relay *r, const struct source_row *row)
+{
+    struct relay_topic *topic = topic_of(r, row->message.topic);
+    if (topic == NULL && r->topic_count == RELAY_TOPICS_MAX) {
+        relay_halt(r, "more than 10000 different topics in one outbox table");
+    } else if (topic == NULL) {
+        relay_outage(r, FERRY_ERR_NO_MEMORY, "remembering a topic");
+    }
+    return topic;
 }
 
 struct relay_target *relay_topics_route(struct relay *r, const struct source_row *row)
 {
-    struct relay_topic *topic = topic_of(r, row->message.topic);
-    int64_t position = row->position; /* The page is dropped when the relay stops being active. */
-    if (topic == NULL) {
-        if (r->topic_count == RELAY_TOPICS_MAX) {
-            relay_halt(r, "more than 10000 different topics in one outbox table");
-        } else {
-            relay_outage(r, FERRY_ERR_NO_MEMORY, "remembering a topic");
-        }
+    struct relay_topic *topic = topic_of_row(r, row);
+    if (topic == NULL || relay_was_set_aside(r, row)) {
         return NULL;
     }
     if (row->invalid != NULL && topic->blocked_from == RELAY_NOT_BLOCKED) {
-        if (!relay_set_aside(r, position, topic->name, row->invalid)) {
-            relay_topic_block(r, topic, position, r->now_us + relay_backoff_us(r, 0));
+        if (relay_refuse(r, row, row->invalid) == RELAY_WAIT) {
+            int64_t pause_us = r->stuck ? 0 : relay_backoff_us(r, 0);
+            relay_topic_block(r, topic, row->position, r->now_us + pause_us);
         }
         return NULL;
     }
     if (!topic_ready(r, topic, row)) {
         return NULL;
     }
-    struct relay_target *t = target_of_row(r, topic, row);
-    if (t->state == RELAY_TARGET_LOST) {
-        if (t->blocked_from != RELAY_NOT_BLOCKED) {
-            return NULL;
-        }
-        if (t->flight_count > 0) {
-            relay_target_block(t, position, r->now_us);
-            return NULL;
-        }
-        if (!target_ask(t, position)) {
-            return NULL;
-        }
+    struct relay_target *t = ready_target(r, topic, row);
+    if (t == NULL) {
+        return NULL;
     }
-    if (position <= t->sent) {
+    if (!r->source->ops->wants(r->source->driver, t->mark, row)) {
         r->stats.covered_rows++;
         return NULL;
     }
-    return t;
+    return judge_row(r, t, row) == RELAY_PUBLISH ? t : NULL;
 }

@@ -4,6 +4,7 @@
 
 #define CHUNK_BYTES (256u << 10)
 #define CHUNK_ALIGN 16u
+#define DUE_DIGITS  15u /* Of Unix ms: 33,658 years. */
 
 struct source_chunk {
     struct source_chunk *next;
@@ -107,6 +108,19 @@ char *source_page_text(struct source_page *p, struct bytes text)
     }
     copy[text.size] = '\0';
     return copy;
+}
+
+bool source_due(struct bytes value, int64_t *due_ms)
+{
+    int64_t ms = 0;
+    for (size_t i = 0; i < value.size; i++) {
+        if (value.data[i] < '0' || value.data[i] > '9' || i == DUE_DIGITS) {
+            return false;
+        }
+        ms = ms * 10 + (value.data[i] - '0');
+    }
+    *due_ms = ms;
+    return ms > 0;
 }
 
 void source_close(struct source *source)

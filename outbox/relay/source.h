@@ -42,6 +42,8 @@
 
 /* A header of a row that the relay takes out and obeys: Unix ms in decimal digits. */
 #define SOURCE_HEADER_DUE "ferry-deliver-at"
+/* False: it is no time. */
+MUST_CHECK bool source_due(struct bytes value, int64_t *due_ms);
 
 struct source_row {
     int64_t position;

@@ -1,156 +1,264 @@
+/* Opening and statements, and init, status and inbox status. */
 #include "outbox/sqlite/admin_sqlite.h"
 
 #include <errno.h>
-#include <sqlite3.h>
-#include <stdio.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/bytes.h"
 #include "base/clock.h"
-#include "base/id.h"
 #include "ferry_outbox.h"
 #include "outbox/sqlite/relay_lock.h"
+#include "outbox/sqlite/schema_sqlite.h"
 #include "outbox/sqlite/sqlite_error.h"
 
 #define ADMIN_BUSY_MS 5000
 
-static enum ferry_err open_file(const char *path, int flags, sqlite3 **connection,
-                                struct err_text *e)
+/* ---- Opening -------------------------------------------------------------------------------- */
+
+enum ferry_err admin_sqlite_path(const char *url, const char **path, struct err_text *e)
 {
-    int code = sqlite3_open_v2(path, connection, flags | SQLITE_OPEN_NOMUTEX, NULL);
-    if (code != SQLITE_OK) {
-        enum ferry_err err = err_set(e, FERRY_ERR_IO, "%s: %s", path, sqlite3_errmsg(*connection));
-        sqlite3_close(*connection);
-        *connection = NULL;
-        return err;
+    static const char scheme[] = "sqlite:";
+    if (strncmp(url, scheme, sizeof(scheme) - 1) != 0 || url[sizeof(scheme) - 1] == '\0' ||
+        strlen(url) > OUTBOX_URL_MAX) {
+        return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
+                       "\"%.100s\" is not the URL of a SQLite file: write sqlite:PATH", url);
     }
-    sqlite3_busy_timeout(*connection, ADMIN_BUSY_MS);
+    *path = url + sizeof(scheme) - 1;
     return FERRY_OK;
 }
 
-/* Opens for reading, checks the schema and begins a transaction, so that all figures are of one
- * moment. */
-static enum ferry_err open_reading(const char *path, sqlite3 **connection, struct err_text *e)
+static enum ferry_err file_error(const struct admin_file *f, int code, struct err_text *e)
+{
+    return sqlite_error(f->connection, code, f->path, e);
+}
+
+static enum ferry_err file_open(struct admin_file *f, const char *url, int flags,
+                                struct err_text *e)
 {
     struct stat st;
-    if (stat(path, &st) != 0) {
-        return err_set(e, FERRY_ERR_IO, "%s: %s", path, strerror(errno));
-    }
-    enum ferry_err err = open_file(path, SQLITE_OPEN_READONLY, connection, e);
+    *f = (struct admin_file){0};
+    enum ferry_err err = admin_sqlite_path(url, &f->path, e);
     if (err != FERRY_OK) {
         return err;
     }
-    err = sqlite_schema_check(*connection, path, e);
+    if ((flags & SQLITE_OPEN_CREATE) == 0 && stat(f->path, &st) != 0) {
+        return err_set(e, FERRY_ERR_IO, "%s: %s", f->path, strerror(errno));
+    }
+    int code = sqlite3_open_v2(f->path, &f->connection, flags | SQLITE_OPEN_NOMUTEX, NULL);
+    if (code != SQLITE_OK) {
+        err = err_set(e, FERRY_ERR_IO, "%s: %s", f->path, sqlite3_errmsg(f->connection));
+        admin_sqlite_close(f);
+        return err;
+    }
+    sqlite3_busy_timeout(f->connection, ADMIN_BUSY_MS);
+    return FERRY_OK;
+}
+
+static enum ferry_err file_begin(struct admin_file *f, bool checked, const char *begin,
+                                 struct err_text *e)
+{
+    enum ferry_err err = checked ? sqlite_schema_check(f->connection, f->path, e) : FERRY_OK;
     if (err == FERRY_OK) {
-        int code = sqlite3_exec(*connection, "BEGIN", NULL, NULL, NULL);
-        err = code == SQLITE_OK ? FERRY_OK : sqlite_error(*connection, code, path, e);
+        int code = sqlite3_exec(f->connection, begin, NULL, NULL, NULL);
+        err = code == SQLITE_OK ? FERRY_OK : file_error(f, code, e);
     }
     if (err != FERRY_OK) {
-        sqlite3_close(*connection);
-        *connection = NULL;
+        admin_sqlite_close(f);
     }
     return err;
 }
 
-/* ---- Outbox status. */
+enum ferry_err admin_sqlite_open_reading(struct admin_file *f, const char *url, bool checked,
+                                         struct err_text *e)
+{
+    enum ferry_err err = file_open(f, url, SQLITE_OPEN_READONLY, e);
+    return err == FERRY_OK ? file_begin(f, checked, "BEGIN", e) : err;
+}
 
-/* One number; the parameter is bound where the statement has one. *found: there is one, not NULL.
- */
-static enum ferry_err read_number(sqlite3 *connection, const char *sql, int64_t parameter,
-                                  bool *found, int64_t *number, struct err_text *e)
+enum ferry_err admin_sqlite_open_writing(struct admin_file *f, const char *url, struct err_text *e)
+{
+    enum ferry_err err = file_open(f, url, SQLITE_OPEN_READWRITE, e);
+    return err == FERRY_OK ? file_begin(f, true, "BEGIN IMMEDIATE", e) : err;
+}
+
+enum ferry_err admin_sqlite_end(struct admin_file *f, enum ferry_err err, struct err_text *e)
+{
+    if (err == FERRY_OK) {
+        int code = sqlite3_exec(f->connection, "COMMIT", NULL, NULL, NULL);
+        err = code == SQLITE_OK ? FERRY_OK : file_error(f, code, e);
+    }
+    if (err != FERRY_OK && sqlite3_get_autocommit(f->connection) == 0) {
+        sqlite3_exec(f->connection, "ROLLBACK", NULL, NULL, NULL);
+    }
+    return err;
+}
+
+void admin_sqlite_close(struct admin_file *f)
+{
+    sqlite3_close(f->connection);
+    f->connection = NULL;
+}
+
+/* ---- Statements ----------------------------------------------------------------------------- */
+
+enum ferry_err admin_sqlite_prepare(struct admin_file *f, const char *sql, sqlite3_stmt **stmt,
+                                    struct err_text *e)
+{
+    int code = sqlite3_prepare_v2(f->connection, sql, -1, stmt, NULL);
+    return code == SQLITE_OK ? FERRY_OK : file_error(f, code, e);
+}
+
+enum ferry_err admin_sqlite_run(struct admin_file *f, sqlite3_stmt *stmt, int64_t *changed,
+                                struct err_text *e)
+{
+    int code = sqlite3_step(stmt);
+    enum ferry_err err = code == SQLITE_DONE ? FERRY_OK : file_error(f, code, e);
+    if (err == FERRY_OK && changed != NULL) {
+        *changed = sqlite3_changes64(f->connection);
+    }
+    sqlite3_finalize(stmt);
+    return err;
+}
+
+enum ferry_err admin_sqlite_step(struct admin_file *f, sqlite3_stmt *stmt, bool *row,
+                                 struct err_text *e)
+{
+    int code = sqlite3_step(stmt);
+    *row = code == SQLITE_ROW;
+    return code == SQLITE_ROW || code == SQLITE_DONE ? FERRY_OK : file_error(f, code, e);
+}
+
+enum ferry_err admin_sqlite_number(struct admin_file *f, const char *sql, int64_t parameter,
+                                   bool *found, int64_t *number, struct err_text *e)
 {
     sqlite3_stmt *stmt = NULL;
-    int code = sqlite3_prepare_v2(connection, sql, -1, &stmt, NULL);
-    if (code == SQLITE_OK && sqlite3_bind_parameter_count(stmt) > 0) {
-        code = sqlite3_bind_int64(stmt, 1, parameter);
-    }
-    if (code == SQLITE_OK) {
-        code = sqlite3_step(stmt);
-    }
-    enum ferry_err err = FERRY_OK;
+    enum ferry_err err = admin_sqlite_prepare(f, sql, &stmt, e);
     *found = false;
-    if (code == SQLITE_ROW) {
+    if (err != FERRY_OK) {
+        return err;
+    }
+    if (sqlite3_bind_parameter_count(stmt) > 0) {
+        sqlite3_bind_int64(stmt, 1, parameter);
+    }
+    err = admin_sqlite_step(f, stmt, found, e);
+    if (err == FERRY_OK && *found) {
         *found = sqlite3_column_type(stmt, 0) != SQLITE_NULL;
         *number = sqlite3_column_int64(stmt, 0);
-    } else if (code != SQLITE_DONE) {
-        err = sqlite_error(connection, code, "reading the outbox", e);
     }
     sqlite3_finalize(stmt);
     return err;
 }
 
-static enum ferry_err read_source_id(sqlite3 *connection, struct ferry_id *id, struct err_text *e)
+struct bytes admin_sqlite_bytes(sqlite3_stmt *stmt, int column)
 {
-    sqlite3_stmt *stmt = NULL;
-    int code = sqlite3_prepare_v2(
-        connection, "SELECT value FROM ferry_meta WHERE name = 'source_uuid'", -1, &stmt, NULL);
-    if (code == SQLITE_OK) {
-        code = sqlite3_step(stmt);
-    }
-    enum ferry_err err = FERRY_OK;
-    if (code == SQLITE_ROW && sqlite3_column_bytes(stmt, 0) == (int)sizeof(id->bytes)) {
-        memcpy(id->bytes, sqlite3_column_blob(stmt, 0), sizeof(id->bytes));
-    } else {
-        err = err_set(e, FERRY_ERR_DB_SCHEMA, "ferry_meta has no source_uuid of 16 bytes");
-    }
-    sqlite3_finalize(stmt);
-    return err;
+    const void *data = sqlite3_column_blob(stmt, column);
+    return bytes_of(data, (size_t)sqlite3_column_bytes(stmt, column));
 }
 
-static void read_word(const char *path, struct outbox_status *status)
+void admin_sqlite_id(sqlite3_stmt *stmt, int column, struct ferry_id *id)
 {
-    char *resolved = realpath(path, NULL);
-    const char *name = resolved == NULL ? path : resolved;
-    struct relay_word word;
+    struct bytes bytes = admin_sqlite_bytes(stmt, column);
+    *id = (struct ferry_id){{0}};
+    if (bytes.size == sizeof(id->bytes)) {
+        memcpy(id->bytes, bytes.data, sizeof(id->bytes));
+    }
+}
+
+void admin_sqlite_bind_id(sqlite3_stmt *stmt, int parameter, const struct ferry_id *id)
+{
+    if (id != NULL) {
+        sqlite3_bind_blob(stmt, parameter, id->bytes, sizeof(id->bytes), SQLITE_TRANSIENT);
+    }
+}
+
+void admin_sqlite_bind_bytes(sqlite3_stmt *stmt, int parameter, struct bytes bytes)
+{
+    if (bytes.data != NULL) {
+        sqlite3_bind_blob64(stmt, parameter, bytes.data, bytes.size, SQLITE_TRANSIENT);
+    }
+}
+
+enum ferry_err admin_sqlite_last_id(struct admin_file *f, int64_t *last, struct err_text *e)
+{
+    bool found = false;
+    *last = 0;
+    return admin_sqlite_number(f,
+                               "SELECT max(coalesce((SELECT max(id) FROM ferry_outbox), 0), "
+                               "coalesce((SELECT seq FROM sqlite_sequence WHERE name = "
+                               "'ferry_outbox'), 0))",
+                               0, &found, last, e);
+}
+
+/* ---- Outbox status -------------------------------------------------------------------------- */
+
+void admin_sqlite_word(const struct admin_file *f, struct outbox_status *status)
+{
+    char *resolved = realpath(f->path, NULL);
+    const char *name = resolved == NULL ? f->path : resolved;
     status->relay_known = relay_lock_ask(name, &status->relay_running);
-    status->beat_known = relay_lock_read(name, &word);
-    if (status->beat_known) {
-        status->beat_ms = word.beat_ms;
-        status->relay_pid = word.pid;
-        status->published_id = word.published_id;
-        snprintf(status->relay_state, sizeof(status->relay_state), "%s", word.state);
-    }
+    status->word_known = relay_lock_read(name, &status->word);
     free(resolved);
 }
 
-static enum ferry_err read_counts(sqlite3 *connection, struct outbox_status *status,
+static enum ferry_err read_source_id(struct admin_file *f, struct ferry_id *id, struct err_text *e)
+{
+    sqlite3_stmt *stmt = NULL;
+    bool row = false;
+    enum ferry_err err = admin_sqlite_prepare(
+        f, "SELECT value FROM ferry_meta WHERE name = 'source_uuid'", &stmt, e);
+    if (err == FERRY_OK) {
+        err = admin_sqlite_step(f, stmt, &row, e);
+    }
+    if (err == FERRY_OK && (!row || sqlite3_column_bytes(stmt, 0) != (int)sizeof(id->bytes))) {
+        err = err_set(e, FERRY_ERR_DB_SCHEMA, "%s: ferry_meta has no source_uuid of 16 bytes",
+                      f->path);
+    } else if (err == FERRY_OK) {
+        admin_sqlite_id(stmt, 0, id);
+    }
+    sqlite3_finalize(stmt);
+    return err;
+}
+
+static enum ferry_err read_counts(struct admin_file *f, struct outbox_status *status,
                                   struct err_text *e)
 {
+    int64_t paused = 0;
     const struct {
         const char *sql;
         int64_t *number;
     } questions[] = {
         {"SELECT value FROM ferry_meta WHERE name = 'schema_version'", &status->schema_version},
-        {"SELECT max(coalesce((SELECT max(id) FROM ferry_outbox), 0), coalesce((SELECT seq FROM "
-         "sqlite_sequence WHERE name = 'ferry_outbox'), 0))",
-         &status->last_id},
         {"SELECT count(*) FROM ferry_outbox", &status->stored_rows},
-        {"SELECT count(*) FROM ferry_outbox_dead", &status->dead_rows},
+        {"SELECT count(*) FROM ferry_outbox_dead WHERE parked = 0", &status->dead_rows},
+        {"SELECT count(*) FROM ferry_outbox_dead WHERE parked <> 0", &status->parked_rows},
+        {"SELECT count(*) FROM ferry_parked_key WHERE until_no = 0", &status->parked_keys},
+        {"SELECT value FROM ferry_meta WHERE name = 'paused'", &paused},
     };
     enum ferry_err err = FERRY_OK;
     for (size_t i = 0; err == FERRY_OK && i < sizeof(questions) / sizeof(questions[0]); i++) {
         bool found = false;
-        err = read_number(connection, questions[i].sql, 0, &found, questions[i].number, e);
+        err = admin_sqlite_number(f, questions[i].sql, 0, &found, questions[i].number, e);
     }
-    return err;
+    status->stored_known = true;
+    status->paused = paused != 0;
+    return err == FERRY_OK ? admin_sqlite_last_id(f, &status->last_id, e) : err;
 }
 
-static enum ferry_err read_pending(sqlite3 *connection, struct outbox_status *status,
+static enum ferry_err read_pending(struct admin_file *f, struct outbox_status *status,
                                    struct err_text *e)
 {
-    /* A word from before the file was set back in time says nothing about these rows. */
-    int64_t after =
-        status->beat_known && status->published_id <= status->last_id ? status->published_id : 0;
-    bool found = false;
+    int64_t after = admin_sqlite_published(status);
     int64_t created_ms = 0;
-    enum ferry_err err = read_number(connection, "SELECT count(*) FROM ferry_outbox WHERE id > ?1",
-                                     after, &found, &status->pending_rows, e);
+    bool found = false;
+    enum ferry_err err = admin_sqlite_number(f, "SELECT count(*) FROM ferry_outbox WHERE id > ?1",
+                                             after, &found, &status->pending_rows, e);
+    status->pending_known = true;
     if (err == FERRY_OK) {
-        err = read_number(connection,
-                          "SELECT created_ms FROM ferry_outbox WHERE id > ?1 ORDER BY id LIMIT 1",
-                          after, &status->oldest_known, &created_ms, e);
+        err = admin_sqlite_number(
+            f, "SELECT created_ms FROM ferry_outbox WHERE id > ?1 ORDER BY id LIMIT 1", after,
+            &status->oldest_known, &created_ms, e);
     }
     if (err == FERRY_OK && status->oldest_known) {
         int64_t now_ms = clock_wall_ms();
@@ -159,53 +267,65 @@ static enum ferry_err read_pending(sqlite3 *connection, struct outbox_status *st
     return err;
 }
 
-enum ferry_err admin_sqlite_status(const char *path, struct outbox_status *status,
-                                   struct err_text *e)
+/* A word from before the file was set back in time says nothing about these rows; without a word
+ * every row counts as pending. */
+int64_t admin_sqlite_published(const struct outbox_status *status)
 {
-    sqlite3 *connection = NULL;
-    struct outbox_status read = {0};
-    enum ferry_err err = open_reading(path, &connection, e);
+    return status->word_known && status->word.published_id <= status->last_id
+               ? status->word.published_id
+               : 0;
+}
+
+static enum ferry_err admin_status(const char *url, struct bytes checkpoint,
+                                   struct outbox_status *status, struct err_text *e)
+{
+    (void)checkpoint; /* The word beside the file says the same without a broker. */
+    struct outbox_status read = {.lanes = 1};
+    struct admin_file f;
+    enum ferry_err err = admin_sqlite_open_reading(&f, url, true, e);
     if (err != FERRY_OK) {
         return err;
     }
     /* The word first: rows that are published after it count as pending, never the other way. */
-    read_word(path, &read);
-    err = read_counts(connection, &read, e);
+    admin_sqlite_word(&f, &read);
+    err = read_counts(&f, &read, e);
     if (err == FERRY_OK) {
-        err = read_source_id(connection, &read.source_id, e);
+        err = read_source_id(&f, &read.source_id, e);
     }
     if (err == FERRY_OK) {
-        err = read_pending(connection, &read, e);
+        err = read_pending(&f, &read, e);
     }
     if (err == FERRY_OK) {
         *status = read;
     }
-    sqlite3_close(connection);
+    admin_sqlite_close(&f);
     return err;
 }
 
-/* ---- Inbox status. */
+/* ---- Inbox status --------------------------------------------------------------------------- */
 
-enum ferry_err admin_sqlite_inbox(const char *path, inbox_status_cb *callback, void *arg,
+static enum ferry_err admin_inbox(const char *url, inbox_status_cb *callback, void *arg,
                                   struct err_text *e)
 {
     static const char sql[] =
         "SELECT grp, topic_id, part, max(end_off), count(*), "
         "sum(before IS NOT NULL AND before <> start_off), "
         "(SELECT count(*) FROM ferry_inbox_skip s WHERE s.grp = c.grp AND s.topic_id = c.topic_id "
-        "AND s.part = c.part) "
+        "AND s.part = c.part), "
+        "(SELECT count(*) FROM ferry_inbox_dead d WHERE d.grp = c.grp AND d.topic_id = c.topic_id "
+        "AND d.part = c.part) "
         "FROM (SELECT *, lag(end_off) OVER (PARTITION BY grp, topic_id, part ORDER BY start_off) "
         "AS before FROM ferry_inbox_chain) c GROUP BY grp, topic_id, part ORDER BY grp, topic_id, "
         "part";
-    sqlite3 *connection = NULL;
+    struct admin_file f;
     sqlite3_stmt *stmt = NULL;
-    enum ferry_err err = open_reading(path, &connection, e);
+    bool row = false;
+    enum ferry_err err = admin_sqlite_open_reading(&f, url, true, e);
     if (err != FERRY_OK) {
         return err;
     }
-    int code = sqlite3_prepare_v2(connection, sql, -1, &stmt, NULL);
-    bool more = true;
-    while (more && code == SQLITE_OK && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
+    err = admin_sqlite_prepare(&f, sql, &stmt, e);
+    while (err == FERRY_OK && (err = admin_sqlite_step(&f, stmt, &row, e)) == FERRY_OK && row) {
         struct inbox_status status = {
             .group = (const char *)sqlite3_column_text(stmt, 0),
             .partition = sqlite3_column_int(stmt, 2),
@@ -213,36 +333,35 @@ enum ferry_err admin_sqlite_inbox(const char *path, inbox_status_cb *callback, v
             .rows = sqlite3_column_int64(stmt, 4),
             .holes = sqlite3_column_int64(stmt, 5),
             .skips = sqlite3_column_int64(stmt, 6),
+            .dead = sqlite3_column_int64(stmt, 7),
         };
-        if (sqlite3_column_bytes(stmt, 1) == (int)sizeof(status.topic_id.bytes)) {
-            memcpy(status.topic_id.bytes, sqlite3_column_blob(stmt, 1),
-                   sizeof(status.topic_id.bytes));
+        admin_sqlite_id(stmt, 1, &status.topic_id);
+        if (!callback(&status, arg)) {
+            break;
         }
-        more = callback(&status, arg);
-        code = SQLITE_OK;
-    }
-    if (code != SQLITE_OK && code != SQLITE_DONE) {
-        err = sqlite_error(connection, code, "reading ferry_inbox_chain", e);
     }
     sqlite3_finalize(stmt);
-    sqlite3_close(connection);
+    admin_sqlite_close(&f);
     return err;
 }
 
-/* ---- Init. */
+/* ---- Init ----------------------------------------------------------------------------------- */
 
-enum ferry_err admin_sqlite_init(const char *path, bool *created, struct err_text *e)
+static enum ferry_err admin_init(const char *url, bool *created, struct err_text *e)
 {
-    sqlite3 *connection = NULL;
+    struct admin_file f;
     struct ferry_db *db = NULL;
     struct stat st;
-    bool missing = stat(path, &st) != 0;
-    enum ferry_err err =
-        open_file(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &connection, e);
+    const char *path = NULL;
+    enum ferry_err err = admin_sqlite_path(url, &path, e);
+    bool missing = err == FERRY_OK && stat(path, &st) != 0;
+    if (err == FERRY_OK) {
+        err = file_open(&f, url, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, e);
+    }
     if (err != FERRY_OK) {
         return err;
     }
-    err = ferry_db_sqlite(&db, connection);
+    err = ferry_db_sqlite(&db, f.connection);
     if (err == FERRY_OK) {
         err = ferry_migrate(db);
         if (err != FERRY_OK) {
@@ -253,75 +372,44 @@ enum ferry_err admin_sqlite_init(const char *path, bool *created, struct err_tex
         *created = missing;
     }
     ferry_db_free(&db);
-    sqlite3_close(connection);
+    admin_sqlite_close(&f);
     return err;
 }
 
-/* ---- Ids. */
-
-static bool column_id(sqlite3_stmt *stmt, struct ferry_id *id)
+static enum ferry_err admin_print_sql(const char *url, int from, FILE *out, struct err_text *e)
 {
-    if (sqlite3_column_type(stmt, 0) == SQLITE_TEXT) {
-        return id_parse((const char *)sqlite3_column_text(stmt, 0), id);
+    const char *text;
+    (void)url;
+    if (from < 0 || from > SCHEMA_SQLITE_VERSION) {
+        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "the schema has versions 0 to %d",
+                       SCHEMA_SQLITE_VERSION);
     }
-    if (sqlite3_column_type(stmt, 0) != SQLITE_BLOB ||
-        sqlite3_column_bytes(stmt, 0) != (int)sizeof(id->bytes)) {
-        return false;
+    fputs("PRAGMA journal_mode = WAL;\nBEGIN IMMEDIATE;\n", out);
+    for (int version = from + 1; (text = schema_sqlite_step(version)) != NULL; version++) {
+        fprintf(out, "\n%s", text);
     }
-    memcpy(id->bytes, sqlite3_column_blob(stmt, 0), sizeof(id->bytes));
-    return true;
+    fputs("\nCOMMIT;\n", out);
+    return ferror(out) ? err_set(e, FERRY_ERR_IO, "writing: %s", strerror(errno)) : FERRY_OK;
 }
 
-static enum ferry_err prepare_select(sqlite3 *connection, const char *sql, sqlite3_stmt **stmt,
-                                     struct err_text *e)
-{
-    const char *rest = NULL;
-    if (sqlite3_prepare_v2(connection, sql, -1, stmt, &rest) != SQLITE_OK) {
-        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "the query: %s", sqlite3_errmsg(connection));
-    }
-    if (*stmt == NULL || sqlite3_column_count(*stmt) == 0 || !sqlite3_stmt_readonly(*stmt) ||
-        rest[strspn(rest, " \t\r\n;")] != '\0') {
-        return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
-                       "the query must be one SELECT whose first column is a message id");
-    }
-    return FERRY_OK;
-}
-
-static enum ferry_err each_id(sqlite3 *connection, sqlite3_stmt *stmt, outbox_ids_cb *callback,
-                              void *arg, struct err_text *e)
-{
-    int code = SQLITE_ROW;
-    for (int64_t row = 1; (code = sqlite3_step(stmt)) == SQLITE_ROW; row++) {
-        struct ferry_id id;
-        if (!column_id(stmt, &id)) {
-            return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
-                           "row %lld of the query: its first column is no message id (16 bytes, or "
-                           "a UUID as text)",
-                           (long long)row);
-        }
-        if (!callback(&id, arg)) {
-            return FERRY_OK;
-        }
-    }
-    return code == SQLITE_DONE ? FERRY_OK : sqlite_error(connection, code, "the query", e);
-}
-
-/* Without the check of the schema: the ids may lie in a database of effects that has no Ferry
- * tables. */
-enum ferry_err admin_sqlite_ids(const char *path, const char *sql, outbox_ids_cb *callback,
-                                void *arg, struct err_text *e)
-{
-    sqlite3 *connection = NULL;
-    sqlite3_stmt *stmt = NULL;
-    enum ferry_err err = open_file(path, SQLITE_OPEN_READONLY, &connection, e);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    err = prepare_select(connection, sql, &stmt, e);
-    if (err == FERRY_OK) {
-        err = each_id(connection, stmt, callback, arg, e);
-    }
-    sqlite3_finalize(stmt);
-    sqlite3_close(connection);
-    return err;
-}
+const struct outbox_admin_ops admin_sqlite_ops = {
+    .init = admin_init,
+    .print_sql = admin_print_sql,
+    .status = admin_status,
+    .rows = admin_sqlite_rows,
+    .requeue = admin_sqlite_requeue,
+    .skip = admin_sqlite_skip,
+    .parked = admin_sqlite_parked,
+    .park = admin_sqlite_park,
+    .unpark = admin_sqlite_unpark,
+    .set_paused = admin_sqlite_set_paused,
+    .rebase = admin_sqlite_rebase,
+    .inbox = admin_inbox,
+    .inbox_trace = admin_sqlite_inbox_trace,
+    .inbox_requeue = admin_sqlite_inbox_requeue,
+    .sagas = admin_sqlite_sagas,
+    .saga_retry = admin_sqlite_saga_retry,
+    .saga_abort = admin_sqlite_saga_abort,
+    .ids = admin_sqlite_ids,
+    .bench_put = admin_sqlite_bench_put,
+};

@@ -2,7 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "outbox/relay/driver.h"
+#include "outbox/sqlite/admin_sqlite.h"
+#include "outbox/sqlite/open_sqlite.h"
 
 outbox_driver_fn ferry_outbox_driver_sqlite;
 
@@ -42,6 +43,8 @@ static const struct outbox_driver driver = {
     .scheme = "sqlite",
     .url_check = driver_url_check,
     .lanes = driver_lanes,
+    .source_open = source_sqlite_open,
+    .admin = &admin_sqlite_ops,
 };
 
 const struct outbox_driver *ferry_outbox_driver_sqlite(void)

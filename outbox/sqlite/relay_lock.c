@@ -48,10 +48,10 @@ void relay_lock_release(int *fd)
     }
 }
 
-static bool read_word(int fd, struct relay_word *word)
+static bool read_word(int fd, struct source_word *word)
 {
     char text[WORD_BYTES + 1] = {0};
-    struct relay_word read = {0};
+    struct source_word read = {0};
     if (pread(fd, text, WORD_BYTES, 0) != WORD_BYTES ||
         sscanf(text,
                "ferry-relay 1\npid %" SCNd64 "\nbeat_ms %" SCNd64 "\npublished_id %" SCNd64
@@ -63,9 +63,9 @@ static bool read_word(int fd, struct relay_word *word)
     return true;
 }
 
-void relay_lock_write(int fd, const struct relay_word *word)
+void relay_lock_write(int fd, const struct source_word *word)
 {
-    struct relay_word there;
+    struct source_word there;
     if (!word->active && read_word(fd, &there) && there.pid != word->pid &&
         word->beat_ms - there.beat_ms < WORD_FRESH_MS) {
         return;
@@ -100,7 +100,7 @@ bool relay_lock_ask(const char *database_path, bool *held)
     return known;
 }
 
-bool relay_lock_read(const char *database_path, struct relay_word *word)
+bool relay_lock_read(const char *database_path, struct source_word *word)
 {
     char path[LOCK_PATH_MAX];
     if (!lock_path(database_path, path)) {

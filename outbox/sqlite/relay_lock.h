@@ -10,18 +10,7 @@
 #ifndef FERRY_OUTBOX_RELAY_LOCK_H
 #define FERRY_OUTBOX_RELAY_LOCK_H
 
-#include "base/err.h"
-
-#define RELAY_STATE_MAX 31
-
-/* What a relay says of itself. */
-struct relay_word {
-    int64_t pid;
-    int64_t beat_ms;      /* Unix ms. */
-    int64_t published_id; /* Every row up to here is published, or set aside. */
-    char state[RELAY_STATE_MAX + 1];
-    bool active; /* Of whom writes; not kept. */
-};
+#include "outbox/relay/source.h"
 
 /* Errors: IO, with a detail. */
 MUST_CHECK enum ferry_err relay_lock_open(const char *database_path, int *fd, struct err_text *e);
@@ -29,11 +18,11 @@ MUST_CHECK enum ferry_err relay_lock_open(const char *database_path, int *fd, st
 MUST_CHECK bool relay_lock_try(int fd);
 void relay_lock_release(int *fd); /* Accepts -1. The file stays, with the last word. */
 /* A word that is not the active relay's does not replace another relay's fresh one. */
-void relay_lock_write(int fd, const struct relay_word *word);
+void relay_lock_write(int fd, const struct source_word *word);
 
 /* Whether a relay holds the lock. False as result: cannot be known. */
 MUST_CHECK bool relay_lock_ask(const char *database_path, bool *held);
 /* The last word; false when there is none or it cannot be read. */
-MUST_CHECK bool relay_lock_read(const char *database_path, struct relay_word *word);
+MUST_CHECK bool relay_lock_read(const char *database_path, struct source_word *word);
 
 #endif

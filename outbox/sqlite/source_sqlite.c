@@ -1,16 +1,19 @@
-/* source_sqlite: the outbox table of a SQLite file, as the relay reads it.
+/* The outbox table of a SQLite file, as the relay reads it.
  *
  * Two connections: `reader` is read-only and never inside a transaction between calls, so that
  * checkpoints are not held up; `writer` deletes what is published and sets rows aside, each in one
  * IMMEDIATE transaction. SQLite has one writer at a time and AUTOINCREMENT never repeats an id, so
- * ids become visible in order and the id is the position. */
+ * ids become visible in order and the id is the position: nothing that was passed over comes late.
+ */
 #include <errno.h>
 #include <sqlite3.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "outbox/app/wake.h"
 #include "outbox/sqlite/source_sqlite.h"
@@ -67,6 +70,20 @@ static enum ferry_err row_invalid(struct source_page *page, struct source_row *r
     return row->invalid == NULL ? FERRY_ERR_NO_MEMORY : FERRY_OK;
 }
 
+static bool header_is_due(struct bytes name)
+{
+    return bytes_equal(name, bytes_of_string(SOURCE_HEADER_DUE));
+}
+
+/* The header that asks for a delay is not the message's: it is obeyed. */
+static enum ferry_err header_due(struct source_page *page, struct source_row *row,
+                                 struct bytes value)
+{
+    return source_due(value, &row->message.due_ms)
+               ? FERRY_OK
+               : row_invalid(page, row, "headers: " SOURCE_HEADER_DUE " is no time in Unix ms");
+}
+
 static bool header_add(struct source_page *page, struct ferry_header *headers, size_t at,
                        struct bytes name, struct bytes value)
 {
@@ -95,6 +112,13 @@ static enum ferry_err headers_from_map(struct source_page *page, struct source_r
     struct bytes name;
     struct bytes value;
     while (batch_next_header(map, &position, &name, &value)) {
+        if (header_is_due(name)) {
+            enum ferry_err err = header_due(page, row, value);
+            if (err != FERRY_OK || row->invalid != NULL) {
+                return err;
+            }
+            continue;
+        }
         if (count == SOURCE_HEADERS_MAX || !header_name_is_valid(name)) {
             return row_invalid(page, row,
                                "headers: more than 256, or a name not of 1 to 255 bytes");
@@ -123,6 +147,8 @@ static enum ferry_err headers_from_json(struct source_sqlite *s, struct source_p
             err = row_invalid(page, row, "headers: more than 256, or a name not of 1 to 255 bytes");
         } else if (type == NULL || strcmp(type, "text") != 0) {
             err = row_invalid(page, row, "headers: the JSON object has a value that is no string");
+        } else if (header_is_due(name)) {
+            err = header_due(page, row, source_sqlite_column(stmt, 1));
         } else if (!header_add(page, headers, count++, name, source_sqlite_column(stmt, 1))) {
             err = FERRY_ERR_NO_MEMORY;
         }
@@ -202,7 +228,8 @@ static enum ferry_err add_row(struct source_sqlite *s, struct source_page *page,
     if (row == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
-    row->position = sqlite3_column_int64(stmt, 0);
+    row->number = sqlite3_column_int64(stmt, 0);
+    row->position = row->number;
     row->message.partition = FERRY_PARTITION_ANY;
     row->message.timestamp_ms = sqlite3_column_int64(stmt, 6);
     row->message.topic = row_topic(page, source_sqlite_column(stmt, 1));
@@ -233,12 +260,24 @@ static enum ferry_err barrier(const struct source_sqlite *s, struct err_text *e)
     return err_set(e, FERRY_ERR_IO, "%s-wal: fdatasync: %s", s->path, strerror(errno));
 }
 
-static enum ferry_err driver_read(void *driver, int64_t after, size_t rows_max, size_t bytes_max,
+static void note_last(struct source_sqlite *s, const struct source_page *page)
+{
+    if (page->count == 0) {
+        return;
+    }
+    const struct source_row *row = &page->rows[page->count - 1];
+    s->after = row->position;
+    if (row->position > s->last.position) {
+        s->last = (struct source_cursor){row->position, row->message.id};
+    }
+}
+
+static enum ferry_err driver_read(void *driver, size_t rows_max, size_t bytes_max,
                                   struct source_page *page, bool *more, struct err_text *e)
 {
     struct source_sqlite *s = driver;
     sqlite3_stmt *stmt = reset(s, STATEMENT_READ);
-    sqlite3_bind_int64(stmt, 1, after);
+    sqlite3_bind_int64(stmt, 1, s->after);
     sqlite3_bind_int64(stmt, 2, (int64_t)rows_max);
     source_page_clear(page);
     enum ferry_err err = FERRY_OK;
@@ -260,13 +299,20 @@ static enum ferry_err driver_read(void *driver, int64_t after, size_t rows_max, 
         source_page_clear(page);
         return err;
     }
+    note_last(s, page);
     *more = code == SQLITE_ROW || page->count == rows_max;
     return FERRY_OK;
 }
 
-/* One number from a statement of the reader. *found is false when there is no row, or NULL. */
-static enum ferry_err read_number(struct source_sqlite *s, enum source_statement which, bool *found,
-                                  int64_t *number, struct err_text *e)
+static void driver_rewind(void *driver, int64_t after)
+{
+    struct source_sqlite *s = driver;
+    must(after >= 0);
+    s->after = after;
+}
+
+enum ferry_err source_sqlite_number(struct source_sqlite *s, enum source_statement which,
+                                    bool *found, int64_t *number, struct err_text *e)
 {
     sqlite3_stmt *stmt = s->statements[which];
     int code = sqlite3_step(stmt);
@@ -288,7 +334,7 @@ static enum ferry_err driver_changed(void *driver, bool *changed, struct err_tex
     struct source_sqlite *s = driver;
     bool found = false;
     int64_t version = 0;
-    enum ferry_err err = read_number(s, STATEMENT_CHANGED, &found, &version, e);
+    enum ferry_err err = source_sqlite_number(s, STATEMENT_CHANGED, &found, &version, e);
     if (err == FERRY_OK) {
         *changed = version != s->data_version;
         s->data_version = version;
@@ -296,19 +342,34 @@ static enum ferry_err driver_changed(void *driver, bool *changed, struct err_tex
     return err;
 }
 
-static enum ferry_err driver_last(void *driver, int64_t *position, struct err_text *e)
+static enum ferry_err last_id(struct source_sqlite *s, int64_t *id, struct err_text *e)
 {
     bool found = false;
-    *position = 0;
-    return read_number(driver, STATEMENT_LAST, &found, position, e);
+    *id = 0;
+    return source_sqlite_number(s, STATEMENT_LAST, &found, id, e);
 }
 
-static enum ferry_err driver_oldest(void *driver, int64_t after, bool *found, int64_t *created_ms,
-                                    struct err_text *e)
+static enum ferry_err driver_figures(void *driver, int64_t settled, struct source_figures *figures,
+                                     struct err_text *e)
 {
     struct source_sqlite *s = driver;
-    sqlite3_bind_int64(reset(s, STATEMENT_OLDEST), 1, after);
-    return read_number(s, STATEMENT_OLDEST, found, created_ms, e);
+    int64_t last = 0;
+    bool found = false;
+    int64_t age_ms = 0;
+    sqlite3_bind_int64(reset(s, STATEMENT_OLDEST), 1, settled);
+    enum ferry_err err = source_sqlite_number(s, STATEMENT_OLDEST, &found, &age_ms, e);
+    if (err == FERRY_OK) {
+        err = last_id(s, &last, e);
+    }
+    if (err != FERRY_OK) {
+        return err;
+    }
+    *figures = (struct source_figures){.pending_known = true, .oldest_known = found};
+    if (found) { /* Otherwise the last ones given are gone: published by a relay before us. */
+        figures->pending_rows = last > settled ? last - settled : 0;
+        figures->oldest_ms = age_ms > 0 ? age_ms : 0;
+    }
+    return FERRY_OK;
 }
 
 static bool file_was_replaced(const struct source_sqlite *s)
@@ -341,10 +402,10 @@ static enum ferry_err verify_id_at(struct source_sqlite *s, const struct source_
     return err;
 }
 
-static enum ferry_err driver_verify(void *driver, const struct source_cursor *cursor, bool *same,
-                                    struct err_text *e)
+/* Whether the source is still the one that `cursor` was taken from. */
+static enum ferry_err verify_cursor(struct source_sqlite *s, const struct source_cursor *cursor,
+                                    bool *same, struct err_text *e)
 {
-    struct source_sqlite *s = driver;
     static const struct ferry_id none;
     *same = false;
     if (file_was_replaced(s)) {
@@ -353,7 +414,7 @@ static enum ferry_err driver_verify(void *driver, const struct source_cursor *cu
         return FERRY_OK;
     }
     int64_t last = 0;
-    enum ferry_err err = driver_last(s, &last, e);
+    enum ferry_err err = last_id(s, &last, e);
     if (err != FERRY_OK) {
         return err;
     }
@@ -370,81 +431,147 @@ static enum ferry_err driver_verify(void *driver, const struct source_cursor *cu
     return verify_id_at(s, cursor, same, e);
 }
 
-/* ---- Writing. */
-
-static enum ferry_err write_step(struct source_sqlite *s, enum source_statement which,
-                                 struct err_text *e)
+static enum ferry_err verify_source_id(struct source_sqlite *s, bool *same, struct err_text *e)
 {
-    int code = sqlite3_step(s->statements[which]);
-    enum ferry_err err = code == SQLITE_DONE ? FERRY_OK : sqlite_error(s->writer, code, s->path, e);
-    sqlite3_reset(s->statements[which]);
+    sqlite3_stmt *stmt = reset(s, STATEMENT_SOURCE_ID);
+    int code = sqlite3_step(stmt);
+    enum ferry_err err = FERRY_OK;
+    if (code == SQLITE_ROW) {
+        *same = bytes_equal(source_sqlite_column(stmt, 0), bytes_of(s->id.bytes, sizeof(s->id)));
+        if (!*same) {
+            err_set(e, FERRY_OK, "%s has another source id now: it was rebased", s->path);
+        }
+    } else {
+        err = read_failed(s, code, e);
+    }
+    sqlite3_reset(stmt);
     return err;
 }
 
-static enum ferry_err write_end(struct source_sqlite *s, enum ferry_err err, struct err_text *e)
-{
-    if (err == FERRY_OK) {
-        err = write_step(s, STATEMENT_COMMIT, e);
-    }
-    if (err != FERRY_OK && sqlite3_get_autocommit(s->writer) == 0) {
-        sqlite3_exec(s->writer, "ROLLBACK", NULL, NULL, NULL);
-    }
-    return err;
-}
-
-static enum ferry_err remove_slice(struct source_sqlite *s, int64_t through, size_t rows_max,
-                                   size_t *removed, struct err_text *e)
-{
-    sqlite3_bind_int64(s->statements[STATEMENT_SLICE_END], 1, through);
-    sqlite3_bind_int64(s->statements[STATEMENT_SLICE_END], 2, (int64_t)rows_max);
-    bool found = false;
-    int64_t slice_end = 0;
-    enum ferry_err err = read_number(s, STATEMENT_SLICE_END, &found, &slice_end, e);
-    *removed = 0;
-    if (err != FERRY_OK || !found) {
-        return err;
-    }
-    must(slice_end <= through);
-    sqlite3_bind_int64(s->statements[STATEMENT_REMOVE], 1, slice_end);
-    err = write_step(s, STATEMENT_REMOVE, e);
-    if (err == FERRY_OK) {
-        *removed = (size_t)sqlite3_changes64(s->writer);
-    }
-    return err;
-}
-
-static enum ferry_err driver_remove(void *driver, int64_t through, size_t rows_max, size_t *removed,
-                                    struct err_text *e)
+static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e)
 {
     struct source_sqlite *s = driver;
-    enum ferry_err err = write_step(s, STATEMENT_BEGIN, e);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    return write_end(s, remove_slice(s, through, rows_max, removed, e), e);
+    enum ferry_err err = verify_cursor(s, &s->last, same, e);
+    return err == FERRY_OK && *same ? verify_source_id(s, same, e) : err;
 }
 
-static enum ferry_err driver_set_aside(void *driver, int64_t position, const char *reason,
-                                       struct err_text *e)
+/* ---- Checkpoint and marks: both are a cursor. */
+
+static enum ferry_err take_cursor(struct source_sqlite *s, struct bytes blob,
+                                  struct source_cursor *cursor, bool *same, struct err_text *e)
+{
+    *cursor = (struct source_cursor){0};
+    *same = true;
+    if (blob.size == 0) {
+        return FERRY_OK;
+    }
+    enum ferry_err err = cursor_decode(blob, cursor, e);
+    return err == FERRY_OK ? verify_cursor(s, cursor, same, e) : err;
+}
+
+static enum ferry_err driver_begin(void *driver, struct bytes checkpoint, int64_t *settled,
+                                   bool *same, struct err_text *e)
 {
     struct source_sqlite *s = driver;
-    enum ferry_err err = write_step(s, STATEMENT_BEGIN, e);
-    if (err != FERRY_OK) {
-        return err;
+    struct source_cursor cursor;
+    enum ferry_err err = take_cursor(s, checkpoint, &cursor, same, e);
+    if (err == FERRY_OK && *same && checkpoint.size == 0) {
+        err = verify_cursor(s, &cursor, same, e); /* Is the file still there? */
     }
-    sqlite3_stmt *copy = s->statements[STATEMENT_COPY_DEAD];
-    sqlite3_bind_int64(copy, 1, position);
-    sqlite3_bind_text(copy, 2, reason, -1, SQLITE_STATIC);
-    err = write_step(s, STATEMENT_COPY_DEAD, e);
-    sqlite3_clear_bindings(copy);
-    if (err == FERRY_OK) {
-        sqlite3_bind_int64(s->statements[STATEMENT_REMOVE_ONE], 1, position);
-        err = write_step(s, STATEMENT_REMOVE_ONE, e);
+    if (err == FERRY_OK && *same) {
+        err = verify_source_id(s, same, e);
     }
-    return write_end(s, err, e);
+    if (err == FERRY_OK && *same) {
+        s->begun = cursor;
+        s->last = cursor;
+        s->after = cursor.position;
+        s->deleted = 0;
+        *settled = cursor.position;
+    }
+    return err;
 }
 
-/* ---- Wake and word. */
+static void write_blob(struct source_blob *blob, const struct source_cursor *cursor)
+{
+    _Static_assert(CURSOR_BYTES <= SOURCE_BLOB_MAX, "a cursor fits");
+    cursor_encode(cursor, blob->data);
+    blob->size = CURSOR_BYTES;
+}
+
+static void driver_checkpoint(void *driver, int64_t settled, struct source_blob *blob)
+{
+    const struct source_sqlite *s = driver;
+    struct source_cursor cursor = {.position = settled};
+    if (settled == s->last.position) {
+        cursor = s->last;
+    } else if (settled == s->begun.position) {
+        cursor = s->begun;
+    }
+    blob->size = 0;
+    if (settled > 0) {
+        write_blob(blob, &cursor);
+    }
+}
+
+static enum ferry_err driver_mark_open(void *driver, struct bytes blob, struct source_mark **mark,
+                                       bool *same, bool *again, struct err_text *e)
+{
+    struct source_cursor cursor;
+    *again = false;
+    enum ferry_err err = take_cursor(driver, blob, &cursor, same, e);
+    if (err != FERRY_OK || !*same) {
+        return err;
+    }
+    *mark = mem_alloc(sizeof(**mark));
+    if (*mark == NULL) {
+        return err_set(e, FERRY_ERR_NO_MEMORY, "out of memory");
+    }
+    (*mark)->position = cursor.position;
+    return FERRY_OK;
+}
+
+static void driver_mark_close(void *driver, struct source_mark *mark)
+{
+    (void)driver;
+    mem_free(mark);
+}
+
+static bool driver_wants(void *driver, const struct source_mark *mark, const struct source_row *row)
+{
+    (void)driver;
+    return row->position > mark->position;
+}
+
+static size_t driver_mark_encode(void *driver, const struct source_mark *mark,
+                                 const struct source_row *const *rows, size_t count, bool last,
+                                 struct source_blob *blob)
+{
+    (void)driver;
+    (void)last;
+    must(count > 0 && rows[0]->position > mark->position);
+    struct source_cursor cursor = {rows[count - 1]->position, rows[count - 1]->message.id};
+    write_blob(blob, &cursor);
+    return count;
+}
+
+static enum ferry_err driver_mark_add(void *driver, struct source_mark *mark,
+                                      const struct source_row *const *rows, size_t count, bool last)
+{
+    (void)driver;
+    (void)last;
+    must(rows[count - 1]->position > mark->position);
+    mark->position = rows[count - 1]->position;
+    return FERRY_OK;
+}
+
+static void driver_mark_acked(void *driver, struct source_mark *mark, size_t count)
+{
+    (void)driver;
+    (void)mark;
+    (void)count;
+}
+
+/* ---- Wake, word and place. */
 
 static int driver_wake_fd(void *driver)
 {
@@ -460,7 +587,7 @@ static void driver_wake_drain(void *driver)
     }
 }
 
-static void driver_leave_word(void *driver, const struct relay_word *word)
+static void driver_leave_word(void *driver, const struct source_word *word)
 {
     struct source_sqlite *s = driver;
     struct err_text ignored = {{0}};
@@ -473,25 +600,45 @@ static void driver_leave_word(void *driver, const struct relay_word *word)
     relay_lock_write(s->lock_fd, word);
 }
 
-static bool driver_is_first(void *driver)
+/* The first relay at a file is named by the file, not by its process: the broker lets the same
+ * holder take over at once, and the lock beside the file lets one process be it; so a relay that
+ * was killed does not wait for its own lease to end. Others stand by and are named by process too,
+ * also when they become the first. */
+static void driver_place(void *driver, char *text, size_t bytes)
 {
     const struct source_sqlite *s = driver;
-    return s->first;
+    int n = snprintf(text, bytes, "%llx.%llx", (unsigned long long)s->device,
+                     (unsigned long long)s->inode);
+    if (!s->first && n > 0 && (size_t)n < bytes) { /* Containers may have equal process ids. */
+        (void)snprintf(text + n, bytes - (size_t)n, ".%lld.%lld", (long long)getpid(),
+                       (long long)clock_monotonic_us());
+    }
 }
 
-const struct old_source_ops source_sqlite_ops = {
+const struct source_ops source_sqlite_ops = {
     .close = driver_close,
     .id = driver_id,
     .name = driver_name,
+    .begin = driver_begin,
     .read = driver_read,
+    .rewind = driver_rewind,
     .changed = driver_changed,
-    .last = driver_last,
     .verify = driver_verify,
-    .oldest = driver_oldest,
-    .remove = driver_remove,
-    .set_aside = driver_set_aside,
+    .checkpoint = driver_checkpoint,
+    .mark_open = driver_mark_open,
+    .mark_close = driver_mark_close,
+    .wants = driver_wants,
+    .mark_encode = driver_mark_encode,
+    .mark_add = driver_mark_add,
+    .mark_acked = driver_mark_acked,
+    .tidy = source_sqlite_tidy,
+    .set_aside = source_sqlite_set_aside,
+    .decided = source_sqlite_decided,
+    .parked = source_sqlite_parked,
+    .paused = source_sqlite_paused,
+    .figures = driver_figures,
     .wake_fd = driver_wake_fd,
     .wake_drain = driver_wake_drain,
     .leave_word = driver_leave_word,
-    .is_first = driver_is_first,
+    .place = driver_place,
 };

@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "outbox/app/wake.h"
+#include "outbox/sqlite/open_sqlite.h"
 #include "outbox/sqlite/source_sqlite.h"
 #include "outbox/sqlite/sqlite_error.h"
 
@@ -28,7 +29,13 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_LAST] = "SELECT max(coalesce((SELECT max(id) FROM ferry_outbox), 0), coalesce("
                        "(SELECT seq FROM sqlite_sequence WHERE name = 'ferry_outbox'), 0))",
     [STATEMENT_ID_AT] = "SELECT msg_id FROM ferry_outbox WHERE id = ?1",
-    [STATEMENT_OLDEST] = "SELECT created_ms FROM ferry_outbox WHERE id > ?1 ORDER BY id LIMIT 1",
+    [STATEMENT_OLDEST] = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS "
+                         "INTEGER) - created_ms FROM ferry_outbox WHERE id > ?1 "
+                         "ORDER BY id LIMIT 1",
+    [STATEMENT_SOURCE_ID] = "SELECT value FROM ferry_meta WHERE name = 'source_uuid'",
+    [STATEMENT_DECIDED] = "SELECT count(*) FROM ferry_outbox WHERE id = ?1",
+    [STATEMENT_PARKED] = "SELECT mkey FROM ferry_parked_key WHERE lane = ?1 AND until_no = 0",
+    [STATEMENT_PAUSED] = "SELECT value FROM ferry_meta WHERE name = 'paused'",
     [STATEMENT_BEGIN] = "BEGIN IMMEDIATE",
     [STATEMENT_COMMIT] = "COMMIT",
     [STATEMENT_SLICE_END] = "SELECT max(id) FROM (SELECT id FROM ferry_outbox WHERE id <= ?1 "
@@ -36,11 +43,16 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_REMOVE] = "DELETE FROM ferry_outbox WHERE id <= ?1",
     [STATEMENT_COPY_DEAD] =
         "INSERT OR REPLACE INTO ferry_outbox_dead (id, topic, mkey, msg_id, headers, payload, "
-        "created_ms, reason, dead_ms) SELECT id, topic, mkey, msg_id, headers, payload, "
+        "created_ms, reason, dead_ms, parked) SELECT id, topic, mkey, msg_id, headers, payload, "
         "created_ms, "
-        "?2, CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) "
+        "?2, CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER), ?3 "
         "FROM ferry_outbox WHERE id = ?1",
     [STATEMENT_REMOVE_ONE] = "DELETE FROM ferry_outbox WHERE id = ?1",
+    [STATEMENT_PARK] = "INSERT INTO ferry_parked_key (lane, mkey) VALUES (?1, ?2) "
+                       "ON CONFLICT (lane, mkey) DO UPDATE SET until_no = 0, "
+                       "since_ms = excluded.since_ms WHERE until_no <> 0",
+    [STATEMENT_IS_PARKED] = "SELECT 1 FROM ferry_parked_key WHERE lane = ?1 AND mkey = ?2 AND "
+                            "until_no = 0",
 };
 
 /* WAL's shared memory does not work between machines, and half of the file systems that pretend
@@ -163,26 +175,25 @@ static enum ferry_err open_file(struct source_sqlite *s, const char *path, struc
     return err == FERRY_OK ? check_journal(s, e) : err;
 }
 
-static enum ferry_err take_lock(struct source_sqlite *s, unsigned flags, struct err_text *e)
+static enum ferry_err take_lock(struct source_sqlite *s, struct err_text *e)
 {
     enum ferry_err err = relay_lock_open(s->path, &s->lock_fd, e);
     if (err != FERRY_OK) {
         return err;
     }
     s->first = relay_lock_try(s->lock_fd);
-    if (s->first || (flags & SOURCE_STAND_BY) != 0) {
+    if (s->first || s->options.stand_by) {
         return FERRY_OK;
     }
     return err_set(e, FERRY_ERR_LOCKED, "another ferry-outbox serves %s: stop it or let it work",
                    s->path);
 }
 
-static enum ferry_err open_all(struct source_sqlite *s, const char *path, unsigned flags,
-                               struct err_text *e)
+static enum ferry_err open_all(struct source_sqlite *s, const char *path, struct err_text *e)
 {
     enum ferry_err err = open_file(s, path, e);
     if (err == FERRY_OK) {
-        err = take_lock(s, flags, e);
+        err = take_lock(s, e);
     }
     if (err == FERRY_OK) {
         /* A delete that a power failure takes back is simply done again. */
@@ -195,28 +206,33 @@ static enum ferry_err open_all(struct source_sqlite *s, const char *path, unsign
     if (err == FERRY_OK) {
         err = read_source_id(s, e);
     }
-    if (err == FERRY_OK && (flags & SOURCE_BARRIER) != 0) {
+    if (err == FERRY_OK && s->options.barrier) {
         err = open_barrier(s, e);
     }
     return err == FERRY_OK && s->first ? wake_listen(s->path, &s->wake_fd, e) : err;
 }
 
-enum ferry_err source_open_sqlite(struct old_source *source, const char *path, unsigned flags,
-                                  struct err_text *e)
+enum ferry_err source_sqlite_open(struct source *source, const char *url,
+                                  const struct source_options *options, struct err_text *e)
 {
+    static const char scheme[] = "sqlite:";
+    if (strncmp(url, scheme, sizeof(scheme) - 1) != 0) {
+        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "%.100s: write sqlite:PATH", url);
+    }
     struct source_sqlite *s = mem_zalloc(1, sizeof(*s));
     if (s == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
+    s->options = *options;
     s->lock_fd = -1;
     s->wake_fd = -1;
     s->wal_fd = -1;
     s->data_version = -1;
-    enum ferry_err err = open_all(s, path, flags, e);
+    enum ferry_err err = open_all(s, url + sizeof(scheme) - 1, e);
     if (err != FERRY_OK) {
         source_sqlite_ops.close(s);
         return err;
     }
-    *source = (struct old_source){&source_sqlite_ops, s};
+    *source = (struct source){&source_sqlite_ops, s};
     return FERRY_OK;
 }

@@ -20,7 +20,7 @@ enum cli_exit {
     CLI_EXIT_DENIED = 4,
     CLI_EXIT_TIMEOUT = 5,
     CLI_EXIT_NOT_SAFE = 6, /* Of `node check`. */
-    CLI_EXIT_UNKNOWN = 7,  /* Likewise: whoever must be asked does not answer. */
+    CLI_EXIT_UNKNOWN = 7, /* Of it and of `outbox status`: whoever must be asked does not answer. */
 };
 
 struct cli {
@@ -115,7 +115,24 @@ enum cli_exit cmd_lease_release(struct cli *cli);
 enum cli_exit cmd_lease_list(struct cli *cli);
 enum cli_exit cmd_outbox_init(struct cli *cli);
 enum cli_exit cmd_outbox_status(struct cli *cli);
+enum cli_exit cmd_outbox_peek(struct cli *cli);
+enum cli_exit cmd_outbox_dead(struct cli *cli);
+enum cli_exit cmd_outbox_requeue(struct cli *cli);
+enum cli_exit cmd_outbox_skip(struct cli *cli);
+enum cli_exit cmd_outbox_park(struct cli *cli);
+enum cli_exit cmd_outbox_unpark(struct cli *cli);
+enum cli_exit cmd_outbox_parked(struct cli *cli);
+enum cli_exit cmd_outbox_pause(struct cli *cli);
+enum cli_exit cmd_outbox_resume(struct cli *cli);
+enum cli_exit cmd_outbox_rebase(struct cli *cli);
+enum cli_exit cmd_outbox_bench(struct cli *cli);
 enum cli_exit cmd_inbox_status(struct cli *cli);
+enum cli_exit cmd_inbox_dead(struct cli *cli);
+enum cli_exit cmd_inbox_requeue(struct cli *cli);
+enum cli_exit cmd_saga_list(struct cli *cli);
+enum cli_exit cmd_saga_show(struct cli *cli);
+enum cli_exit cmd_saga_retry(struct cli *cli);
+enum cli_exit cmd_saga_abort(struct cli *cli);
 enum cli_exit cmd_verify_effects(struct cli *cli);
 enum cli_exit cmd_bench_produce(struct cli *cli);
 enum cli_exit cmd_bench_consume(struct cli *cli);

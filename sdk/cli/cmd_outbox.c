@@ -1,177 +1,194 @@
-/* cmd_outbox: outbox init, outbox status, inbox status. No broker is asked. */
+/* cmd_outbox: outbox init and outbox status. */
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
-#include "cli/cli.h"
+#include "cli/database.h"
 #include "cli/format.h"
 #include "cli/output.h"
-#include "outbox/sqlite/outbox_admin.h"
+#include "cli/relay_view.h"
 
-enum cli_exit cmd_outbox_init(struct cli *cli)
+/* ---- Init ----------------------------------------------------------------------------------- */
+
+static enum cli_exit print_sql(const struct cli *cli, const struct database *db)
 {
-    const char *url = cli->args->positionals[0];
-    struct err_text detail = {.text = ""};
+    struct err_text e = {.text = ""};
+    int64_t from = 0;
+    const char *text = args_text(cli->args, OPT_FROM, "0");
+    if (!format_parse_number(text, &from) || from > INT32_MAX) {
+        return cli_fail(cli, FERRY_ERR_INVALID_ARGUMENT, "--from",
+                        "takes the number of a schema version");
+    }
+    enum ferry_err err = db->admin->print_sql(db->url, (int)from, stdout, &e);
+    return err != FERRY_OK ? database_fail(cli, db, err, &e) : CLI_EXIT_OK;
+}
+
+static enum cli_exit init(const struct cli *cli, const struct database *db)
+{
+    struct err_text e = {.text = ""};
     bool created = false;
-    enum ferry_err err = outbox_admin_init(url, &created, &detail);
+    enum ferry_err err = db->admin->init(db->url, &created, &e);
     if (err != FERRY_OK) {
-        return cli_fail(cli, err, url, detail.text);
+        return database_fail(cli, db, err, &e);
     }
     if (cli->json) {
         json_t *object = output_object();
-        output_set_text(object, "db", url);
+        output_set_text(object, "db", db->shown);
         output_set_bool(object, "created", created);
         output_set_bool(object, "ready", true);
         output_json(object);
     } else if (!cli->quiet) {
-        fprintf(stderr, "%s: %s\n", url,
+        fprintf(stderr, "%s: %s\n", db->shown,
                 created ? "database made, with Ferry's tables" : "Ferry's tables are up to date");
     }
     return CLI_EXIT_OK;
 }
 
-/* ---- Outbox status -------------------------------------------------------------------------- */
-
-static void print_line(const char *what, const char *text)
+enum cli_exit cmd_outbox_init(struct cli *cli)
 {
-    printf("%-18s %s\n", what, text);
+    struct database db;
+    enum cli_exit code = database_open(cli, cli->args->positionals[0], &db);
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    if (args_has(cli->args, OPT_FROM) && !args_has(cli->args, OPT_PRINT_SQL)) {
+        return cli_fail(cli, FERRY_ERR_INVALID_ARGUMENT, "--from", "goes with --print-sql");
+    }
+    return args_has(cli->args, OPT_PRINT_SQL) ? print_sql(cli, &db) : init(cli, &db);
 }
 
-static void print_count(const char *what, int64_t n)
-{
-    char text[FORMAT_TEXT_BYTES];
-    format_count(n, text);
-    print_line(what, text);
-}
+/* ---- Status --------------------------------------------------------------------------------- */
 
 static void print_age(const char *what, bool known, int64_t age_ms, const char *otherwise)
 {
     char text[FORMAT_TEXT_BYTES];
     format_duration_us((age_ms > 0 ? age_ms : 0) * 1000, text);
-    print_line(what, known ? text : otherwise);
+    database_print_line(what, known ? text : otherwise);
 }
 
-static void print_relay(const struct outbox_status *s)
+static void print_word(const struct outbox_status *s)
 {
-    print_line("relay", !s->relay_known    ? "unknown (its lock cannot be asked from here)"
-                        : s->relay_running ? "running"
-                                           : "not running: start ferry-outbox");
-    print_line("relay state", s->beat_known ? s->relay_state : "unknown");
-    print_age("heard from it", s->beat_known, clock_wall_ms() - s->beat_ms, "never");
-    if (s->beat_known) {
-        print_count("published up to id", s->published_id);
+    if (!s->word_known) {
+        return;
     }
+    char text[FORMAT_TEXT_BYTES + SOURCE_STATE_MAX + 64], age[FORMAT_TEXT_BYTES];
+    int64_t age_ms = clock_wall_ms() - s->word.beat_ms;
+    format_duration_us((age_ms > 0 ? age_ms : 0) * 1000, age);
+    (void)snprintf(text, sizeof(text), "%s, pid %lld, heard %s ago", s->word.state,
+                   (long long)s->word.pid, age);
+    database_print_line("relay here", text);
+    database_print_count("published up to id", true, s->word.published_id);
 }
 
-static void print_outbox(const struct outbox_status *s)
+static void print_database(const struct outbox_status *s)
+{
+    database_print_count("rows pending", s->pending_known, s->pending_rows);
+    print_age("oldest pending", s->oldest_known, s->oldest_pending_ms,
+              s->pending_known && s->pending_rows == 0 ? "none" : "unknown");
+    database_print_count("rows stored", s->stored_known, s->stored_rows);
+    database_print_count("rows dead", true, s->dead_rows);
+    database_print_count("keys parked", true, s->parked_keys);
+    database_print_count("rows parked", true, s->parked_rows);
+    database_print_line("paused", s->paused ? "yes: `ferry outbox resume` ends it" : "no");
+    print_age("longest open tx", s->open_tx_known, s->longest_open_tx_ms, "unknown");
+    database_print_count("greatest id", true, s->last_id);
+}
+
+static void print_status(const struct database *db, const struct outbox_status *s,
+                         const struct relay_view *relays)
 {
     char id[FERRY_ID_TEXT_BYTES];
     ferry_id_format(&s->source_id, id);
-    print_line("source", id);
-    print_count("schema version", s->schema_version);
-    print_count("rows pending", s->pending_rows);
-    print_age("oldest pending", s->oldest_known, s->oldest_pending_ms,
-              s->pending_rows > 0 ? "unknown" : "none");
-    print_count("rows stored", s->stored_rows);
-    print_count("rows set aside", s->dead_rows);
-    print_count("greatest id", s->last_id);
-    print_relay(s);
+    database_print_line("database", db->shown);
+    database_print_line("source", id);
+    database_print_count("schema version", true, s->schema_version);
+    relay_view_print(relays);
+    print_word(s);
+    if (s->relay_known && !s->word_known) {
+        database_print_line("relay here",
+                            s->relay_running ? "running" : "not running: start ferry-outbox");
+    } else if (s->relay_known && !s->relay_running) {
+        database_print_line("", "it does not run now: start ferry-outbox");
+    }
+    print_database(s);
 }
 
-static json_t *known_integer(bool known, int64_t n)
+static double seconds(int64_t ms)
 {
-    return known ? json_integer(n) : json_null();
+    return (double)ms / 1000;
 }
 
-static void print_outbox_json(const char *url, const struct outbox_status *s)
+static json_t *known_seconds(bool known, int64_t ms)
+{
+    return known ? json_real(seconds(ms)) : json_null();
+}
+
+static void print_status_json(const struct database *db, const struct outbox_status *s,
+                              const struct relay_view *relays)
 {
     json_t *object = output_object();
-    output_set_text(object, "db", url);
+    output_set_text(object, "db", db->shown);
     output_set_id(object, "source_id", &s->source_id);
     output_set_int(object, "schema_version", s->schema_version);
-    output_set_int(object, "pending_rows", s->pending_rows);
-    output_set(object, "oldest_pending_ms", known_integer(s->oldest_known, s->oldest_pending_ms));
-    output_set_int(object, "stored_rows", s->stored_rows);
+    output_set_int(object, "lanes", s->lanes);
+    output_set(object, "relays", relay_view_json(relays));
+    output_set(object, "pending_rows", database_known(s->pending_known, s->pending_rows));
+    output_set(object, "oldest_pending_seconds",
+               known_seconds(s->oldest_known, s->oldest_pending_ms));
+    output_set(object, "oldest_pending_ms", database_known(s->oldest_known, s->oldest_pending_ms));
+    output_set(object, "stored_rows", database_known(s->stored_known, s->stored_rows));
     output_set_int(object, "dead_rows", s->dead_rows);
+    output_set_int(object, "parked_keys", s->parked_keys);
+    output_set_int(object, "parked_rows", s->parked_rows);
+    output_set_bool(object, "paused", s->paused);
+    output_set(object, "longest_open_tx_seconds",
+               known_seconds(s->open_tx_known, s->longest_open_tx_ms));
     output_set_int(object, "last_id", s->last_id);
     output_set(object, "relay_running",
                s->relay_known ? json_boolean(s->relay_running) : json_null());
-    output_set_text(object, "relay_state", s->beat_known ? s->relay_state : NULL);
-    output_set(object, "relay_pid", known_integer(s->beat_known, s->relay_pid));
-    output_set(object, "relay_heard_ms", known_integer(s->beat_known, s->beat_ms));
-    output_set(object, "published_id", known_integer(s->beat_known, s->published_id));
+    output_set_text(object, "relay_state", s->word_known ? s->word.state : NULL);
+    output_set(object, "relay_pid", database_known(s->word_known, s->word.pid));
+    output_set(object, "relay_heard_ms", database_known(s->word_known, s->word.beat_ms));
+    output_set(object, "published_id", database_known(s->word_known, s->word.published_id));
     output_json(object);
+}
+
+/* The database first, for who it is to the brokers; then they, for what is published; then the
+ * database again where that tells it more. */
+static enum cli_exit status(struct cli *cli, const struct database *db, struct relay_view *relays)
+{
+    struct outbox_status s;
+    struct err_text e = {.text = ""};
+    enum ferry_err err = db->admin->status(db->url, bytes_of(NULL, 0), &s, &e);
+    if (err == FERRY_OK && !args_has(cli->args, OPT_OFFLINE)) {
+        enum cli_exit code = relay_view_ask(cli, &s.source_id, s.lanes, relays);
+        if (code != CLI_EXIT_OK) {
+            return code;
+        }
+        struct bytes checkpoint = relay_view_checkpoint(relays);
+        if (checkpoint.size > 0) {
+            err = db->admin->status(db->url, checkpoint, &s, &e);
+        }
+    }
+    if (err != FERRY_OK) {
+        return database_fail(cli, db, err, &e);
+    }
+    if (cli->json) {
+        print_status_json(db, &s, relays);
+    } else {
+        print_status(db, &s, relays);
+    }
+    return relays->asked && relays->err != FERRY_OK ? CLI_EXIT_UNKNOWN : CLI_EXIT_OK;
 }
 
 enum cli_exit cmd_outbox_status(struct cli *cli)
 {
-    const char *url = cli->args->positionals[0];
-    struct outbox_status status;
-    struct err_text detail = {.text = ""};
-    enum ferry_err err = outbox_admin_status(url, &status, &detail);
-    if (err != FERRY_OK) {
-        return cli_fail(cli, err, url, detail.text);
+    struct database db;
+    struct relay_view relays = {.asked = false};
+    enum cli_exit code = database_open(cli, cli->args->positionals[0], &db);
+    if (code == CLI_EXIT_OK) {
+        code = status(cli, &db, &relays);
     }
-    if (cli->json) {
-        print_outbox_json(url, &status);
-    } else {
-        print_outbox(&status);
-    }
-    return CLI_EXIT_OK;
-}
-
-/* ---- Inbox status --------------------------------------------------------------------------- */
-
-struct inbox_listing {
-    struct output_table table;
-    json_t *chains; /* NULL unless --json. */
-};
-
-static bool list_chain(const struct inbox_status *status, void *arg)
-{
-    struct inbox_listing *listing = arg;
-    if (listing->chains != NULL) {
-        json_t *object = output_object();
-        output_set_text(object, "group", status->group);
-        output_set_id(object, "topic_id", &status->topic_id);
-        output_set_int(object, "partition", status->partition);
-        output_set_int(object, "position", status->position);
-        output_set_int(object, "rows", status->rows);
-        output_set_int(object, "holes", status->holes);
-        output_set_int(object, "skips", status->skips);
-        json_array_append_new(listing->chains, object);
-        return true;
-    }
-    char id[FERRY_ID_TEXT_BYTES];
-    ferry_id_format(&status->topic_id, id);
-    output_table_cell(&listing->table, "%s", status->group);
-    output_table_cell(&listing->table, "%s", id);
-    output_table_cell(&listing->table, "%d", status->partition);
-    output_table_cell(&listing->table, "%lld", (long long)status->position);
-    output_table_cell(&listing->table, "%lld", (long long)status->rows);
-    output_table_cell(&listing->table, "%lld", (long long)status->holes);
-    output_table_cell(&listing->table, "%lld", (long long)status->skips);
-    return true;
-}
-
-enum cli_exit cmd_inbox_status(struct cli *cli)
-{
-    const char *url = cli->args->positionals[0];
-    struct err_text detail = {.text = ""};
-    struct inbox_listing listing = {.chains = cli->json ? json_array() : NULL};
-    output_table_init(&listing.table, "group|topic id|>partition|>position|>rows|>holes|>skips");
-    enum ferry_err err = inbox_admin_status(url, list_chain, &listing, &detail);
-    enum cli_exit code = CLI_EXIT_OK;
-    if (err != FERRY_OK) {
-        code = cli_fail(cli, err, url, detail.text);
-    } else if (cli->json) {
-        json_t *object = output_object();
-        output_set_text(object, "db", url);
-        output_set(object, "chains", json_incref(listing.chains));
-        output_json(object);
-    } else {
-        output_table_print(&listing.table);
-    }
-    json_decref(listing.chains);
-    output_table_fini(&listing.table);
+    relay_view_fini(&relays);
     return code;
 }

@@ -1,4 +1,4 @@
-/* cmd_trace: the life of one message, from the log itself. */
+/* cmd_trace: the life of one message: from its row in an outbox, through the log, to an inbox. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +7,7 @@
 #include "cli/format.h"
 #include "cli/output.h"
 #include "cli/place.h"
+#include "cli/trace_database.h"
 
 struct tracing {
     struct cli *cli;
@@ -55,21 +56,10 @@ static enum ferry_err find_anywhere(struct tracing *t, const struct ferry_id *id
     return not_searched != FERRY_OK ? not_searched : FERRY_ERR_UNKNOWN_MESSAGE;
 }
 
-static enum cli_exit find(struct tracing *t, const char *message)
+static enum ferry_err find(struct tracing *t, const struct ferry_id *id)
 {
-    struct ferry_id id;
     const char *topic = args_text(t->cli->args, OPT_TOPIC, NULL);
-    if (place_parse_record(message, t->topic, &t->partition, &t->offset)) {
-        return CLI_EXIT_OK;
-    }
-    if (!ferry_id_parse(message, &id)) {
-        return cli_fail(t->cli, FERRY_ERR_INVALID_ARGUMENT, message,
-                        "neither a message id nor TOPIC/PARTITION/OFFSET");
-    }
-    enum ferry_err err = topic != NULL ? find_in(t, topic, &id) : find_anywhere(t, &id);
-    return err != FERRY_OK
-               ? cli_fail(t->cli, err, err == FERRY_ERR_UNKNOWN_TOPIC ? topic : message, NULL)
-               : CLI_EXIT_OK;
+    return topic != NULL ? find_in(t, topic, id) : find_anywhere(t, id);
 }
 
 /* ---- Telling -------------------------------------------------------------------------------- */
@@ -202,12 +192,111 @@ static enum cli_exit trace(struct tracing *t)
     return t->begun ? CLI_EXIT_OK : CLI_EXIT_NOT_FOUND;
 }
 
+/* ---- With databases ------------------------------------------------------------------------- */
+
+/* The id of the record at a place, for the databases; zero when it cannot be read. */
+static struct ferry_id id_at(struct tracing *t)
+{
+    struct ferry_consumer *consumer = NULL;
+    struct ferry_batch *batch = NULL;
+    struct ferry_id id = {{0}};
+    enum ferry_err err = ferry_consumer_open(&consumer, t->cli->client, t->topic, NULL,
+                                             FERRY_FROM_END, t->cli->timeout_ms);
+    if (err == FERRY_OK) {
+        err = ferry_consumer_seek(consumer, t->partition, t->offset);
+    }
+    if (err == FERRY_OK) {
+        err = ferry_consumer_fetch(consumer, t->cli->timeout_ms, &batch);
+    }
+    if (err == FERRY_OK && ferry_batch_partition(batch) == t->partition) {
+        struct ferry_record record;
+        ferry_batch_record(batch, 0, &record);
+        id = record.offset == t->offset ? record.id : id;
+    }
+    ferry_batch_free(&batch);
+    ferry_consumer_close(&consumer);
+    return id;
+}
+
+static struct ferry_id topic_id_of(struct tracing *t)
+{
+    struct ferry_topic_info *info = NULL;
+    struct ferry_id id = {{0}};
+    if (ferry_topic_info(t->cli->client, t->topic, t->cli->timeout_ms, &info) == FERRY_OK) {
+        id = info->id;
+    }
+    ferry_topic_info_free(&info);
+    return id;
+}
+
+static void tell_not_in_log(const struct tracing *t)
+{
+    if (t->cli->json) {
+        json_t *object = output_object();
+        output_set_text(object, "topic", NULL);
+        output_json(object);
+    } else {
+        puts("the log: it is not there, or not any more");
+    }
+}
+
+/* The log's part. What is found is noted in `traced`; not to be there is no failure here. */
+static enum cli_exit trace_log(struct tracing *t, bool placed, struct traced *traced, bool *found)
+{
+    enum ferry_err err = placed ? FERRY_OK : find(t, &traced->id);
+    if (err == FERRY_ERR_UNKNOWN_MESSAGE) {
+        tell_not_in_log(t);
+        return CLI_EXIT_OK;
+    }
+    if (err != FERRY_OK) {
+        return cli_fail(t->cli, err, t->cli->args->positionals[0], NULL);
+    }
+    traced->topic_id = topic_id_of(t);
+    traced->partition = t->partition;
+    traced->offset = t->offset;
+    enum cli_exit code = trace(t);
+    *found = *found || code == CLI_EXIT_OK;
+    return code == CLI_EXIT_NOT_FOUND ? CLI_EXIT_OK : code;
+}
+
+/* Whoever cannot be asked does not keep the others from telling. */
+static enum cli_exit trace_everywhere(struct tracing *t, bool placed, struct traced *traced)
+{
+    bool found = false;
+    if (placed) {
+        traced->id = id_at(t);
+    }
+    enum cli_exit outboxes = trace_outboxes(t->cli, traced, &found);
+    enum cli_exit log = trace_log(t, placed, traced, &found);
+    enum cli_exit inboxes = trace_inboxes(t->cli, traced, &found);
+    enum cli_exit code = outboxes != CLI_EXIT_OK ? outboxes : log != CLI_EXIT_OK ? log : inboxes;
+    return code != CLI_EXIT_OK ? code : found ? CLI_EXIT_OK : CLI_EXIT_NOT_FOUND;
+}
+
+static enum cli_exit trace_log_only(struct tracing *t, bool placed, const struct ferry_id *id)
+{
+    const char *message = t->cli->args->positionals[0];
+    enum ferry_err err = placed ? FERRY_OK : find(t, id);
+    if (err == FERRY_ERR_UNKNOWN_TOPIC) {
+        return cli_fail(t->cli, err, args_text(t->cli->args, OPT_TOPIC, NULL), NULL);
+    }
+    return err != FERRY_OK ? cli_fail(t->cli, err, message, NULL) : trace(t);
+}
+
 enum cli_exit cmd_trace(struct cli *cli)
 {
     struct tracing t = {.cli = cli};
-    enum cli_exit code = cli_connect(cli, NULL, NULL);
-    if (code == CLI_EXIT_OK) {
-        code = find(&t, cli->args->positionals[0]);
+    struct traced traced = {.offset = -1};
+    const char *message = cli->args->positionals[0];
+    bool placed = place_parse_record(message, t.topic, &t.partition, &t.offset);
+    if (!placed && !ferry_id_parse(message, &traced.id)) {
+        return cli_fail(cli, FERRY_ERR_INVALID_ARGUMENT, message,
+                        "neither a message id nor TOPIC/PARTITION/OFFSET");
     }
-    return code == CLI_EXIT_OK ? trace(&t) : code;
+    enum cli_exit code = cli_connect(cli, NULL, NULL);
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    return args_has(cli->args, OPT_DB) ? trace_everywhere(&t, placed, &traced)
+                                       : trace_log_only(&t, placed, &traced.id);
 }

@@ -10,16 +10,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "base/clock.h"
+#include "cli/database.h"
 #include "cli/format.h"
 #include "cli/id_list.h"
 #include "cli/lines.h"
 #include "cli/log_ids.h"
 #include "cli/output.h"
-#include "outbox/sqlite/outbox_admin.h"
 
 #define SUBSCRIBERS_MAX 32
 #define NAMED_MAX       20 /* Ids printed of each kind in each place; JSON has as many. */
+#define TOPIC_BYTES     256
 
 struct place {
     const char *name; /* "log", or the subscriber's. */
@@ -38,7 +39,8 @@ struct verifying {
     struct id_list committed, rolled_back;
     int64_t dropped;    /* Records of the log that retention took before they could be compared. */
     int64_t without_id; /* Records of the log that carry no id; they count as unexpected. */
-    struct place places[1 + SUBSCRIBERS_MAX]; /* The log first. */
+    bool with_log;      /* False: no topic was named, so only databases are compared. */
+    struct place places[1 + SUBSCRIBERS_MAX]; /* The log first, empty when it is not compared. */
     size_t place_count;
     struct inbox inboxes[SUBSCRIBERS_MAX];
     size_t inbox_count;
@@ -48,29 +50,48 @@ struct verifying {
 /* ---- Gathering ------------------------------------------------------------------------------ */
 
 struct gathering {
+    const struct verifying *v;
     struct id_list *list;
-    const struct cli *cli;
+    const char *url; /* As it may be shown. */
+    struct output_progress progress;
+    int64_t read;
     bool out_of_memory;
 };
+
+#define PROGRESS_EVERY 1024 /* Ids. */
 
 static bool gather_id(const struct ferry_id *id, void *arg)
 {
     struct gathering *g = arg;
     g->out_of_memory = !id_list_add(g->list, id);
-    return !g->out_of_memory && !cli_is_interrupted(g->cli);
+    if (++g->read % PROGRESS_EVERY == 0) {
+        char text[2 * FORMAT_TEXT_BYTES + 64], count[FORMAT_TEXT_BYTES];
+        format_count(g->read, count);
+        (void)snprintf(text, sizeof(text), "%s ids of %.60s", count, g->url);
+        output_progress_show(&g->progress, clock_monotonic_us(), -1, text);
+    }
+    return !g->out_of_memory && !cli_is_interrupted(g->v->cli);
 }
 
 static enum cli_exit gather_sql(struct verifying *v, const char *url, const char *sql,
                                 struct id_list *list)
 {
-    struct gathering g = {.list = list, .cli = v->cli};
-    struct err_text detail = {.text = ""};
-    enum ferry_err err = outbox_admin_ids(url, sql, gather_id, &g, &detail);
+    struct gathering g = {.v = v, .list = list, .url = url};
+    struct database db;
+    struct err_text e = {.text = ""};
+    enum cli_exit code = database_open(v->cli, url, &db);
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    g.url = db.shown;
+    output_progress_init(&g.progress, !v->cli->json && !v->cli->quiet);
+    enum ferry_err err = db.admin->ids(db.url, sql, gather_id, &g, &e);
+    output_progress_clear(&g.progress);
     if (err == FERRY_OK && g.out_of_memory) {
         err = FERRY_ERR_NO_MEMORY;
     }
     if (err != FERRY_OK) {
-        return cli_fail(v->cli, err, url, detail.text);
+        return database_fail(v->cli, &db, err, &e);
     }
     if (cli_is_interrupted(v->cli)) {
         fputs("ferry: interrupted before all was read: nothing was compared\n", stderr);
@@ -159,6 +180,21 @@ static enum cli_exit gather_option(struct verifying *v, enum option_id id, struc
     return code;
 }
 
+/* The place of that subscriber, a new one when it is not there; NULL: there are too many. */
+static struct place *effects_place(struct verifying *v, const char *name)
+{
+    for (size_t i = 1; i < v->place_count; i++) {
+        if (strcmp(v->places[i].name, name) == 0) {
+            return &v->places[i];
+        }
+    }
+    if (v->place_count == sizeof(v->places) / sizeof(v->places[0])) {
+        return NULL;
+    }
+    v->places[v->place_count].name = name;
+    return &v->places[v->place_count++];
+}
+
 static enum cli_exit gather_effects(struct verifying *v)
 {
     enum cli_exit code = CLI_EXIT_OK;
@@ -168,13 +204,30 @@ static enum cli_exit gather_effects(struct verifying *v)
         if (option == NULL) {
             break;
         }
-        if (i == SUBSCRIBERS_MAX) {
+        struct place *place = effects_place(v, option->values[0]);
+        if (place == NULL) {
             return cli_fail(v->cli, FERRY_ERR_LIMIT_REACHED, "--effects", "at most 32 subscribers");
         }
-        struct place *place = &v->places[v->place_count++];
-        place->name = option->values[0];
         code = gather_sql(v, option->values[1], option->values[2], &place->ids);
         place->records = (int64_t)place->ids.count;
+    }
+    return code;
+}
+
+/* Topics parted by commas are one log. */
+static enum cli_exit read_topics(struct verifying *v, const char *topics, struct log_ids *log)
+{
+    char topic[TOPIC_BYTES];
+    enum cli_exit code = cli_connect(v->cli, NULL, NULL);
+    while (code == CLI_EXIT_OK && *topics != '\0') {
+        size_t bytes = strcspn(topics, ",");
+        if (bytes == 0 || bytes >= sizeof(topic)) {
+            return cli_fail(v->cli, FERRY_ERR_BAD_NAME, "--topic", NULL);
+        }
+        memcpy(topic, topics, bytes);
+        topic[bytes] = '\0';
+        topics += bytes + (topics[bytes] == ',');
+        code = log_ids_read(v->cli, topic, log);
     }
     return code;
 }
@@ -183,11 +236,13 @@ static enum cli_exit gather_log(struct verifying *v)
 {
     struct log_ids log = {.records = 0};
     struct place *place = &v->places[v->place_count++];
+    const char *topics = args_text(v->cli->args, OPT_TOPIC, NULL);
     place->name = "log";
-    enum cli_exit code = cli_connect(v->cli, NULL, NULL);
-    if (code == CLI_EXIT_OK) {
-        code = log_ids_read(v->cli, args_text(v->cli->args, OPT_TOPIC, ""), &log);
+    v->with_log = topics != NULL;
+    if (topics == NULL) {
+        return CLI_EXIT_OK;
     }
+    enum cli_exit code = read_topics(v, topics, &log);
     place->ids = log.ids; /* Taken over. */
     place->records = log.records;
     place->unexpected = log.without_id;
@@ -213,11 +268,16 @@ static enum cli_exit gather_inboxes(struct verifying *v)
             return cli_fail(v->cli, FERRY_ERR_LIMIT_REACHED, "--inbox", "at most 32 inboxes");
         }
         struct inbox *inbox = &v->inboxes[v->inbox_count++];
-        struct err_text detail = {.text = ""};
+        struct err_text e = {.text = ""};
+        struct database db;
+        enum cli_exit code = database_open(v->cli, option->values[1], &db);
+        if (code != CLI_EXIT_OK) {
+            return code;
+        }
         inbox->name = option->values[0];
-        enum ferry_err err = inbox_admin_status(option->values[1], count_chain, inbox, &detail);
+        enum ferry_err err = db.admin->inbox(db.url, count_chain, inbox, &e);
         if (err != FERRY_OK) {
-            return cli_fail(v->cli, err, option->values[1], detail.text);
+            return database_fail(v->cli, &db, err, &e);
         }
     }
     return CLI_EXIT_OK;
@@ -284,6 +344,11 @@ static void name_rest(const struct naming *n)
     if (n->named > NAMED_MAX && n->v->findings == NULL) {
         printf("%-10s  and %d more in %s\n", n->kind, n->named - NAMED_MAX, n->place->name);
     }
+}
+
+static size_t first_place(const struct verifying *v)
+{
+    return v->with_log ? 0 : 1;
 }
 
 static void compare_place(struct verifying *v, struct place *place)
@@ -367,7 +432,7 @@ static void print_table(const struct verifying *v, const struct totals *t)
     output_table_init(&table, "|>messages|>lost|>doubled|>unexpected");
     print_row(&table, "committed", (int64_t)id_list_distinct(&v->committed));
     print_row(&table, "rolled back", (int64_t)id_list_distinct(&v->rolled_back));
-    for (size_t i = 0; i < v->place_count; i++) {
+    for (size_t i = first_place(v); i < v->place_count; i++) {
         const struct place *place = &v->places[i];
         output_table_cell(&table, "%s%s", i == 0 ? "in the " : "effects at ", place->name);
         output_table_count(&table, place->records);
@@ -395,9 +460,11 @@ static void print_verdict(const struct verifying *v, const struct totals *t)
         printf("note: %lld records in the log carry no message id: they show as unexpected\n",
                (long long)v->without_id);
     }
-    puts(is_good(t) ? "good: every committed transaction is in the log once, with one effect at "
-                      "every subscriber; nothing else is there"
-                    : "NOT good: see above");
+    puts(!is_good(t)   ? "NOT good: see above"
+         : v->with_log ? "good: every committed transaction is in the log once, with one effect at "
+                         "every subscriber; nothing else is there"
+                       : "good: every committed transaction has one effect at every subscriber; "
+                         "nothing else is there");
 }
 
 static json_t *place_json(const struct place *place)
@@ -435,7 +502,7 @@ static void print_json(const struct verifying *v, const struct totals *t)
     output_set_bool(object, "good", is_good(t));
     output_set_int(object, "committed", (int64_t)id_list_distinct(&v->committed));
     output_set_int(object, "rolled_back", (int64_t)id_list_distinct(&v->rolled_back));
-    output_set(object, "log", place_json(&v->places[0]));
+    output_set(object, "log", v->with_log ? place_json(&v->places[0]) : json_null());
     output_set(object, "effects", effects);
     output_set(object, "inboxes", inboxes_json(v));
     output_set_int(object, "lost", t->lost);
@@ -460,7 +527,7 @@ static enum cli_exit verify(struct verifying *v)
     if (code != CLI_EXIT_OK) {
         return code;
     }
-    for (size_t i = 0; i < v->place_count; i++) {
+    for (size_t i = first_place(v); i < v->place_count; i++) {
         compare_place(v, &v->places[i]);
     }
     struct totals totals = totals_of(v);
@@ -475,10 +542,11 @@ static enum cli_exit verify(struct verifying *v)
 
 enum cli_exit cmd_verify_effects(struct cli *cli)
 {
-    if (!args_has(cli->args, OPT_COMMITTED) || !args_has(cli->args, OPT_TOPIC)) {
+    if (!args_has(cli->args, OPT_COMMITTED) ||
+        (!args_has(cli->args, OPT_TOPIC) && !args_has(cli->args, OPT_EFFECTS))) {
         return cli_fail(cli, FERRY_ERR_INVALID_ARGUMENT, NULL,
-                        "needs --committed URL SQL and --topic TOPIC; see ferry verify effects "
-                        "--help");
+                        "needs --committed URL SQL, and --topic TOPIC or --effects NAME URL SQL; "
+                        "see ferry verify effects --help");
     }
     struct verifying v = {.cli = cli, .findings = cli->json ? json_array() : NULL};
     enum cli_exit code = verify(&v);

@@ -48,9 +48,11 @@ static const struct option_spec options[OPT_COUNT_OF_OPTIONS] = {
          "How the readers of the subscription share: stream, each partition to one, by "
          "position; queue, each message to one, under a lease; keyed, as queue, and of "
          "each key one message at a time, in order (default: what it is; a new one stream)."},
-    [OPT_FROM] = {"from", "start|end|OFFSET|TIME", 1, false, KIND_TEXT, 0, 0,
-                  "Where to begin when no position is committed: TIME is RFC 3339 or an age such "
-                  "as 10m, of streams (default start)."},
+    [OPT_FROM] =
+        {"from", "start|end|OFFSET|TIME", 1, false, KIND_TEXT, 0, 0,
+         "Where to begin when no position is committed: TIME is RFC 3339 or an age such "
+         "as 10m, of streams (default start). Of outbox init: the schema version that is there (a "
+         "number, default 0)."},
     [OPT_COUNT] = {"count", "N", 1, false, KIND_NUMBER, 1, NUMBER_MAX, "Stops after N records."},
     [OPT_IDLE_EXIT] = {"idle-exit", "MS", 1, false, KIND_DURATION, 1, 86400000,
                        "Stops when nothing new came for so long."},
@@ -62,10 +64,13 @@ static const struct option_spec options[OPT_COUNT_OF_OPTIONS] = {
     [OPT_ROLLED_BACK_FILE] = {"rolled-back-file", "FILE", 1, true, KIND_TEXT, 0, 0,
                               "The same from a file, one UUID a line."},
     [OPT_TOPIC] = {"topic", "TOPIC", 1, false, KIND_TEXT, 0, 0,
-                   "The topic (of bench: must exist, without it one is made and deleted; of quota: "
-                   "without it any; of trace: without it all are searched)."},
-    [OPT_EFFECTS] = {"effects", "NAME URL SQL", 3, true, KIND_TEXT, 0, 0,
-                     "A subscriber and the ids whose effects it has; repeat for each."},
+                   "The topic (of bench: must exist, without it one is made and deleted; of quota, "
+                   "outbox: without it any; of trace: without it all are searched; of verify: "
+                   "several parted by commas are one log)."},
+    [OPT_EFFECTS] =
+        {"effects", "NAME URL SQL", 3, true, KIND_TEXT, 0, 0,
+         "A subscriber and the ids whose effects it has; repeat for each. The same NAME again "
+         "adds another database to that subscriber."},
     [OPT_INBOX] = {"inbox", "NAME URL", 2, true, KIND_TEXT, 0, 0,
                    "A subscriber whose inbox chains are checked for holes; repeat for each."},
     [OPT_SIZE] = {"size", "BYTES", 1, false, KIND_SIZE, 1, 1 << 30,
@@ -135,12 +140,16 @@ static const struct option_spec options[OPT_COUNT_OF_OPTIONS] = {
     [OPT_TIME] = {"time", "TIME", 1, false, KIND_TEXT, 0, 0,
                   "Begins at the first record stored at or after it: RFC 3339, or an age such as "
                   "10m."},
-    [OPT_ID] = {"id", "ID", 1, false, KIND_TEXT, 0, 0, "The record with this message id."},
+    [OPT_ID] = {"id", "ID", 1, false, KIND_TEXT, 0, 0,
+                "The record, or the row, with this message id."},
     [OPT_PARTITION] = {"partition", "P", 1, false, KIND_NUMBER, 0, 100000, "Only this partition."},
-    [OPT_NUMBER] = {"number", "N", 1, false, KIND_NUMBER, 1, INT64_MAX,
-                    "The number of one dead letter, with --partition."},
-    [OPT_REASON] = {"reason", "R", 1, false, KIND_TEXT, 0, 0,
-                    "Only dead letters with exactly this reason."},
+    [OPT_NUMBER] =
+        {"number", "N", 1, false, KIND_NUMBER, 1, INT64_MAX,
+         "The number of one dead letter, with --partition; of outbox and inbox: of one row."},
+    [OPT_REASON] =
+        {"reason", "R", 1, false, KIND_TEXT, 0, 0,
+         "Only dead letters with exactly this reason; of outbox skip and saga abort: why, for "
+         "those who read it later."},
     [OPT_ALL] = {"all", NULL, 0, false, KIND_FLAG, 0, 0, "All of them."},
     [OPT_EDIT] = {"edit", "FILE", 1, false, KIND_TEXT, 0, 0,
                   "Replays the one named with the payload in this file (- is standard input); its "
@@ -164,12 +173,33 @@ static const struct option_spec options[OPT_COUNT_OF_OPTIONS] = {
                       "Messages a second, produced and handed out; 0: no limit."},
     [OPT_REQUESTS] = {"requests", "N", 1, false, KIND_NUMBER, 0, NUMBER_MAX,
                       "Requests a second; 0: no limit."},
+    [OPT_PRINT_SQL] = {"print-sql", NULL, 0, false, KIND_FLAG, 0, 0,
+                       "Prints the steps as SQL for the database's own client, and does nothing."},
+    [OPT_OFFLINE] = {"offline", NULL, 0, false, KIND_FLAG, 0, 0,
+                     "Asks the database only, no broker; what brokers know is unknown then, and "
+                     "the exit code is 0."},
+    [OPT_YES] = {"yes", NULL, 0, false, KIND_FLAG, 0, 0,
+                 "Does not ask whether it is meant; needed where nobody sits at a terminal."},
+    [OPT_ACCEPT_DUPLICATES] = {"accept-duplicates", NULL, 0, false, KIND_FLAG, 0, 0,
+                               "Publishes, with the header ferry-possible-duplicate, rows that may "
+                               "have been in a part of a log that is gone."},
+    [OPT_KEYS] = {"keys", "N", 1, false, KIND_NUMBER, 0, NUMBER_MAX,
+                  "How many different keys; 0: none (default 1000)."},
+    [OPT_PER_COMMIT] = {"per-commit", "N", 1, false, KIND_NUMBER, 1, 10000,
+                        "Rows of one transaction (default 1)."},
+    [OPT_GROUP] = {"group", "G", 1, false, KIND_TEXT, 0, 0, "Only this group of the inbox."},
+    [OPT_STATE] = {"state", "STATE", 1, false, KIND_TEXT, 0, 0,
+                   "Only sagas that are running, compensating, done, compensated, stuck or "
+                   "aborted."},
+    [OPT_DB] = {"db", "URL", 1, true, KIND_TEXT, 0, 0,
+                "A database whose outbox and inbox are looked at, too; repeat for each."},
 };
 
 /* ---- Commands ------------------------------------------------------------------------------- */
 
 #define BENCH_LOAD                                                                                 \
     OPT_TOPIC, OPT_PARTITIONS, OPT_SIZE, OPT_RECORDS, OPT_SECONDS, OPT_RATE, OPT_IN_FLIGHT
+#define DB_FORMS "sqlite:PATH, postgresql://USER@HOST/DATABASE or mariadb://USER@HOST/DATABASE"
 #define SUBSCRIPTION_SETTINGS                                                                      \
     OPT_LEASE, OPT_MAX_DELIVERIES, OPT_BACKOFF, OPT_KEY_POLICY, OPT_IN_FLIGHT
 
@@ -238,12 +268,14 @@ static const struct command_spec commands[COMMAND_COUNT] = {
         {"trace",
          "MESSAGE",
          1,
-         {OPT_TOPIC},
+         {OPT_TOPIC, OPT_DB},
          "tells the life of one message",
          "MESSAGE is a message id, or TOPIC/PARTITION/OFFSET. A line an event, from the log "
          "itself: when it was stored, handed out to whom, nacked why, acked, or became a dead "
          "letter, with the node that led. What retention has dropped of the log is not known any "
-         "more, and that is said."},
+         "more, and that is said. With --db its row in an outbox before, and which group of an "
+         "inbox has done it; with brokers that do not answer these are told alone, and the exit "
+         "code is 5."},
     [COMMAND_SUBSCRIPTION_CREATE] =
         {"subscription create",
          "TOPIC S",
@@ -519,24 +551,165 @@ static const struct command_spec commands[COMMAND_COUNT] = {
         {"outbox init",
          "DB",
          1,
-         {OPT_NONE},
+         {OPT_PRINT_SQL, OPT_FROM},
          "makes or upgrades Ferry's tables",
-         "DB is a URL: sqlite:PATH. No effect when the tables are up to date."},
+         "DB is a URL: " DB_FORMS
+         ". No effect when the tables are up to date. With --print-sql the "
+         "same steps are printed for those who run them themselves; --from 1 leaves out what makes "
+         "version 1."},
     [COMMAND_OUTBOX_STATUS] =
         {"outbox status",
          "DB",
          1,
+         {OPT_OFFLINE},
+         "shows what waits in an outbox, and who publishes it",
+         "Reads only. What cannot be known is shown as unknown, in JSON null, never as 0. The "
+         "database is asked, and the brokers (--server) for the relay: when they do not answer, "
+         "what the database knows is shown and the exit code is 7; --offline asks no broker."},
+    [COMMAND_OUTBOX_PEEK] =
+        {"outbox peek",
+         "DB",
+         1,
+         {OPT_NUMBER, OPT_ID, OPT_TOPIC, OPT_KEY, OPT_COUNT},
+         "shows rows of the outbox table",
+         "Oldest first, --count of them (default 100), with those that are published and not yet "
+         "deleted. With --number or --id one row, whole. With --json an object a line, payloads "
+         "included."},
+    [COMMAND_OUTBOX_DEAD] =
+        {"outbox dead",
+         "DB",
+         1,
+         {OPT_NUMBER, OPT_ID, OPT_TOPIC, OPT_KEY, OPT_COUNT},
+         "shows rows that were set aside",
+         "Those that a broker refused, with its reason; those that `outbox skip` took out; and "
+         "those whose key is parked. With --number or --id one row, whole."},
+    [COMMAND_OUTBOX_REQUEUE] =
+        {"outbox requeue",
+         "DB",
+         1,
+         {OPT_NUMBER, OPT_ID, OPT_TOPIC, OPT_KEY, OPT_ALL, OPT_DRY_RUN},
+         "puts dead rows into the outbox again",
+         "Behind what waits there, with their message ids. Which ones: --number, --id, --topic, "
+         "--key, or --all. Rows of a parked key stay: `outbox unpark` puts them back in order."},
+    [COMMAND_OUTBOX_SKIP] =
+        {"outbox skip",
+         "DB",
+         1,
+         {OPT_NUMBER, OPT_REASON},
+         "takes one row out of the way",
+         "The row goes to the dead ones with the --reason, and what waits behind it goes on. "
+         "Nothing "
+         "is lost: `outbox requeue` puts it back."},
+    [COMMAND_OUTBOX_PARK] =
+        {"outbox park",
+         "DB",
+         1,
+         {OPT_KEY},
+         "sets aside all rows of a key from now on",
+         "In order, until `outbox unpark`. Other keys go on."},
+    [COMMAND_OUTBOX_UNPARK] =
+        {"outbox unpark",
+         "DB",
+         1,
+         {OPT_KEY},
+         "publishes the rows of a parked key, in order",
+         "The dead row that made the relay park it stays dead: requeue it "
+         "first if it is to go before them."},
+    [COMMAND_OUTBOX_PARKED] =
+        {"outbox parked",
+         "DB",
+         1,
          {OPT_NONE},
-         "shows what waits in an outbox",
-         "DB is a URL: sqlite:PATH. Reads only."},
+         "lists the keys that are parked",
+         "Since when, and how many rows are set aside for each."},
+    [COMMAND_OUTBOX_PAUSE] =
+        {"outbox pause",
+         "DB",
+         1,
+         {OPT_NONE},
+         "publishes nothing for now",
+         "The relay stays the active one and stops within a second; "
+         "applications go on putting. `outbox resume` ends it."},
+    [COMMAND_OUTBOX_RESUME] =
+        {"outbox resume",
+         "DB",
+         1,
+         {OPT_NONE},
+         "ends a pause",
+         "The relay goes on within a second."},
+    [COMMAND_OUTBOX_REBASE] =
+        {"outbox rebase",
+         "DB",
+         1,
+         {OPT_DRY_RUN, OPT_ACCEPT_DUPLICATES, OPT_YES},
+         "makes an outbox publishable again after a restore",
+         "For a relay that has halted because the database was set back in time, or is a copy. "
+         "Reads "
+         "the logs of the topics that its rows are for, deletes the rows that are in them, and "
+         "gives the outbox a new id; the relay then publishes the rest by itself. Refused while a "
+         "relay is active. --dry-run tells what would be done."},
+    [COMMAND_OUTBOX_BENCH] =
+        {"outbox bench",
+         "DB",
+         1,
+         {OPT_TOPIC, OPT_RECORDS, OPT_SIZE, OPT_PER_COMMIT, OPT_KEYS},
+         "measures how fast rows are put, and published",
+         "Puts --records rows (default 10,000) of --size bytes. With --server it waits until the "
+         "relay has published them, and tells how long each took from put to log, by the clocks of "
+         "both machines. Without --server, or without a relay, the rows stay: name a --topic that "
+         "they may go to."},
     [COMMAND_INBOX_STATUS] =
         {"inbox status",
          "DB",
          1,
          {OPT_NONE},
          "shows what an inbox has done",
-         "DB is a URL: sqlite:PATH. One line for each group and partition; a "
-         "chain with a hole is named. Reads only."},
+         "One line for each group and partition; a chain with a hole is named. Reads only."},
+    [COMMAND_INBOX_DEAD] =
+        {"inbox dead",
+         "DB",
+         1,
+         {OPT_NUMBER, OPT_ID, OPT_GROUP, OPT_KEY, OPT_COUNT},
+         "shows records that their handler gave up",
+         "And those of the same key that wait behind them (parked). With --number or --id one, "
+         "whole."},
+    [COMMAND_INBOX_REQUEUE] =
+        {"inbox requeue",
+         "DB",
+         1,
+         {OPT_NUMBER, OPT_ID, OPT_GROUP, OPT_KEY, OPT_ALL, OPT_DRY_RUN},
+         "gives dead records to their handler again",
+         "The consumer takes them within a moment, in order. Which ones: --number, --id, --group, "
+         "--key, or --all."},
+    [COMMAND_SAGA_LIST] =
+        {"saga list",
+         "DB",
+         1,
+         {OPT_STATE, OPT_COUNT},
+         "lists the sagas that began in a database",
+         "Oldest first, --count of them (default 100), and how many there are in each state."},
+    [COMMAND_SAGA_SHOW] = {"saga show",
+                           "DB SAGA",
+                           2,
+                           {OPT_NONE},
+                           "shows one saga",
+                           "Where it is, since when, and why."},
+    [COMMAND_SAGA_RETRY] =
+        {"saga retry",
+         "DB SAGA",
+         2,
+         {OPT_NONE},
+         "sends the command of a saga again",
+         "Of a stuck saga the compensation that was refused; of others the command that waits for "
+         "its answer. What a participant has done already it does not do again."},
+    [COMMAND_SAGA_ABORT] = {"saga abort",
+                            "DB SAGA",
+                            2,
+                            {OPT_REASON, OPT_YES},
+                            "compensates a saga, or gives it up",
+                            "A running saga is compensated. A stuck one is given up: what was not "
+                            "compensated stays as "
+                            "it is, and somebody has to mend it by hand; there is no way back."},
     [COMMAND_VERIFY_EFFECTS] =
         {"verify effects",
          "",
@@ -546,7 +719,9 @@ static const struct command_spec commands[COMMAND_COUNT] = {
          "Prints every loss (committed, but not in the log or without an "
          "effect), every double and everything unexpected (never committed, "
          "or rolled back). The log is read from its start to the ends it had "
-         "when the command began. Exit code 0 only when all three are 0."},
+         "when the command began; without --topic only the databases are compared. Every URL may "
+         "be of another database: sqlite, postgresql, mariadb. Exit code 0 only when all three are "
+         "0."},
     [COMMAND_BENCH_PRODUCE] = {"bench produce",
                                "",
                                0,
@@ -581,6 +756,7 @@ static const struct command_spec commands[COMMAND_COUNT] = {
 };
 #undef SUBSCRIPTION_SETTINGS
 #undef BENCH_LOAD
+#undef DB_FORMS
 
 const struct command_spec *command_spec_of(enum command_id id)
 {

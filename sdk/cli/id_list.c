@@ -107,12 +107,22 @@ size_t id_list_shared(const struct id_list *a, const struct id_list *b, id_list_
     return walk(a, b, true, callback, arg);
 }
 
-bool id_list_has(const struct id_list *l, const struct ferry_id *id)
+bool id_list_find(const struct id_list *l, const struct ferry_id *id, size_t *place)
 {
     must(l->sorted || l->count == 0);
     const struct id_pair pair = {.high = get_be64(id->bytes), .low = get_be64(id->bytes + 8)};
-    return l->count > 0 &&
-           bsearch(&pair, l->ids, l->count, sizeof(pair), compare_for_qsort) != NULL;
+    const struct id_pair *found =
+        l->count == 0 ? NULL : bsearch(&pair, l->ids, l->count, sizeof(pair), compare_for_qsort);
+    if (found != NULL) {
+        *place = (size_t)(found - l->ids);
+    }
+    return found != NULL;
+}
+
+bool id_list_has(const struct id_list *l, const struct ferry_id *id)
+{
+    size_t place = 0;
+    return id_list_find(l, id, &place);
 }
 
 size_t id_list_distinct(const struct id_list *l)

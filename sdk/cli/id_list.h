@@ -34,6 +34,8 @@ size_t id_list_missing(const struct id_list *a, const struct id_list *b, id_list
 size_t id_list_shared(const struct id_list *a, const struct id_list *b, id_list_cb *callback,
                       void *arg);
 bool id_list_has(const struct id_list *l, const struct ferry_id *id); /* `l` is sorted. */
+/* The place of one that equals it; false when there is none. `l` is sorted. */
+bool id_list_find(const struct id_list *l, const struct ferry_id *id, size_t *place);
 /* How many different ids there are. */
 size_t id_list_distinct(const struct id_list *l);
 

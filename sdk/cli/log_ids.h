@@ -13,7 +13,8 @@ struct log_ids {
 };
 
 void log_ids_fini(struct log_ids *log);
-/* Tells the user when it fails. CLI_EXIT_FAILED when interrupted. */
+/* Adds to `log`: several topics may be read, one after the other. Tells the user when it fails.
+ * CLI_EXIT_FAILED when interrupted. */
 MUST_CHECK enum cli_exit log_ids_read(struct cli *cli, const char *topic, struct log_ids *log);
 
 #endif

@@ -253,7 +253,8 @@ static enum ferry_err add_message(struct append *a, const struct ferry_message *
                              .has_key = m->key != NULL,
                              .key = bytes_of(m->key, m->key_bytes),
                              .payload = bytes_of(m->payload, m->payload_bytes),
-                             .id = m->id};
+                             .id = m->id,
+                             .due = m->due_ms != 0 ? m->due_ms : -m->delay_ms};
     buf_clear(headers);
     if (m->header_count > 0) {
         enum ferry_err err = batch_encode_headers(headers, m->headers, m->header_count);

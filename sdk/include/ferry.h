@@ -1047,7 +1047,7 @@ struct ferry_append_result {
                              message (TOO_LARGE, UNKNOWN_TOPIC, UNKNOWN_PARTITION, BAD_BATCH,
                              DENIED), named by refused_index. */
     size_t refused_index; /* SIZE_MAX when the refusal is of the whole. */
-    int64_t base_offset;  /* Of the first message, when OK. */
+    int64_t base_offset;  /* Of the first message, when OK; -1 of delayed ones. */
     uint64_t version;     /* The cursor's version after it, when OK or in conflict. */
     const struct ferry_cursor *cursor; /* On CURSOR_CONFLICT; lives during the callback. */
     const char *detail;                /* Lives during the callback. */
@@ -1056,7 +1056,7 @@ struct ferry_append_result {
 typedef void ferry_append_cb(const struct ferry_append_result *result, void *arg);
 
 /* Appends `count` messages (their topic and partition fields are not looked at, ids are kept but
- * not looked up) to one partition and moves its cursor from `expect_version` to `cursor_blob`, in
+ * not looked up; all of them are delayed or none is) to one partition and moves its cursor from `expect_version` to `cursor_blob`, in
  * one log entry, or does neither. The callback runs once, in ferry_poll(), if and only if this
  * returns FERRY_OK. Several appends may be in flight, for different partitions or chained on one
  * (each expecting the version before it plus one: they are kept in order). Errors: QUEUE_FULL,

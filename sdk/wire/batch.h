@@ -91,6 +91,10 @@ MUST_CHECK enum ferry_err batch_encode_headers(struct buf *b, const struct ferry
                                                size_t count);
 /* Checks a headers blob somebody else made: a map of str to bin or str, nothing after it. */
 MUST_CHECK enum ferry_err batch_check_headers(struct bytes headers);
+/* The blob with one header more, which takes the place of one of that name. Errors:
+ * INVALID_ARGUMENT (the blob is none), TOO_LARGE (does not fit `b`). */
+MUST_CHECK enum ferry_err batch_add_header(struct buf *b, struct bytes headers, const char *name,
+                                           const char *value);
 /* Walks a headers blob, checked or not; *position starts at 0. False at the end, or where the blob
  * is malformed. */
 bool batch_next_header(struct bytes headers, size_t *position, struct bytes *name,

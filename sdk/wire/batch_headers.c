@@ -83,3 +83,28 @@ bool batch_next_header(struct bytes headers, size_t *position, struct bytes *nam
     *position = headers.size - rest.size;
     return true;
 }
+
+enum ferry_err batch_add_header(struct buf *b, struct bytes headers, const char *name,
+                                const char *value)
+{
+    struct bytes added = bytes_of_string(name);
+    struct bytes n;
+    struct bytes v;
+    uint32_t others = 0;
+    if (batch_check_headers(headers) != FERRY_OK) {
+        return FERRY_ERR_INVALID_ARGUMENT;
+    }
+    for (size_t at = 0; batch_next_header(headers, &at, &n, &v);) {
+        others += !bytes_equal(n, added);
+    }
+    pack_map(b, others + 1);
+    for (size_t at = 0; batch_next_header(headers, &at, &n, &v);) {
+        if (!bytes_equal(n, added)) {
+            pack_str(b, n);
+            pack_bin(b, v);
+        }
+    }
+    pack_str(b, added);
+    pack_bin(b, bytes_of_string(value));
+    return buf_ok(b) ? FERRY_OK : FERRY_ERR_TOO_LARGE;
+}

@@ -38,9 +38,9 @@ def _dies_with_us():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def free_port():
+def free_port(host="127.0.0.1"):
     with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
+        one.bind((host, 0))
         return one.getsockname()[1]
 
 
@@ -76,12 +76,13 @@ class Server:
 
     user_names = ("nobody",)
 
-    def __init__(self, folder, port=None):
+    def __init__(self, folder, host="127.0.0.1", port=None):
+        self.host = host
         self.folder = Path(folder).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
-        self.port = port or free_port()
+        self.port = port or free_port(host)
         self.process = None
         self.user = self._user()
         self._give(self.folder)
@@ -128,8 +129,9 @@ class Server:
     def _command(self):
         raise NotImplementedError
 
-    def _ask(self, sql, database):
-        """The command that prints the answer, a row a line, fields separated by tabs."""
+    def ask(self, database=None):
+        """The command that takes a query as its last word and prints the answer: a row a line,
+        fields separated by tabs."""
         raise NotImplementedError
 
     def url(self, database, port=None):
@@ -210,7 +212,7 @@ class Server:
 
     def sql(self, sql, database=None):
         """Rows of texts; NULL is None."""
-        out = self._run(*self._ask(sql, database))
+        out = self._run(*self.ask(database), sql)
         return [tuple(None if field == NULL else field for field in line.split("\t"))
                 for line in out.splitlines()]
 
@@ -238,7 +240,7 @@ class PostgreSQL(Server):
                       "UTF8", "--no-locale", "-N", **self._as_user())
 
     def _command(self):
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "fsync": "on",
+        settings = {"listen_addresses": self.host, "port": self.port, "fsync": "on",
                     "unix_socket_directories": self.folder, "max_connections": 60,
                     "shared_buffers": "32MB", "synchronous_commit": "on",
                     "restart_after_crash": "on", "log_min_messages": "warning"}
@@ -247,13 +249,13 @@ class PostgreSQL(Server):
             words += ["-c", f"{name}={value}"]
         return words
 
-    def _ask(self, sql, database):
+    def ask(self, database=None):
         return (self.bin / "psql", "-X", "-q", "-A", "-t", "-F", "\t", "-P", f"null={NULL}", "-v",
                 "ON_ERROR_STOP=1", "-h", self.folder, "-p", self.port, "-U", "postgres", "-d",
-                database or "postgres", "-c", sql)
+                database or "postgres", "-c")
 
     def url(self, database, port=None):
-        return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"
+        return f"postgresql://postgres@{self.host}:{port or self.port}/{database}"
 
     def create(self, database):
         self.sql(f"CREATE DATABASE {database}")
@@ -261,7 +263,7 @@ class PostgreSQL(Server):
     def backends(self):
         """Processes that serve clients on TCP."""
         return [pid for pid, words in _children(self.process.pid)
-                if re.match(r"postgres: \S+ \S+ 127\.0\.0\.1", words)]
+                if re.match(r"postgres: \S+ \S+ 127\.[0-9.]+\(", words)]
 
     def kill_backend(self, choose):
         """kill -9 of a process that serves a client: PostgreSQL then ends all others and recovers.
@@ -292,22 +294,22 @@ class MariaDB(Server):
 
     def _command(self):
         return ["mariadbd", "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}",
-                f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve",
+                f"--port={self.port}", f"--bind-address={self.host}", "--skip-name-resolve",
                 f"--pid-file={self.folder}/pid", "--innodb-flush-log-at-trx-commit=1",
                 "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=48M",
                 "--max-connections=60", "--innodb-lock-wait-timeout=5", f"--tmpdir={self.folder}"]
 
-    def _ask(self, sql, database):
+    def ask(self, database=None):
         return ("mariadb", "--no-defaults", f"--socket={self.socket}", "--user=root", "--batch",
-                "--skip-column-names", "--raw", "-e", sql, *((database,) if database else ()))
+                "--skip-column-names", "--raw", f"--database={database or ''}", "-e")
 
     def sql(self, sql, database=None):
         return [tuple(None if field == "NULL" else field for field in row)
                 for row in super().sql(sql, database)]
 
     def url(self, database, port=None):
-        return f"mariadb://ferry@127.0.0.1:{port or self.port}/{database}"
+        return f"mariadb://ferry@{self.host}:{port or self.port}/{database}"
 
     def create(self, database):
-        self.sql(f"CREATE DATABASE {database}; CREATE USER IF NOT EXISTS 'ferry'@'127.0.0.1'; "
-                 f"GRANT ALL ON {database}.* TO 'ferry'@'127.0.0.1'")
+        self.sql(f"CREATE DATABASE {database}; CREATE USER IF NOT EXISTS 'ferry'@'127.%'; "
+                 f"GRANT ALL ON {database}.* TO 'ferry'@'127.%'")

@@ -4,10 +4,14 @@
 # To build everything but the tests.
 FERRY_BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libzmq3-dev liblmdb-dev
     libmsgpack-dev libinih-dev libxxhash-dev libjansson-dev libsqlite3-dev libicu-dev"
+# For outboxes in PostgreSQL and MariaDB, and the relay's HTTP page; the build leaves out what is not there.
+FERRY_DATABASE_PACKAGES="libpq-dev libmariadb-dev libmicrohttpd-dev"
 # And the tests: cmocka; clang and its run-time for fuzzing; clang-format and clang-tidy; Python for
 # the programs that throw broken bytes at a broker; mount and setarch of util-linux and mount; ip, nft
 # and unshare for brokers with networks of their own.
-FERRY_TEST_PACKAGES="libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy python3 procps
+# The database servers are started by the tests themselves, with data of their own.
+FERRY_TEST_PACKAGES="$FERRY_DATABASE_PACKAGES postgresql-15 mariadb-server python3-psycopg2
+    python3-pymysql libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy python3 procps
     util-linux mount iproute2 nftables"
 
 # Installs those of "$@" that are missing, and says which. Needs root or sudo only when one is.

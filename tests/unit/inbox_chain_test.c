@@ -4,7 +4,7 @@
 
 #include <sys/wait.h>
 
-#include "outbox/sqlite/outbox_admin.h"
+#include "outbox/sqlite/admin_sqlite.h"
 
 static const struct ferry_id topic = {{1, 2, 3}};
 
@@ -189,7 +189,7 @@ static struct inbox_status chain_status(struct fixture *f)
     struct err_text e = {{0}};
     char url[128];
     snprintf(url, sizeof(url), "sqlite:%s", f->path);
-    assert_int_equal(inbox_admin_status(url, note_status, &status, &e), FERRY_OK);
+    assert_int_equal(admin_sqlite_ops.inbox(url, note_status, &status, &e), FERRY_OK);
     return status;
 }
 

@@ -5,9 +5,9 @@
 #include <sys/stat.h>
 
 #include "outbox/app/wake.h"
-#include "outbox/relay/cursor.h"
+#include "outbox/sqlite/cursor.h"
 #include "outbox/relay/relay_report.h"
-#include "outbox/sqlite/outbox_admin.h"
+#include "outbox/sqlite/admin_sqlite.h"
 #include "outbox/sqlite/schema_sqlite.h"
 
 static const char *url_of(const struct fixture *f)
@@ -20,15 +20,20 @@ static const char *url_of(const struct fixture *f)
 static void only_sqlite_urls_are_taken(void **state)
 {
     (void)state;
-    struct outbox_url url;
+    const char *path = NULL;
     struct err_text e = {{0}};
-    assert_int_equal(outbox_url_parse("sqlite:/a/b.db", &url, &e), FERRY_OK);
-    assert_string_equal(url.path, "/a/b.db");
-    const char *const wrong[] = {"", "sqlite:", "/a/b.db", "postgres://x", "SQLITE:/a", NULL};
+    assert_int_equal(admin_sqlite_path("sqlite:/a/b.db", &path, &e), FERRY_OK);
+    assert_string_equal(path, "/a/b.db");
+    const char *const wrong[] = {"", "sqlite:", "/a/b.db", "postgres://x", "SQLITE:/a"};
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        assert_int_equal(outbox_url_parse(wrong[i], &url, &e), FERRY_ERR_INVALID_ARGUMENT);
+        assert_int_equal(admin_sqlite_path(wrong[i], &path, &e), FERRY_ERR_INVALID_ARGUMENT);
     }
     assert_non_null(strstr(e.text, "sqlite:PATH"));
+}
+
+static enum ferry_err status_of(const char *url, struct outbox_status *status, struct err_text *e)
+{
+    return admin_sqlite_ops.status(url, bytes_of(NULL, 0), status, e);
 }
 
 static void init_makes_the_file_and_says_so_once(void **state)
@@ -38,15 +43,15 @@ static void init_makes_the_file_and_says_so_once(void **state)
     char url[160];
     bool created = false;
     snprintf(url, sizeof(url), "sqlite:%s/new.db", f->folder);
-    assert_int_equal(outbox_admin_init(url, &created, &e), FERRY_OK);
+    assert_int_equal(admin_sqlite_ops.init(url, &created, &e), FERRY_OK);
     assert_true(created);
-    assert_int_equal(outbox_admin_init(url, &created, &e), FERRY_OK);
+    assert_int_equal(admin_sqlite_ops.init(url, &created, &e), FERRY_OK);
     assert_false(created);
     struct outbox_status status;
-    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
+    assert_int_equal(status_of(url, &status, &e), FERRY_OK);
     assert_int_equal(status.schema_version, SCHEMA_SQLITE_VERSION);
     assert_int_equal(status.pending_rows, 0);
-    assert_false(status.beat_known);
+    assert_false(status.word_known);
     assert_true(status.relay_known && !status.relay_running);
 }
 
@@ -57,10 +62,10 @@ static void status_of_what_is_not_there_or_not_ours_is_an_error(void **state)
     struct outbox_status status;
     char url[160];
     snprintf(url, sizeof(url), "sqlite:%s/none.db", f->folder);
-    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_ERR_IO);
+    assert_int_equal(status_of(url, &status, &e), FERRY_ERR_IO);
     assert_int_not_equal(access(url + strlen("sqlite:"), F_OK), 0); /* Looking made no file. */
     fixture_exec(f, "DROP TABLE ferry_meta");
-    assert_int_equal(outbox_admin_status(url_of(f), &status, &e), FERRY_ERR_DB_SCHEMA);
+    assert_int_equal(status_of(url_of(f), &status, &e), FERRY_ERR_DB_SCHEMA);
     FILE *file = fopen(f->path, "we");
     assert_non_null(file);
     fputs("this is no database, however long one looks at it; it is only a file of text", file);
@@ -68,7 +73,7 @@ static void status_of_what_is_not_there_or_not_ours_is_an_error(void **state)
         fputs("................................................................", file);
     }
     fclose(file);
-    assert_int_not_equal(outbox_admin_status(url_of(f), &status, &e), FERRY_OK);
+    assert_int_not_equal(status_of(url_of(f), &status, &e), FERRY_OK);
 }
 
 static bool count_id(const struct ferry_id *id, void *arg)
@@ -83,10 +88,10 @@ static void ids_come_as_blobs_and_as_text(void **state)
     struct fixture *f = *state;
     struct err_text e = {{0}};
     int sum = 0;
-    assert_int_equal(outbox_admin_ids(url_of(f),
-                                      "SELECT x'00000000000000000000000000000003' UNION ALL "
-                                      "SELECT '00000000-0000-0000-0000-000000000004';",
-                                      count_id, &sum, &e),
+    assert_int_equal(admin_sqlite_ops.ids(url_of(f),
+                                          "SELECT x'00000000000000000000000000000003' UNION ALL "
+                                          "SELECT '00000000-0000-0000-0000-000000000004';",
+                                          count_id, &sum, &e),
                      FERRY_OK);
     assert_int_equal(sum, 7);
 }
@@ -107,7 +112,7 @@ static void queries_that_write_or_return_no_ids_are_refused(void **state)
         "",
     };
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        assert_int_equal(outbox_admin_ids(url_of(f), wrong[i], count_id, &sum, &e),
+        assert_int_equal(admin_sqlite_ops.ids(url_of(f), wrong[i], count_id, &sum, &e),
                          FERRY_ERR_INVALID_ARGUMENT);
     }
     assert_int_equal(sum, 0);

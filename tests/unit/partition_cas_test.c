@@ -1,5 +1,6 @@
 /* append_cas: a source's records and its cursor in one entry (invariant 3 of partition.h). */
 #include "base/checksum.h"
+#include "base/mem.h"
 #include "lib/partition_fixture.h"
 
 #define ALL_MAX 1024
@@ -211,6 +212,148 @@ static void a_batch_with_a_producer_is_no_source_s(void **state)
     expect_cursor(f, 0, 0, "");
 }
 
+/* ---- Delayed ---- */
+
+static struct outcome send_delayed(struct part_fixture *f, uint64_t version, uint64_t content,
+                                   int64_t due_ms, const char *cursor)
+{
+    struct bytes batch =
+        part_batch(f, &(struct batch_of){.count = 2, .content = content, .due = due_ms});
+    return send_bytes(f, version, 1, cursor, batch);
+}
+
+static uint64_t waiting(struct part_fixture *f)
+{
+    struct schedule_list_reply *reply = mem_zalloc(1, sizeof(*reply));
+    struct schedule_list_request q = {0};
+    assert_non_null(reply);
+    assert_int_equal(store_read_begin(f->store), FERRY_OK);
+    assert_int_equal(partition_schedule_list(f->p, &q, reply), FERRY_OK);
+    store_read_end(f->store);
+    uint64_t total = reply->total;
+    mem_free(reply);
+    return total;
+}
+
+static void expect_contents(struct part_fixture *f, const uint64_t *contents, size_t count)
+{
+    assert_int_equal(part_read_all(f, 1 << 20, records, ALL_MAX), count);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(records[i].content, contents[i]);
+    }
+}
+
+static void the_cursor_moves_with_delayed_records(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    struct outcome o = send_delayed(f, 0, 7, f->now_ms + 5000, "a");
+    assert_int_equal(o.err, FERRY_OK);
+    struct outcome now = send(f, 1, 1, "b"); /* Contents 2 and 3: not held back. */
+    assert_int_equal(now.err, FERRY_OK);
+    part_turn(f);
+    assert_int_equal(o.ticket->version, 1);
+    assert_int_equal(o.ticket->base_offset, -1);
+    assert_int_equal(now.ticket->base_offset, 0);
+    expect_cursor(f, 2, 1, "b");
+    assert_int_equal(waiting(f), 2);
+    expect_contents(f, (uint64_t[]){2, 3}, 2);
+    part_pass_ms(f, 4999);
+    expect_contents(f, (uint64_t[]){2, 3}, 2);
+    part_pass_ms(f, 1);
+    expect_contents(f, (uint64_t[]){2, 3, 7, 8}, 4);
+    assert_int_equal(waiting(f), 0);
+    part_pass_seconds(f, 10);
+    assert_int_equal(partition_end_offset(f->p), 4);
+    expect_cursor(f, 2, 1, "b");
+}
+
+static void a_repeat_of_delayed_records_is_a_conflict(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    int64_t due_ms = f->now_ms + 5000;
+    (void)send_delayed(f, 0, 7, due_ms, "a");
+    struct outcome o = send_delayed(f, 0, 7, due_ms, "a"); /* Even on its way. */
+    assert_int_equal(o.err, FERRY_ERR_CURSOR_CONFLICT);
+    part_turn(f);
+    o = send_delayed(f, 0, 7, due_ms, "a");
+    assert_int_equal(o.err, FERRY_ERR_CURSOR_CONFLICT);
+    assert_int_equal(o.refusal.version, 1);
+    assert_true(bytes_equal(o.refusal.cursor, bytes_of_string("a")));
+    part_pass_ms(f, 5000);
+    o = send_delayed(f, 0, 7, due_ms, "a"); /* And after it has come. */
+    assert_int_equal(o.err, FERRY_ERR_CURSOR_CONFLICT);
+    expect_contents(f, (uint64_t[]){7, 8}, 2);
+}
+
+/* Table and cursor both have it or both do not, from the log and from flushed rows. */
+static void a_crash_keeps_table_and_cursor_together(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    uint64_t version = 0;
+    for (int round = 0; round < 4 * CRASH_POINTS; round++) {
+        if (round % 4 >= 2) {
+            part_flush(f);
+        }
+        f->now_us += round % 2 == 0 ? 0 : REPLICA_FLUSH_MS * 1000;
+        struct outcome o = send_delayed(f, version, version * 2, f->now_ms + HOUR_MS, "late");
+        assert_int_equal(o.err, FERRY_OK);
+        enum crash_point point = (enum crash_point)(round / 4);
+        part_crash_at(f, point);
+        part_open(f);
+        version += point == CRASH_BEFORE_STORED ? 1 : 0;
+        expect_cursor(f, version, version > 0 ? 1 : 0, version > 0 ? "late" : "");
+        assert_int_equal(waiting(f), version * 2);
+        assert_int_equal(partition_end_offset(f->p), 0);
+    }
+    part_flush(f);
+    part_crash(f);
+    f->now_ms += HOUR_MS;
+    part_open(f);
+    part_pass_seconds(f, 2);
+    assert_int_equal(waiting(f), 0);
+    assert_int_equal(part_read_all(f, 1 << 20, records, ALL_MAX), version * 2);
+    for (uint64_t i = 0; i < version * 2; i++) {
+        assert_int_equal(records[i].content, i);
+    }
+    assert_int_equal(send_delayed(f, version - 1, 0, 1, "x").err, FERRY_ERR_CURSOR_CONFLICT);
+}
+
+static void a_record_due_too_late_is_named(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    struct bytes batch = part_batch(
+        f, &(struct batch_of){.count = 3, .due = f->now_ms + DELAY_MAX_MS - 1, .due_step = 1});
+    struct outcome o = send_bytes(f, 0, 1, "a", batch);
+    assert_int_equal(o.err, FERRY_ERR_INVALID_ARGUMENT);
+    assert_int_equal(o.refusal.refused_index, 2);
+    part_turn(f);
+    expect_cursor(f, 0, 0, "");
+    assert_int_equal(waiting(f), 0);
+}
+
+static void delayed_records_on_their_way_are_bounded(void **state)
+{
+    struct part_fixture *f = *state;
+    part_open(f);
+    struct batch_of later = {.count = 4096, .due = f->now_ms + HOUR_MS};
+    enum ferry_err err = FERRY_OK;
+    uint64_t version = 0;
+    for (; err == FERRY_OK && version < 100; version += err == FERRY_OK) {
+        err = send_bytes(f, version, 1, "a", part_batch(f, &later)).err;
+    }
+    assert_int_equal(err, FERRY_ERR_THROTTLED);
+    part_turn(f);
+    expect_cursor(f, version, 1, "a");
+    part_flush(f);
+    assert_int_equal(send_bytes(f, version, 1, "b", part_batch(f, &later)).err, FERRY_OK);
+    part_turn(f);
+    expect_cursor(f, version + 1, 1, "b");
+}
+
 static void cursors_have_a_limit(void **state)
 {
     struct part_fixture *f = *state;
@@ -243,6 +386,11 @@ int main(void)
         part_test(a_refusal_names_the_first_bad_record),
         part_test(a_refusal_names_a_record_that_cannot_be_read),
         part_test(a_batch_with_a_producer_is_no_source_s),
+        part_test(the_cursor_moves_with_delayed_records),
+        part_test(a_repeat_of_delayed_records_is_a_conflict),
+        part_test(a_crash_keeps_table_and_cursor_together),
+        part_test(a_record_due_too_late_is_named),
+        part_test(delayed_records_on_their_way_are_bounded),
         part_test(cursors_have_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "ferry_broker.h"
 #include "outbox/relay/relay.h"
+#include "outbox/sqlite/open_sqlite.h"
 
 #define ROWS        500
 #define PARTITIONS  3
@@ -15,7 +16,7 @@ struct stage {
     struct ferry_broker *broker;
     struct ferry_client *client;
     struct relay_options options;
-    struct old_source source;
+    struct source source;
     struct relay_broker seam;
     struct relay *relay;
 };
@@ -46,12 +47,18 @@ static void broker_down(struct stage *s)
 static void relay_up(struct stage *s, const char *holder)
 {
     struct err_text e = {{0}};
-    if (source_open_sqlite(&s->source, s->f->path, SOURCE_BARRIER, &e) != FERRY_OK) {
+    char url[160];
+    const struct source_options options = {.barrier = true,
+                                           .tidy = true,
+                                           .delete_rows = s->options.delete_rows,
+                                           .delete_backlog_rows = s->options.delete_backlog_rows};
+    snprintf(url, sizeof(url), "sqlite:%s", s->f->path);
+    if (source_sqlite_open(&s->source, url, &options, &e) != FERRY_OK) {
         fail_msg("%s", e.text);
     }
     struct ferry_id id = s->source.ops->id(s->source.driver);
     assert_int_equal(relay_broker_open(&s->seam, s->client, &id, holder), FERRY_OK);
-    assert_int_equal(relay_new(&s->relay, &s->options, &s->source, &s->seam, 1), FERRY_OK);
+    assert_int_equal(relay_new(&s->relay, &s->options, &s->source, &s->seam, NULL, 1), FERRY_OK);
 }
 
 /* As it dies: nothing is settled, resigned or checkpointed. The client goes with it, as its process
@@ -61,7 +68,7 @@ static void relay_down_with_client(struct stage *s)
     relay_broker_close(&s->seam);
     ferry_close(&s->client, 0);
     relay_free(&s->relay);
-    old_source_close(&s->source);
+    source_close(&s->source);
 }
 
 static void step(struct stage *s)
@@ -77,7 +84,7 @@ static void drain(struct stage *s)
     do {
         step(s);
         relay_check(s->relay);
-        relay_status(s->relay, 0, &status);
+        relay_status(s->relay, &status);
         if (clock_monotonic_us() > until_us) {
             fail_msg("not drained: %s %s", relay_state_name(status.state), status.error.text);
         }
@@ -248,7 +255,7 @@ static void a_standby_waits_for_the_lease_and_takes_over(void **state)
     put_rows(s, 51, 100);
     step(s);
     struct relay_status status;
-    relay_status(s->relay, 0, &status);
+    relay_status(s->relay, &status);
     assert_int_equal(status.state, RELAY_STANDBY);
     drain(s);
     consume(s, ledger, false);
@@ -266,7 +273,7 @@ static void a_relay_told_to_stop_before_it_began_publishes_nothing(void **state)
     int64_t until_us = clock_monotonic_us() + PATIENCE_US;
     do {
         step(s);
-        relay_status(s->relay, 0, &status);
+        relay_status(s->relay, &status);
         assert_true(clock_monotonic_us() < until_us);
     } while (status.state != RELAY_STOPPED);
     assert_int_equal(fixture_number(s->f, "SELECT count(*) FROM ferry_outbox"), 10);

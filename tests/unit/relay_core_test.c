@@ -2,9 +2,11 @@
  */
 #include "relay_fixture.h"
 
+#include "outbox/relay/relay_policy.h"
+
 #include "base/mem.h"
 #include "base/prng.h"
-#include "outbox/sqlite/outbox_admin.h"
+#include "outbox/sqlite/admin_sqlite.h"
 
 static void a_backlog_is_published_once_and_in_order(void **state)
 {
@@ -187,19 +189,163 @@ static void a_named_poison_row_is_found_at_once(void **state)
     assert_int_equal(g->fake.appends, 4); /* All, those before it, it alone, those after it. */
 }
 
-static void with_poison_block_the_relay_halts_and_says_which_row(void **state)
+/* The row stays, nothing of the outbox goes on, and the lease is kept until somebody decides. */
+static void with_poison_block_nothing_goes_on_until_the_row_is_skipped(void **state)
 {
     struct rig *g = *state;
     fake_create(&g->fake, "orders", 1);
+    fake_create(&g->fake, "audit", 1);
     g->options.poison = RELAY_POISON_BLOCK;
     g->fake.refused = "row 3";
     rig_put(g, "orders", 1, 10, 1);
     rig_run(g, 2000);
+    rig_put(g, "audit", 21, 25, 1);
+    rig_run(g, 5000);
     struct relay_status status = rig_status(g);
-    assert_int_equal(status.state, RELAY_HALTED);
+    assert_int_equal(status.state, RELAY_BLOCKED);
+    assert_int_equal(status.undecided, 3);
     assert_non_null(strstr(status.error.text, "row 3 "));
+    assert_non_null(strstr(status.error.text, "ferry outbox skip"));
     assert_int_equal(g->fake.topics[0].partition[0].count, 2);
-    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox"), 10);
+    assert_int_equal(g->fake.topics[1].partition[0].count, 0);
+    assert_int_equal(g->fake.holder, 1);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox WHERE id >= 3"), 13);
+    fixture_exec(g->f, "INSERT INTO ferry_outbox_dead (id, topic, mkey, msg_id, headers, payload, "
+                       "created_ms, reason, dead_ms) SELECT id, topic, mkey, msg_id, headers, "
+                       "payload, created_ms, 'skipped', 0 FROM ferry_outbox WHERE id = 3; "
+                       "DELETE FROM ferry_outbox WHERE id = 3");
+    rig_run(g, g->options.topic_retry_ms + 10);
+    rig_drain(g);
+    assert_int_equal(rig_status(g).state, RELAY_ACTIVE);
+    rig_expect(g, "orders", 1, 10, 3);
+    rig_expect(g, "audit", 21, 25, 0);
+}
+
+static void a_parked_key_sets_its_later_rows_aside_until_it_is_free(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    snprintf(g->options.poison_topics, sizeof(g->options.poison_topics), "x=dead, orders=park_key");
+    g->fake.refused = "row 4";
+    rig_put(g, "orders", 1, 12, 3); /* Key k1 has 1, 4, 7, 10. */
+    rig_drain(g);
+    struct relay_status status = rig_status(g);
+    assert_int_equal(status.parked_keys, 1);
+    assert_int_equal(status.stats.parked_rows, 2);
+    assert_int_equal(g->fake.topics[0].partition[0].count, 9);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox_dead WHERE parked = 1 "
+                                          "AND id IN (7, 10)"),
+                     2);
+    rig_kill_relay(g, false); /* The next one knows, too. */
+    g->fake.holder = 0;
+    rig_start_relay(g, 2);
+    rig_put(g, "orders", 13, 15, 3);
+    rig_drain(g);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox_dead WHERE parked = "
+                                          "1 AND id = 13"),
+                     1);
+    fixture_exec(g->f,
+                 "BEGIN; INSERT INTO ferry_outbox (topic, mkey, msg_id, headers, payload) SELECT "
+                 "topic, mkey, msg_id, headers, payload FROM ferry_outbox_dead WHERE parked = 1 "
+                 "ORDER BY id; DELETE FROM ferry_outbox_dead WHERE parked = 1; UPDATE "
+                 "ferry_parked_key SET until_no = 16; COMMIT");
+    rig_put(g, "orders", 16, 18, 3);
+    rig_run(g, 100);
+    rig_drain(g);
+    assert_int_equal(rig_status(g).parked_keys, 0);
+    rig_expect(g, "orders", 1, 18, 4);
+}
+
+static void a_key_parked_by_a_person_is_noticed_within_a_second(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 2, 2);
+    rig_drain(g);
+    fixture_exec(g->f, "INSERT INTO ferry_parked_key (lane, mkey) VALUES (0, CAST('k1' AS BLOB))");
+    rig_run(g, 1001);
+    rig_put(g, "orders", 3, 6, 2);
+    rig_drain(g);
+    assert_int_equal(rig_status(g).stats.parked_rows, 2);
+    assert_int_equal(g->fake.topics[0].partition[0].count, 4);
+}
+
+static void a_paused_relay_keeps_its_lease_and_publishes_nothing(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_drain(g);
+    fixture_exec(g->f, "UPDATE ferry_meta SET value = 1 WHERE name = 'paused'");
+    rig_run(g, 1001);
+    rig_put(g, "orders", 1, 5, 2);
+    rig_run(g, 5000);
+    assert_int_equal(rig_status(g).state, RELAY_PAUSED);
+    assert_int_equal(rig_status(g).stats.elections, 1);
+    assert_int_equal(g->fake.topics[0].partition[0].count, 0);
+    assert_int_equal(g->fake.holder, 1);
+    fixture_exec(g->f, "UPDATE ferry_meta SET value = 0 WHERE name = 'paused'");
+    rig_run(g, 1001);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 5, 0);
+}
+
+static enum relay_poison decide(const struct relay_refusal *refusal, void *arg)
+{
+    int *asked = arg;
+    assert_int_equal(refusal->number, 3);
+    assert_memory_equal(refusal->message->payload, "row 3", 5);
+    assert_non_null(strstr(refusal->reason, "the record is bad"));
+    return ++*asked < 3 ? RELAY_POISON_CALLBACK : RELAY_POISON_DEAD;
+}
+
+static void the_program_decides_about_a_poison_row(void **state)
+{
+    struct rig *g = *state;
+    int asked = 0;
+    struct relay_hooks hooks = {decide, &asked};
+    fake_create(&g->fake, "orders", 1);
+    relay_free(&g->relay);
+    assert_int_equal(relay_new(&g->relay, &g->options, &g->source, &g->broker, &hooks, 7),
+                     FERRY_OK);
+    g->options.poison = RELAY_POISON_CALLBACK;
+    g->fake.refused = "row 3";
+    rig_put(g, "orders", 1, 10, 1);
+    rig_run(g, 5000);
+    rig_drain(g);
+    assert_int_equal(asked, 3);
+    rig_expect(g, "orders", 1, 10, 3);
+    assert_int_equal(rig_status(g).stats.dead_rows, 1);
+}
+
+/* Its id is another after `ferry outbox rebase`. */
+static void a_source_with_another_id_halts_the_relay(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_drain(g);
+    fixture_exec(g->f, "UPDATE ferry_meta SET value = randomblob(16) WHERE name = 'source_uuid'");
+    rig_run(g, 1001);
+    assert_int_equal(rig_status(g).state, RELAY_HALTED);
+    assert_true(rig_status(g).set_back);
+    assert_int_equal(rig_status(g).stats.timetravel, 1);
+}
+
+static void a_policy_that_makes_no_sense_is_told(void **state)
+{
+    struct rig *g = *state;
+    struct err_text e = {{0}};
+    struct relay_options *o = &g->options;
+    assert_int_equal(relay_policy_check(o, &e), FERRY_OK);
+    snprintf(o->poison_topics, sizeof(o->poison_topics), " a=block ,b=park_key,");
+    assert_int_equal(relay_policy_check(o, &e), FERRY_OK);
+    assert_int_equal(relay_policy_of(o, "a"), RELAY_POISON_BLOCK);
+    assert_int_equal(relay_policy_of(o, "b"), RELAY_POISON_PARK_KEY);
+    assert_int_equal(relay_policy_of(o, "c"), RELAY_POISON_DEAD);
+    const char *const wrong[] = {"a", "a=", "=dead", "a=dead,b=drop"};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        snprintf(o->poison_topics, sizeof(o->poison_topics), "%s", wrong[i]);
+        assert_int_equal(relay_policy_check(o, &e), FERRY_ERR_INVALID_ARGUMENT);
+    }
 }
 
 static void a_row_whose_headers_are_no_strings_is_set_aside(void **state)
@@ -387,37 +533,43 @@ static void a_file_put_in_the_place_of_the_database_halts_the_relay(void **state
 static void a_second_relay_on_the_same_file_is_refused(void **state)
 {
     struct rig *g = *state;
-    struct old_source second = {0};
+    struct source second = {0};
     struct err_text e = {{0}};
-    assert_int_equal(source_open_sqlite(&second, g->f->path, SOURCE_BARRIER, &e), FERRY_ERR_LOCKED);
+    assert_int_equal(rig_open_source(g, &second, false, &e), FERRY_ERR_LOCKED);
     assert_non_null(strstr(e.text, "another ferry-outbox"));
 }
 
 static void a_relay_that_stands_by_becomes_the_first_when_that_one_is_gone(void **state)
 {
     struct rig *g = *state;
-    struct old_source second = {0};
+    struct source second = {0};
     struct err_text e = {{0}};
-    struct relay_word word;
+    struct source_word word;
     rig_run(g, 1500);
-    assert_int_equal(source_open_sqlite(&second, g->f->path, SOURCE_STAND_BY, &e), FERRY_OK);
-    assert_false(second.ops->is_first(second.driver));
+    assert_int_equal(rig_open_source(g, &second, true, &e), FERRY_OK);
+    char first[SOURCE_PLACE_MAX + 1];
+    char place[SOURCE_PLACE_MAX + 1];
+    source_place(&g->source, first);
+    source_place(&second, place);
+    assert_string_not_equal(place, first);
     assert_int_equal(second.ops->wake_fd(second.driver), -1);
-    struct relay_word ours = {.pid = -7, .state = "standby"};
+    struct source_word ours = {.pid = -7, .state = "standby"};
     assert_true(relay_lock_read(g->f->path, &word));
     ours.beat_ms = word.beat_ms + 1000;
     second.ops->leave_word(second.driver, &ours);
-    assert_false(second.ops->is_first(second.driver));
+    source_place(&second, place);
+    assert_string_not_equal(place, first);
     assert_true(relay_lock_read(g->f->path, &word));
     assert_int_equal(word.pid, getpid()); /* The active one's stays. */
     rig_kill_relay(g, true);
     ours.active = true;
     second.ops->leave_word(second.driver, &ours);
-    assert_true(second.ops->is_first(second.driver));
+    source_place(&second, place);
+    assert_string_equal(place, first);
     assert_true(second.ops->wake_fd(second.driver) >= 0);
     assert_true(relay_lock_read(g->f->path, &word));
     assert_int_equal(word.pid, -7);
-    old_source_close(&second);
+    source_close(&second);
     rig_start_relay(g, 1);
 }
 
@@ -476,22 +628,22 @@ static void status_tells_backlog_and_the_word_of_the_relay(void **state)
     snprintf(url, sizeof(url), "sqlite:%s", g->f->path);
     fake_create(&g->fake, "orders", 1);
     rig_put(g, "orders", 1, 10, 1);
-    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
+    assert_int_equal(admin_sqlite_ops.status(url, bytes_of(NULL, 0), &status, &e), FERRY_OK);
     assert_int_equal(status.pending_rows, 10);
     assert_true(status.oldest_known);
     assert_true(status.relay_known && status.relay_running);
-    assert_false(status.beat_known); /* It has not said a word yet. */
+    assert_false(status.word_known); /* It has not said a word yet. */
     rig_drain(g);
     rig_run(g, 1500);
-    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
-    assert_true(status.beat_known);
-    assert_string_equal(status.relay_state, "active");
-    assert_int_equal(status.published_id, 10);
+    assert_int_equal(admin_sqlite_ops.status(url, bytes_of(NULL, 0), &status, &e), FERRY_OK);
+    assert_true(status.word_known);
+    assert_string_equal(status.word.state, "active");
+    assert_int_equal(status.word.published_id, 10);
     assert_int_equal(status.pending_rows, 0);
     assert_false(status.oldest_known);
     assert_int_equal(status.last_id, 10);
     rig_kill_relay(g, false);
-    assert_int_equal(outbox_admin_status(url, &status, &e), FERRY_OK);
+    assert_int_equal(admin_sqlite_ops.status(url, bytes_of(NULL, 0), &status, &e), FERRY_OK);
     assert_true(status.relay_known);
     assert_false(status.relay_running);
 }
@@ -509,11 +661,11 @@ static void out_of_memory_at_any_point_loses_nothing(void **state)
         rig_kill_relay(g, true);
         g->fake.holder = 0;
         mem_test_fail_after(n);
-        enum ferry_err err = source_open_sqlite(&g->source, g->f->path, SOURCE_BARRIER, &e);
+        enum ferry_err err = rig_open_source(g, &g->source, false, &e);
         if (err == FERRY_OK) {
-            err = relay_new(&g->relay, &g->options, &g->source, &g->broker, 7);
-            old_source_close(&g->source);
+            err = relay_new(&g->relay, &g->options, &g->source, &g->broker, NULL, 7);
             relay_free(&g->relay);
+            source_close(&g->source);
         }
         assert_true(err == FERRY_OK || err == FERRY_ERR_NO_MEMORY);
         mem_test_fail_after(0);
@@ -597,7 +749,13 @@ int main(void)
         RIG_TEST(the_pause_between_attempts_grows_in_an_outage),
         RIG_TEST(a_poison_row_is_set_aside_and_the_rest_goes_on),
         RIG_TEST(a_named_poison_row_is_found_at_once),
-        RIG_TEST(with_poison_block_the_relay_halts_and_says_which_row),
+        RIG_TEST(with_poison_block_nothing_goes_on_until_the_row_is_skipped),
+        RIG_TEST(a_parked_key_sets_its_later_rows_aside_until_it_is_free),
+        RIG_TEST(a_key_parked_by_a_person_is_noticed_within_a_second),
+        RIG_TEST(a_paused_relay_keeps_its_lease_and_publishes_nothing),
+        RIG_TEST(the_program_decides_about_a_poison_row),
+        RIG_TEST(a_source_with_another_id_halts_the_relay),
+        RIG_TEST(a_policy_that_makes_no_sense_is_told),
         RIG_TEST(a_row_whose_headers_are_no_strings_is_set_aside),
         RIG_TEST(batches_the_client_finds_too_large_are_split),
         RIG_TEST(rows_of_an_unknown_topic_wait_and_others_go_on),

@@ -6,6 +6,8 @@
 #include "outbox_fixture.h"
 
 #include "outbox/relay/relay.h"
+#include "outbox/sqlite/open_sqlite.h"
+#include "outbox/sqlite/relay_lock.h"
 
 #define FAKE_TOPICS      4
 #define FAKE_PARTITIONS  4
@@ -76,7 +78,7 @@ struct rig {
     struct fixture *f;
     struct fake fake;
     struct relay_options options;
-    struct old_source source;
+    struct source source;
     struct fake_link link;
     struct relay_broker broker;
     struct relay *relay;
@@ -314,10 +316,25 @@ static inline void fake_forget(struct fake_link *link, bool stored)
     link->pending_count = 0;
 }
 
+static inline enum ferry_err rig_open_source(const struct rig *g, struct source *source,
+                                             bool stand_by, struct err_text *e)
+{
+    char url[160];
+    const struct source_options options = {
+        .barrier = true,
+        .stand_by = stand_by,
+        .tidy = true,
+        .delete_rows = g->options.delete_rows,
+        .delete_backlog_rows = g->options.delete_backlog_rows,
+    };
+    snprintf(url, sizeof(url), "sqlite:%s", g->f->path);
+    return source_sqlite_open(source, url, &options, e);
+}
+
 static inline void rig_start_relay(struct rig *g, int who)
 {
     struct err_text e = {{0}};
-    if (source_open_sqlite(&g->source, g->f->path, SOURCE_BARRIER, &e) != FERRY_OK) {
+    if (rig_open_source(g, &g->source, false, &e) != FERRY_OK) {
         fail_msg("%s", e.text);
     }
     g->link = (struct fake_link){.fake = &g->fake, .who = who};
@@ -331,7 +348,7 @@ static inline void rig_start_relay(struct rig *g, int who)
         .append = fake_append_queue,
         .checkpoint = fake_checkpoint,
     };
-    assert_int_equal(relay_new(&g->relay, &g->options, &g->source, &g->broker, 7), FERRY_OK);
+    assert_int_equal(relay_new(&g->relay, &g->options, &g->source, &g->broker, NULL, 7), FERRY_OK);
 }
 
 /* As by kill -9. */
@@ -339,7 +356,7 @@ static inline void rig_kill_relay(struct rig *g, bool stored)
 {
     fake_forget(&g->link, stored);
     relay_free(&g->relay);
-    old_source_close(&g->source);
+    source_close(&g->source);
 }
 
 static inline void rig_step(struct rig *g)
@@ -352,7 +369,7 @@ static inline void rig_step(struct rig *g)
 static inline struct relay_status rig_status(struct rig *g)
 {
     struct relay_status status;
-    relay_status(g->relay, 0, &status);
+    relay_status(g->relay, &status);
     return status;
 }
 

@@ -18,6 +18,7 @@ INSERT IGNORE INTO ferry_meta (name, value) VALUES
 -- The relay deletes what is published. There is no index but the primary key, so that it locks nothing else.
 CREATE TABLE IF NOT EXISTS ferry_outbox (
     id         BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    -- Where there are several lanes: COALESCE(MOD(CONV(LEFT(MD5(mkey), 7), 16, 10), lanes), 0).
     lane       SMALLINT NOT NULL DEFAULT 0,
     topic      VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     mkey       MEDIUMBLOB,

@@ -3,8 +3,8 @@
  * Layout, little-endian: 0 u8 version (1), 1 u8 kind (1: a row number), 2 u64 position, 10 16 bytes
  * message id of the row at that position (zero: not known). Another kind of source adds another
  * kind. Pure. */
-#ifndef FERRY_OUTBOX_CURSOR_H
-#define FERRY_OUTBOX_CURSOR_H
+#ifndef FERRY_OUTBOX_SQLITE_CURSOR_H
+#define FERRY_OUTBOX_SQLITE_CURSOR_H
 
 #include "base/bytes.h"
 #include "base/err.h"

@@ -1,4 +1,4 @@
-#include "outbox/relay/cursor.h"
+#include "outbox/sqlite/cursor.h"
 
 #define CURSOR_VERSION  1u
 #define CURSOR_KIND_ROW 1u

@@ -1,0 +1,91 @@
+/* pg_link: one connection of the relay to PostgreSQL that is never waited for longer than the
+ * caller says, and that comes back by itself.
+ *
+ * States: down -> (pg_link_up) connecting -> setting up -> up; any failure of the connection leads
+ * to down, and what was asked is forgotten. While up, at most one statement is asked at a time:
+ * pg_link_send, then pg_link_take until it answers. Statements are prepared once a connection;
+ * parameters are text, results binary. One thread. */
+#ifndef FERRY_OUTBOX_POSTGRESQL_PG_LINK_H
+#define FERRY_OUTBOX_POSTGRESQL_PG_LINK_H
+
+#include <libpq-fe.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#define PG_LINK_STATEMENTS_MAX 24u
+#define PG_LINK_PARAMS_MAX     9u
+#define PG_LINK_TAKE_US        400000 /* What one call of a source may wait for an answer. */
+
+/* Where a database is. Owned by whoever made it; see pg_url.h. */
+struct pg_target {
+    const char *conninfo; /* With the password. */
+    const char *shown;    /* Without. */
+    const char *schema;
+    int64_t connect_timeout_ms, statement_timeout_ms;
+};
+
+enum pg_link_state { PG_LINK_DOWN, PG_LINK_CONNECTING, PG_LINK_SETTING_UP, PG_LINK_UP };
+
+struct pg_link {
+    const struct pg_target *target;
+    const char *const *statements; /* With @ for the schema's name. */
+    const char *role;              /* For application_name. */
+    PGconn *conn;
+    enum pg_link_state state;
+    bool busy; /* A statement was sent and not all of its answer was taken. */
+    bool prepared[PG_LINK_STATEMENTS_MAX];
+    int64_t asked_us;      /* When connecting began, or the statement was sent. */
+    int64_t not_before_us; /* Of the next attempt. */
+    uint32_t failures;     /* Since it was up. */
+    uint64_t connects;     /* Times it came up. */
+    struct err_text why;   /* Why it is down. */
+};
+
+void pg_link_init(struct pg_link *l, const struct pg_target *target, const char *const *statements,
+                  const char *role);
+void pg_link_fini(struct pg_link *l);
+void pg_link_drop(struct pg_link *l); /* To down; comes up again at the next pg_link_up. */
+
+/* Brings it up, waiting until `until_us` at most. DB_RETRY: not yet, the detail says why; IO: the
+ * first attempt ever failed for good, or is refused. */
+MUST_CHECK enum ferry_err pg_link_up(struct pg_link *l, int64_t until_us, struct err_text *e);
+
+MUST_CHECK enum ferry_err pg_link_send(struct pg_link *l, unsigned statement,
+                                       const char *const *params, size_t count, struct err_text *e);
+/* Plain text, any number of statements without results. */
+MUST_CHECK enum ferry_err pg_link_send_text(struct pg_link *l, const char *sql, struct err_text *e);
+/* The whole answer: *result is the caller's (PQclear), of the last statement that had one. TIMEOUT:
+ * not there yet, ask again. Every other error: the answer is taken; of a lost connection DB_RETRY.
+ */
+MUST_CHECK enum ferry_err pg_link_take(struct pg_link *l, int64_t until_us, PGresult **result,
+                                       struct err_text *e);
+/* Both, and what does not come in PG_LINK_TAKE_US takes the connection down: DB_RETRY. */
+MUST_CHECK enum ferry_err pg_link_ask(struct pg_link *l, unsigned statement,
+                                      const char *const *params, size_t count, PGresult **result,
+                                      struct err_text *e);
+/* Plain text; the last statement's result, in text. */
+MUST_CHECK enum ferry_err pg_link_ask_text(struct pg_link *l, const char *sql, PGresult **result,
+                                           struct err_text *e);
+MUST_CHECK enum ferry_err pg_link_run(struct pg_link *l, const char *sql, struct err_text *e);
+/* Reads from the socket what has come (notifications too). False: the connection is lost. */
+bool pg_link_listen(struct pg_link *l);
+/* A statement with the schema's name in it, and a NUL. */
+void pg_link_text(const struct pg_link *l, const char *statement, struct buf *out);
+
+/* A value of a binary result. */
+static inline struct bytes pg_value(const PGresult *r, int row, int column)
+{
+    return bytes_of(PQgetvalue(r, row, column), (size_t)PQgetlength(r, row, column));
+}
+
+static inline int64_t pg_int(const PGresult *r, int row, int column)
+{
+    struct bytes v = pg_value(r, row, column);
+    return v.size == 8   ? (int64_t)get_be64(v.data)
+           : v.size == 4 ? (int32_t)get_be32(v.data)
+           : v.size == 1 ? v.data[0]
+                         : 0;
+}
+
+#endif

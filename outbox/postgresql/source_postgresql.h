@@ -1,0 +1,151 @@
+/* source_postgresql: what the files of the PostgreSQL source share; nobody else includes it.
+ *
+ * Two connections: `reader` asks for snapshots and pages; `side` does what writes (the barrier,
+ * setting rows aside, emptying a leaf) and what people and the core ask in between. Neither is ever
+ * inside a transaction between calls. An answer that does not come within PG_LINK_TAKE_US is taken
+ * by a later call of `read`, which says meanwhile that there is more.
+ *
+ * Invariants: (1) a snapshot that a mark or a checkpoint names was taken before the write-ahead log
+ * was flushed up to what was written when it was taken: neither a row nor a transaction's number
+ * that it saw as used can come back after a crash of the database. (2) No row is handed out of a
+ * connection on which the database's identity was not looked at. (3) Ends of a tick are judged by
+ * literal bounds, each statement in its own short transaction: no snapshot is held. */
+#ifndef FERRY_OUTBOX_POSTGRESQL_SOURCE_POSTGRESQL_H
+#define FERRY_OUTBOX_POSTGRESQL_SOURCE_POSTGRESQL_H
+
+#include "outbox/postgresql/pg_link.h"
+#include "outbox/postgresql/pg_url.h"
+#include "outbox/postgresql/ticks.h"
+
+enum pg_statement {
+    PG_PROBE,
+    PG_SNAPSHOT,
+    PG_SIZE,
+    PG_BOUNDS,
+    PG_SMALL,
+    PG_WINDOW,
+    PG_FLUSHED,
+    PG_IDENTITY,
+    PG_MSG_ID,
+    PG_BARRIER,
+    PG_ASIDE,
+    PG_ASIDE_PARKED,
+    PG_ASIDE_PARK,
+    PG_DECIDED,
+    PG_PARKED,
+    PG_PAUSED,
+    PG_FIGURES,
+    PG_OLDEST,
+    PG_LEAVES,
+    PG_SETTINGS,
+    PG_LANES,
+    PG_STATEMENT_COUNT
+};
+_Static_assert(PG_STATEMENT_COUNT <= PG_LINK_STATEMENTS_MAX, "a link keeps as many");
+
+extern const char *const source_pg_statements[PG_STATEMENT_COUNT];
+
+/* What the reader was asked. */
+enum pg_reading {
+    PG_READING_NOTHING,
+    PG_READING_PROBE,
+    PG_READING_FLUSHED, /* Whether the candidate is on disk by now. */
+    PG_READING_SIZE,
+    PG_READING_BOUNDS,
+    PG_READING_PAGE,
+    PG_READING_DROPPED, /* Asked before a rewind: its answer is for nobody. */
+};
+
+/* How a tick is read. */
+enum pg_way {
+    PG_WAY_UNKNOWN,
+    PG_WAY_SMALL,  /* All that is left of it in one statement, by transaction. */
+    PG_WAY_WINDOW, /* By windows of numbers. */
+};
+
+/* Who and where the database is. */
+struct pg_identity {
+    bool in_recovery;
+    uint64_t system, insert_lsn, xmax;
+    uint32_t timeline, database;
+    struct ferry_id source;
+    uint32_t lanes;
+    int64_t version;
+};
+
+struct source_pg {
+    struct pg_url url;
+    struct pg_target target;
+    struct source_options options;
+    struct pg_link reader, side;
+    struct pg_identity identity; /* When it was opened. */
+    uint64_t checked_connects;   /* The reader's connection of which the identity was seen. */
+    bool set_back;
+    struct err_text set_back_words;
+
+    struct ticks ticks;
+    uint64_t flushed; /* Greatest place known to be flushed. */
+
+    /* Reading. */
+    enum pg_reading reading;
+    struct snapshot *candidate; /* The next upper, once it is on disk. */
+    uint64_t candidate_lsn;
+    int64_t candidate_rows;
+    bool candidate_asked;  /* The barrier was written for it. */
+    struct snapshot *idle; /* Nothing new was seen in it; not on disk yet. */
+    uint64_t idle_lsn;
+    enum pg_way way;
+    const struct snapshot *way_upper; /* Which tick `way` is of, never looked into. */
+    const struct snapshot *way_lower;
+    bool way_extra;
+    int64_t window_to, seq_min, seq_max;
+    size_t rows_limit, bytes_limit;                  /* Of the page that was asked for. */
+    struct ferry_header headers[SOURCE_HEADERS_MAX]; /* Of the row being read. */
+
+    /* `changed`. */
+    struct snapshot *seen;
+
+    /* The ring. */
+    int64_t ring_at_us;
+    unsigned ring_leaf; /* Looked at next. */
+
+    int wake_fd;
+    char wake_name[64];
+    struct source_figures counters; /* truncates, barriers, … only. */
+};
+
+extern const struct source_ops source_pg_ops;
+
+enum ferry_err source_pg_read(void *driver, size_t rows_max, size_t bytes_max,
+                              struct source_page *page, bool *more, struct err_text *e);
+/* What was asked and what was to be next; the ticks stay. */
+void source_pg_forget(struct source_pg *d);
+void source_pg_rewind(void *driver, int64_t after);
+enum ferry_err source_pg_changed(void *driver, bool *changed, struct err_text *e);
+/* Adds the rows of a result of PG_SMALL or PG_WINDOW, without positions. *bytes: as the statement
+ * counts them. Errors: NO_MEMORY. */
+MUST_CHECK enum ferry_err source_pg_rows(struct source_pg *d, const PGresult *r,
+                                         struct source_page *page, int64_t *bytes);
+/* Looks at the database over this link. *same false: it is another, or was set back; the words are
+ * in `e` and kept. */
+MUST_CHECK enum ferry_err source_pg_identify(struct source_pg *d, struct pg_link *link,
+                                             struct pg_identity *identity, struct err_text *e);
+bool source_pg_is_same(struct source_pg *d, const struct pg_identity *now, struct err_text *e);
+/* Whether a cursor with this place can be of this database. */
+MUST_CHECK enum ferry_err source_pg_place_is_here(struct source_pg *d,
+                                                  const struct cover_place *place,
+                                                  const struct cover *cover, bool *same,
+                                                  struct err_text *e);
+MUST_CHECK enum ferry_err source_pg_open(struct source *source, const char *url,
+                                         const struct source_options *options, struct err_text *e);
+/* The side connection, up. */
+MUST_CHECK enum ferry_err source_pg_side(struct source_pg *d, struct err_text *e);
+/* Settings that lose committed rows, or the order of a key. Errors: DB. */
+MUST_CHECK enum ferry_err source_pg_check_settings(struct source_pg *d, struct err_text *e);
+MUST_CHECK enum ferry_err source_pg_barrier(struct source_pg *d, struct err_text *e);
+MUST_CHECK enum ferry_err source_pg_tidy(void *driver, const struct source_progress *progress,
+                                         size_t *removed, bool *again, struct err_text *e);
+enum ferry_err source_pg_figures(void *driver, int64_t settled, struct source_figures *figures,
+                                 struct err_text *e);
+
+#endif

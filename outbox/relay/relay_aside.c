@@ -1,0 +1,370 @@
+/* Rows that are not published: refused ones, and those whose key is parked.
+ *
+ * A row that was set aside may be handed out once more, since some databases keep it where it was;
+ * so the numbers of those of this time in office are remembered until the low mark has passed them.
+ * A later relay that meets such a row sends it and is refused again, or finds its key parked: both
+ * change nothing. Keys are read anew each second, and whenever the database says that a key which
+ * seemed parked is not: the database decides, in the transaction that sets the row aside. */
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "outbox/relay/relay_policy.h"
+#include "outbox/relay/relay_state.h"
+
+/* ---- What was set aside. */
+
+static bool aside_find(const struct relay *r, int64_t number, size_t *at)
+{
+    size_t low = 0;
+    size_t high = r->aside_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (r->aside[middle].number < number) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    *at = low;
+    return low < r->aside_count && r->aside[low].number == number;
+}
+
+static bool aside_reserve(struct relay *r)
+{
+    if (r->aside_count == RELAY_ASIDE_MAX) {
+        relay_aside_prune(r);
+    }
+    if (r->aside_count == RELAY_ASIDE_MAX) {
+        err_set(&r->error, FERRY_ERR_LIMIT_REACHED,
+                "%u rows were set aside behind one that waits: no more until it goes on",
+                RELAY_ASIDE_MAX);
+        return false;
+    }
+    if (!mem_grow((void **)&r->aside, &r->aside_capacity, r->aside_count + 1, sizeof(*r->aside))) {
+        err_set(&r->error, FERRY_ERR_NO_MEMORY, "out of memory");
+        return false;
+    }
+    return true;
+}
+
+/* There is room: aside_reserve. */
+static void aside_add(struct relay *r, int64_t number, int64_t position)
+{
+    size_t at = 0;
+    if (!aside_find(r, number, &at)) {
+        must(r->aside_count < r->aside_capacity);
+        memmove(&r->aside[at + 1], &r->aside[at], (r->aside_count - at) * sizeof(*r->aside));
+        r->aside_count++;
+    }
+    r->aside[at] = (struct relay_aside){number, position};
+}
+
+bool relay_was_set_aside(struct relay *r, const struct source_row *row)
+{
+    size_t at = 0;
+    if (r->aside_count == 0 || !aside_find(r, row->number, &at)) {
+        return false;
+    }
+    r->aside[at].position = row->position; /* It may have a new one. */
+    return true;
+}
+
+void relay_aside_prune(struct relay *r)
+{
+    int64_t low = relay_low_mark(r);
+    size_t kept = 0;
+    for (size_t i = 0; i < r->aside_count; i++) {
+        if (r->aside[i].position > low) {
+            r->aside[kept++] = r->aside[i];
+        }
+    }
+    r->aside_count = kept;
+}
+
+void relay_aside_clear(struct relay *r)
+{
+    r->aside_count = 0;
+    r->stuck = false;
+}
+
+/* ---- Parked keys. */
+
+static void parked_free(struct relay_parked_set *set)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        mem_free(set->keys[i].key);
+    }
+    mem_free(set->keys);
+    *set = (struct relay_parked_set){0};
+}
+
+void relay_aside_fini(struct relay *r)
+{
+    parked_free(&r->parked);
+    mem_free(r->aside);
+    r->aside = NULL;
+}
+
+static int key_order(const struct relay_parked *p, struct bytes key)
+{
+    size_t common = p->key_bytes < key.size ? p->key_bytes : key.size;
+    int order = common == 0 ? 0 : memcmp(p->key, key.data, common);
+    return order != 0 ? order : (p->key_bytes > key.size) - (p->key_bytes < key.size);
+}
+
+static bool parked_find(const struct relay_parked_set *set, struct bytes key, size_t *at)
+{
+    size_t low = 0;
+    size_t high = set->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = key_order(&set->keys[middle], key);
+        if (order == 0) {
+            *at = middle;
+            return true;
+        }
+        if (order < 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    *at = low;
+    return false;
+}
+
+static enum ferry_err parked_put(struct relay_parked_set *set, struct bytes key, int64_t until)
+{
+    size_t at = 0;
+    if (parked_find(set, key, &at)) {
+        set->keys[at].until = until;
+        return FERRY_OK;
+    }
+    if (set->count == RELAY_PARKED_KEYS_MAX) {
+        return FERRY_ERR_LIMIT_REACHED;
+    }
+    if (!mem_grow((void **)&set->keys, &set->capacity, set->count + 1, sizeof(*set->keys))) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    uint8_t *copy = mem_alloc(key.size + 1);
+    if (copy == NULL) {
+        return FERRY_ERR_NO_MEMORY;
+    }
+    if (key.size > 0) {
+        memcpy(copy, key.data, key.size);
+    }
+    memmove(&set->keys[at + 1], &set->keys[at], (set->count - at) * sizeof(*set->keys));
+    set->keys[at] = (struct relay_parked){copy, key.size, until};
+    set->count++;
+    return FERRY_OK;
+}
+
+struct loading {
+    struct relay_parked_set set;
+    enum ferry_err err;
+};
+
+static void take_key(struct bytes key, int64_t until, void *arg)
+{
+    struct loading *l = arg;
+    if (l->err == FERRY_OK) {
+        l->err = parked_put(&l->set, key, until);
+    }
+}
+
+enum ferry_err relay_parked_load(struct relay *r, struct err_text *e)
+{
+    struct loading l = {0};
+    enum ferry_err err = source_parked(r->source, take_key, &l, e);
+    if (err == FERRY_OK && l.err == FERRY_ERR_LIMIT_REACHED) {
+        err = err_set(e, l.err, "more than %u keys are parked: `ferry outbox unpark` some",
+                      RELAY_PARKED_KEYS_MAX);
+    } else if (err == FERRY_OK && l.err != FERRY_OK) {
+        err = err_set(e, l.err, "out of memory: reading the parked keys");
+    }
+    if (err != FERRY_OK) {
+        parked_free(&l.set);
+        return err;
+    }
+    parked_free(&r->parked);
+    r->parked = l.set;
+    return FERRY_OK;
+}
+
+static struct bytes key_of(const struct source_row *row)
+{
+    return bytes_of(row->message.key, row->message.key_bytes);
+}
+
+/* The key is parked, as far as we know. */
+static enum relay_verdict set_aside_parked(struct relay *r, const struct source_row *row,
+                                           bool *released)
+{
+    struct err_text e = {{0}};
+    bool done = false;
+    *released = false;
+    if (!aside_reserve(r)) {
+        return RELAY_WAIT;
+    }
+    enum ferry_err err = r->source->ops->set_aside(r->source->driver, row, SOURCE_ASIDE_PARKED,
+                                                   "its key is parked", &done, &e);
+    if (err == FERRY_OK && !done) {
+        *released = true;
+        err = relay_parked_load(r, &e);
+    }
+    if (err != FERRY_OK) {
+        r->error = e;
+        return RELAY_WAIT;
+    }
+    if (done) {
+        r->stats.parked_rows++;
+        aside_add(r, row->number, row->position);
+    }
+    return RELAY_DROP;
+}
+
+enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row)
+{
+    size_t at = 0;
+    if (r->parked.count == 0 || row->message.key == NULL ||
+        !parked_find(&r->parked, key_of(row), &at)) {
+        return RELAY_PUBLISH;
+    }
+    if (r->parked.keys[at].until == 0) {
+        bool released = false;
+        enum relay_verdict verdict = set_aside_parked(r, row, &released);
+        if (verdict == RELAY_WAIT || !released) {
+            return verdict;
+        }
+        if (!parked_find(&r->parked, key_of(row), &at)) {
+            return RELAY_PUBLISH;
+        }
+        if (r->parked.keys[at].until == 0) {
+            return RELAY_WAIT; /* Parked once more in between. */
+        }
+    }
+    if (row->number >= r->parked.keys[at].until) {
+        return RELAY_PUBLISH;
+    }
+    r->stats.moved_rows++;
+    return RELAY_DROP;
+}
+
+/* ---- Refused rows. */
+
+static enum relay_verdict set_aside_refused(struct relay *r, const struct source_row *row,
+                                            enum source_aside why, const char *reason)
+{
+    struct err_text e = {{0}};
+    bool done = false;
+    if (why == SOURCE_ASIDE_PARK && r->parked.count == RELAY_PARKED_KEYS_MAX) {
+        err_set(&r->error, FERRY_ERR_LIMIT_REACHED,
+                "row %lld is refused, and no more than %u keys can be parked: `ferry outbox "
+                "unpark` some",
+                (long long)row->number, RELAY_PARKED_KEYS_MAX);
+        return RELAY_WAIT;
+    }
+    if (!aside_reserve(r)) {
+        return RELAY_WAIT;
+    }
+    enum ferry_err err = r->source->ops->set_aside(r->source->driver, row, why, reason, &done, &e);
+    if (err == FERRY_OK && why == SOURCE_ASIDE_PARK) {
+        err = parked_put(&r->parked, key_of(row), 0);
+    }
+    if (err != FERRY_OK) {
+        r->error = e; /* If only the key is not noted here, the next try finds the row set aside. */
+        return RELAY_WAIT;
+    }
+    r->stats.refused_rows++;
+    r->stats.dead_rows++;
+    aside_add(r, row->number, row->position);
+    log_line(LOG_WARN, "relay", "%s: row %lld (topic %s) set aside%s: %s", relay_name(r),
+             (long long)row->number, row->message.topic,
+             why == SOURCE_ASIDE_PARK ? ", and its key is parked" : "", reason);
+    return RELAY_DROP;
+}
+
+/* Nothing more of this source is published until a person has decided. */
+static enum relay_verdict ask_person(struct relay *r, const struct source_row *row,
+                                     const char *reason)
+{
+    struct err_text e = {{0}};
+    bool decided = false;
+    if (!aside_reserve(r)) {
+        return RELAY_WAIT;
+    }
+    if (source_decided(r->source, row->number, &decided, &e) != FERRY_OK) {
+        r->error = e;
+        return RELAY_WAIT;
+    }
+    r->stats.refused_rows++;
+    if (decided) {
+        aside_add(r, row->number, row->position);
+        return RELAY_DROP;
+    }
+    r->stuck = true;
+    r->undecided = row->number;
+    r->undecided_position = row->position;
+    r->ask_at_us = r->now_us + r->options->topic_retry_ms * US_PER_MS;
+    err_set(&r->error, FERRY_OK,
+            "row %lld (topic %s) cannot be published: %s: nothing goes on until `ferry outbox "
+            "skip` for row %lld",
+            (long long)row->number, row->message.topic, reason, (long long)row->number);
+    log_line(LOG_ERROR, "relay", "%s: blocked: %s", relay_name(r), r->error.text);
+    return RELAY_WAIT;
+}
+
+static enum relay_poison ask_policy(struct relay *r, const struct source_row *row,
+                                    const char *reason)
+{
+    enum relay_poison policy = relay_policy_of(r->options, row->message.topic);
+    if (policy != RELAY_POISON_CALLBACK) {
+        return policy;
+    }
+    if (r->hooks.poison == NULL) {
+        return RELAY_POISON_DEAD;
+    }
+    struct relay_refusal refusal = {.number = row->number,
+                                    .message = &row->message,
+                                    .invalid = row->invalid != NULL,
+                                    .reason = reason};
+    return r->hooks.poison(&refusal, r->hooks.arg);
+}
+
+enum relay_verdict relay_refuse(struct relay *r, const struct source_row *row, const char *reason)
+{
+    bool has_key = row->invalid == NULL && row->message.key != NULL;
+    switch (ask_policy(r, row, reason)) {
+    case RELAY_POISON_BLOCK:
+        return ask_person(r, row, reason);
+    case RELAY_POISON_PARK_KEY:
+        return set_aside_refused(r, row, has_key ? SOURCE_ASIDE_PARK : SOURCE_ASIDE_REFUSED,
+                                 reason);
+    case RELAY_POISON_CALLBACK: /* Not decided yet. */
+        err_set(&r->error, FERRY_OK, "row %lld (topic %s): %s: not decided yet",
+                (long long)row->number, row->message.topic, reason);
+        return RELAY_WAIT;
+    case RELAY_POISON_DEAD:
+        break;
+    }
+    return set_aside_refused(r, row, SOURCE_ASIDE_REFUSED, reason);
+}
+
+void relay_undecided_step(struct relay *r)
+{
+    struct err_text e = {{0}};
+    bool decided = false;
+    if (!r->stuck || r->now_us < r->ask_at_us || !aside_reserve(r)) {
+        return;
+    }
+    r->ask_at_us = r->now_us + r->options->topic_retry_ms * US_PER_MS;
+    if (source_decided(r->source, r->undecided, &decided, &e) != FERRY_OK || !decided) {
+        return;
+    }
+    log_line(LOG_INFO, "relay", "%s: row %lld was skipped: going on", relay_name(r),
+             (long long)r->undecided);
+    aside_add(r, r->undecided, r->undecided_position);
+    r->stuck = false;
+    r->error.text[0] = '\0';
+}
