@@ -16,7 +16,6 @@
 #include "base/must.h"
 #include "outbox/relay/driver.h"
 #include "outbox/relay/relay.h"
-#include "ring/jump.h"
 
 #define PARTITIONS_MAX 1024
 #define ANSWERS_MAX    (PARTITIONS_MAX * 16)
@@ -183,7 +182,7 @@ int main(int argc, char **argv)
         int64_t due_us = relay_step(relay, clock_monotonic_us());
         if (s.answer_count == 0 && due_us > clock_monotonic_us() + 1000) {
             struct relay_status status;
-            relay_status(relay, clock_wall_ms(), &status);
+            relay_status(relay, &status);
             if (status.error.text[0] != '\0') {
                 fprintf(stderr, "null_relay: %s\n", status.error.text);
                 return 1;

@@ -162,6 +162,7 @@ class World:
         self.folder = tempfile.mkdtemp(prefix="ferry-outbox-bench-", dir=place.folder)
         os.chmod(self.folder, 0o755)  # The servers' users pass.
         self.servers, self.count = {}, 0
+        os.environ["FERRY_DRIVERS"] = os.path.abspath(place.bin)
 
     def next_number(self):
         self.count += 1
