@@ -113,7 +113,7 @@ const struct sql_ops sql_mariadb = {
     .begin = "BEGIN",
     .tables = "CREATE TABLE account (id BIGINT PRIMARY KEY, balance BIGINT NOT NULL"
               " CHECK (balance >= 0), version BIGINT NOT NULL);;"
-              "CREATE TABLE entry (saga CHAR(36), step INT, undo INT, account BIGINT,"
+              "CREATE TABLE entry (saga CHAR(36), step INT, undone INT, account BIGINT,"
               " amount BIGINT, version BIGINT);;"
               "CREATE TABLE transfer (number BIGINT PRIMARY KEY, saga CHAR(36) UNIQUE,"
               " kind CHAR(1), amount BIGINT, fee BIGINT, state INT);;"

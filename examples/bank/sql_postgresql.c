@@ -94,7 +94,7 @@ const struct sql_ops sql_postgresql = {
     .begin = "BEGIN",
     .tables = "CREATE TABLE account (id bigint PRIMARY KEY, balance bigint NOT NULL"
               " CHECK (balance >= 0), version bigint NOT NULL);;"
-              "CREATE TABLE entry (saga text, step int, undo int, account bigint, amount bigint,"
+              "CREATE TABLE entry (saga text, step int, undone int, account bigint, amount bigint,"
               " version bigint);;"
               "CREATE TABLE transfer (number bigint PRIMARY KEY, saga text UNIQUE, kind text,"
               " amount bigint, fee bigint, state int);;"

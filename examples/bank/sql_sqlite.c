@@ -60,7 +60,7 @@ const struct sql_ops sql_sqlite = {
     .begin = "BEGIN IMMEDIATE",
     .tables = "CREATE TABLE account (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL"
               " CHECK (balance >= 0), version INTEGER NOT NULL);;"
-              "CREATE TABLE entry (saga TEXT, step INTEGER, undo INTEGER, account INTEGER,"
+              "CREATE TABLE entry (saga TEXT, step INTEGER, undone INTEGER, account INTEGER,"
               " amount INTEGER, version INTEGER);;"
               "CREATE TABLE transfer (number INTEGER PRIMARY KEY, saga TEXT UNIQUE, kind TEXT,"
               " amount INTEGER, fee INTEGER, state INTEGER);;"

@@ -15,6 +15,7 @@ struct consume_source {
     bool (*at_end)(void *ctx);
     int32_t (*partitions)(void *ctx);
     struct ferry_id (*topic_id)(void *ctx);
+    const char *(*topic)(void *ctx);
     int32_t (*batch_partition)(const struct ferry_batch *batch);
     int64_t (*batch_first)(const struct ferry_batch *batch);
     int64_t (*batch_next)(const struct ferry_batch *batch);

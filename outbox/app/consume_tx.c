@@ -34,6 +34,11 @@ static struct ferry_id source_topic_id(void *ctx)
     return ferry_consumer_topic_id(ctx);
 }
 
+static const char *source_topic(void *ctx)
+{
+    return ferry_consumer_topic(ctx);
+}
+
 static int64_t source_now_ms(void *ctx)
 {
     (void)ctx;
@@ -58,6 +63,7 @@ enum ferry_err ferry_consume_tx(struct ferry_consumer *consumer, struct ferry_db
         .at_end = source_at_end,
         .partitions = source_partitions,
         .topic_id = source_topic_id,
+        .topic = source_topic,
         .batch_partition = ferry_batch_partition,
         .batch_first = ferry_batch_first_offset,
         .batch_next = ferry_batch_next_offset,

@@ -65,7 +65,8 @@ struct db_saga {
 #define DB_CHAIN_TRIM_EVERY 16 /* PostgreSQL, MariaDB: so many extensions between two trims. */
 #define DB_CHAIN_BEFORE                                                                            \
     (-1) /* Start of a chain's first interval: whoever is first collides on it. */
-#define DB_NAME_MAX_BYTES 200u
+#define DB_NAME_MAX_BYTES    200u
+#define DB_HEADERS_MAX_BYTES (64u << 20) /* Of all messages of one ferry_outbox_putv. */
 
 struct db_ops {
     void (*close)(void *driver);
@@ -115,10 +116,16 @@ struct db_ops {
                                      const struct ferry_id *topic_id, bool *found, int64_t *number,
                                      struct db_inbox_dead *dead, struct err_text *e);
     enum ferry_err (*inbox_dead_remove)(void *driver, int64_t number, struct err_text *e);
+    /* It has failed once more: it, and the later ones of its key, are not put before the handler
+     * any longer; its reason is this one. */
+    enum ferry_err (*inbox_dead_again)(void *driver, int64_t number, const char *reason,
+                                       struct err_text *e);
 
     /* Inserts (saga, step, op, why); *fresh false when (saga, step, op) is there. */
     enum ferry_err (*barrier_add)(void *driver, const struct ferry_id *saga, int32_t step,
                                   int32_t op, int32_t why, bool *fresh, struct err_text *e);
+    /* Sees what made barrier_add say not fresh, and what was committed with it, even where the
+     * transaction's snapshot is older: a locking read there. */
     enum ferry_err (*barrier_why)(void *driver, const struct ferry_id *saga, int32_t step,
                                   int32_t op, bool *found, int32_t *why, struct err_text *e);
     enum ferry_err (*saga_insert)(void *driver, const struct db_saga *saga, struct err_text *e);
@@ -131,6 +138,8 @@ struct db_ops {
     enum ferry_err (*begin)(void *driver, struct err_text *e); /* For writing, at once. */
     enum ferry_err (*commit)(void *driver, struct err_text *e);
     void (*rollback)(void *driver); /* No effect when none is open. */
+    /* Whether the connection is gone, as far as the last error told. NULL: it never is. */
+    bool (*lost)(void *driver);
 };
 
 struct ferry_db {
@@ -138,7 +147,9 @@ struct ferry_db {
     void *driver;
     struct err_text error;
     struct id_gen ids;
-    struct buf headers; /* Scratch of the puts. */
+    struct buf headers;  /* Scratch of the puts. */
+    struct db_row *rows; /* The same, of ferry_outbox_putv. */
+    size_t rows_capacity;
     struct wake_sender wake;
 };
 

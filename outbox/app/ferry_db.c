@@ -15,7 +15,7 @@ enum ferry_err db_new(struct ferry_db **db, const struct db_ops *ops, void *driv
     }
     made->ops = ops;
     made->driver = driver;
-    buf_init(&made->headers, FERRY_OUTBOX_MESSAGE_MAX_BYTES);
+    buf_init(&made->headers, DB_HEADERS_MAX_BYTES);
     wake_sender_init(&made->wake);
     *db = made;
     return FERRY_OK;
@@ -28,6 +28,7 @@ void ferry_db_free(struct ferry_db **db)
     }
     (*db)->ops->close((*db)->driver);
     buf_fini(&(*db)->headers);
+    mem_free((*db)->rows);
     wake_sender_fini(&(*db)->wake);
     mem_free(*db);
     *db = NULL;

@@ -137,3 +137,53 @@ enum ferry_err ferry_inbox_skip_to(struct ferry_db *db, const char *group,
     }
     return err;
 }
+
+#define DAY_MS          (24LL * 60 * 60 * 1000)
+#define HORIZON_MS      (8 * DAY_MS)
+#define TRIM_ROWS_MAX   1000
+#define TRIM_MARGIN_DAY 2 /* Clocks that differ, and the day in hand. */
+
+static enum ferry_err check_group(struct ferry_db *db, const char *group)
+{
+    const struct ferry_id any = {{0}};
+    struct db_chain chain = {group, &any, 0};
+    return check_in_transaction(db, &chain);
+}
+
+enum ferry_err ferry_inbox_claim(struct ferry_db *db, const char *group, const struct ferry_id *id,
+                                 int64_t timestamp_ms, int64_t horizon_ms,
+                                 enum ferry_verdict *verdict)
+{
+    enum ferry_err err = check_group(db, group);
+    if (err == FERRY_OK && (id == NULL || id_is_zero(id) || timestamp_ms < 0 || horizon_ms < 0)) {
+        err = err_set(&db->error, FERRY_ERR_INVALID_ARGUMENT,
+                      "a claim needs an id, and times that are not negative");
+    }
+    if (err != FERRY_OK) {
+        return err;
+    }
+    if (timestamp_ms < clock_wall_ms() - (horizon_ms == 0 ? HORIZON_MS : horizon_ms)) {
+        *verdict = FERRY_LATE;
+        return FERRY_OK;
+    }
+    bool fresh = false;
+    err = db->ops->id_claim(db->driver, group, id, (int32_t)(timestamp_ms / DAY_MS), &fresh,
+                            &db->error);
+    *verdict = fresh ? FERRY_FRESH : FERRY_DUPLICATE;
+    return err;
+}
+
+enum ferry_err ferry_inbox_claim_trim(struct ferry_db *db, const char *group, int64_t horizon_ms,
+                                      size_t *removed)
+{
+    enum ferry_err err = check_group(db, group);
+    if (err == FERRY_OK && horizon_ms < 0) {
+        err = err_set(&db->error, FERRY_ERR_INVALID_ARGUMENT, "the horizon is negative");
+    }
+    if (err != FERRY_OK) {
+        return err;
+    }
+    int64_t oldest_ms = clock_wall_ms() - (horizon_ms == 0 ? HORIZON_MS : horizon_ms);
+    return db->ops->id_trim(db->driver, group, (int32_t)(oldest_ms / DAY_MS) - TRIM_MARGIN_DAY,
+                            TRIM_ROWS_MAX, removed, &db->error);
+}

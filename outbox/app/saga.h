@@ -79,7 +79,7 @@
 #define SAGA_REASON_BYTES       (FERRY_SAGA_REASON_MAX_BYTES + 1u)
 #define SAGA_GIVE_UP_ATTEMPTS   3     /* An undo that was put again so often may be given up. */
 #define SAGA_ATTEMPTS_MAX       30000 /* From there on the number stays. */
-#define SAGA_DEADLINE_MAX_MS    (365 * INT64_C(86400000))
+#define SAGA_DEADLINE_MAX_MS    (364 * INT64_C(86400000))
 #define SAGA_ROUNDS_MAX         1000 /* Of refused undos of one step. */
 #define SAGA_DATA_FORMAT        1u
 #define SAGA_ROW_DATA_MAX_BYTES (FERRY_SAGA_DATA_MAX_BYTES + (16u << 10))

@@ -16,7 +16,7 @@ static enum ferry_err check_step(struct ferry_db *db, const struct ferry_saga_st
     }
     if (step->deadline_ms < 0 || step->deadline_ms > SAGA_DEADLINE_MAX_MS) {
         return err_set(&db->error, FERRY_ERR_INVALID_ARGUMENT,
-                       "the deadline of step %zu must be 0 to 365 days", i);
+                       "the deadline of step %zu must be 0 to 364 days", i);
     }
     return FERRY_OK;
 }

@@ -49,31 +49,31 @@ static struct saga_out out_of(const struct saga_note *note, const struct ferry_r
 
 /* On along the slip: to `step` with the op, which is in bounds. */
 static enum ferry_err put_next(struct ferry_db *db, const struct saga_note *note,
-                               struct saga_out *out, enum saga_op op, int32_t step)
+                               struct saga_out out, enum saga_op op, int32_t step)
 {
     char topic[SAGA_NAME_BYTES];
     bool no_undo;
     bool there = saga_slip_at(note->slip, (uint32_t)step, topic, &no_undo);
     must(there); /* saga_note_read has counted. */
-    out->topic = topic;
-    out->op = op;
-    out->step = step;
-    out->slip = note->slip;
-    out->reply_to = note->reply_to;
-    return saga_put(db, out);
+    out.topic = topic;
+    out.op = op;
+    out.step = step;
+    out.slip = note->slip;
+    out.reply_to = note->reply_to;
+    return saga_put(db, &out);
 }
 
-static enum ferry_err put_end(struct ferry_db *db, struct saga_out *out,
+static enum ferry_err put_end(struct ferry_db *db, struct saga_out out,
                               enum ferry_saga_state outcome)
 {
-    out->op = SAGA_END;
-    out->outcome = outcome;
-    return saga_put(db, out);
+    out.op = SAGA_END;
+    out.outcome = outcome;
+    return saga_put(db, &out);
 }
 
 /* The steps below this one are compensated. */
 static enum ferry_err pass_back(struct ferry_db *db, const struct saga_note *note,
-                                struct saga_out *out)
+                                struct saga_out out)
 {
     char topic[SAGA_NAME_BYTES];
     for (int32_t step = note->step - 1; step >= 0; step--) {
@@ -86,16 +86,16 @@ static enum ferry_err pass_back(struct ferry_db *db, const struct saga_note *not
 }
 
 static enum ferry_err answer_done(struct ferry_db *db, const struct saga_note *note,
-                                  struct saga_out *out)
+                                  struct saga_out out)
 {
     if (!note->choreographed) {
-        out->op = note->op == SAGA_DO ? SAGA_DONE : SAGA_UNDONE;
-        return saga_put(db, out);
+        out.op = note->op == SAGA_DO ? SAGA_DONE : SAGA_UNDONE;
+        return saga_put(db, &out);
     }
     char reason[SAGA_REASON_BYTES]; /* Of the refusal that the undo comes from. */
     saga_text_copy(note->reason, reason, sizeof(reason));
     if (note->op == SAGA_UNDO) {
-        out->reason = reason;
+        out.reason = reason;
         return pass_back(db, note, out);
     }
     return (uint32_t)note->step + 1 < saga_slip_count(note->slip)
@@ -104,7 +104,7 @@ static enum ferry_err answer_done(struct ferry_db *db, const struct saga_note *n
 }
 
 static enum ferry_err answer_refused(struct ferry_db *db, const struct saga_note *note,
-                                     struct saga_out *out, const char *why)
+                                     struct saga_out out, const char *why)
 {
     char words[SAGA_REASON_BYTES];
     char reason[SAGA_REASON_BYTES];
@@ -112,17 +112,17 @@ static enum ferry_err answer_refused(struct ferry_db *db, const struct saga_note
     bool no_undo;
     bool undo = note->op == SAGA_UNDO;
     saga_text_copy(bytes_of_string(why == NULL ? "" : why), words, sizeof(words));
-    out->reason = words;
+    out.reason = words;
     if (!note->choreographed) {
-        out->op = undo ? SAGA_UNDO_REFUSED : SAGA_REFUSED;
-        return saga_put(db, out);
+        out.op = undo ? SAGA_UNDO_REFUSED : SAGA_REFUSED;
+        return saga_put(db, &out);
     }
     struct saga told = {.step = 0};
     (void)saga_slip_at(note->slip, (uint32_t)note->step, topic, &no_undo);
     saga_set_reason(&told, "step %d (%s) %s: %s", note->step, topic,
                     undo ? "refused its compensation" : "was refused", words);
     memcpy(reason, told.reason, sizeof(reason));
-    out->reason = reason;
+    out.reason = reason;
     return undo ? put_end(db, out, FERRY_SAGA_STUCK) : pass_back(db, note, out);
 }
 
@@ -194,7 +194,7 @@ static enum ferry_err enter_undo(struct ferry_db *db, const struct saga_note *no
     }
     *run = claim == CLAIM_RUN && !no_do && !refused;
     bool answer = claim == CLAIM_RUN ? !*run : note->attempt > 0;
-    return answer ? answer_done(db, note, &out) : FERRY_OK;
+    return answer ? answer_done(db, note, out) : FERRY_OK;
 }
 
 enum ferry_err ferry_saga_enter(struct ferry_db *db, const struct ferry_record *record, bool *run)
@@ -226,7 +226,7 @@ enum ferry_err ferry_saga_done(struct ferry_db *db, const struct ferry_record *r
     if (data != NULL) {
         out.payload = bytes_of(data, data_bytes);
     }
-    return answer_done(db, &note, &out);
+    return answer_done(db, &note, out);
 }
 
 /* Ends the round that is running: the greatest that has begun. */
@@ -262,5 +262,5 @@ enum ferry_err ferry_saga_refuse(struct ferry_db *db, const struct ferry_record 
         return err;
     }
     struct saga_out out = out_of(&note, record);
-    return answer_refused(db, &note, &out, why);
+    return answer_refused(db, &note, out, why);
 }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,7 +20,8 @@
 /* An address, and the folder that must stay open while it is used. */
 struct place {
     struct sockaddr_un address;
-    int folder_fd; /* -1 when the path fits as it is. */
+    socklen_t size; /* Of the address. */
+    int folder_fd;  /* -1 when the path fits as it is. */
 };
 
 static void place_close(struct place *p)
@@ -62,11 +64,25 @@ static bool place_through_folder(struct place *p, const char *path)
     return n > 0 && (size_t)n < room;
 }
 
+/* An abstract address begins with a NUL and has no end but its size. */
+static void place_by_name(struct place *p, const char *name)
+{
+    char *at = p->address.sun_path + 1;
+    int n = snprintf(at, sizeof(p->address.sun_path) - 1, "ferry-wake-%016llx",
+                     (unsigned long long)checksum_of(name, strlen(name)));
+    p->size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+}
+
 static bool place_of(struct place *p, const char *path)
 {
     memset(p, 0, sizeof(*p));
     p->folder_fd = -1;
     p->address.sun_family = AF_UNIX;
+    p->size = sizeof(p->address);
+    if (path[0] == '@') {
+        place_by_name(p, path + 1);
+        return true;
+    }
     size_t room = sizeof(p->address.sun_path);
     int n = snprintf(p->address.sun_path, room, "%s" WAKE_SUFFIX, path);
     if (n > 0 && (size_t)n < room) {
@@ -100,8 +116,7 @@ static void sender_connect(struct wake_sender *s, const char *path)
         return;
     }
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 &&
-        connect(fd, (const struct sockaddr *)&place.address, sizeof(place.address)) != 0) {
+    if (fd >= 0 && connect(fd, (const struct sockaddr *)&place.address, place.size) != 0) {
         close(fd); /* No relay here now. */
         fd = -1;
     }
@@ -153,8 +168,10 @@ enum ferry_err wake_listen(const char *database_path, int *fd, struct err_text *
         return err_set(e, FERRY_ERR_IO, "socket: %s", strerror(errno));
     }
     /* The lock of the database is held: a socket that is there was left by a dead relay. */
-    unlink(place.address.sun_path);
-    if (bind(made, (const struct sockaddr *)&place.address, sizeof(place.address)) != 0) {
+    if (place.address.sun_path[0] != '\0') {
+        unlink(place.address.sun_path);
+    }
+    if (bind(made, (const struct sockaddr *)&place.address, place.size) != 0) {
         enum ferry_err err =
             err_set(e, FERRY_ERR_IO, "%s" WAKE_SUFFIX ": cannot make the wake socket: %s",
                     database_path, strerror(errno));
@@ -162,7 +179,9 @@ enum ferry_err wake_listen(const char *database_path, int *fd, struct err_text *
         place_close(&place);
         return err;
     }
-    share_like_database(place.address.sun_path, database_path);
+    if (place.address.sun_path[0] != '\0') {
+        share_like_database(place.address.sun_path, database_path);
+    }
     place_close(&place);
     *fd = made;
     return FERRY_OK;
@@ -184,7 +203,7 @@ void wake_close(const char *database_path, int *fd)
         return;
     }
     struct place place;
-    if (place_of(&place, database_path)) {
+    if (database_path[0] != '@' && place_of(&place, database_path)) {
         unlink(place.address.sun_path);
         place_close(&place);
     }

@@ -6,6 +6,13 @@
  * /proc/self/fd/N/NAME, and a file name that does not fit even so is replaced by .ferry-wake-HASH
  * of the database's file name. Both sides compute the same place from the same (resolved) path.
  *
+ * A server's database is named instead: "@NAME", where NAME is postgresql-SYSTEM-OID (the system
+ * identifier of pg_control_system() and the oid of pg_database, in decimal) or
+ * mariadb-SERVER-DATABASE (see db_mariadb.h). Its address is the abstract socket "ferry-wake-HASH",
+ * 16 hexadecimal digits of the checksum of NAME: nothing is left behind in a folder. It belongs to
+ * whoever binds first, so the relays of one machine share one wake, and the others poll. Only for
+ * servers on the same machine.
+ *
  * Sending never blocks and never fails the caller. One thread at a time. */
 #ifndef FERRY_OUTBOX_WAKE_H
 #define FERRY_OUTBOX_WAKE_H

@@ -57,6 +57,7 @@ enum ferry_err ferry_migrate(struct ferry_db *db);
 enum ferry_err ferry_outbox_put(struct ferry_db *db, const struct ferry_message *message,
                                 struct ferry_id *id);
 #define FERRY_OUTBOX_MESSAGE_MAX_BYTES (1u << 20)
+#define FERRY_OUTBOX_HEADERS_MAX       255u
 
 /* The same for `count` messages, all or an error: one statement, or a COPY, where the database has
  * one for it. `ids` (may be NULL) has room for `count`. */
@@ -174,11 +175,12 @@ enum ferry_err ferry_receive_tx(struct ferry_receiver *receiver, struct ferry_db
  * Replies. */
 
 #define FERRY_HEADER_CORRELATION                                                                   \
-    "ferry-correlation-id"                           /* Of a conversation: its first message's. */
-#define FERRY_HEADER_CAUSATION  "ferry-causation-id" /* The message that this one answers. */
-#define FERRY_HEADER_REPLY_TO   "ferry-reply-to"     /* The topic for an answer. */
-#define FERRY_HEADER_DELIVER_AT "ferry-deliver-at"   /* Unix ms, of rows that are put by hand. */
-#define FERRY_HEADER_TRACE      "traceparent"        /* W3C trace context: copied on. */
+    "ferry-correlation-id" /* Of a conversation: its first message's. */
+#define FERRY_HEADER_CAUSATION          "ferry-causation-id" /* The message that this one answers. */
+#define FERRY_HEADER_REPLY_TO           "ferry-reply-to"     /* The topic for an answer. */
+#define FERRY_HEADER_DELIVER_AT         "ferry-deliver-at" /* Unix ms, of rows that are put by hand. */
+#define FERRY_HEADER_POSSIBLE_DUPLICATE "ferry-possible-duplicate" /* Set by a rebase: "1". */
+#define FERRY_HEADER_TRACE              "traceparent" /* W3C trace context: copied on. */
 
 /* ferry_outbox_put of an answer to `cause`: sets correlation and causation, copies the trace
  * context and the name of the saga (not its step: an answer is no command), each unless the message
@@ -254,9 +256,9 @@ enum ferry_saga_kind { FERRY_SAGA_ORCHESTRATED, FERRY_SAGA_CHOREOGRAPHED };
 
 struct ferry_saga_step {
     const char *topic;   /* Where its commands go: ops do and undo. */
-    int64_t deadline_ms; /* Orchestrated: how long an answer may take; 0: for ever; a year at most.
-                            Then the saga is compensated, this step included, since nobody knows
-                            what became of it. An undo is repeated instead. */
+    int64_t deadline_ms; /* Orchestrated: how long an answer may take; 0: for ever; 364 days at
+                            most. Then the saga is compensated, this step included, since nobody
+                            knows what became of it. An undo is repeated instead. */
     bool no_undo; /* There is nothing to compensate: it is commanded once, and never undone. If
                      its deadline passes it may still be done later. */
 };
@@ -293,9 +295,9 @@ bool ferry_saga_of(const struct ferry_record *record, struct ferry_id *saga);
 /* The participant's side, in the transaction of its effect. *run: apply the effect (or the
  * compensation), then ferry_saga_done() or ferry_saga_refuse() in the same transaction. Not *run: a
  * repeat, an empty compensation or a hanging do: apply nothing and call neither; the answer that is
- * due was put, and a first answer cannot be lost, since it is in the outbox with the effect. Under
- * READ COMMITTED or SERIALIZABLE, or with MariaDB's default, nothing else is needed; but read what
- * an undo compensates after this call, not before. */
+ * due was put, and a first answer cannot be lost, since it is in the outbox with the effect. Read
+ * what an undo compensates after this call, and with MariaDB's REPEATABLE READ by a locking read
+ * (SELECT … FOR UPDATE): the do may have been committed since your transaction's snapshot. */
 enum ferry_err ferry_saga_enter(struct ferry_db *db, const struct ferry_record *record, bool *run);
 /* The step is done (or undone): answers the orchestrator, or passes the saga on along its slip.
  * `data` is what later commands carry; NULL: the record's payload goes on. An undo that was sent

@@ -30,6 +30,7 @@ enum statement {
     STATEMENT_KEY_PARKED,
     STATEMENT_REQUEUED,
     STATEMENT_DEAD_REMOVE,
+    STATEMENT_DEAD_AGAIN,
     STATEMENT_BARRIER_ADD,
     STATEMENT_BARRIER_WHY,
     STATEMENT_SAGA_INSERT,
@@ -72,10 +73,16 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
         "ferry_inbox_dead WHERE number = (SELECT number FROM ferry_inbox_dead WHERE grp = ? AND "
         "topic_id = ? AND requeued ORDER BY number LIMIT 1) FOR UPDATE SKIP LOCKED",
     [STATEMENT_DEAD_REMOVE] = "DELETE FROM ferry_inbox_dead WHERE number = ?",
+    [STATEMENT_DEAD_AGAIN] =
+        "UPDATE ferry_inbox_dead d JOIN ferry_inbox_dead f ON f.number = ? SET d.requeued = FALSE, "
+        "d.reason = IF(d.number = f.number, ?, d.reason) WHERE d.number = f.number OR (d.requeued "
+        "AND d.number > f.number AND d.grp = f.grp AND d.topic_id = f.topic_id AND d.mkey = "
+        "f.mkey)",
     [STATEMENT_BARRIER_ADD] =
         "INSERT INTO ferry_saga_barrier (saga_id, step, op, why) VALUES (?, ?, ?, ?)",
     [STATEMENT_BARRIER_WHY] =
-        "SELECT why FROM ferry_saga_barrier WHERE saga_id = ? AND step = ? AND op = ?",
+        "SELECT why FROM ferry_saga_barrier WHERE saga_id = ? AND step = ? AND op = ? "
+        "LOCK IN SHARE MODE",
     [STATEMENT_SAGA_INSERT] = "INSERT INTO ferry_saga (saga_id, type, state, step, ver, "
                               "deadline_ms, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     [STATEMENT_SAGA_GET] = "SELECT type, state, step, ver, deadline_ms, reason, data FROM "
@@ -111,7 +118,8 @@ struct db_mariadb {
     int64_t (*many_numbers)[PUT_PARAMETERS];
     char place[DB_MARIADB_PLACE_MAX]; /* Empty: not known. */
     unsigned extensions;              /* Of chains, until the next trim. */
-    unsigned duplicate;               /* The last statement met a unique key that was taken. */
+    bool lost;                        /* The last error was that the connection is gone. */
+    bool duplicate;                   /* The last statement met a unique key that was taken. */
     struct buf answer;                /* Bytes of the row that was read last, */
     struct buf before;                /* and of the one before: saga_update may be given them. */
     struct column columns[COLUMNS_MAX];
@@ -195,11 +203,14 @@ static void add_chain(struct params *p, const struct db_chain *chain)
 
 static enum ferry_err connection_failed(struct db_mariadb *d, const char *doing, struct err_text *e)
 {
+    d->lost = maria_lost(mysql_errno(d->connection));
     return maria_error(mysql_errno(d->connection), mysql_error(d->connection), doing, e);
 }
 
-static enum ferry_err statement_failed(MYSQL_STMT *stmt, const char *doing, struct err_text *e)
+static enum ferry_err statement_failed(struct db_mariadb *d, MYSQL_STMT *stmt, const char *doing,
+                                       struct err_text *e)
 {
+    d->lost = maria_lost(mysql_stmt_errno(stmt));
     return maria_error(mysql_stmt_errno(stmt), mysql_stmt_error(stmt), doing, e);
 }
 
@@ -267,7 +278,7 @@ static enum ferry_err prepare(struct db_mariadb *d, enum statement which, struct
         code = mysql_stmt_prepare(stmt, sql, (unsigned long)strlen(sql));
     }
     if (err == FERRY_OK && code != 0) {
-        err = statement_failed(stmt, "preparing a statement", e);
+        err = statement_failed(d, stmt, "preparing a statement", e);
     }
     if (err != FERRY_OK) {
         mysql_stmt_close(stmt);
@@ -292,16 +303,16 @@ static enum ferry_err statement_get(struct db_mariadb *d, enum statement which, 
 static enum ferry_err execute_bound(struct db_mariadb *d, MYSQL_STMT *stmt, MYSQL_BIND *binds,
                                     const char *doing, struct err_text *e)
 {
-    d->duplicate = 0;
+    d->duplicate = false;
     if (mysql_stmt_bind_param(stmt, binds) != 0) {
-        return statement_failed(stmt, doing, e);
+        return statement_failed(d, stmt, doing, e);
     }
     if (mysql_stmt_execute(stmt) != 0) {
         if (mysql_stmt_errno(stmt) == MARIA_DUPLICATE) {
-            d->duplicate = 1;
+            d->duplicate = true;
             return FERRY_OK;
         }
-        return statement_failed(stmt, doing, e);
+        return statement_failed(d, stmt, doing, e);
     }
     return FERRY_OK;
 }
@@ -337,7 +348,7 @@ static enum ferry_err read_bytes(struct db_mariadb *d, MYSQL_STMT *stmt, unsigne
                        .length = &length,
                        .is_null = (void *)&is_null};
     if (size > 0 && mysql_stmt_fetch_column(stmt, &bind, column, 0) != 0) {
-        return statement_failed(stmt, "reading a row", e);
+        return statement_failed(d, stmt, "reading a row", e);
     }
     at[size] = '\0';
     d->columns[column].number = (int64_t)start; /* An offset: the buffer may move. */
@@ -363,12 +374,12 @@ static enum ferry_err read_row(struct db_mariadb *d, MYSQL_STMT *stmt, const cha
         binds[i].is_null = &nulls[i];
     }
     if (mysql_stmt_bind_result(stmt, binds) != 0) {
-        return statement_failed(stmt, "reading a row", e);
+        return statement_failed(d, stmt, "reading a row", e);
     }
     int code = mysql_stmt_fetch(stmt);
     *found = code == 0 || code == MYSQL_DATA_TRUNCATED;
     if (!*found) {
-        return code == MYSQL_NO_DATA ? FERRY_OK : statement_failed(stmt, "reading a row", e);
+        return code == MYSQL_NO_DATA ? FERRY_OK : statement_failed(d, stmt, "reading a row", e);
     }
     enum ferry_err err = FERRY_OK;
     for (unsigned i = 0; err == FERRY_OK && i < count; i++) {
@@ -667,6 +678,15 @@ static enum ferry_err driver_inbox_dead_remove(void *driver, int64_t number, str
     return change(driver, STATEMENT_DEAD_REMOVE, &p, "deleting from ferry_inbox_dead", e);
 }
 
+static enum ferry_err driver_inbox_dead_again(void *driver, int64_t number, const char *reason,
+                                              struct err_text *e)
+{
+    struct params p = {0};
+    add_number(&p, number);
+    add_text(&p, reason);
+    return change(driver, STATEMENT_DEAD_AGAIN, &p, "updating ferry_inbox_dead", e);
+}
+
 /* ---- Sagas --------------------------------------------------------------------------------- */
 
 static enum ferry_err driver_barrier_add(void *driver, const struct ferry_id *saga, int32_t step,
@@ -785,6 +805,12 @@ static bool driver_in_transaction(void *driver)
     return (status & SERVER_STATUS_IN_TRANS) != 0 || (status & SERVER_STATUS_AUTOCOMMIT) == 0;
 }
 
+static bool driver_lost(void *driver)
+{
+    const struct db_mariadb *d = driver;
+    return d->lost || maria_lost(mysql_errno(d->connection)); /* A handler's statement, too. */
+}
+
 static const char *driver_path(void *driver)
 {
     const struct db_mariadb *d = driver;
@@ -835,6 +861,8 @@ static const struct db_ops mariadb_ops = {
     .inbox_key_parked = driver_inbox_key_parked,
     .inbox_requeued = driver_inbox_requeued,
     .inbox_dead_remove = driver_inbox_dead_remove,
+    .inbox_dead_again = driver_inbox_dead_again,
+    .lost = driver_lost,
     .barrier_add = driver_barrier_add,
     .barrier_why = driver_barrier_why,
     .saga_insert = driver_saga_insert,

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "outbox/postgresql/admin_pg.h"
 #include "outbox/postgresql/source_postgresql.h"
 #include "outbox/relay/driver.h"
 
@@ -53,6 +54,7 @@ const struct outbox_driver *ferry_outbox_driver_postgresql(void)
                                                 .scheme = "postgresql",
                                                 .url_check = driver_url_check,
                                                 .lanes = driver_lanes,
-                                                .source_open = source_pg_open};
+                                                .source_open = source_pg_open,
+                                                .admin = &admin_pg_ops};
     return &driver;
 }

@@ -9,6 +9,7 @@
 #define STATEMENT_BYTES_MAX 8192u
 #define RETRY_MIN_US        20000
 #define RETRY_MAX_US        1000000
+#define PUMP_MAX            1024    /* Reads of the socket in one go. */
 #define ANSWER_GRACE_US     2000000 /* Beyond the server's own statement_timeout. */
 
 void pg_link_init(struct pg_link *l, const struct pg_target *target, const char *const *statements,
@@ -352,11 +353,11 @@ enum ferry_err pg_link_run(struct pg_link *l, const char *sql, struct err_text *
     return err;
 }
 
-bool pg_link_listen(struct pg_link *l)
+void pg_link_pump(struct pg_link *l)
 {
-    struct err_text ignored;
-    if (l->state == PG_LINK_UP && !l->busy && PQconsumeInput(l->conn) != 1) {
-        (void)lost(l, &ignored);
+    for (int i = 0; l->state == PG_LINK_UP && i < PUMP_MAX; i++) {
+        if (!wait_for(l->conn, POLLIN, 0) || PQconsumeInput(l->conn) != 1) {
+            return; /* What is lost is noticed by whoever asks next. */
+        }
     }
-    return l->state == PG_LINK_UP;
 }

@@ -15,7 +15,7 @@
 
 #define PG_LINK_STATEMENTS_MAX 24u
 #define PG_LINK_PARAMS_MAX     9u
-#define PG_LINK_TAKE_US        400000 /* What one call of a source may wait for an answer. */
+#define PG_LINK_TAKE_US        250000 /* What one call of a source may wait for an answer. */
 
 /* Where a database is. Owned by whoever made it; see pg_url.h. */
 struct pg_target {
@@ -68,8 +68,8 @@ MUST_CHECK enum ferry_err pg_link_ask(struct pg_link *l, unsigned statement,
 MUST_CHECK enum ferry_err pg_link_ask_text(struct pg_link *l, const char *sql, PGresult **result,
                                            struct err_text *e);
 MUST_CHECK enum ferry_err pg_link_run(struct pg_link *l, const char *sql, struct err_text *e);
-/* Reads from the socket what has come (notifications too). False: the connection is lost. */
-bool pg_link_listen(struct pg_link *l);
+/* Reads what has come from the socket, an answer that nobody takes now or notifications. */
+void pg_link_pump(struct pg_link *l);
 /* A statement with the schema's name in it, and a NUL. */
 void pg_link_text(const struct pg_link *l, const char *statement, struct buf *out);
 

@@ -48,6 +48,7 @@ enum ferry_err source_pg_identify(struct source_pg *d, struct pg_link *link,
                                   struct pg_identity *identity, struct err_text *e)
 {
     PGresult *result = NULL;
+    *identity = (struct pg_identity){0};
     enum ferry_err err = pg_link_ask(link, PG_IDENTITY, NULL, 0, &result, e);
     if (err == FERRY_OK) {
         err = read_identity(d, result, identity, e);
@@ -143,10 +144,10 @@ enum ferry_err source_pg_place_is_here(struct source_pg *d, const struct cover_p
     if (err != FERRY_OK || !source_pg_is_same(d, &now, e)) {
         return err;
     }
-    if (place->system != now.system) {
+    if (place->system != now.system || place->database != now.database) {
         err_set(e, FERRY_OK,
-                "%s is another database cluster than the one its cursors were taken from (dumped "
-                "and restored, or upgraded?)" REMEDY,
+                "%s is another database than the one its cursors were taken from (dumped and "
+                "restored, or upgraded?)" REMEDY,
                 name);
     } else if (place->timeline != now.timeline) {
         err_set(e, FERRY_OK,
@@ -241,13 +242,19 @@ static enum ferry_err open_all(struct source_pg *d, struct err_text *e)
     return err == FERRY_OK ? ticks_init(&d->ticks) : err;
 }
 
-/* One of this machine listens: who comes second polls. */
-static void open_wake(struct source_pg *d)
+/* One relay of this machine listens; who comes second polls, and looks again once a second. */
+void source_pg_listen(struct source_pg *d)
 {
+    char system[24];
+    char database[16];
     struct err_text ignored;
-    snprintf(d->wake_name, sizeof(d->wake_name), "postgresql-%llu-%u",
-             (unsigned long long)d->identity.system, d->identity.database);
-    if (d->options.lane != 0 || wake_listen(d->wake_name, &d->wake_fd, &ignored) != FERRY_OK) {
+    if (d->wake_fd >= 0 || d->options.lane != 0) {
+        return;
+    }
+    snprintf(system, sizeof(system), "%llu", (unsigned long long)d->identity.system);
+    snprintf(database, sizeof(database), "%u", d->identity.database);
+    db_postgresql_place(d->wake_name, system, database);
+    if (wake_listen(d->wake_name, &d->wake_fd, &ignored) != FERRY_OK) {
         d->wake_fd = -1;
     }
 }
@@ -276,7 +283,7 @@ enum ferry_err source_pg_open(struct source *source, const char *url,
         source_pg_ops.close(d);
         return err;
     }
-    open_wake(d);
+    source_pg_listen(d);
     *source = (struct source){.ops = &source_pg_ops, .driver = d};
     return FERRY_OK;
 }

@@ -8,9 +8,10 @@
 #include "base/clock.h"
 #include "outbox/postgresql/source_postgresql.h"
 
-#define NUMBER_BYTES   24u
-#define WINDOW_NUMBERS (1 << 16) /* Numbers looked at by one statement. */
-#define FLUSH_LOOK_MS  2
+#define NUMBER_BYTES     24u
+#define WINDOW_NUMBERS   (1 << 16) /* Numbers looked at by one statement. */
+#define FLUSH_LOOK_MS    2
+#define BARRIER_AGAIN_US 2000000
 
 enum step { STEP_GO_ON, STEP_WAIT, STEP_DONE };
 
@@ -165,7 +166,7 @@ static enum ferry_err take_probe(struct source_pg *d, const PGresult *r, enum st
         snapshot_set(&d->candidate, s);
         d->candidate_lsn = lsn;
         d->candidate_rows = rows;
-        d->candidate_asked = false;
+        d->candidate_asked_us = 0;
         *step = STEP_GO_ON;
     }
     snapshot_release(&s);
@@ -217,6 +218,18 @@ static enum ferry_err send_page(struct source_pg *d, const struct ticks_job *job
     return send_job(d, statement, &from, bound, r->rows_max, r->bytes_max, e);
 }
 
+/* The server works on the next page of a backlog while this one is sent. A failure is told by the
+ * read that needs it. */
+static void ask_ahead(struct source_pg *d, const struct reading *r)
+{
+    struct ticks_job job;
+    struct err_text ignored;
+    ticks_peek(&d->ticks, &job);
+    if (send_page(d, &job, r, &ignored) == FERRY_OK) {
+        d->reading = PG_READING_PAGE;
+    }
+}
+
 /* ---- A page. */
 
 static void place_rows(struct source_page *page, int64_t before)
@@ -255,6 +268,9 @@ static enum ferry_err take_page(struct source_pg *d, const PGresult *result, str
     place_rows(r->page, ticks_page(&d->ticks, page->count, seq, &last, ended));
     r->more = true;
     *step = page->count > 0 ? STEP_DONE : STEP_GO_ON;
+    if (page->count > 0 && !ended && d->way == PG_WAY_WINDOW) {
+        ask_ahead(d, r);
+    }
     return FERRY_OK;
 }
 
@@ -276,14 +292,15 @@ static enum ferry_err ask(struct source_pg *d, struct reading *r, enum step *ste
             open_candidate(d, r->rows_max);
             return FERRY_OK;
         }
-        if (d->options.barrier && !d->candidate_asked) {
+        if (d->options.barrier && clock_monotonic_us() - d->candidate_asked_us > BARRIER_AGAIN_US) {
             err = source_pg_barrier(d, e);
-            d->candidate_asked = err == FERRY_OK;
         }
-        if (err == FERRY_OK) {
-            err = pg_link_send(&d->reader, PG_FLUSHED, NULL, 0, e);
-            next = PG_READING_FLUSHED;
+        if (err != FERRY_OK && err != FERRY_ERR_DB_RETRY) {
+            return err;
         }
+        /* A slow disk: what was written comes to it all the same, so the look decides. */
+        err = pg_link_send(&d->reader, PG_FLUSHED, NULL, 0, e);
+        next = PG_READING_FLUSHED;
     } else if (!way_is_of(d, &job)) {
         err = send_job(d, PG_SIZE, &job, job.upper->xmax, r->rows_max + 1, 0, e);
         next = PG_READING_SIZE;
@@ -433,14 +450,19 @@ enum ferry_err source_pg_read(void *driver, size_t rows_max, size_t bytes_max,
     return FERRY_OK;
 }
 
-void source_pg_rewind(void *driver, int64_t after)
+void source_pg_read_anew(struct source_pg *d)
 {
-    struct source_pg *d = driver;
-    ticks_rewind(&d->ticks, after);
     d->way = PG_WAY_UNKNOWN;
     if (d->reading != PG_READING_NOTHING) {
         d->reading = PG_READING_DROPPED;
     }
+}
+
+void source_pg_rewind(void *driver, int64_t after)
+{
+    struct source_pg *d = driver;
+    ticks_rewind(&d->ticks, after);
+    source_pg_read_anew(d);
 }
 
 enum ferry_err source_pg_changed(void *driver, bool *changed, struct err_text *e)

@@ -96,13 +96,19 @@ enum ferry_err source_pg_tidy(void *driver, const struct source_progress *progre
     *removed = 0;
     *again = false;
     if (!d->options.tidy || d->identity.lanes != 1 || d->set_back ||
-        progress->now_us < d->ring_at_us || progress->checkpointed < d->ticks.begun) {
+        progress->now_us < d->ring_at_us) {
+        return FERRY_OK;
+    }
+    if (d->told != NULL && progress->checkpointed >= d->told_position) {
+        snapshot_set(&d->kept, d->told);
+    }
+    const struct snapshot *seen = d->kept;
+    if (seen == NULL) {
         return FERRY_OK;
     }
     unsigned leaf = d->ring_leaf;
     d->ring_leaf = (leaf + 1) % LEAVES;
     d->ring_at_us = progress->now_us + RING_PAUSE_US / LEAVES;
-    const struct snapshot *seen = ticks_seen_at(&d->ticks, progress->checkpointed);
     bool done = false;
     enum ferry_err err = source_pg_side(d, e);
     if (err == FERRY_OK) {

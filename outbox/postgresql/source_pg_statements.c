@@ -14,7 +14,7 @@
     "CASE WHEN jsonb_typeof(j.value) = 'string' THEN j.value #>> '{}' END]) "                      \
     "FROM jsonb_each(p.headers_json) j) END, "                                                     \
     "CASE WHEN octet_length(p.payload) <= 15728640 THEN p.payload END "                            \
-    "FROM (SELECT q.*, sum(octet_length(q.payload)::bigint + "                                     \
+    "FROM (SELECT q.*, sum(octet_length(q.payload) + "                                             \
     "coalesce(octet_length(q.headers), 0)) OVER (ORDER BY q.seq "                                  \
     "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before FROM (" inner ") q) p "     \
     "WHERE p.bytes_before IS NULL OR p.bytes_before < " bytes "::bigint ORDER BY p.seq"
@@ -39,15 +39,17 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
                 "WHERE $4::pg_snapshot IS NOT NULL AND $5::bigint IS NOT NULL",
     /* lane */
     [PG_BOUNDS] = "SELECT min(o.seq), max(o.seq) FROM @.outbox o WHERE o.lane = $1::smallint",
-    /* lane, xmax of the lower, xmax of the upper, the upper, seq, late ones, limit, bytes */
-    [PG_SMALL] = PAGE("SELECT " COLUMNS "FROM @.outbox o WHERE o.lane = $1::smallint "
-                      "AND o.xid >= $2::xid8 AND o.xid < $3::xid8 "
-                      "AND pg_visible_in_snapshot(o.xid, $4::pg_snapshot) AND o.seq > $5::bigint "
-                      "UNION ALL "
-                      "SELECT " COLUMNS "FROM @.outbox o WHERE o.lane = $1::smallint "
-                      "AND o.xid = ANY($6::xid8[]) AND o.seq > $5::bigint "
-                      "ORDER BY 1 LIMIT $7::bigint",
-                      "$8"),
+    /* lane, xmax of the lower, xmax of the upper, the upper, seq, late ones, limit, bytes. "+ 0":
+     * by the index on transactions, not through a whole leaf by number. */
+    [PG_SMALL] =
+        PAGE("SELECT " COLUMNS "FROM @.outbox o WHERE o.lane = $1::smallint "
+             "AND o.xid >= $2::xid8 AND o.xid < $3::xid8 "
+             "AND pg_visible_in_snapshot(o.xid, $4::pg_snapshot) AND o.seq + 0 > $5::bigint "
+             "UNION ALL "
+             "SELECT " COLUMNS "FROM @.outbox o WHERE o.lane = $1::smallint "
+             "AND o.xid = ANY($6::xid8[]) AND o.seq + 0 > $5::bigint "
+             "ORDER BY 1 LIMIT $7::bigint",
+             "$8"),
     /* lane, xmax of the lower, to, the upper, seq, late ones, limit, bytes */
     [PG_WINDOW] = PAGE("SELECT " COLUMNS "FROM @.outbox o WHERE o.lane = $1::smallint "
                        "AND o.seq > $5::bigint AND o.seq <= $3::bigint "

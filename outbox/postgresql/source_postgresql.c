@@ -22,6 +22,8 @@ static void driver_close(void *driver)
     snapshot_release(&d->candidate);
     snapshot_release(&d->idle);
     snapshot_release(&d->seen);
+    snapshot_release(&d->told);
+    snapshot_release(&d->kept);
     mem_free(d);
 }
 
@@ -46,6 +48,7 @@ enum ferry_err source_pg_barrier(struct source_pg *d, struct err_text *e)
 {
     PGresult *result = NULL;
     int64_t from_us = clock_monotonic_us();
+    d->candidate_asked_us = from_us;
     enum ferry_err err = source_pg_side(d, e);
     if (err == FERRY_OK) {
         err = pg_link_ask(&d->side, PG_BARRIER, NULL, 0, &result, e);
@@ -64,6 +67,7 @@ static struct cover_place place_now(const struct source_pg *d, const struct tick
 {
     return (struct cover_place){.system = d->identity.system,
                                 .timeline = d->identity.timeline,
+                                .database = d->identity.database,
                                 .lsn = d->flushed,
                                 .has_last = last->known,
                                 .last_seq = last->seq,
@@ -91,6 +95,8 @@ static enum ferry_err driver_begin(void *driver, struct bytes checkpoint, int64_
     }
     if (err == FERRY_OK && *same) {
         ticks_begin(&d->ticks, &from);
+        snapshot_release(&d->told);
+        snapshot_release(&d->kept);
         *settled = d->ticks.position;
     }
     cover_fini(&from);
@@ -102,6 +108,10 @@ static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e
     struct source_pg *d = driver;
     struct pg_identity now;
     *same = !d->set_back;
+    if (d->reader.busy) {
+        pg_link_pump(
+            &d->reader); /* Else the server holds a snapshot for what waits in the socket. */
+    }
     if (d->set_back) {
         *e = d->set_back_words;
         return FERRY_OK;
@@ -113,6 +123,7 @@ static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e
     if (err == FERRY_OK) {
         *same = source_pg_is_same(d, &now, e);
     }
+    source_pg_listen(d);
     return err;
 }
 
@@ -124,6 +135,8 @@ static void driver_checkpoint(void *driver, int64_t settled, struct source_blob 
     ticks_settled(&d->ticks, settled, &cover, &last);
     struct cover_place place = place_now(d, &last);
     cover_encode(&cover, &place, blob);
+    snapshot_set(&d->told, cover.base);
+    d->told_position = settled;
 }
 
 /* ---- Marks. */
@@ -149,6 +162,9 @@ static enum ferry_err driver_mark_open(void *driver, struct bytes blob, struct s
     if (err == FERRY_OK && *same) {
         err = ticks_mark_open(&d->ticks, &cover, mark, again);
     }
+    if (*again) {
+        source_pg_read_anew(d);
+    }
     cover_fini(&cover);
     return err == FERRY_ERR_NO_MEMORY ? err_set(e, err, "out of memory") : err;
 }
@@ -156,6 +172,9 @@ static enum ferry_err driver_mark_open(void *driver, struct bytes blob, struct s
 static void driver_mark_close(void *driver, struct source_mark *mark)
 {
     struct source_pg *d = driver;
+    if (mark != NULL && mark->extra) {
+        source_pg_read_anew(d);
+    }
     ticks_mark_close(&d->ticks, mark);
 }
 
@@ -306,18 +325,6 @@ static void driver_wake_drain(void *driver)
     }
 }
 
-static void driver_place(void *driver, char *text, size_t bytes)
-{
-    const struct source_pg *d = driver;
-    char host[64] = "";
-    (void)gethostname(host, sizeof(host) - 1);
-    if (d->wake_fd >= 0) {
-        snprintf(text, bytes, "%s", host);
-    } else {
-        snprintf(text, bytes, "%s/%ld", host, (long)getpid());
-    }
-}
-
 const struct source_ops source_pg_ops = {
     .close = driver_close,
     .id = driver_id,
@@ -342,5 +349,4 @@ const struct source_ops source_pg_ops = {
     .figures = source_pg_figures,
     .wake_fd = driver_wake_fd,
     .wake_drain = driver_wake_drain,
-    .place = driver_place,
 };

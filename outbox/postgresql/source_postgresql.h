@@ -13,6 +13,7 @@
 #ifndef FERRY_OUTBOX_POSTGRESQL_SOURCE_POSTGRESQL_H
 #define FERRY_OUTBOX_POSTGRESQL_SOURCE_POSTGRESQL_H
 
+#include "outbox/postgresql/db_postgresql.h"
 #include "outbox/postgresql/pg_link.h"
 #include "outbox/postgresql/pg_url.h"
 #include "outbox/postgresql/ticks.h"
@@ -91,8 +92,8 @@ struct source_pg {
     struct snapshot *candidate; /* The next upper, once it is on disk. */
     uint64_t candidate_lsn;
     int64_t candidate_rows;
-    bool candidate_asked;  /* The barrier was written for it. */
-    struct snapshot *idle; /* Nothing new was seen in it; not on disk yet. */
+    int64_t candidate_asked_us; /* When a barrier was written for it; 0: not. */
+    struct snapshot *idle;      /* Nothing new was seen in it; not on disk yet. */
     uint64_t idle_lsn;
     enum pg_way way;
     const struct snapshot *way_upper; /* Which tick `way` is of, never looked into. */
@@ -108,9 +109,12 @@ struct source_pg {
     /* The ring. */
     int64_t ring_at_us;
     unsigned ring_leaf; /* Looked at next. */
+    struct snapshot *told,
+        *kept; /* Bases of checkpoints: given to the core; kept by the brokers. */
+    int64_t told_position;
 
     int wake_fd;
-    char wake_name[64];
+    char wake_name[DB_POSTGRESQL_PLACE_MAX];
     struct source_figures counters; /* truncates, barriers, … only. */
 };
 
@@ -120,6 +124,8 @@ enum ferry_err source_pg_read(void *driver, size_t rows_max, size_t bytes_max,
                               struct source_page *page, bool *more, struct err_text *e);
 /* What was asked and what was to be next; the ticks stay. */
 void source_pg_forget(struct source_pg *d);
+/* Another row is to be next than what was asked. */
+void source_pg_read_anew(struct source_pg *d);
 void source_pg_rewind(void *driver, int64_t after);
 enum ferry_err source_pg_changed(void *driver, bool *changed, struct err_text *e);
 /* Adds the rows of a result of PG_SMALL or PG_WINDOW, without positions. *bytes: as the statement
@@ -138,6 +144,7 @@ MUST_CHECK enum ferry_err source_pg_place_is_here(struct source_pg *d,
                                                   struct err_text *e);
 MUST_CHECK enum ferry_err source_pg_open(struct source *source, const char *url,
                                          const struct source_options *options, struct err_text *e);
+void source_pg_listen(struct source_pg *d);
 /* The side connection, up. */
 MUST_CHECK enum ferry_err source_pg_side(struct source_pg *d, struct err_text *e);
 /* Settings that lose committed rows, or the order of a key. Errors: DB. */

@@ -101,7 +101,6 @@ void ticks_begin(struct ticks *t, const struct cover *from)
     t->pass_seq = t->seq_at;
     t->pass_start = t->position;
     t->settled = t->position;
-    t->begun = t->position;
     t->ended = false;
     t->page_count = 0;
     t->extra = NULL;
@@ -175,6 +174,15 @@ void ticks_next(struct ticks *t, struct ticks_job *job)
         tick_over(t);
     }
     *job = (struct ticks_job){t->lower, t->upper, t->seq_at, false};
+}
+
+void ticks_peek(const struct ticks *t, struct ticks_job *job)
+{
+    must(!t->page_is_last);
+    *job = t->extra != NULL
+               ? (struct ticks_job){t->extra->cover.base, t->extra->cover.upper, t->extra_seq, true}
+               : (struct ticks_job){t->lower, t->upper, t->seq_at, false};
+    must(job->upper != NULL);
 }
 
 void ticks_open(struct ticks *t, struct snapshot *upper)

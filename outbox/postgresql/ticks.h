@@ -54,7 +54,6 @@ struct tick_page {
 
 struct ticks {
     int64_t position; /* The last given. */
-    int64_t begun;    /* The last given before ticks_begin. */
 
     /* The tick. */
     struct snapshot *lower, *upper; /* Held. */
@@ -92,6 +91,8 @@ void ticks_fini(struct ticks *t); /* All marks are closed. Accepts zeroed memory
 void ticks_begin(struct ticks *t, const struct cover *from);
 /* The page before was sent, or dropped by a rewind. May be asked again when nothing was read. */
 void ticks_next(struct ticks *t, struct ticks_job *job);
+/* What ticks_next will say if nothing happens until then. A tick is being read. */
+void ticks_peek(const struct ticks *t, struct ticks_job *job);
 void ticks_open(struct ticks *t, struct snapshot *upper);
 /* Nothing of what `seen` sees is left to hand out; no tick is open. */
 void ticks_skip(struct ticks *t, struct snapshot *seen);

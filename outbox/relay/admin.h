@@ -49,9 +49,11 @@ struct outbox_status {
     struct source_word word;
 };
 
-/* One (group, topic, partition) of an inbox. */
+/* One (group, topic, partition) of an inbox; or, after those, a group that keeps ids instead of
+ * offsets (queue, keyed, possible duplicates): then only `rows` counts, the ids that are kept. */
 struct inbox_status {
     const char *group; /* Lives during the callback. */
+    bool by_id;
     struct ferry_id topic_id;
     int32_t partition;
     int64_t position; /* Next offset to apply: everything before it is done or was skipped. */

@@ -430,6 +430,7 @@ void relay_status(struct relay *r, struct relay_status *status)
         return;
     }
     look_at_figures(r, status);
+    status->database_failed = r->read_failed || !r->figures_known;
     status->figures_known = r->figures_known;
     status->figures = r->figures;
     status->backlog_known = r->figures_known && r->figures.pending_known;

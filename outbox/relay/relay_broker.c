@@ -2,8 +2,6 @@
 
 #include "base/mem.h"
 
-#define RELAY_LANE 0u /* One reader a source; more would be lanes 1, 2, … */
-
 struct real {
     struct ferry_client *client;
     struct ferry_source *source;
@@ -54,14 +52,15 @@ static enum ferry_err real_checkpoint(void *ctx, const void *blob, size_t blob_b
 }
 
 enum ferry_err relay_broker_open(struct relay_broker *broker, struct ferry_client *client,
-                                 const struct ferry_id *source_id, const char *holder)
+                                 const struct ferry_id *source_id, uint32_t lane,
+                                 const char *holder)
 {
     struct real *b = mem_zalloc(1, sizeof(*b));
     if (b == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
     b->client = client;
-    enum ferry_err err = ferry_source_open(&b->source, client, source_id, RELAY_LANE, holder);
+    enum ferry_err err = ferry_source_open(&b->source, client, source_id, lane, holder);
     if (err != FERRY_OK) {
         mem_free(b);
         return err;

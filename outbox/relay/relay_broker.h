@@ -27,7 +27,8 @@ struct relay_broker {
 struct ferry_client;
 MUST_CHECK enum ferry_err relay_broker_open(struct relay_broker *broker,
                                             struct ferry_client *client,
-                                            const struct ferry_id *source_id, const char *holder);
+                                            const struct ferry_id *source_id, uint32_t lane,
+                                            const char *holder);
 void relay_broker_close(struct relay_broker *broker); /* Accepts zeroed memory. */
 
 #endif

@@ -2,6 +2,8 @@
 
 #include <inttypes.h>
 
+#include "outbox/relay/json_text.h"
+
 #define RATE_WINDOW_US 500000 /* Shorter looks leave the rate as it is. */
 
 void relay_rate_update(struct relay_rate *rate, uint64_t published_rows, int64_t now_us)
@@ -17,10 +19,27 @@ void relay_rate_update(struct relay_rate *rate, uint64_t published_rows, int64_t
     rate->at_us = now_us;
 }
 
-static const char *file_of(const char *path)
+/* A path is told by its file, another URL as it is; the lane where there are several. */
+static void line_name(struct buf *out, const struct serve_view *view)
 {
-    const char *slash = strrchr(path, '/');
-    return slash == NULL ? path : slash + 1;
+    const char *slash = strrchr(view->shown, '/');
+    bool is_file = strncmp(view->shown, "sqlite:", strlen("sqlite:")) == 0;
+    buf_printf(out, "%s", is_file && slash != NULL ? slash + 1 : view->shown);
+    if (view->status.lanes > 1) {
+        buf_printf(out, "#%" PRIu32, view->lane);
+    }
+}
+
+static const char *state_text(const struct serve_view *view)
+{
+    switch (view->status.phase) {
+    case SERVED_CONNECTING:
+        return "connecting";
+    case SERVED_HALTED:
+        return "halted";
+    default:
+        return view->status.relay_known ? relay_state_name(view->status.relay.state) : "stopped";
+    }
 }
 
 static void line_backlog(struct buf *out, const struct relay_status *status)
@@ -36,39 +55,34 @@ static void line_backlog(struct buf *out, const struct relay_status *status)
     }
 }
 
-void relay_report_line(struct buf *out, const char *name, const struct relay_status *status,
-                       const struct relay_rate *rate)
+static void line_counts(struct buf *out, const struct relay_status *status,
+                        const struct relay_rate *rate)
 {
-    buf_printf(out, "%s: %s | %" PRIu64 " published, %" PRIu64 "/s", file_of(name),
-               relay_state_name(status->state), status->stats.published_rows,
+    buf_printf(out, " | %" PRIu64 " published, %" PRIu64 "/s", status->stats.published_rows,
                rate->rows_per_second);
     line_backlog(out, status);
     if (status->stats.dead_rows > 0) {
         buf_printf(out, " | %" PRIu64 " set aside", status->stats.dead_rows);
     }
+    if (status->stats.parked_rows > 0) {
+        buf_printf(out, " | %" PRIu64 " parked", status->stats.parked_rows);
+    }
     if (status->blocked_topics > 0) {
         buf_printf(out, " | unknown topics: %zu", status->blocked_topics);
     }
-    if (status->error.text[0] != '\0') {
-        buf_printf(out, " | %s", status->error.text);
-    }
 }
 
-static void json_text(struct buf *out, const char *text)
+void relay_report_line(struct buf *out, const struct serve_view *view,
+                       const struct relay_rate *rate)
 {
-    buf_append_u8(out, '"');
-    for (const char *at = text; *at != '\0'; at++) {
-        unsigned char c = (unsigned char)*at;
-        if (c == '"' || c == '\\') {
-            buf_append_u8(out, '\\');
-            buf_append_u8(out, c);
-        } else if (c < 0x20) {
-            buf_printf(out, "\\u%04x", c);
-        } else {
-            buf_append_u8(out, c);
-        }
+    line_name(out, view);
+    buf_printf(out, ": %s", state_text(view));
+    if (view->status.relay_known) {
+        line_counts(out, &view->status.relay, rate);
     }
-    buf_append_u8(out, '"');
+    if (view->status.error.text[0] != '\0') {
+        buf_printf(out, " | %s", view->status.error.text);
+    }
 }
 
 static void json_number(struct buf *out, const char *name, bool known, int64_t value)
@@ -80,31 +94,57 @@ static void json_number(struct buf *out, const char *name, bool known, int64_t v
     }
 }
 
-void relay_report_json(struct buf *out, const char *name, const struct relay_status *status,
+static void json_counts(struct buf *out, const struct relay_stats *s)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } counts[] = {
+        {"batches", s->published_batches},
+        {"read", s->rows_read},
+        {"covered", s->covered_rows},
+        {"refused", s->refused_rows},
+        {"dead", s->dead_rows},
+        {"parked", s->parked_rows},
+        {"moved", s->moved_rows},
+        {"deleted", s->deleted_rows},
+        {"conflicts", s->conflicts},
+        {"fenced", s->fenced},
+        {"failures", s->failures},
+        {"wakes", s->wakes},
+        {"polls", s->polls},
+        {"timetravel", s->timetravel},
+    };
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        buf_printf(out, ",\"%s\":%" PRIu64, counts[i].name, counts[i].value);
+    }
+}
+
+void relay_report_json(struct buf *out, const struct serve_view *view,
                        const struct relay_rate *rate)
 {
-    const struct relay_stats *s = &status->stats;
+    const struct relay_status *status = &view->status.relay;
     buf_printf(out, "{\"database\":");
-    json_text(out, name);
-    buf_printf(out, ",\"state\":\"%s\"", relay_state_name(status->state));
-    buf_printf(out, ",\"published\":%" PRIu64 ",\"rows_per_second\":%" PRIu64, s->published_rows,
-               rate->rows_per_second);
+    json_text(out, view->shown);
+    buf_printf(out, ",\"lane\":%" PRIu32, view->lane);
+    json_number(out, "lanes", view->status.lanes > 0, view->status.lanes);
+    buf_printf(out, ",\"state\":\"%s\"", state_text(view));
+    buf_printf(out, ",\"published\":%" PRIu64 ",\"rows_per_second\":%" PRIu64,
+               status->stats.published_rows, rate->rows_per_second);
     json_number(out, "backlog", status->backlog_known, status->backlog_rows);
     json_number(out, "oldest_ms", status->oldest_known, status->oldest_ms);
-    json_number(out, "settled_id", s->elections > 0, status->settled);
+    json_number(out, "settled_id", status->stats.elections > 0, status->settled);
+    json_number(out, "undecided", status->undecided != 0, status->undecided);
+    json_counts(out, &status->stats);
     buf_printf(out,
-               ",\"batches\":%" PRIu64 ",\"covered\":%" PRIu64 ",\"dead\":%" PRIu64
-               ",\"deleted\":%" PRIu64 ",\"conflicts\":%" PRIu64 ",\"fenced\":%" PRIu64
-               ",\"failures\":%" PRIu64 ",\"wakes\":%" PRIu64 ",\"polls\":%" PRIu64,
-               s->published_batches, s->covered_rows, s->dead_rows, s->deleted_rows, s->conflicts,
-               s->fenced, s->failures, s->wakes, s->polls);
-    buf_printf(out,
+               ",\"connects\":%" PRIu64
                ",\"inflight\":%zu,\"blocked_topics\":%zu,\"blocked_partitions\":%zu,\"error\":",
-               status->inflight_batches, status->blocked_topics, status->blocked_partitions);
-    if (status->error.text[0] == '\0') {
+               view->status.connects, status->inflight_batches, status->blocked_topics,
+               status->blocked_partitions);
+    if (view->status.error.text[0] == '\0') {
         buf_printf(out, "null}\n");
     } else {
-        json_text(out, status->error.text);
+        json_text(out, view->status.error.text);
         buf_printf(out, "}\n");
     }
 }

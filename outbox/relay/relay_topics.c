@@ -69,9 +69,26 @@ static void target_unblock(struct relay_target *t)
     }
 }
 
+/* A mark that is open has taken each row that it wanted of what was read (source.h); with its topic
+ * blocked it would not. */
+static void close_marks(struct relay_topic *topic, int64_t from)
+{
+    for (int32_t p = 0; p < topic->partitions; p++) {
+        struct relay_target *t = &topic->targets[p];
+        if (t->state == RELAY_TARGET_READY && t->queue_count + t->flight_count > 0) {
+            relay_target_put_off(t, from, t->relay->now_us);
+        } else if (t->state == RELAY_TARGET_READY) {
+            target_close_mark(t);
+            t->state = RELAY_TARGET_LOST;
+            t->suspect_after = RELAY_NO_SUSPECT;
+        }
+    }
+}
+
 void relay_topic_block(struct relay *r, struct relay_topic *topic, int64_t from,
                        int64_t retry_at_us)
 {
+    close_marks(topic, from);
     if (topic->blocked_from == RELAY_NOT_BLOCKED) {
         r->blocked++;
     }
@@ -163,6 +180,9 @@ bool relay_topics_all_down(const struct relay *r)
 {
     bool some_blocked = false;
     for (size_t i = 0; i < r->topic_count; i++) {
+        if (r->topics[i]->blocked_from != RELAY_NOT_BLOCKED) {
+            continue; /* It waits by itself; others may be met for the first time. */
+        }
         for (int32_t p = 0; p < r->topics[i]->partitions; p++) {
             const struct relay_target *t = &r->topics[i]->targets[p];
             if (t->state == RELAY_TARGET_READY) {
@@ -337,6 +357,9 @@ static bool target_take_mark(struct relay_target *t, const struct ferry_cursor *
     must(mark != NULL);
     t->version = cursor->version;
     t->mark = mark;
+    /* Until one append of this time in office is through, one of an earlier relay may still come in
+     * between: it raises the version, and what is chained behind would take it for its own. */
+    t->half_open = true;
     t->state = RELAY_TARGET_READY;
     return true;
 }
@@ -406,6 +429,9 @@ static void topic_retry_blocked(struct relay *r, struct relay_topic *topic)
 static void topic_retry(struct relay *r, struct relay_topic *topic)
 {
     topic_retry_blocked(r, topic);
+    if (topic->blocked_from != RELAY_NOT_BLOCKED) {
+        return;
+    }
     for (int32_t p = 0; r->state == RELAY_ACTIVE && p < topic->partitions; p++) {
         if (topic->targets[p].blocked_from != RELAY_NOT_BLOCKED) {
             target_retry(&topic->targets[p]);
@@ -519,6 +545,9 @@ struct relay_target *relay_topics_route(struct relay *r, const struct source_row
     if (row->invalid != NULL && topic->blocked_from == RELAY_NOT_BLOCKED) {
         if (relay_refuse(r, row, row->invalid) == RELAY_WAIT) {
             int64_t pause_us = r->stuck ? 0 : relay_backoff_us(r, 0);
+            if (topic->partitions > 0) { /* Rows will be dropped: its marks are opened anew. */
+                relay_topic_forget(topic, row->position);
+            }
             relay_topic_block(r, topic, row->position, r->now_us + pause_us);
         }
         return NULL;

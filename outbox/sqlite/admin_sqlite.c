@@ -43,6 +43,7 @@ static enum ferry_err file_open(struct admin_file *f, const char *url, int flags
     if (err != FERRY_OK) {
         return err;
     }
+    must(f->path != NULL);
     if ((flags & SQLITE_OPEN_CREATE) == 0 && stat(f->path, &st) != 0) {
         return err_set(e, FERRY_ERR_IO, "%s: %s", f->path, strerror(errno));
     }
@@ -304,8 +305,8 @@ static enum ferry_err admin_status(const char *url, struct bytes checkpoint,
 
 /* ---- Inbox status --------------------------------------------------------------------------- */
 
-static enum ferry_err admin_inbox(const char *url, inbox_status_cb *callback, void *arg,
-                                  struct err_text *e)
+static enum ferry_err each_chain(struct admin_file *f, inbox_status_cb *callback, void *arg,
+                                 bool *more, struct err_text *e)
 {
     static const char sql[] =
         "SELECT grp, topic_id, part, max(end_off), count(*), "
@@ -317,15 +318,11 @@ static enum ferry_err admin_inbox(const char *url, inbox_status_cb *callback, vo
         "FROM (SELECT *, lag(end_off) OVER (PARTITION BY grp, topic_id, part ORDER BY start_off) "
         "AS before FROM ferry_inbox_chain) c GROUP BY grp, topic_id, part ORDER BY grp, topic_id, "
         "part";
-    struct admin_file f;
     sqlite3_stmt *stmt = NULL;
     bool row = false;
-    enum ferry_err err = admin_sqlite_open_reading(&f, url, true, e);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    err = admin_sqlite_prepare(&f, sql, &stmt, e);
-    while (err == FERRY_OK && (err = admin_sqlite_step(&f, stmt, &row, e)) == FERRY_OK && row) {
+    enum ferry_err err = admin_sqlite_prepare(f, sql, &stmt, e);
+    while (*more && err == FERRY_OK && (err = admin_sqlite_step(f, stmt, &row, e)) == FERRY_OK &&
+           row) {
         struct inbox_status status = {
             .group = (const char *)sqlite3_column_text(stmt, 0),
             .partition = sqlite3_column_int(stmt, 2),
@@ -336,11 +333,46 @@ static enum ferry_err admin_inbox(const char *url, inbox_status_cb *callback, vo
             .dead = sqlite3_column_int64(stmt, 7),
         };
         admin_sqlite_id(stmt, 1, &status.topic_id);
+        *more = callback(&status, arg);
+    }
+    sqlite3_finalize(stmt);
+    return err;
+}
+
+static enum ferry_err each_id_group(struct admin_file *f, inbox_status_cb *callback, void *arg,
+                                    struct err_text *e)
+{
+    sqlite3_stmt *stmt = NULL;
+    bool row = false;
+    enum ferry_err err = admin_sqlite_prepare(
+        f, "SELECT grp, count(*) FROM ferry_inbox_id GROUP BY grp ORDER BY grp", &stmt, e);
+    while (err == FERRY_OK && (err = admin_sqlite_step(f, stmt, &row, e)) == FERRY_OK && row) {
+        struct inbox_status status = {
+            .group = (const char *)sqlite3_column_text(stmt, 0),
+            .by_id = true,
+            .rows = sqlite3_column_int64(stmt, 1),
+        };
         if (!callback(&status, arg)) {
             break;
         }
     }
     sqlite3_finalize(stmt);
+    return err;
+}
+
+static enum ferry_err admin_inbox(const char *url, inbox_status_cb *callback, void *arg,
+                                  struct err_text *e)
+{
+    struct admin_file f;
+    bool more = true;
+    enum ferry_err err = admin_sqlite_open_reading(&f, url, true, e);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    err = each_chain(&f, callback, arg, &more, e);
+    if (err == FERRY_OK && more) {
+        err = each_id_group(&f, callback, arg, e);
+    }
     admin_sqlite_close(&f);
     return err;
 }
@@ -354,7 +386,7 @@ static enum ferry_err admin_init(const char *url, bool *created, struct err_text
     struct stat st;
     const char *path = NULL;
     enum ferry_err err = admin_sqlite_path(url, &path, e);
-    bool missing = err == FERRY_OK && stat(path, &st) != 0;
+    bool missing = err == FERRY_OK && path != NULL && stat(path, &st) != 0;
     if (err == FERRY_OK) {
         err = file_open(&f, url, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, e);
     }

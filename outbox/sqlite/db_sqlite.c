@@ -20,6 +20,7 @@ enum statement {
     STATEMENT_KEY_PARKED,
     STATEMENT_REQUEUED,
     STATEMENT_DEAD_REMOVE,
+    STATEMENT_DEAD_AGAIN,
     STATEMENT_BARRIER_ADD,
     STATEMENT_BARRIER_WHY,
     STATEMENT_SAGA_INSERT,
@@ -64,6 +65,11 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
         "main.ferry_inbox_dead WHERE grp = ?1 AND topic_id = ?2 AND requeued = 1 ORDER BY number "
         "LIMIT 1",
     [STATEMENT_DEAD_REMOVE] = "DELETE FROM main.ferry_inbox_dead WHERE number = ?1",
+    [STATEMENT_DEAD_AGAIN] =
+        "UPDATE main.ferry_inbox_dead SET requeued = 0, "
+        "reason = CASE WHEN number = ?1 THEN ?2 ELSE reason END "
+        "WHERE number = ?1 OR (requeued = 1 AND number > ?1 AND (grp, topic_id, mkey) = "
+        "(SELECT grp, topic_id, mkey FROM main.ferry_inbox_dead WHERE number = ?1))",
     [STATEMENT_BARRIER_ADD] =
         "INSERT INTO main.ferry_saga_barrier (saga_id, step, op, why) VALUES (?1, ?2, ?3, ?4) "
         "ON CONFLICT (saga_id, step, op) DO NOTHING",
@@ -569,6 +575,19 @@ static enum ferry_err driver_inbox_dead_remove(void *driver, int64_t number, str
     return binder_run(driver, &b, "deleting from ferry_inbox_dead", NULL, e);
 }
 
+static enum ferry_err driver_inbox_dead_again(void *driver, int64_t number, const char *reason,
+                                              struct err_text *e)
+{
+    struct binder b;
+    enum ferry_err err = binder_begin(driver, STATEMENT_DEAD_AGAIN, &b, e);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    add_number(&b, number);
+    add_text(&b, reason);
+    return binder_run(driver, &b, "updating ferry_inbox_dead", NULL, e);
+}
+
 static enum ferry_err driver_barrier_add(void *driver, const struct ferry_id *saga, int32_t step,
                                          int32_t op, int32_t why, bool *fresh, struct err_text *e)
 {
@@ -798,6 +817,7 @@ static const struct db_ops sqlite_ops = {
     .inbox_key_parked = driver_inbox_key_parked,
     .inbox_requeued = driver_inbox_requeued,
     .inbox_dead_remove = driver_inbox_dead_remove,
+    .inbox_dead_again = driver_inbox_dead_again,
     .barrier_add = driver_barrier_add,
     .barrier_why = driver_barrier_why,
     .saga_insert = driver_saga_insert,

@@ -19,7 +19,7 @@ enum cli_exit {
     CLI_EXIT_NOT_FOUND = 3,
     CLI_EXIT_DENIED = 4,
     CLI_EXIT_TIMEOUT = 5,
-    CLI_EXIT_NOT_SAFE = 6, /* Of `node check`. */
+    CLI_EXIT_NOT_SAFE = 6, /* Of `node check` and `outbox rebase`. */
     CLI_EXIT_UNKNOWN = 7, /* Of it and of `outbox status`: whoever must be asked does not answer. */
 };
 

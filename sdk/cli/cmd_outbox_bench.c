@@ -124,7 +124,7 @@ static enum ferry_err take_latency(const struct ferry_record *record, void *arg)
 
 static enum cli_exit publish(struct benching *b, int64_t began_us)
 {
-    struct log_walk walk;
+    struct log_walk walk = {.from_ms = 0};
     char detail[160];
     enum ferry_err err = await_published(b);
     b->published_us = clock_monotonic_us() - began_us;

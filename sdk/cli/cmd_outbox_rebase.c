@@ -11,6 +11,10 @@
  * consumers claim their ids. Clocks of database and broker are compared here, so a row counts as
  * older up to REBASE_SKEW_MS.
  *
+ * A relay that was stopped in the middle of an append under the old id, before the restore, and
+ * wakes after all of this, is held off by its own lease's clock only: the old cursors have not
+ * moved, so no compare-and-set refuses it. End such a process before a rebase.
+ *
  * Memory: 17 bytes a row of the outbox, at most REBASE_ROWS_MAX rows. */
 #include <stdio.h>
 #include <string.h>
@@ -248,7 +252,7 @@ static enum ferry_err take_scheduled(struct rebasing *r, const char *topic)
  * not there has nothing. */
 static enum cli_exit read_topic(struct rebasing *r, struct topic *topic)
 {
-    struct log_walk walk;
+    struct log_walk walk = {.from_ms = 0};
     int32_t partitions = 0;
     enum ferry_err err =
         ferry_topic_partitions(r->cli->client, topic->name, r->cli->timeout_ms, &partitions);
@@ -357,7 +361,8 @@ static enum cli_exit refuse_doubtful(const struct rebasing *r, int64_t marked)
                    "whether they were published: with --accept-duplicates they are published, "
                    "marked by the header " OUTBOX_HEADER_DUPLICATE,
                    (long long)marked);
-    return cli_fail(r->cli, FERRY_ERR_OFFSET_OUT_OF_RANGE, r->db.shown, detail);
+    (void)cli_fail(r->cli, FERRY_ERR_OFFSET_OUT_OF_RANGE, r->db.shown, detail);
+    return CLI_EXIT_NOT_SAFE;
 }
 
 static enum cli_exit decide(struct rebasing *r, bool dry_run)

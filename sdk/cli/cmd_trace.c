@@ -2,9 +2,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/id.h"
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/format.h"
+#include "cli/log_walk.h"
 #include "cli/output.h"
 #include "cli/place.h"
 #include "cli/trace_database.h"
@@ -60,6 +62,68 @@ static enum ferry_err find(struct tracing *t, const struct ferry_id *id)
 {
     const char *topic = args_text(t->cli->args, OPT_TOPIC, NULL);
     return topic != NULL ? find_in(t, topic, id) : find_anywhere(t, id);
+}
+
+/* ---- In the log itself ---------------------------------------------------------------------- */
+
+#define SEARCH_BEFORE_MS 600000 /* Before the time in the id: clocks differ. */
+
+/* Of messages that a relay has published the brokers keep no index of ids: the log is read. */
+struct searching {
+    struct tracing *t;
+    const struct ferry_id *id;
+    struct log_walk walk;
+    bool found;
+};
+
+static enum ferry_err look_at(const struct ferry_record *record, void *arg)
+{
+    struct searching *s = arg;
+    if (id_equal(&record->id, s->id)) {
+        s->found = true;
+        s->walk.stop = true;
+        s->t->partition = record->partition;
+        s->t->offset = record->offset;
+        (void)snprintf(s->t->topic, sizeof(s->t->topic), "%s", record->topic);
+    }
+    return FERRY_OK;
+}
+
+/* A UUIDv7 begins with the time it was made at; it cannot have been stored long before. */
+static int64_t search_from_ms(const struct ferry_id *id)
+{
+    int64_t made_ms = 0;
+    for (size_t i = 0; i < 6; i++) {
+        made_ms = made_ms << 8 | id->bytes[i];
+    }
+    return id->bytes[6] >> 4 == 7 && made_ms > SEARCH_BEFORE_MS ? made_ms - SEARCH_BEFORE_MS : 0;
+}
+
+static enum cli_exit search_topic(struct searching *s, const char *topic)
+{
+    s->walk.from_ms = search_from_ms(s->id);
+    return log_walk(s->t->cli, topic, "it was not found so far", look_at, s, &s->walk);
+}
+
+static enum cli_exit search(struct tracing *t, const struct ferry_id *id, bool *found)
+{
+    struct searching s = {.t = t, .id = id};
+    const char *topic = args_text(t->cli->args, OPT_TOPIC, NULL);
+    char **names = NULL;
+    size_t count = 0;
+    enum cli_exit code = CLI_EXIT_OK;
+    if (topic != NULL) {
+        code = search_topic(&s, topic);
+    } else {
+        enum ferry_err err = ferry_topic_list(t->cli->client, t->cli->timeout_ms, &names, &count);
+        code = err != FERRY_OK ? cli_fail(t->cli, err, NULL, NULL) : CLI_EXIT_OK;
+    }
+    for (size_t i = 0; code == CLI_EXIT_OK && !s.found && i < count; i++) {
+        code = search_topic(&s, names[i]);
+    }
+    ferry_names_free(&names);
+    *found = s.found;
+    return code;
 }
 
 /* ---- Telling -------------------------------------------------------------------------------- */
@@ -245,8 +309,13 @@ static enum cli_exit trace_log(struct tracing *t, bool placed, struct traced *tr
 {
     enum ferry_err err = placed ? FERRY_OK : find(t, &traced->id);
     if (err == FERRY_ERR_UNKNOWN_MESSAGE) {
-        tell_not_in_log(t);
-        return CLI_EXIT_OK;
+        bool there = false;
+        enum cli_exit code = search(t, &traced->id, &there);
+        if (code != CLI_EXIT_OK || !there) {
+            tell_not_in_log(t);
+            return code;
+        }
+        err = FERRY_OK;
     }
     if (err != FERRY_OK) {
         return cli_fail(t->cli, err, t->cli->args->positionals[0], NULL);
@@ -279,6 +348,14 @@ static enum cli_exit trace_log_only(struct tracing *t, bool placed, const struct
     enum ferry_err err = placed ? FERRY_OK : find(t, id);
     if (err == FERRY_ERR_UNKNOWN_TOPIC) {
         return cli_fail(t->cli, err, args_text(t->cli->args, OPT_TOPIC, NULL), NULL);
+    }
+    if (err == FERRY_ERR_UNKNOWN_MESSAGE && args_has(t->cli->args, OPT_TOPIC)) {
+        bool there = false;
+        enum cli_exit code = search(t, id, &there);
+        if (code != CLI_EXIT_OK) {
+            return code;
+        }
+        err = there ? FERRY_OK : err;
     }
     return err != FERRY_OK ? cli_fail(t->cli, err, message, NULL) : trace(t);
 }

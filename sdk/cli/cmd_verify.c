@@ -254,7 +254,7 @@ static enum cli_exit gather_log(struct verifying *v)
 static bool count_chain(const struct inbox_status *status, void *arg)
 {
     struct inbox *inbox = arg;
-    inbox->chains++;
+    inbox->chains += !status->by_id;
     inbox->holes += status->holes;
     inbox->skips += status->skips;
     return true;

@@ -273,7 +273,9 @@ static const struct command_spec commands[COMMAND_COUNT] = {
          "MESSAGE is a message id, or TOPIC/PARTITION/OFFSET. A line an event, from the log "
          "itself: when it was stored, handed out to whom, nacked why, acked, or became a dead "
          "letter, with the node that led. What retention has dropped of the log is not known any "
-         "more, and that is said. With --db its row in an outbox before, and which group of an "
+         "more, and that is said. A message that a relay has published is looked for in the log "
+         "itself, which takes a while; without --db only when --topic says where. With --db its "
+         "row in an outbox before, and which group of an "
          "inbox has done it; with brokers that do not answer these are told alone, and the exit "
          "code is 5."},
     [COMMAND_SUBSCRIPTION_CREATE] =
@@ -647,7 +649,9 @@ static const struct command_spec commands[COMMAND_COUNT] = {
          "Reads "
          "the logs of the topics that its rows are for, deletes the rows that are in them, and "
          "gives the outbox a new id; the relay then publishes the rest by itself. Refused while a "
-         "relay is active. --dry-run tells what would be done."},
+         "relay is active. --dry-run tells what would be done. Exit code 6: rows are older than "
+         "what "
+         "is left of a log, and nobody knows whether they were published."},
     [COMMAND_OUTBOX_BENCH] =
         {"outbox bench",
          "DB",
@@ -664,7 +668,8 @@ static const struct command_spec commands[COMMAND_COUNT] = {
          1,
          {OPT_NONE},
          "shows what an inbox has done",
-         "One line for each group and partition; a chain with a hole is named. Reads only."},
+         "One line for each group and partition; a chain with a hole is named. A group that knows "
+         "messages by their ids (queue, keyed) has one line, with how many it keeps. Reads only."},
     [COMMAND_INBOX_DEAD] =
         {"inbox dead",
          "DB",

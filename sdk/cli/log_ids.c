@@ -21,7 +21,7 @@ static enum ferry_err take_id(const struct ferry_record *record, void *arg)
 
 enum cli_exit log_ids_read(struct cli *cli, const char *topic, struct log_ids *log)
 {
-    struct log_walk walk;
+    struct log_walk walk = {.from_ms = 0};
     enum cli_exit code = log_walk(cli, topic, "nothing was compared", take_id, log, &walk);
     log->records += walk.records;
     log->dropped += walk.dropped;

@@ -72,7 +72,7 @@ static enum ferry_err take_batch(struct reading *r, struct ferry_batch *batch)
         }
         r->walk->records++;
         enum ferry_err err = r->take(&record, r->arg);
-        if (err != FERRY_OK) {
+        if (err != FERRY_OK || r->walk->stop) {
             return err;
         }
     }
@@ -107,7 +107,7 @@ static void show_progress(struct reading *r)
 static enum ferry_err read_all(struct reading *r)
 {
     int quiet_ms = 0;
-    while (!is_complete(r) && !cli_is_interrupted(r->cli)) {
+    while (!is_complete(r) && !r->walk->stop && !cli_is_interrupted(r->cli)) {
         struct ferry_batch *batch = NULL;
         enum ferry_err err = ferry_consumer_fetch(r->consumer, CLI_TURN_MS, &batch);
         if (err == FERRY_OK) {
@@ -148,10 +148,20 @@ static enum ferry_err read_topic(struct reading *r, const char *topic, bool *com
         err = ferry_consumer_open(&r->consumer, r->cli->client, topic, NULL, FERRY_FROM_START,
                                   r->cli->timeout_ms);
     }
+    for (size_t i = 0; err == FERRY_OK && r->walk->from_ms > 0 && i < r->info->partition_count;
+         i++) {
+        err =
+            ferry_consumer_seek_time(r->consumer, (int32_t)i, r->walk->from_ms, r->cli->timeout_ms);
+        int64_t position = ferry_consumer_position(r->consumer, (int32_t)i);
+        if (err == FERRY_OK && position > r->next[i]) {
+            r->wanted -= position - r->next[i];
+            r->next[i] = position;
+        }
+    }
     if (err == FERRY_OK) {
         err = read_all(r);
     }
-    *complete = err == FERRY_OK && is_complete(r);
+    *complete = err == FERRY_OK && (r->walk->stop || is_complete(r));
     if (*complete) {
         tell_dropped(r);
     }
@@ -165,7 +175,7 @@ enum cli_exit log_walk(struct cli *cli, const char *topic, const char *undone, l
 {
     struct reading r = {.cli = cli, .walk = walk, .take = take, .arg = arg};
     bool complete = false;
-    *walk = (struct log_walk){.records = 0};
+    *walk = (struct log_walk){.from_ms = walk->from_ms};
     output_progress_init(&r.progress, !cli->json && !cli->quiet);
     enum ferry_err err = read_topic(&r, topic, &complete);
     output_progress_clear(&r.progress);

@@ -5,6 +5,8 @@
 #include "cli/cli.h"
 
 struct log_walk {
+    int64_t from_ms; /* Given: records stored before it are passed over; 0: none are. */
+    bool stop;       /* The callback may set it: enough was seen. */
     struct ferry_id topic_id;
     int64_t records; /* Read. */
     int64_t dropped; /* Records that retention had dropped before they could be read. */

@@ -424,3 +424,8 @@ struct ferry_id ferry_consumer_topic_id(const struct ferry_consumer *consumer)
 {
     return consumer->topic_id;
 }
+
+const char *ferry_consumer_topic(const struct ferry_consumer *consumer)
+{
+    return consumer->topic->name;
+}

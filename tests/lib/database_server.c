@@ -194,7 +194,7 @@ static void postgresql_start(struct server *s)
                                     "-c",
                                     "shared_buffers=32MB",
                                     "-c",
-                                    "max_connections=60",
+                                    "max_connections=400",
                                     NULL};
     s->pid = spawn(s->folder, postgres);
     wait_for(s, ".s.PGSQL.5432");

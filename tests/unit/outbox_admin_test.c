@@ -5,9 +5,8 @@
 #include <sys/stat.h>
 
 #include "outbox/app/wake.h"
-#include "outbox/sqlite/cursor.h"
-#include "outbox/relay/relay_report.h"
 #include "outbox/sqlite/admin_sqlite.h"
+#include "outbox/sqlite/cursor.h"
 #include "outbox/sqlite/schema_sqlite.h"
 
 static const char *url_of(const struct fixture *f)
@@ -118,6 +117,35 @@ static void queries_that_write_or_return_no_ids_are_refused(void **state)
     assert_int_equal(sum, 0);
 }
 
+static enum outbox_verdict mark_all(const struct ferry_id *id, int64_t created_ms, void *arg)
+{
+    (void)id;
+    (void)created_ms;
+    (void)arg;
+    return OUTBOX_VERDICT_MARK;
+}
+
+/* Text stays text, with what was in it; where there was none, a map is made. */
+static void a_rebase_marks_headers_of_either_kind(void **state)
+{
+    struct fixture *f = *state;
+    struct err_text e = {{0}};
+    struct outbox_rebased rebased = {0};
+    fixture_exec(f, "INSERT INTO ferry_outbox (topic, headers, payload) VALUES "
+                    "('orders', '{\"a\":\"b\"}', 'x'), ('orders', NULL, 'y')");
+    assert_int_equal(admin_sqlite_ops.rebase(url_of(f), mark_all, NULL, false, &rebased, &e),
+                     FERRY_OK);
+    assert_int_equal(rebased.marked, 2);
+    assert_int_equal(fixture_number(f, "SELECT count(*) FROM ferry_outbox WHERE payload = 'x' AND "
+                                       "headers ->> 'a' = 'b' AND headers ->> "
+                                       "'$.\"ferry-possible-duplicate\"' = '1'"),
+                     1);
+    assert_int_equal(fixture_number(f, "SELECT count(*) FROM ferry_outbox WHERE payload = 'y' AND "
+                                       "typeof(headers) = 'blob' AND instr(headers, "
+                                       "'ferry-possible-duplicate') > 0"),
+                     1);
+}
+
 static bool arrives(int fd)
 {
     struct pollfd item = {.fd = fd, .events = POLLIN};
@@ -200,24 +228,6 @@ static void a_cursor_that_is_not_ours_is_refused(void **state)
     assert_int_equal(cursor_decode(bytes_of(blob, sizeof(blob)), &out, &e), FERRY_ERR_CORRUPT);
 }
 
-static void the_report_is_one_json_object_with_null_for_the_unknown(void **state)
-{
-    (void)state;
-    struct relay_status status = {.state = RELAY_OUTAGE, .error = {"a \"quoted\"\nline"}};
-    struct relay_rate rate = {0};
-    struct buf out;
-    buf_init(&out, RELAY_REPORT_MAX_BYTES);
-    relay_report_json(&out, "/tmp/a.db", &status, &rate);
-    buf_append_u8(&out, 0);
-    assert_true(buf_ok(&out));
-    const char *text = (const char *)out.data;
-    assert_non_null(strstr(text, "\"state\":\"outage\""));
-    assert_non_null(strstr(text, "\"backlog\":null"));
-    assert_non_null(strstr(text, "\"oldest_ms\":null"));
-    assert_non_null(strstr(text, "\"error\":\"a \\\"quoted\\\"\\u000aline\"}\n"));
-    buf_fini(&out);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,11 +236,11 @@ int main(void)
         FIXTURE_TEST(status_of_what_is_not_there_or_not_ours_is_an_error),
         FIXTURE_TEST(ids_come_as_blobs_and_as_text),
         FIXTURE_TEST(queries_that_write_or_return_no_ids_are_refused),
+        FIXTURE_TEST(a_rebase_marks_headers_of_either_kind),
         FIXTURE_TEST(a_wake_arrives_and_survives_a_restart_of_the_relay),
         FIXTURE_TEST(a_wake_arrives_over_a_long_path),
         cmocka_unit_test(a_cursor_comes_back_as_it_was),
         cmocka_unit_test(a_cursor_that_is_not_ours_is_refused),
-        cmocka_unit_test(the_report_is_one_json_object_with_null_for_the_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,7 +57,7 @@ static void relay_up(struct stage *s, const char *holder)
         fail_msg("%s", e.text);
     }
     struct ferry_id id = s->source.ops->id(s->source.driver);
-    assert_int_equal(relay_broker_open(&s->seam, s->client, &id, holder), FERRY_OK);
+    assert_int_equal(relay_broker_open(&s->seam, s->client, &id, 0, holder), FERRY_OK);
     assert_int_equal(relay_new(&s->relay, &s->options, &s->source, &s->seam, NULL, 1), FERRY_OK);
 }
 

@@ -363,6 +363,32 @@ static void a_row_whose_headers_are_no_strings_is_set_aside(void **state)
         2);
 }
 
+/* In batches of their own, because the broker delays a batch as a whole. */
+static void rows_with_a_due_time_go_in_their_own_batches(void **state)
+{
+    struct rig *g = *state;
+    const struct fake_topic *t = fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 3, 1);
+    fixture_exec(g->f, "INSERT INTO ferry_outbox (topic, mkey, headers, payload) VALUES "
+                       "('orders', 'k0', '{\"a\":\"1\",\"ferry-deliver-at\":\"1800000000000\"}', "
+                       "'row 4'), ('orders', 'k0', "
+                       "'{\"ferry-deliver-at\":\"1800000000001\"}', 'row 5'), "
+                       "('orders', 'k0', '{\"ferry-deliver-at\":\"soon\"}', 'row 6'), "
+                       "('orders', 'k0', '{\"ferry-deliver-at\":\"0\"}', 'row 7')");
+    rig_put(g, "orders", 8, 9, 1);
+    rig_drain(g);
+    assert_int_equal(t->partition[0].count, 7);
+    assert_int_equal(g->fake.appends, 3);
+    assert_int_equal(t->partition[0].records[3].due_ms, 1800000000000);
+    assert_int_equal(t->partition[0].records[3].headers, 1);
+    assert_int_equal(t->partition[0].records[4].due_ms, 1800000000001);
+    assert_int_equal(t->partition[0].records[5].due_ms, 0);
+    assert_int_equal(rig_status(g).stats.delayed_rows, 2);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox_dead WHERE reason "
+                                          "LIKE '%no time%'"),
+                     2);
+}
+
 static void batches_the_client_finds_too_large_are_split(void **state)
 {
     struct rig *g = *state;
@@ -438,6 +464,39 @@ static void a_standby_takes_over_when_the_lease_ends(void **state)
     rig_run(g, 200);
     rig_drain(g);
     rig_expect(g, "orders", 1, 20, 0);
+}
+
+static enum ferry_err read_fails(void *driver, size_t rows_max, size_t bytes_max,
+                                 struct source_page *page, bool *more, struct err_text *e)
+{
+    (void)driver, (void)rows_max, (void)bytes_max, (void)more;
+    source_page_clear(page);
+    return err_set(e, FERRY_ERR_DB_RETRY, "the wire to the database is cut");
+}
+
+/* Else it would keep the lease, and one with a better wire would stand by for ever. */
+static void a_relay_that_cannot_read_gives_its_office_up(void **state)
+{
+    struct rig *g = *state;
+    const struct source_ops *working = g->source.ops;
+    struct source_ops cut = *working;
+    cut.read = read_fails;
+    fake_create(&g->fake, "orders", 1);
+    rig_drain(g);
+    g->source.ops = &cut;
+    rig_put(g, "orders", 1, 5, 1);
+    rig_run(g, 2000);
+    assert_int_equal(g->fake.holder, 1); /* Short trouble changes nothing. */
+    for (int ms = 0; g->fake.holder != 0 && ms < 2000; ms++) {
+        rig_run(g, 1);
+    }
+    assert_int_equal(g->fake.holder, 0);
+    assert_int_equal(rig_status(g).state, RELAY_OUTAGE);
+    assert_non_null(strstr(rig_status(g).error.text, "wire"));
+    g->source.ops = working;
+    rig_run(g, g->options.lease_ms + 10);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 5, 0);
 }
 
 /* It slept past its lease with a batch in its hands, and another relay went on. */
@@ -757,11 +816,13 @@ int main(void)
         RIG_TEST(a_source_with_another_id_halts_the_relay),
         RIG_TEST(a_policy_that_makes_no_sense_is_told),
         RIG_TEST(a_row_whose_headers_are_no_strings_is_set_aside),
+        RIG_TEST(rows_with_a_due_time_go_in_their_own_batches),
         RIG_TEST(batches_the_client_finds_too_large_are_split),
         RIG_TEST(rows_of_an_unknown_topic_wait_and_others_go_on),
         RIG_TEST(with_unknown_topic_dead_its_rows_are_set_aside),
         RIG_TEST(a_topic_made_anew_gets_the_rows_that_were_not_acknowledged),
         RIG_TEST(a_standby_takes_over_when_the_lease_ends),
+        RIG_TEST(a_relay_that_cannot_read_gives_its_office_up),
         RIG_TEST(a_fenced_zombie_writes_nothing_and_steps_back),
         RIG_TEST(a_conflict_continues_from_the_new_cursor),
         RIG_TEST(a_database_set_back_in_time_halts_the_relay),

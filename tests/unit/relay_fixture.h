@@ -20,6 +20,7 @@ struct fake_record {
     char key[8];
     struct ferry_id id;
     size_t headers;
+    int64_t due_ms;
 };
 
 struct fake_partition {
@@ -217,6 +218,8 @@ static inline enum ferry_err fake_append_queue(void *ctx, const char *topic, int
                  messages[i].key == NULL ? "" : (const char *)messages[i].key);
         a->records[i].id = messages[i].id;
         a->records[i].headers = messages[i].header_count;
+        a->records[i].due_ms = messages[i].due_ms;
+        assert_int_equal(messages[i].due_ms != 0, messages[0].due_ms != 0); /* As the broker. */
     }
     return FERRY_OK;
 }

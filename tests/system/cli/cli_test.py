@@ -281,7 +281,7 @@ class CliTest(unittest.TestCase):
             self.assertNotEqual(ferry("outbox", "status", url, server=False)[0], OK)
             code, _, err = ferry("outbox", "init", url, server=False)
             self.assertEqual(code, OK, err)
-            code, out, err = ferry("outbox", "status", url, "--json", server=False)
+            code, out, err = ferry("outbox", "status", url, "--json", "--offline", server=False)
             self.assertEqual(code, OK, err)
             self.assertEqual(json.loads(out)["pending_rows"], 0)
             self.assertEqual(ferry("inbox", "status", url, server=False)[0], OK)

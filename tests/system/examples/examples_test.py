@@ -112,9 +112,21 @@ class ExamplesTest(unittest.TestCase):
         text = self.mode("transform")
         self.assertRegex(text, r"recognised as repeats [1-9]\d*, invoices 500, twice 0")
 
+    def test_an_order_is_done_everywhere_or_nowhere(self):
+        home = folder(self)
+        code, out, err = run(BIN / "examples/saga", home, patience=60)
+        text = out.decode()
+        self.assertEqual(code, 0, text + err)
+        self.assertRegex(text, r"(?m)^good: ")
+        for line in ("order 1: carrier does its part", "order 2: carrier refuses",
+                     "order 2: store takes it back", "order 2: bank takes it back",
+                     "order 3: bank refuses"):
+            self.assertEqual(text.count(line), 1, text)
+        self.assertLess(text.index("order 2: store takes"), text.index("order 2: bank takes"))
+
     def test_programs_say_how_they_are_used(self):
         for name in ("shop", "ledger", "audit", "hello", "embedded", "stream", "queue", "keyed",
-                     "transform"):
+                     "transform", "saga"):
             code, _, err = run(BIN / "examples" / name)
             self.assertEqual(code, 2)
             self.assertIn(f"usage: {name}", err)

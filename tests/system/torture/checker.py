@@ -296,7 +296,7 @@ def look_at_bank(letter, sql, whole=True):
     bank = Bank(letter)
     bank.accounts = {row[0]: row[1:] for row in ask("SELECT id, balance, version FROM account")}
     bank.entries = [(plain(row[0]), *row[1:]) for row in
-                    ask("SELECT saga, step, undo, account, amount, version FROM entry")]
+                    ask("SELECT saga, step, undone, account, amount, version FROM entry")]
     bank.transfers = [(row[0], plain(row[1]), *row[2:]) for row in
                       ask("SELECT number, saga, kind, amount, fee, state FROM transfer")]
     bank.sagas = ask(f"SELECT {how['hex'].format('saga_id')}, state FROM {prefix}saga")

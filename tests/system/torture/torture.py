@@ -64,7 +64,9 @@ class Run:
         while self.tellers_work() or self.nemesis.kills < until_kills:
             self.world.tend()
             self.tell()
-            if self.nemesis.kills < until_kills:
+            if kills == 0:
+                self.nemesis.strike()
+            elif self.nemesis.kills < until_kills:
                 # Kills keep step with transfers.
                 share = (self.begun(cached=True) - begun_before) / max(1, 3 * count - begun_before)
                 if not self.tellers_work() or self.nemesis.kills - first <= share * kills:

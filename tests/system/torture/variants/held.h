@@ -5,7 +5,8 @@
 #include "ferry.h"
 
 struct held {
-    struct held *next; /* The user's. */
+    struct held *next; /* The user's, as is when it is due. */
+    int64_t due_ms;
     struct ferry_source *source;
     int32_t partition;
     uint64_t expect_version;

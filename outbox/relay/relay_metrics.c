@@ -1,0 +1,335 @@
+#include "outbox/relay/relay_metrics.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#define PREFIX         "ferry_outbox_"
+#define EXACT_MAX      9007199254740992.0 /* Whole numbers below are exact in a double. */
+#define SECONDS_OF(us) ((double)(us) / 1e6)
+
+/* ---- Text. */
+
+static void label_text(struct buf *out, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '\n') {
+            buf_printf(out, "\\n");
+            continue;
+        }
+        if (*text == '\\' || *text == '"') {
+            buf_append_u8(out, '\\');
+        }
+        buf_append_u8(out, (uint8_t)*text);
+    }
+}
+
+static void number(struct buf *out, double value)
+{
+    if (isnan(value)) {
+        buf_printf(out, " NaN\n");
+    } else if (value == floor(value) && fabs(value) < EXACT_MAX) {
+        buf_printf(out, " %" PRId64 "\n", (int64_t)value);
+    } else {
+        buf_printf(out, " %.9g\n", value);
+    }
+}
+
+static void head(struct buf *out, const char *name, const char *type, const char *help)
+{
+    buf_printf(out, "# HELP " PREFIX "%s %s\n# TYPE " PREFIX "%s %s\n", name, help, name, type);
+}
+
+/* `name{source="…",lane="0"`: the caller closes it. */
+static void series(struct buf *out, const char *name, const char *suffix,
+                   const struct serve_view *view)
+{
+    buf_printf(out, PREFIX "%s%s{source=\"", name, suffix);
+    label_text(out, view->shown);
+    buf_printf(out, "\",lane=\"%" PRIu32 "\"", view->lane);
+}
+
+/* ---- Counters: fields of struct relay_stats. */
+
+struct counter {
+    const char *name;
+    size_t offset;
+    const char *help;
+};
+
+#define STAT(field) offsetof(struct relay_stats, field)
+
+static const struct counter counters[] = {
+    {"rows_read_total", STAT(rows_read), "Rows handed out by the database, again ones too."},
+    {"rows_published_total", STAT(published_rows), "Rows that are in a topic's log."},
+    {"rows_delayed_total", STAT(delayed_rows), "Published rows with a due time."},
+    {"batches_published_total", STAT(published_batches), "Batches that are in a topic's log."},
+    {"rows_refused_total", STAT(refused_rows), "Rows refused for what they are."},
+    {"rows_dead_total", STAT(dead_rows), "Rows set aside because they were refused."},
+    {"rows_parked_total", STAT(parked_rows), "Rows set aside because their key is parked."},
+    {"rows_moved_total", STAT(moved_rows), "Rows dropped because unparking put them anew."},
+    {"rows_deleted_total", STAT(deleted_rows), "Published rows deleted from the database."},
+    {"dup_filtered_total", STAT(covered_rows), "Rows read again that the brokers had already."},
+    {"cas_conflict_total", STAT(conflicts), "Appends that met another version of the mark."},
+    {"fenced_total", STAT(fenced), "Appends refused because another relay took over."},
+    {"append_failures_total", STAT(failures), "Appends that failed for any reason."},
+    {"elections_total", STAT(elections), "Times that this relay became the active one."},
+    {"timetravel_total", STAT(timetravel),
+     "Times that the database was found set back, or another one."},
+};
+
+static void write_counters(struct buf *out, const struct serve_view *views, size_t count)
+{
+    for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++) {
+        head(out, counters[i].name, "counter", counters[i].help);
+        for (size_t v = 0; v < count; v++) {
+            uint64_t value = 0;
+            memcpy(&value, (const char *)&views[v].status.relay.stats + counters[i].offset,
+                   sizeof(value));
+            series(out, counters[i].name, "", &views[v]);
+            buf_printf(out, "} %" PRIu64 "\n", value);
+        }
+    }
+}
+
+/* ---- Histograms: struct relay_times of struct relay_stats. */
+
+static const struct counter histograms[] = {
+    {"read_seconds", STAT(read_times), "How long reading a page of rows took."},
+    {"append_seconds", STAT(append_times), "From sending a batch to its answer."},
+    {"commit_to_append_seconds", STAT(commit_to_append),
+     "From a batch's first row's time to the answer; off by the difference of the two clocks."},
+};
+
+static void write_histogram(struct buf *out, const struct counter *h, const struct serve_view *view)
+{
+    struct relay_times times;
+    uint64_t below = 0;
+    memcpy(&times, (const char *)&view->status.relay.stats + h->offset, sizeof(times));
+    for (size_t i = 0; i + 1 < RELAY_BUCKETS; i++) {
+        below += times.counts[i];
+        series(out, h->name, "_bucket", view);
+        buf_printf(out, ",le=\"%g\"} %" PRIu64 "\n", (double)relay_bucket_ms[i] / 1000, below);
+    }
+    series(out, h->name, "_bucket", view);
+    buf_printf(out, ",le=\"+Inf\"} %" PRIu64 "\n", times.count);
+    series(out, h->name, "_sum", view);
+    buf_append_u8(out, '}');
+    number(out, SECONDS_OF(times.sum_us));
+    series(out, h->name, "_count", view);
+    buf_printf(out, "} %" PRIu64 "\n", times.count);
+}
+
+static void write_histograms(struct buf *out, const struct serve_view *views, size_t count)
+{
+    for (size_t i = 0; i < sizeof(histograms) / sizeof(histograms[0]); i++) {
+        head(out, histograms[i].name, "histogram", histograms[i].help);
+        for (size_t v = 0; v < count; v++) {
+            write_histogram(out, &histograms[i], &views[v]);
+        }
+    }
+}
+
+/* ---- What has to be worked out, and gauges. */
+
+static double known(bool is_known, double value)
+{
+    return is_known ? value : (double)NAN;
+}
+
+static const struct relay_status *relay_of(const struct serve_view *view)
+{
+    return &view->status.relay;
+}
+
+static double reachable(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    return view->status.phase == SERVED_RELAYING && !relay_of(view)->database_failed;
+}
+
+static double relay_state(const struct serve_view *view, size_t at)
+{
+    bool halted = view->status.phase == SERVED_HALTED;
+    if (view->status.phase != SERVED_RELAYING && !halted) {
+        return 0;
+    }
+    return relay_of(view)->state == (enum relay_state)at;
+}
+
+static double pending_rows(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    return known(relay_of(view)->backlog_known, (double)relay_of(view)->backlog_rows);
+}
+
+/* Nothing pending is no age: 0. */
+static double oldest_pending(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    const struct relay_status *r = relay_of(view);
+    if (!r->oldest_known && r->backlog_known && r->backlog_rows == 0) {
+        return 0;
+    }
+    return known(r->oldest_known, (double)r->oldest_ms / 1000);
+}
+
+static double open_transactions(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    const struct source_figures *f = &relay_of(view)->figures;
+    return known(relay_of(view)->figures_known && f->open_tx_known, (double)f->open_transactions);
+}
+
+static double longest_open(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    const struct source_figures *f = &relay_of(view)->figures;
+    return known(relay_of(view)->figures_known && f->open_tx_known,
+                 (double)f->longest_open_tx_ms / 1000);
+}
+
+static double leaf_rows(const struct serve_view *view, size_t at)
+{
+    const struct source_figures *f = &relay_of(view)->figures;
+    return known(relay_of(view)->figures_known && f->leaves_known, (double)f->leaf_rows[at]);
+}
+
+static double inflight(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    return (double)relay_of(view)->inflight_batches;
+}
+
+static double blocked_topics(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    return (double)relay_of(view)->blocked_topics;
+}
+
+static double blocked_partitions(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    return (double)relay_of(view)->blocked_partitions;
+}
+
+static double parked_keys(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    return (double)relay_of(view)->parked_keys;
+}
+
+static double connects(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    return (double)view->status.connects + (double)relay_of(view)->figures.reconnects;
+}
+
+static double truncates(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    return (double)relay_of(view)->figures.truncates;
+}
+
+static double barriers(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    return (double)relay_of(view)->figures.barriers;
+}
+
+static double barrier_seconds(const struct serve_view *view, size_t at)
+{
+    (void)at;
+    return SECONDS_OF(relay_of(view)->figures.barrier_us);
+}
+
+enum wake_kind { WAKE_DATAGRAM, WAKE_NOTIFY, WAKE_POLL, WAKE_KINDS };
+
+static double wakes(const struct serve_view *view, size_t at)
+{
+    const struct relay_stats *stats = &relay_of(view)->stats;
+    uint64_t notifies = relay_of(view)->figures.notifies;
+    switch ((enum wake_kind)at) {
+    case WAKE_DATAGRAM:
+        return (double)(stats->wakes > notifies ? stats->wakes - notifies : 0);
+    case WAKE_NOTIFY:
+        return (double)notifies;
+    default:
+        return (double)stats->poll_wakes;
+    }
+}
+
+struct figure {
+    const char *name, *type;
+    double (*value)(const struct serve_view *view, size_t at);
+    const char *label; /* A further label, with these values; NULL: none. */
+    const char *const *values;
+    size_t values_count;
+    const char *help;
+};
+
+static const char *const states[] = {
+#define STATE_TEXT(name, text) text,
+    RELAY_STATE_MAP(STATE_TEXT)
+#undef STATE_TEXT
+};
+static const char *const leaves[] = {"0", "1", "2", "3"};
+static const char *const kinds[WAKE_KINDS] = {"datagram", "notify", "poll"};
+
+static const struct figure figures[] = {
+    {"database_reachable", "gauge", reachable, NULL, NULL, 1,
+     "1: the database is connected and answers."},
+    {"relay_state", "gauge", relay_state, "state", states, sizeof(states) / sizeof(states[0]),
+     "1 for the state that the relay is in; all 0 while it is not connected."},
+    {"pending_rows", "gauge", pending_rows, NULL, NULL, 1,
+     "Committed rows that are not published: an estimate."},
+    {"oldest_pending_seconds", "gauge", oldest_pending, NULL, NULL, 1,
+     "Age of the oldest row that is not published, by the database's clock."},
+    {"in_flight_xips", "gauge", open_transactions, NULL, NULL, 1,
+     "Open transactions whose rows come late."},
+    {"longest_open_tx_seconds", "gauge", longest_open, NULL, NULL, 1,
+     "Age of the oldest transaction that may hold rows back."},
+    {"inflight_batches", "gauge", inflight, NULL, NULL, 1, "Batches sent and not answered."},
+    {"blocked_topics", "gauge", blocked_topics, NULL, NULL, 1,
+     "Topics that do not exist and whose rows wait."},
+    {"blocked_partitions", "gauge", blocked_partitions, NULL, NULL, 1,
+     "Partitions whose rows wait."},
+    {"parked_keys", "gauge", parked_keys, NULL, NULL, 1, "Keys that are parked."},
+    {"wakes_total", "counter", wakes, "kind", kinds, WAKE_KINDS,
+     "What made the relay find something."},
+    {"connects_total", "counter", connects, NULL, NULL, 1, "Connections made to the database."},
+    {"ring_leaf_rows", "gauge", leaf_rows, "leaf", leaves, sizeof(leaves) / sizeof(leaves[0]),
+     "Rows of each leaf of PostgreSQL's outbox: estimates."},
+    {"ring_truncate_total", "counter", truncates, NULL, NULL, 1,
+     "Leaves truncated since the last connection."},
+    {"barriers_total", "counter", barriers, NULL, NULL, 1,
+     "Times that the relay flushed the database since the last connection."},
+    {"barrier_wait_seconds_total", "counter", barrier_seconds, NULL, NULL, 1,
+     "Time spent on that."},
+};
+
+static void write_figures(struct buf *out, const struct serve_view *views, size_t count)
+{
+    for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
+        const struct figure *f = &figures[i];
+        head(out, f->name, f->type, f->help);
+        for (size_t v = 0; v < count * f->values_count; v++) {
+            const struct serve_view *view = &views[v / f->values_count];
+            size_t at = v % f->values_count;
+            series(out, f->name, "", view);
+            if (f->label != NULL) {
+                buf_printf(out, ",%s=\"%s\"", f->label, f->values[at]);
+            }
+            buf_append_u8(out, '}');
+            number(out, f->value(view, at));
+        }
+    }
+}
+
+void relay_metrics_write(struct buf *out, const struct serve_view *views, size_t count)
+{
+    head(out, "build_info", "gauge", "1; its label is the version.");
+    buf_printf(out, PREFIX "build_info{version=\"%s\"} 1\n", FERRY_VERSION);
+    write_figures(out, views, count);
+    write_counters(out, views, count);
+    write_histograms(out, views, count);
+}

@@ -1,0 +1,13 @@
+/* relay_metrics: what served outboxes tell, as Prometheus reads it (text format 0.0.4). Pure.
+ *
+ * Every series is there from the start; what is not known is NaN, never 0. Labels: source (the URL
+ * without its password) and lane, and what the metric says. */
+#ifndef FERRY_OUTBOX_RELAY_RELAY_METRICS_H
+#define FERRY_OUTBOX_RELAY_RELAY_METRICS_H
+
+#include "base/buf.h"
+#include "outbox/relay/serve.h"
+
+void relay_metrics_write(struct buf *out, const struct serve_view *views, size_t count);
+
+#endif

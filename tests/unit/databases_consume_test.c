@@ -1,0 +1,483 @@
+/* The loops of ferry_consume_tx and ferry_receive_tx on every database: handlers that fail, records
+ * that come twice, connections that are lost at the worst moment. */
+#include "databases_fixture.h"
+
+#include "outbox/app/consume_loop.h"
+#include "outbox/app/db.h"
+#include "outbox/app/receive_loop.h"
+
+#define DAY_MS      (24LL * 60 * 60 * 1000)
+#define RECORDS_MAX 64
+
+struct ferry_batch {
+    int64_t first, next;
+};
+
+/* A log in memory, and what the handler does with it. */
+struct run {
+    struct database *d;
+    int64_t end, position, now_ms;
+    struct ferry_record records[RECORDS_MAX];
+    struct ferry_consume_options options;
+    int64_t fail_at; /* -1: never. */
+    int fail_times;
+    int64_t kill_at; /* The connection is killed behind the handler of it, once; -1: never. */
+    int calls, reconnects;
+    /* Of a queue: what became of each. */
+    enum ferry_settle settled[RECORDS_MAX];
+    uint32_t failed[RECORDS_MAX];
+};
+
+static struct run *owner;
+
+static enum ferry_err log_fetch(void *ctx, int timeout_ms, struct ferry_batch **batch)
+{
+    struct run *r = ctx;
+    if (r->position >= r->end) {
+        r->now_ms += timeout_ms;
+        return FERRY_ERR_TIMEOUT;
+    }
+    struct ferry_batch *b = calloc(1, sizeof(*b));
+    assert_non_null(b);
+    b->first = r->position;
+    b->next = r->position + 8 < r->end ? r->position + 8 : r->end;
+    r->position = b->next;
+    *batch = b;
+    return FERRY_OK;
+}
+
+static enum ferry_err log_seek(void *ctx, int32_t partition, int64_t offset)
+{
+    struct run *r = ctx;
+    assert_int_equal(partition, 0);
+    r->position = offset;
+    return FERRY_OK;
+}
+
+static enum ferry_err log_commit(void *ctx, int32_t partition, int64_t offset, int timeout_ms)
+{
+    (void)ctx;
+    (void)partition;
+    (void)offset;
+    (void)timeout_ms;
+    return FERRY_OK;
+}
+
+static bool log_at_end(void *ctx)
+{
+    const struct run *r = ctx;
+    return r->position >= r->end;
+}
+
+static int32_t log_partitions(void *ctx)
+{
+    (void)ctx;
+    return 1;
+}
+
+static struct ferry_id log_topic_id(void *ctx)
+{
+    (void)ctx;
+    return (struct ferry_id){{4, 2}};
+}
+
+static const char *log_topic(void *ctx)
+{
+    (void)ctx;
+    return "orders";
+}
+
+static int32_t batch_partition(const struct ferry_batch *batch)
+{
+    (void)batch;
+    return 0;
+}
+
+static int64_t batch_first(const struct ferry_batch *batch)
+{
+    return batch->first;
+}
+
+static int64_t batch_next(const struct ferry_batch *batch)
+{
+    return batch->next;
+}
+
+static size_t batch_count(const struct ferry_batch *batch)
+{
+    return (size_t)(batch->next - batch->first);
+}
+
+static void batch_record(struct ferry_batch *batch, size_t i, struct ferry_record *record)
+{
+    *record = owner->records[batch->first + (int64_t)i];
+}
+
+static void batch_free(struct ferry_batch **batch)
+{
+    free(*batch);
+    *batch = NULL;
+}
+
+static int64_t log_now_ms(void *ctx)
+{
+    const struct run *r = ctx;
+    return r->now_ms;
+}
+
+static void log_pause(void *ctx, int ms)
+{
+    struct run *r = ctx;
+    r->now_ms += ms;
+}
+
+static enum ferry_err insert_effect(const struct ferry_record *record, struct ferry_db *db,
+                                    void *arg)
+{
+    struct run *r = arg;
+    char sql[96];
+    (void)db;
+    r->calls++;
+    assert_string_equal(record->topic, "orders");
+    snprintf(sql, sizeof(sql), "INSERT INTO effect VALUES (%lld)", (long long)record->offset);
+    if (!database_try(&r->d->a, sql)) {
+        return FERRY_ERR_DB; /* As a handler says it that knows no better. */
+    }
+    if (record->offset == r->kill_at) {
+        r->kill_at = -1;
+        database_kill(r->d, &r->d->a);
+    }
+    if (record->offset == r->fail_at && r->fail_times > 0) {
+        r->fail_times--;
+        return FERRY_ERR_DENIED;
+    }
+    return FERRY_OK;
+}
+
+static enum ferry_err connect_again(struct ferry_db **db, void *arg)
+{
+    struct run *r = arg;
+    r->reconnects++;
+    database_reconnect(r->d, &r->d->a);
+    *db = r->d->a.db;
+    return FERRY_OK;
+}
+
+static struct run run_of(struct database *d, int64_t end)
+{
+    struct run r = {.d = d, .end = end, .fail_at = -1, .kill_at = -1};
+    int64_t now = (int64_t)time(NULL) * 1000;
+    static const char *const keys[] = {"a", "b"};
+    for (int64_t i = 0; i < end; i++) {
+        r.records[i] = (struct ferry_record){
+            .topic = "orders",
+            .offset = i,
+            .timestamp_ms = now,
+            .append_time_ms = now,
+            .key = keys[i % 2],
+            .key_bytes = 1,
+            .payload = "x",
+            .payload_bytes = 1,
+            .id = {{7, (uint8_t)i}},
+        };
+    }
+    r.options = (struct ferry_consume_options){
+        .group = "ledger", .idle_exit_ms = 3000, .retries_max = 3, .reconnect = connect_again};
+    database_exec(&d->a, "CREATE TABLE effect (n INTEGER)");
+    return r;
+}
+
+static enum ferry_err consume(struct run *r)
+{
+    const struct consume_source source = {
+        .ctx = r,
+        .fetch = log_fetch,
+        .seek = log_seek,
+        .commit = log_commit,
+        .at_end = log_at_end,
+        .partitions = log_partitions,
+        .topic_id = log_topic_id,
+        .topic = log_topic,
+        .batch_partition = batch_partition,
+        .batch_first = batch_first,
+        .batch_next = batch_next,
+        .batch_count = batch_count,
+        .batch_record = batch_record,
+        .batch_free = batch_free,
+        .now_ms = log_now_ms,
+        .pause = log_pause,
+    };
+    owner = r;
+    return consume_loop(&source, r->d->a.db, insert_effect, r, &r->options);
+}
+
+static void expect_effects(struct run *r, int64_t count)
+{
+    assert_int_equal(database_number(&r->d->a, "SELECT count(*) FROM effect"), count);
+    assert_int_equal(database_number(&r->d->a, "SELECT count(DISTINCT n) FROM effect"), count);
+}
+
+static void every_record_has_one_effect(void **state)
+{
+    struct run r = run_of(database_of(state), 50);
+    r.options.batch_max = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 50);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_chain}"), 6 * 3 + 1);
+}
+
+static void a_bad_record_becomes_a_dead_letter_and_the_rest_goes_on(void **state)
+{
+    struct run r = run_of(database_of(state), 20);
+    r.options.poison = FERRY_POISON_DEAD;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 19);
+    assert_int_equal(r.calls, 20 + 1 + 2); /* Offsets 8 and 9 in the batch, 9 twice alone. */
+    assert_int_equal(database_number(&r.d->a, "SELECT off FROM {inbox_dead}"), 9);
+    assert_non_null(strstr(database_text(&r.d->a, "SELECT reason FROM {inbox_dead}"), "DENIED"));
+    /* A person puts it before the handler again. */
+    database_exec(&r.d->a, r.d->kind == DATABASE_POSTGRESQL
+                               ? "UPDATE {inbox_dead} SET requeued = true"
+                               : "UPDATE {inbox_dead} SET requeued = 1");
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 20);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
+}
+
+static void a_parked_key_keeps_its_order(void **state)
+{
+    struct run r = run_of(database_of(state), 20);
+    r.options.poison = FERRY_POISON_PARK;
+    r.fail_at = 9;
+    r.fail_times = 4;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 14); /* All of key "a", and 1, 3, 5, 7 of "b". */
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 6);
+    const char *requeue = r.d->kind == DATABASE_POSTGRESQL
+                              ? "UPDATE {inbox_dead} SET requeued = true"
+                              : "UPDATE {inbox_dead} SET requeued = 1";
+    database_exec(&r.d->a, requeue);
+    assert_int_equal(consume(&r), FERRY_OK); /* It fails once more: the others wait. */
+    expect_effects(&r, 14);
+    database_exec(&r.d->a, requeue);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 20);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
+}
+
+static void a_record_that_is_in_the_log_twice_has_one_effect(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    r.options.possible_duplicates = true;
+    r.records[20].id = r.records[3].id;
+    r.records[5].id = r.records[4].id;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 28);
+}
+
+static void a_record_of_long_ago_is_not_applied_blindly(void **state)
+{
+    struct run r = run_of(database_of(state), 5);
+    r.options.possible_duplicates = true;
+    r.records[2].append_time_ms -= 20 * DAY_MS;
+    assert_int_equal(consume(&r), FERRY_ERR_INVALID_ARGUMENT);
+    expect_effects(&r, 2);
+    r.options.poison = FERRY_POISON_DEAD;
+    r.position = 0;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 4);
+    assert_int_equal(database_number(&r.d->a, "SELECT off FROM {inbox_dead}"), 2);
+}
+
+static void a_lost_connection_is_made_anew(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    r.kill_at = 12;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 30);
+    assert_int_equal(r.reconnects, 1);
+}
+
+static void without_reconnect_a_lost_connection_ends_the_loop(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    r.kill_at = 12;
+    r.options.reconnect = NULL;
+    assert_int_equal(consume(&r), FERRY_ERR_DB);
+    database_reconnect(r.d, &r.d->a);
+    expect_effects(&r, 8);
+}
+
+/* A driver whose COMMIT happens and whose answer is lost. */
+static const struct db_ops *real_ops;
+static struct db_ops forgetful_ops;
+static int forget_times;
+
+static enum ferry_err forgetful_commit(void *driver, struct err_text *e)
+{
+    enum ferry_err err = real_ops->commit(driver, e);
+    if (err == FERRY_OK && forget_times > 0) {
+        forget_times--;
+        database_kill(owner->d, &owner->d->a);
+        return err_set(e, FERRY_ERR_DB_RETRY, "no answer");
+    }
+    return err;
+}
+
+static bool forgetful_lost(void *driver)
+{
+    (void)driver;
+    return true;
+}
+
+static void a_commit_without_an_answer_is_read_from_the_chain(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    real_ops = r.d->a.db->ops;
+    forgetful_ops = *real_ops;
+    forgetful_ops.commit = forgetful_commit;
+    forgetful_ops.lost = forgetful_lost;
+    forget_times = 1;
+    r.d->a.db->ops = &forgetful_ops;
+    assert_int_equal(consume(&r), FERRY_OK);
+    assert_int_equal(forget_times, 0);
+    assert_int_equal(r.reconnects, 1);
+    assert_int_equal(r.calls, 30); /* None was handled twice. */
+    expect_effects(&r, 30);
+}
+
+/* ---- Queues -------------------------------------------------------------------------------- */
+
+static enum ferry_err queue_receive(void *ctx, int timeout_ms, struct ferry_delivery *deliveries,
+                                    size_t max, size_t *count)
+{
+    struct run *r = ctx;
+    *count = 0;
+    for (int64_t i = 0; i < r->end && *count < max; i++) {
+        if (r->settled[i] == 0 || r->settled[i] == FERRY_NACK || r->settled[i] == FERRY_RELEASE) {
+            r->settled[i] = 0;
+            deliveries[(*count)++] =
+                (struct ferry_delivery){.record = r->records[i], .failed = r->failed[i]};
+        }
+    }
+    r->now_ms += *count == 0 ? timeout_ms : 0;
+    return *count == 0 ? FERRY_ERR_TIMEOUT : FERRY_OK;
+}
+
+static enum ferry_err queue_settle(void *ctx, struct ferry_delivery *delivery,
+                                   enum ferry_settle settle, const char *reason)
+{
+    struct run *r = ctx;
+    int64_t offset = delivery->record.offset;
+    assert_int_equal(r->settled[offset], 0);
+    assert_true((reason != NULL) == (settle == FERRY_NACK || settle == FERRY_REJECT));
+    r->settled[offset] = settle;
+    r->failed[offset] += settle == FERRY_NACK ? 1 : 0;
+    return FERRY_OK;
+}
+
+static enum ferry_err queue_flush(void *ctx, int timeout_ms)
+{
+    (void)ctx;
+    (void)timeout_ms;
+    return FERRY_OK;
+}
+
+static enum ferry_err receive(struct run *r)
+{
+    const struct receive_source source = {
+        .ctx = r,
+        .receive = queue_receive,
+        .settle = queue_settle,
+        .flush = queue_flush,
+        .now_ms = log_now_ms,
+        .pause = log_pause,
+    };
+    owner = r;
+    return receive_loop(&source, r->d->a.db, insert_effect, r, &r->options);
+}
+
+static int64_t settled_as(const struct run *r, enum ferry_settle how)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < r->end; i++) {
+        count += r->settled[i] == how ? 1 : 0;
+    }
+    return count;
+}
+
+static void every_message_of_a_queue_has_one_effect(void **state)
+{
+    struct run r = run_of(database_of(state), 50);
+    r.options.batch_max = 7;
+    r.records[9].id = (struct ferry_id){{0}}; /* Known by its place. */
+    r.records[30].id = r.records[2].id;       /* The same once more. */
+    assert_int_equal(receive(&r), FERRY_OK);
+    expect_effects(&r, 49);
+    assert_int_equal(settled_as(&r, FERRY_ACK), 50);
+    memset(r.settled, 0, sizeof(r.settled)); /* All acks were lost. */
+    assert_int_equal(receive(&r), FERRY_OK);
+    expect_effects(&r, 49);
+    assert_int_equal(settled_as(&r, FERRY_ACK), 50);
+}
+
+static void a_message_that_keeps_failing_is_rejected(void **state)
+{
+    struct run r = run_of(database_of(state), 10);
+    r.options.poison = FERRY_POISON_DEAD;
+    r.fail_at = 4;
+    r.fail_times = 99;
+    assert_int_equal(receive(&r), FERRY_OK);
+    expect_effects(&r, 9);
+    assert_int_equal(r.settled[4], FERRY_REJECT);
+    assert_int_equal(settled_as(&r, FERRY_ACK), 9);
+    assert_int_equal(r.failed[4], 2);
+}
+
+static void a_message_that_keeps_failing_stops_the_loop(void **state)
+{
+    struct run r = run_of(database_of(state), 10);
+    r.fail_at = 4;
+    r.fail_times = 99;
+    assert_int_equal(receive(&r), FERRY_ERR_DENIED);
+    assert_int_equal(r.settled[4], FERRY_RELEASE);
+    assert_int_equal(settled_as(&r, 0), 0); /* None is left without an answer. */
+}
+
+static void a_queue_survives_a_lost_connection(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    r.kill_at = 12;
+    assert_int_equal(receive(&r), FERRY_OK);
+    expect_effects(&r, 30);
+    assert_int_equal(r.reconnects, 1);
+}
+
+static void a_queue_cannot_park_keys(void **state)
+{
+    struct run r = run_of(database_of(state), 1);
+    r.options.poison = FERRY_POISON_PARK;
+    assert_int_equal(receive(&r), FERRY_ERR_INVALID_ARGUMENT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        DATABASE_TESTS(every_record_has_one_effect),
+        DATABASE_TESTS(a_bad_record_becomes_a_dead_letter_and_the_rest_goes_on),
+        DATABASE_TESTS(a_parked_key_keeps_its_order),
+        DATABASE_TESTS(a_record_that_is_in_the_log_twice_has_one_effect),
+        DATABASE_TESTS(a_record_of_long_ago_is_not_applied_blindly),
+        SERVER_TESTS(a_lost_connection_is_made_anew),
+        SERVER_TESTS(without_reconnect_a_lost_connection_ends_the_loop),
+        SERVER_TESTS(a_commit_without_an_answer_is_read_from_the_chain),
+        DATABASE_TESTS(every_message_of_a_queue_has_one_effect),
+        DATABASE_TESTS(a_message_that_keeps_failing_is_rejected),
+        DATABASE_TESTS(a_message_that_keeps_failing_stops_the_loop),
+        SERVER_TESTS(a_queue_survives_a_lost_connection),
+        DATABASE_TEST_ON(a_queue_cannot_park_keys, sqlite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
