@@ -48,6 +48,7 @@ enum ferry_err source_pg_identify(struct source_pg *d, struct pg_link *link,
                                   struct pg_identity *identity, struct err_text *e)
 {
     PGresult *result = NULL;
+    *identity = (struct pg_identity){0};
     enum ferry_err err = pg_link_ask(link, PG_IDENTITY, NULL, 0, &result, e);
     if (err == FERRY_OK) {
         err = read_identity(d, result, identity, e);

@@ -391,7 +391,7 @@ static bool decide(struct program *p, struct run *run, int64_t now_us)
         stop_all(p, run, now_us);
     }
     struct progress now = look(p);
-    bool over = now.all_stopped || (p->once && now.all_drained);
+    bool over = now.all_stopped || (p->once && now.all_drained && serve_all_started(p->serve));
     if (run->stop_by_us == 0 && over) {
         run->code = now.failed != 0      ? now.failed
                     : now.any_halted     ? EXIT_FAILURE

@@ -334,7 +334,8 @@ static enum relay_poison ask_policy(struct relay *r, const struct source_row *ro
 
 enum relay_verdict relay_refuse(struct relay *r, const struct source_row *row, const char *reason)
 {
-    bool has_key = row->invalid == NULL && row->message.key != NULL;
+    bool has_key = row->invalid == NULL && row->message.key != NULL &&
+                   row->message.key_bytes <= SOURCE_PARKED_KEY_MAX;
     switch (ask_policy(r, row, reason)) {
     case RELAY_POISON_BLOCK:
         return ask_person(r, row, reason);

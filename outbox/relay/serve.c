@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #define END_LOOK_US   (10 * 1000)
@@ -271,12 +272,22 @@ static void spread(struct serve *s, struct serve_item *item, uint32_t lanes)
     for (uint32_t lane = item->lane + 1; lane < lanes; lane++) {
         if (serve_lane_listed(s->options->lanes, lane) &&
             start_one(s, item->url, lane, false, &e) != FERRY_OK) {
-            pthread_mutex_lock(&item->lock);
-            item->status.error = e;
-            pthread_mutex_unlock(&item->lock);
+            log_line(LOG_ERROR, "relay", "%s: lane %u is not served: %s", item->url->shown,
+                     (unsigned)lane, e.text);
             return;
         }
     }
+}
+
+bool serve_all_started(struct serve *s)
+{
+    for (size_t i = 0; i < atomic_load(&s->count); i++) {
+        struct serve_item *item = &s->items[i];
+        if (item->scout && !item->spread && !atomic_load(&item->ended)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 void serve_turn(struct serve *s)

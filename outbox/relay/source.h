@@ -39,6 +39,8 @@
 #define SOURCE_INVALID_MAX   159
 #define SOURCE_BLOB_MAX      4096u /* As the broker's cursors and checkpoints. */
 #define SOURCE_LANES_MAX     64u
+#define SOURCE_PARKED_KEY_MAX                                                                      \
+    1024u /* A row with a longer key is set aside, its key is not parked. */
 
 /* A header of a row that the relay takes out and obeys: Unix ms in decimal digits. */
 #define SOURCE_HEADER_DUE "ferry-deliver-at"
@@ -151,7 +153,9 @@ struct source_ops {
     /* The checkpoint for "all up to `settled` is settled"; size 0: nothing to say yet. Required. */
     void (*checkpoint)(void *driver, int64_t settled, struct source_blob *blob);
 
-    /* A target's mark from its blob (size 0: it has nothing of this source). *same as in begin;
+    /* A target's mark from its blob (size 0: it has nothing of this source). It is closed, and
+     * opened anew later, whenever a row for the target is dropped unsent without a rewind: a driver
+     * may take it that an open mark was offered every row that was read. *same as in begin;
      * *again: rewind, so that rows which this target still wants of before are handed out first.
      * Required, as are the next five. */
     enum ferry_err (*mark_open)(void *driver, struct bytes blob, struct source_mark **mark,
@@ -160,7 +164,8 @@ struct source_ops {
     bool (*wants)(void *driver, const struct source_mark *mark, const struct source_row *row);
     /* The blob for the mark and the first of these rows; returns how many of them it covers: 0 when
      * none fits now (once something is tidied up it does). `last`: these are all the rows of the
-     * page that the target wants. Changes nothing. */
+     * page that the target wants; means nothing for a blob that does not cover all of them. Changes
+     * nothing. */
     size_t (*mark_encode)(void *driver, const struct source_mark *mark,
                           const struct source_row *const *rows, size_t count, bool last,
                           struct source_blob *blob);

@@ -18,7 +18,7 @@
 #include "lib/random_database.h"
 #include "outbox/relay/relay.h"
 
-#define SCHEDULES      4000
+#define SCHEDULES      2500
 #define FIRST_SEED     20261126u
 #define RELAYS         2
 #define PARTITIONS_MAX 3
@@ -394,7 +394,7 @@ static void fault(struct world *w)
         w->holder = 0;
         break;
     case 6:
-        w->db.error_in = chance(w, 2) ? 0 : 2 + (uint32_t)prng_below(&w->prng, 20);
+        w->db.error_in = chance(w, 2) ? 0 : 1 + (uint32_t)prng_below(&w->prng, 20);
         break;
     case 7:
         relay_wake(s->relay);

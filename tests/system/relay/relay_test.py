@@ -492,6 +492,17 @@ class Servers(WithBroker):
         self.assertEqual(sum(counts.values()), 30)
         self.assertTrue(all(counts.values()), counts)
 
+    def test_once_publishes_every_lane(self):
+        topic = self.topic()
+        server = self.server(databases.PostgreSQL, "postgresql")
+        server.sql("UPDATE ferry.meta SET value = '4' WHERE name = 'lanes'", "shop")
+        server.sql(f"SELECT ferry.put('{topic}', 'k' || n, '' || n) FROM generate_series(1, 200) n",
+                   "shop")
+        code, out, err = run(BIN / "ferry-outbox", "--db", server.url("shop"), "--server",
+                             self.broker.endpoint, "--once")
+        self.assertEqual(code, 0, err)
+        self.assertEqual(len(self.consumed(topic)), 200, out)
+
     def test_check_tells_of_a_server(self):
         server = self.server(databases.PostgreSQL, "postgresql")
         code, out, err = run(BIN / "ferry-outbox", "--db", server.url("shop"), "--check")
