@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import time
@@ -27,7 +28,7 @@ class Sizes:
         self.transactions = 20 if smoke else 500
         self.load_rate = 200 if smoke else 5_000
         self.load_seconds = 1 if smoke else 10
-        self.pgbench_seconds = 2 if smoke else 15
+        self.pgbench_seconds = 5 if smoke else 15
         self.held_seconds = 3 if smoke else 1_800 if long else 60
         self.backlog = 20_000 if smoke else 10_000_000 if long else 1_000_000
         self.takeovers = 2 if smoke else 20
@@ -250,7 +251,10 @@ def pgbench(b, d, put, clients):
     out = run(d.server.bin / "pgbench", "-h", d.server.folder, "-p", d.server.port, "-U", "postgres",
               "-n", "-M", "prepared", "-f", path, "-c", clients, "-j", min(clients, 2), "-T",
               b.sizes.pgbench_seconds, d.name)
-    return float(next(line for line in out.splitlines() if line.startswith("tps")).split()[2])
+    found = re.search(r"^tps = ([0-9.]+)", out, re.M)
+    if found is None:
+        raise RuntimeError(f"pgbench tells no speed: {out}")
+    return float(found.group(1))
 
 
 def cost_cases(b):
@@ -328,14 +332,14 @@ def open_case(b):
         cluster.create("late", 1)
         with_it = steady(b, d, cluster, b.sizes.held_seconds)
         reader = subprocess.Popen([b.world.place.program("ferry"), "--server", cluster.endpoint,
-                                   "--json", "consume", "late", "--from", "start", "--count", "1"],
+                                   "--json", "--quiet", "consume", "late", "--from", "start", "--count", "1"],
                                   stdout=subprocess.PIPE, text=True)
         time.sleep(1)
         began = time.time()
         holder.commit()
         line = json.loads(reader.stdout.readline())
         reader.wait(PATIENCE)
-        return without, with_it, line["append_time_ms"] - began * 1000
+        return without, with_it, line["append_time"] - began * 1000
     without, with_it, late_ms = running(b, "postgresql", 1, measure)
     change = with_it["latency_us"]["p99"] / without["latency_us"]["p99"] - 1
     b.table.add(f"G12 a transaction left open for {b.sizes.held_seconds} s",
