@@ -86,7 +86,7 @@ class Restore(Run):
         until(lambda: self.halted(letter, since), f"a relay of bank {letter} halts")
         self.say(f"bank {letter}: its relay has halted")
         self.flow_for(1)
-        print(self.world.ferry("outbox", "rebase", self.world.url(letter)), end="")
+        print(self.world.ferry("outbox", "rebase", self.world.url(letter), "--yes"), end="")
         self.flow_for(1)
 
 
