@@ -32,7 +32,7 @@ static void only_sqlite_urls_are_taken(void **state)
 
 static enum ferry_err status_of(const char *url, struct outbox_status *status, struct err_text *e)
 {
-    return admin_sqlite_ops.status(url, bytes_of(NULL, 0), status, e);
+    return admin_sqlite_ops.status(url, NULL, 0, status, e);
 }
 
 static void init_makes_the_file_and_says_so_once(void **state)

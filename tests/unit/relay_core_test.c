@@ -687,14 +687,14 @@ static void status_tells_backlog_and_the_word_of_the_relay(void **state)
     snprintf(url, sizeof(url), "sqlite:%s", g->f->path);
     fake_create(&g->fake, "orders", 1);
     rig_put(g, "orders", 1, 10, 1);
-    assert_int_equal(admin_sqlite_ops.status(url, bytes_of(NULL, 0), &status, &e), FERRY_OK);
+    assert_int_equal(admin_sqlite_ops.status(url, NULL, 0, &status, &e), FERRY_OK);
     assert_int_equal(status.pending_rows, 10);
     assert_true(status.oldest_known);
     assert_true(status.relay_known && status.relay_running);
     assert_false(status.word_known); /* It has not said a word yet. */
     rig_drain(g);
     rig_run(g, 1500);
-    assert_int_equal(admin_sqlite_ops.status(url, bytes_of(NULL, 0), &status, &e), FERRY_OK);
+    assert_int_equal(admin_sqlite_ops.status(url, NULL, 0, &status, &e), FERRY_OK);
     assert_true(status.word_known);
     assert_string_equal(status.word.state, "active");
     assert_int_equal(status.word.published_id, 10);
@@ -702,7 +702,7 @@ static void status_tells_backlog_and_the_word_of_the_relay(void **state)
     assert_false(status.oldest_known);
     assert_int_equal(status.last_id, 10);
     rig_kill_relay(g, false);
-    assert_int_equal(admin_sqlite_ops.status(url, bytes_of(NULL, 0), &status, &e), FERRY_OK);
+    assert_int_equal(admin_sqlite_ops.status(url, NULL, 0, &status, &e), FERRY_OK);
     assert_true(status.relay_known);
     assert_false(status.relay_running);
 }
