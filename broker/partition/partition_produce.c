@@ -438,11 +438,11 @@ enum ferry_err partition_source_fence(struct partition *p, const struct source_f
     if (err == FERRY_OK) {
         err = cursors_reserve(&p->cursors, &q->source, q->lane, &cursor);
     }
+    if (err == FERRY_OK && q->epoch < cursor->epoch) {
+        err = refuse_epoch(q->epoch, cursor->epoch, e);
+    }
     if (err != FERRY_OK || cursor->applied_epoch == q->epoch) {
         return err;
-    }
-    if (q->epoch < cursor->epoch) {
-        return refuse_epoch(q->epoch, cursor->epoch, e);
     }
     err = partition_propose_control(p, &control, now_ms, now_us, t);
     if (err == FERRY_OK) {

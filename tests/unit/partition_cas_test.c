@@ -183,6 +183,9 @@ static void a_fence_may_be_repeated_but_not_lowered(void **state)
     assert_int_equal(third->base.index, 0); /* It has. */
     assert_int_equal(fence(f, 4, &third), FERRY_ERR_SOURCE_FENCED);
     assert_int_equal(replica_last_index(partition_replica(f->p)), last);
+    assert_int_equal(fence(f, 6, &first), FERRY_OK);
+    assert_int_equal(fence(f, 5, &third), FERRY_ERR_SOURCE_FENCED); /* 6 is on its way. */
+    part_turn(f);
 }
 
 static void a_fence_survives_a_restart(void **state)
