@@ -25,6 +25,7 @@ struct twin_state {
     uint64_t next_sequence[PRODUCERS];
     uint32_t epoch[PRODUCERS];
     uint64_t version;
+    uint64_t source_epoch;
     int64_t position[SUBSCRIBERS]; /* -1: not there. */
 };
 
@@ -140,6 +141,16 @@ static void produce_next(struct twin *t, uint32_t p)
     t->proposed.next_sequence[p] += l->batch.count;
 }
 
+/* A batch whose ids are all zero is one without. */
+static bool has_ids(const struct last_batch *l)
+{
+    bool any = false;
+    for (uint32_t i = 0; l->batch.ids != NULL && i < l->batch.count; i++) {
+        any = any || l->id_numbers[i] != 0;
+    }
+    return any;
+}
+
 /* The client does not know what became of its batch, and sends it again. */
 static void produce_again(struct twin *t, uint32_t p)
 {
@@ -169,7 +180,7 @@ static void produce_again(struct twin *t, uint32_t p)
     }
     bool waits =
         t->committed.epoch[p] != s->epoch[p] || t->committed.next_sequence[p] < s->next_sequence[p];
-    if (l->batch.ids != NULL && waits) {
+    if (has_ids(l) && waits) {
         part_refuses(t->f, &l->batch, FERRY_ERR_NOT_READY);
         return;
     }
@@ -198,8 +209,10 @@ static void append_cas(struct twin *t)
     struct bytes batch = part_batch(
         t->f, &(struct batch_of){.count = 2, .content = t->next_content, .payload_bytes = 50});
     bool right = below(t, 4) != 0;
+    bool late = t->proposed.source_epoch > 1 && below(t, 6) == 0;
+    uint64_t epoch = t->proposed.source_epoch > 0 ? t->proposed.source_epoch : 1;
     struct append_cas c = {.source = source,
-                           .epoch = 1,
+                           .epoch = late ? epoch - 1 : epoch,
                            .expect_version = t->proposed.version + (right ? 0 : 1),
                            .cursor = bytes_of(&t->proposed.version, sizeof(uint64_t)),
                            .batch = batch};
@@ -207,15 +220,33 @@ static void append_cas(struct twin *t)
     struct partition_ticket *ticket = part_ticket(t->f);
     enum ferry_err err = partition_append_cas(t->f->p, &c, t->f->now_ms, t->f->now_us, ticket,
                                               &refusal, &t->f->detail);
+    if (late) {
+        assert_int_equal(err, FERRY_ERR_SOURCE_FENCED);
+        assert_int_equal(refusal.epoch, epoch);
+        return;
+    }
     assert_int_equal(err, right ? FERRY_OK : FERRY_ERR_CURSOR_CONFLICT);
     assert_int_equal(right ? t->proposed.version : refusal.version, t->proposed.version);
     if (right) {
+        t->proposed.source_epoch = epoch;
         assert_int_equal(ticket->base_offset, t->proposed.count);
         append(t, t->next_content, 0);
         append(t, t->next_content + 1, 0);
         t->next_content += 2;
         t->proposed.version++;
     }
+}
+
+static void fence(struct twin *t)
+{
+    bool late = t->proposed.source_epoch > 1 && below(t, 4) == 0;
+    uint64_t epoch = t->proposed.source_epoch + below(t, 3);
+    epoch = late ? t->proposed.source_epoch - 1 : epoch > 0 ? epoch : 1;
+    struct source_fence_request q = {.source = source, .epoch = epoch};
+    enum ferry_err err = partition_source_fence(t->f->p, &q, t->f->now_ms, t->f->now_us,
+                                                part_ticket(t->f), &t->f->detail);
+    assert_int_equal(err, late ? FERRY_ERR_SOURCE_FENCED : FERRY_OK);
+    t->proposed.source_epoch = late ? t->proposed.source_epoch : epoch;
 }
 
 static void subscribe(struct twin *t, uint32_t i)
@@ -290,6 +321,7 @@ static void check_all(struct twin *t)
     struct cursor_get_reply cursor;
     partition_cursor_get(f->p, &source, 0, &cursor);
     assert_int_equal(cursor.version, t->committed.version);
+    assert_int_equal(cursor.epoch, t->committed.source_epoch);
     if (cursor.version > 0) {
         assert_int_equal(get_le64(cursor.cursor.data), cursor.version - 1);
     }
@@ -336,7 +368,11 @@ static void operate(struct twin *t)
         produce_wrongly(t, p);
         return;
     case 7:
-        append_cas(t);
+        if (below(t, 4) == 0) {
+            fence(t);
+        } else {
+            append_cas(t);
+        }
         return;
     case 8:
         subscribe(t, (uint32_t)below(t, SUBSCRIBERS));
