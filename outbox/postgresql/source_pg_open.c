@@ -256,6 +256,7 @@ void source_pg_listen(struct source_pg *d)
     if (wake_listen(d->wake_name, &d->wake_fd, &ignored) != FERRY_OK) {
         d->wake_fd = -1;
     }
+    source_pg_notify_watch(d, d->wake_fd);
 }
 
 enum ferry_err source_pg_open(struct source *source, const char *url,
@@ -266,6 +267,7 @@ enum ferry_err source_pg_open(struct source *source, const char *url,
         return err_set(e, FERRY_ERR_NO_MEMORY, "out of memory");
     }
     d->wake_fd = -1;
+    d->notify.epoll_fd = -1;
     d->options = *options;
     enum ferry_err err = pg_url_parse(url, &d->url, e);
     if (err == FERRY_OK) {
@@ -277,6 +279,9 @@ enum ferry_err source_pg_open(struct source *source, const char *url,
         pg_link_init(&d->reader, &d->target, source_pg_statements, "reader");
         pg_link_init(&d->side, &d->target, source_pg_statements, "side");
         err = open_all(d, e);
+    }
+    if (err == FERRY_OK && options->notify) {
+        err = source_pg_notify_init(d, e);
     }
     if (err != FERRY_OK) {
         source_pg_ops.close(d);

@@ -129,5 +129,9 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
     [PG_SETTINGS] = "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
                     "s.seqcache, s.seqincrement FROM pg_sequence s "
                     "WHERE s.seqrelid = '@.outbox_seq'::regclass",
+    /* channel, payload: whether a trigger of ours announces rows. */
+    [PG_NOTIFY] = "SELECT EXISTS (SELECT 1 FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
+                  "WHERE t.tgrelid = '@.outbox'::regclass AND f.proname = 'notify' "
+                  "AND t.tgenabled <> 'D'), pg_notify($1, $2)",
     [PG_LANES] = "SELECT m.value::integer FROM @.meta m WHERE m.name = 'lanes'",
 };

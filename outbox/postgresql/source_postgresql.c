@@ -18,6 +18,7 @@ static void driver_close(void *driver)
     }
     pg_link_fini(&d->reader);
     pg_link_fini(&d->side);
+    source_pg_notify_fini(d);
     ticks_fini(&d->ticks);
     snapshot_release(&d->candidate);
     snapshot_release(&d->idle);
@@ -122,6 +123,7 @@ static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e
         *same = source_pg_is_same(d, &now, e);
     }
     source_pg_listen(d);
+    source_pg_notify_step(d);
     return err;
 }
 
@@ -312,15 +314,16 @@ static enum ferry_err driver_paused(void *driver, bool *paused, struct err_text 
 static int driver_wake_fd(void *driver)
 {
     const struct source_pg *d = driver;
-    return d->wake_fd;
+    return d->notify.epoll_fd >= 0 ? d->notify.epoll_fd : d->wake_fd;
 }
 
 static void driver_wake_drain(void *driver)
 {
-    const struct source_pg *d = driver;
+    struct source_pg *d = driver;
     if (d->wake_fd >= 0) {
         wake_drain(d->wake_fd);
     }
+    source_pg_notify_drain(d);
 }
 
 static void driver_place(void *driver, char *text, size_t bytes)

@@ -1,7 +1,8 @@
 /* source_postgresql: what the files of the PostgreSQL source share; nobody else includes it.
  *
  * Two connections: `reader` asks for snapshots and pages; `side` does what writes (the barrier,
- * setting rows aside, emptying a leaf) and what people and the core ask in between. Neither is ever
+ * setting rows aside, emptying a leaf) and what people and the core ask in between; with
+ * relay.notify a third one listens. None is ever
  * inside a transaction between calls. An answer that does not come within PG_LINK_TAKE_US is taken
  * by a later call of `read`, which says meanwhile that there is more.
  *
@@ -40,6 +41,7 @@ enum pg_statement {
     PG_LEAVES,
     PG_SETTINGS,
     PG_LANES,
+    PG_NOTIFY,
     PG_STATEMENT_COUNT
 };
 _Static_assert(PG_STATEMENT_COUNT <= PG_LINK_STATEMENTS_MAX, "a link keeps as many");
@@ -72,6 +74,26 @@ struct pg_identity {
     struct ferry_id source;
     uint32_t lanes;
     int64_t version;
+};
+
+/* Listening to NOTIFY. */
+enum pg_notify_state {
+    PG_NOTIFY_DOWN,
+    PG_NOTIFY_TRYING, /* Our own word was announced and is not here yet. */
+    PG_NOTIFY_WORKS,
+    PG_NOTIFY_SILENT, /* It did not come. Should it come late, it works after all. */
+};
+enum pg_notify_said { PG_NOTIFY_SAID_NOTHING, PG_NOTIFY_SAID_WORKS, PG_NOTIFY_SAID_SILENT };
+
+struct pg_notify {
+    struct pg_link link;
+    int epoll_fd; /* Of the datagram's socket and the link's: what the relay waits for. -1: off. */
+    enum pg_notify_state state;
+    enum pg_notify_said said; /* To a person, last. */
+    bool said_trigger;
+    bool fresh;    /* Rows were announced, and that is not counted yet. */
+    char word[48]; /* Ours. */
+    int64_t tried_us;
 };
 
 struct source_pg {
@@ -113,7 +135,8 @@ struct source_pg {
         *kept; /* Bases of checkpoints: given to the core; kept by the brokers. */
     int64_t told_position;
 
-    int wake_fd;
+    int wake_fd; /* The datagram's. */
+    struct pg_notify notify;
     char wake_name[DB_POSTGRESQL_PLACE_MAX];
     struct source_figures counters; /* truncates, barriers, … only. */
 };
@@ -145,6 +168,12 @@ MUST_CHECK enum ferry_err source_pg_place_is_here(struct source_pg *d,
 MUST_CHECK enum ferry_err source_pg_open(struct source *source, const char *url,
                                          const struct source_options *options, struct err_text *e);
 void source_pg_listen(struct source_pg *d);
+/* Errors: IO. */
+MUST_CHECK enum ferry_err source_pg_notify_init(struct source_pg *d, struct err_text *e);
+void source_pg_notify_fini(struct source_pg *d);
+void source_pg_notify_watch(const struct source_pg *d, int fd); /* Nothing when it is off. */
+void source_pg_notify_step(struct source_pg *d);                /* Once a second. */
+void source_pg_notify_drain(struct source_pg *d);               /* Takes what was announced. */
 /* The side connection, up. */
 MUST_CHECK enum ferry_err source_pg_side(struct source_pg *d, struct err_text *e);
 /* Settings that lose committed rows, or the order of a key. Errors: DB. */
