@@ -140,6 +140,10 @@ enum ferry_err source_pg_place_is_here(struct source_pg *d, const struct cover_p
     if (err == FERRY_OK) {
         err = source_pg_identify(d, &d->side, &now, e);
     }
+    if (d->set_back) { /* Of before, or a new connection showed it. */
+        *e = d->set_back_words;
+        return FERRY_OK;
+    }
     if (err != FERRY_OK || !source_pg_is_same(d, &now, e)) {
         return err;
     }
@@ -231,6 +235,7 @@ static enum ferry_err open_all(struct source_pg *d, struct err_text *e)
     enum ferry_err err = first_connection(d, e);
     if (err == FERRY_OK) {
         err = source_pg_identify(d, &d->side, &d->identity, e);
+        d->side_checked_connects = d->side.connects;
     }
     if (err == FERRY_OK) {
         err = check_lane(d, e);

@@ -365,6 +365,9 @@ static enum ferry_err ready(struct source_pg *d, int64_t until_us, struct err_te
     }
     struct pg_identity now;
     d->reading = PG_READING_NOTHING;
+    /* What they saw may be undone by a crash; transactions of now have its numbers again. */
+    snapshot_release(&d->candidate);
+    snapshot_release(&d->idle);
     err = source_pg_identify(d, &d->reader, &now, e);
     if (err == FERRY_OK && !source_pg_is_same(d, &now, e)) {
         return FERRY_ERR_DB_RETRY;

@@ -42,7 +42,22 @@ static const char *driver_name(void *driver)
 
 enum ferry_err source_pg_side(struct source_pg *d, struct err_text *e)
 {
-    return pg_link_up(&d->side, clock_monotonic_us() + PG_LINK_TAKE_US, e);
+    struct pg_identity now;
+    if (d->set_back) {
+        return err_set(e, FERRY_ERR_DB_RETRY, "%s", d->set_back_words.text);
+    }
+    enum ferry_err err = pg_link_up(&d->side, clock_monotonic_us() + PG_LINK_TAKE_US, e);
+    if (err != FERRY_OK || d->side_checked_connects == d->side.connects) {
+        return err;
+    }
+    err = source_pg_identify(d, &d->side, &now, e);
+    if (err == FERRY_OK && !source_pg_is_same(d, &now, e)) {
+        return FERRY_ERR_DB_RETRY;
+    }
+    if (err == FERRY_OK) {
+        d->side_checked_connects = d->side.connects;
+    }
+    return err;
 }
 
 enum ferry_err source_pg_barrier(struct source_pg *d, struct err_text *e)
@@ -121,6 +136,9 @@ static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e
     }
     if (err == FERRY_OK) {
         *same = source_pg_is_same(d, &now, e);
+    } else if (d->set_back) {
+        *same = false; /* A new connection showed it; the words are in `e`. */
+        err = FERRY_OK;
     }
     source_pg_listen(d);
     source_pg_notify_step(d);

@@ -9,8 +9,9 @@
  * Invariants: (1) a snapshot that a mark or a checkpoint names was taken before the write-ahead log
  * was flushed up to what was written when it was taken: neither a row nor a transaction's number
  * that it saw as used can come back after a crash of the database. (2) No row is handed out of a
- * connection on which the database's identity was not looked at. (3) Ends of a tick are judged by
- * literal bounds, each statement in its own short transaction: no snapshot is held. */
+ * connection, and nothing written over one, on which the database's identity was not looked at; a
+ * snapshot that is not on disk yet does not outlive its connection. (3) Ends of a tick are judged
+ * by literal bounds, each statement in its own short transaction: no snapshot is held. */
 #ifndef FERRY_OUTBOX_POSTGRESQL_SOURCE_POSTGRESQL_H
 #define FERRY_OUTBOX_POSTGRESQL_SOURCE_POSTGRESQL_H
 
@@ -102,7 +103,8 @@ struct source_pg {
     struct source_options options;
     struct pg_link reader, side;
     struct pg_identity identity; /* When it was opened. */
-    uint64_t checked_connects;   /* The reader's connection of which the identity was seen. */
+    /* The connections of which the identity was seen. */
+    uint64_t checked_connects, side_checked_connects;
     bool set_back;
     struct err_text set_back_words;
 
@@ -152,7 +154,7 @@ void source_pg_read_anew(struct source_pg *d);
 void source_pg_rewind(void *driver, int64_t after);
 enum ferry_err source_pg_changed(void *driver, bool *changed, struct err_text *e);
 /* Adds the rows of a result of PG_SMALL or PG_WINDOW, without positions. *bytes: as the statement
- * counts them. Errors: NO_MEMORY. */
+ * counts them, or more. Errors: NO_MEMORY. */
 MUST_CHECK enum ferry_err source_pg_rows(struct source_pg *d, const PGresult *r,
                                          struct source_page *page, int64_t *bytes);
 /* Looks at the database over this link. *same false: it is another, or was set back; the words are
@@ -174,7 +176,7 @@ void source_pg_notify_fini(struct source_pg *d);
 void source_pg_notify_watch(const struct source_pg *d, int fd); /* Nothing when it is off. */
 void source_pg_notify_step(struct source_pg *d);                /* Once a second. */
 void source_pg_notify_drain(struct source_pg *d);               /* Takes what was announced. */
-/* The side connection, up. */
+/* The side connection, up; of the database that it was. */
 MUST_CHECK enum ferry_err source_pg_side(struct source_pg *d, struct err_text *e);
 /* Settings that lose committed rows, or the order of a key. Errors: DB. */
 MUST_CHECK enum ferry_err source_pg_check_settings(struct source_pg *d, struct err_text *e);

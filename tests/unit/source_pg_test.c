@@ -42,6 +42,11 @@ static int teardown(void **state)
     return 0;
 }
 
+static struct source_pg *inside(struct fixture *f)
+{
+    return f->twin.source.driver;
+}
+
 static struct fixture *fixture_of(void **state)
 {
     if (*state == NULL) {
@@ -247,6 +252,23 @@ static void pages_end_by_their_bytes(void **state)
     bool more = false;
     assert_true(twin_step(&f->twin, &more));
     assert_int_equal(f->twin.page.count, 4);
+    twin_drain(&f->twin);
+    twin_check_all(&f->twin, &f->db);
+}
+
+/* A payload that fits no batch is not fetched, and ends its page all the same: the rows behind it
+ * come with the next. */
+static void a_huge_row_hides_nobody(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    database_exec(&f->db.a,
+                  "WITH p AS (INSERT INTO ferry.outbox (topic, mkey, payload) VALUES "
+                  "('t', 'k', convert_to(repeat('x', 40 << 20), 'UTF8')) RETURNING seq, mkey) "
+                  "INSERT INTO ledger SELECT seq, mkey FROM p");
+    for (int i = 0; i < 3; i++) {
+        put(&f->db.a, "k", "behind it");
+    }
+    f->twin.page_bytes = 32u << 20;
     twin_drain(&f->twin);
     twin_check_all(&f->twin, &f->db);
 }
@@ -475,6 +497,96 @@ static void a_crash_of_the_server_is_survived(void **state)
     twin_check_all(&f->twin, &f->db);
 }
 
+/* A snapshot in which nothing was new waits for the disk; the server crashes before it gets there,
+ * and uses the numbers of transactions again that the snapshot saw as finished. */
+static void a_snapshot_of_before_a_crash_is_forgotten(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct database_link a = {0};
+    bool more = false;
+    database_exec(&f->db.a, "ALTER SYSTEM SET wal_writer_delay = '10s'");
+    (void)database_text(&f->db.a, "SELECT pg_reload_conf()::int");
+    database_exec(&f->db.a, "CREATE TABLE other (n int)");
+    put(&f->db.a, "k", "x");
+    twin_drain(&f->twin);
+    for (int i = 0; i < 50 && inside(f)->idle == NULL; i++) {
+        usleep(300000);
+        database_exec(&f->db.a, "SET synchronous_commit = off");
+        for (int n = 0; n < 60; n++) {
+            database_exec(&f->db.a, "INSERT INTO other VALUES (1)");
+        }
+        (void)twin_step(&f->twin, &more);
+    }
+    assert_non_null(inside(f)->idle);
+    database_server_crash(DATABASE_POSTGRESQL);
+    database_server_start(DATABASE_POSTGRESQL);
+    database_reconnect(&f->db, &f->db.a);
+    database_connect(&f->db, &a);
+    database_exec(&a, "BEGIN");
+    put(&a, "late", "x");
+    database_exec(&f->db.a, "CREATE TABLE filler AS SELECT repeat('x', 100) FROM "
+                            "generate_series(1, 50000)");
+    database_exec(&f->db.a, "SET synchronous_commit = off");
+    for (uint64_t reads = f->twin.reads; f->twin.reads < reads + 2;) { /* Till it is connected. */
+        database_exec(&f->db.a, "INSERT INTO filler VALUES ('x')");
+        (void)twin_step(&f->twin, &more);
+    }
+    database_exec(&a, "COMMIT");
+    twin_drain(&f->twin);
+    twin_check_all(&f->twin, &f->db);
+    database_exec(&f->db.a, "ALTER SYSTEM RESET wal_writer_delay");
+    (void)database_text(&f->db.a, "SELECT pg_reload_conf()::int");
+    database_disconnect(&a);
+}
+
+/* The relay's checkpoint is of a future that was taken back: what it covers is not published. */
+static void a_restored_copy_is_not_emptied(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    char folder[256];
+    snprintf(folder, sizeof(folder), "%s", database_text(&f->db.a, "SHOW data_directory"));
+    put(&f->db.a, "k", "x");
+    twin_drain(&f->twin);
+    database_server_crash(DATABASE_POSTGRESQL);
+    run_shell("rm -rf %s.copy && cp -a %s %s.copy", folder);
+    database_server_start(DATABASE_POSTGRESQL);
+    database_reconnect(&f->db, &f->db.a);
+    for (int i = 0; i < 50; i++) {
+        put(&f->db.a, "k", "x");
+    }
+    twin_drain(&f->twin);
+    struct err_text e = {{0}};
+    bool same = true;
+    while (f->twin.source.ops->verify(f->twin.source.driver, &same, &e) != FERRY_OK) {
+        usleep(5000);
+    }
+    assert_true(same);
+    (void)tidy(f);
+    assert_non_null(inside(f)->kept);
+    database_server_crash(DATABASE_POSTGRESQL);
+    run_shell("rm -rf %s && mv %s.copy %s", folder);
+    database_server_start(DATABASE_POSTGRESQL);
+    database_reconnect(&f->db, &f->db.a);
+    for (int i = 0; i < 3; i++) {
+        put(&f->db.a, "k", "not published");
+    }
+    (void)database_text(&f->db.a, "SELECT setval('ferry.outbox_seq', 1048576)");
+    for (int i = 0; i < 40; i++) {
+        struct source_progress progress = {.settled = twin_low(&f->twin),
+                                           .checkpointed = twin_low(&f->twin),
+                                           .now_us = clock_monotonic_us() +
+                                                     (int64_t)f->ring_looks++ * 2000000};
+        size_t removed = 0;
+        bool again = false;
+        (void)f->twin.source.ops->tidy(f->twin.source.driver, &progress, &removed, &again, &e);
+        assert_int_equal(removed, 0);
+        usleep(5000);
+    }
+    assert_int_equal(rows_in(f, 0), 4);
+    assert_int_equal(f->twin.source.ops->verify(f->twin.source.driver, &same, &e), FERRY_OK);
+    assert_false(same);
+}
+
 /* Settings that turn a key's order around are refused. */
 static void a_cached_sequence_is_refused(void **state)
 {
@@ -492,11 +604,6 @@ static void a_cached_sequence_is_refused(void **state)
 #define TRIGGER                                                                                    \
     "CREATE TRIGGER outbox_notify AFTER INSERT ON ferry.outbox FOR EACH STATEMENT "                \
     "EXECUTE FUNCTION ferry.notify()"
-
-static struct source_pg *inside(struct fixture *f)
-{
-    return f->twin.source.driver;
-}
 
 static void open_listening(struct fixture *f)
 {
@@ -752,15 +859,19 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_a_transactional_message_flushes, setup, teardown),
         cmocka_unit_test_setup_teardown(headers_of_json_come, setup, teardown),
         cmocka_unit_test_setup_teardown(pages_end_by_their_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_huge_row_hides_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(rows_are_set_aside, setup, teardown),
         cmocka_unit_test_setup_teardown(the_ring_is_emptied, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restored_copy_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_source_id_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crash_of_the_server_is_survived, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_snapshot_of_before_a_crash_is_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_restored_copy_is_not_emptied, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cached_sequence_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_notify_wakes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_missing_trigger_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(a_silent_notify_is_told, setup, teardown),
     };
+    cmocka_set_test_filter(getenv("FERRY_TEST"));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
