@@ -263,6 +263,9 @@ static enum ferry_err take_page(struct source_pg *d, const PGresult *result, str
     if (whole && d->way == PG_WAY_WINDOW) {
         seq = d->window_to;
         ended = d->window_to >= d->seq_max;
+        if (page->count == 0 && !ended) {
+            d->seq_max = COVER_SEQ_NONE; /* Numbers may have leapt: asked where they go on. */
+        }
     }
     place_rows(r->page, ticks_page(&d->ticks, page->count, seq, &last, ended));
     r->more = true;
@@ -304,9 +307,11 @@ static enum ferry_err ask(struct source_pg *d, struct reading *r, enum step *ste
         next = PG_READING_SIZE;
     } else if (d->way == PG_WAY_WINDOW && d->seq_max == COVER_SEQ_NONE) {
         char lane[NUMBER_BYTES];
+        char seq[NUMBER_BYTES];
         put_number(lane, d->options.lane);
-        const char *values[] = {lane};
-        err = pg_link_send(&d->reader, PG_BOUNDS, values, 1, e);
+        put_signed(seq, job.seq_at);
+        const char *values[] = {lane, seq};
+        err = pg_link_send(&d->reader, PG_BOUNDS, values, 2, e);
         next = PG_READING_BOUNDS;
     } else {
         err = send_page(d, &job, r, e);

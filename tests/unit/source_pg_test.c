@@ -398,6 +398,94 @@ static void the_ring_is_emptied(void **state)
     database_disconnect(&a);
 }
 
+static void set_number(struct fixture *f, int64_t number)
+{
+    char sql[96];
+    snprintf(sql, sizeof(sql), "SELECT setval('ferry.outbox_seq', %lld)", (long long)number);
+    (void)database_text(&f->db.a, sql);
+}
+
+/* The relay was down for more than a lap of the ring, and somebody set the sequence far ahead: the
+ * rows of two laps in one leaf come in order, a late one of the first lap too, and the leaf is
+ * emptied after the last. */
+static void two_laps_in_one_leaf_come(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct database_link a = {0};
+    database_connect(&f->db, &a);
+    database_exec(&a, "BEGIN");
+    put(&a, "late", "first lap");
+    for (int64_t lap = 0; lap < 3; lap++) {
+        set_number(f, (lap << 22) + 100);
+        for (int i = 0; i < 5; i++) {
+            put(&f->db.a, "k", "x");
+        }
+    }
+    set_number(f, INT64_C(1) << 45);
+    put(&f->db.a, "k", "x");
+    f->twin.page_rows = 2;
+    int64_t from_us = clock_monotonic_us();
+    twin_drain(&f->twin);
+    assert_true(clock_monotonic_us() - from_us < 10000000);
+    assert_int_equal(twin_total(&f->twin), 16);
+    set_number(f, (INT64_C(1) << 45) + (1 << 20));
+    put(&f->db.a, "k", "x");
+    assert_int_equal(tidy(f), 0); /* The late one has a row in it. */
+    database_exec(&a, "COMMIT");
+    assert_int_equal(tidy(f), 0);
+    twin_drain(&f->twin);
+    assert_int_equal(tidy(f), 1 << 20);
+    assert_int_equal(rows_in(f, 0), 0);
+    twin_check_all(&f->twin, &f->db);
+    for (int i = 0; i < TARGETS; i++) {
+        for (size_t at = 1; at + 1 < f->twin.targets[i].count; at++) {
+            assert_true(f->twin.targets[i].log[at] > f->twin.targets[i].log[at - 1]);
+        }
+    }
+    database_disconnect(&a);
+}
+
+static void put_in_lane(struct fixture *f, int lane)
+{
+    char sql[160];
+    snprintf(sql, sizeof(sql),
+             "WITH p AS (INSERT INTO ferry.outbox (lane, topic, mkey, payload) VALUES (%d, 't', "
+             "'k', 'x') RETURNING seq, mkey) INSERT INTO ledger SELECT seq, mkey FROM p",
+             lane);
+    database_exec(&f->db.a, sql);
+}
+
+/* A relay of one lane hands out the rows of its lane only, and nobody empties a leaf in which
+ * another lane has rows, also when lanes were added while the relay ran. */
+static void lanes_leave_each_other_alone(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct source_options options = twin_options();
+    struct relay_twin second = {0};
+    put_in_lane(f, 0);
+    database_exec(&f->db.a, "UPDATE ferry.meta SET value = '2' WHERE name = 'lanes'");
+    put_in_lane(f, 1);
+    put_in_lane(f, 0);
+    set_number(f, 1 << 20);
+    put_in_lane(f, 0);
+    twin_drain(&f->twin);
+    assert_int_equal(twin_total(&f->twin), 3);
+    assert_int_equal(tidy(f), 0); /* It was opened with one lane. */
+    options.lane = 1;
+    twin_open_with(&second, f->db.url, &options);
+    twin_drain(&second);
+    assert_int_equal(twin_total(&second), 1);
+    assert_true(twin_has(&second, 2));
+    assert_int_equal(tidy(f), 0);
+    twin_kill(&second);
+    twin_free(&second);
+    twin_kill(&f->twin);
+    twin_open(&f->twin, f->db.url);
+    twin_drain(&f->twin);
+    assert_int_equal(tidy(f), 0);
+    assert_int_equal(twin_total(&f->twin), 3);
+}
+
 /* Opened again with the words that the database went back in time. */
 static void check_set_back(struct fixture *f, const char *words)
 {
@@ -862,6 +950,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_huge_row_hides_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(rows_are_set_aside, setup, teardown),
         cmocka_unit_test_setup_teardown(the_ring_is_emptied, setup, teardown),
+        cmocka_unit_test_setup_teardown(two_laps_in_one_leaf_come, setup, teardown),
+        cmocka_unit_test_setup_teardown(lanes_leave_each_other_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restored_copy_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_source_id_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crash_of_the_server_is_survived, setup, teardown),
