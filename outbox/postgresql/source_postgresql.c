@@ -122,10 +122,6 @@ static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e
     struct source_pg *d = driver;
     struct pg_identity now;
     *same = !d->set_back;
-    if (d->reader.busy) {
-        pg_link_pump(
-            &d->reader); /* Else the server holds a snapshot for what waits in the socket. */
-    }
     if (d->set_back) {
         *e = d->set_back_words;
         return FERRY_OK;
@@ -344,6 +340,17 @@ static void driver_wake_drain(void *driver)
     source_pg_notify_drain(d);
 }
 
+/* No word is left, but this comes once a second in every state of the relay: an answer that nobody
+ * takes now is taken off the socket, else the server holds a snapshot for it. */
+static void driver_leave_word(void *driver, const struct source_word *word)
+{
+    struct source_pg *d = driver;
+    (void)word;
+    if (d->reader.busy) {
+        pg_link_pump(&d->reader);
+    }
+}
+
 static void driver_place(void *driver, char *text, size_t bytes)
 {
     const struct source_pg *d = driver;
@@ -380,5 +387,6 @@ const struct source_ops source_pg_ops = {
     .figures = source_pg_figures,
     .wake_fd = driver_wake_fd,
     .wake_drain = driver_wake_drain,
+    .leave_word = driver_leave_word,
     .place = driver_place,
 };

@@ -273,6 +273,32 @@ static void a_huge_row_hides_nobody(void **state)
     twin_check_all(&f->twin, &f->db);
 }
 
+/* The next page was asked for ahead, and the relay loses its lease, for hours perhaps: the server
+ * does not hold a snapshot for an answer that nobody takes. */
+static void no_snapshot_is_held_for_nobody(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    const char *held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
+                       "AND application_name = 'ferry-outbox reader' "
+                       "AND datname = current_database()";
+    database_exec(&f->db.a,
+                  "WITH p AS (INSERT INTO ferry.outbox (topic, mkey, payload) SELECT 't', 'k', "
+                  "convert_to(repeat('x', 1000), 'UTF8') FROM generate_series(1, 10000) "
+                  "RETURNING seq, mkey) INSERT INTO ledger SELECT seq, mkey FROM p");
+    bool more = false;
+    assert_true(twin_step(&f->twin, &more));
+    usleep(100000);
+    assert_int_equal(database_number(&f->db.a, held), 1);
+    struct source_word word = {.state = "outage"};
+    for (int i = 0; i < 100 && database_number(&f->db.a, held) != 0; i++) {
+        source_leave_word(&f->twin.source, &word);
+        usleep(10000);
+    }
+    assert_int_equal(database_number(&f->db.a, held), 0);
+    twin_drain(&f->twin);
+    twin_check_all(&f->twin, &f->db);
+}
+
 static struct source_row row_of(int64_t number)
 {
     return (struct source_row){.number = number};
@@ -948,6 +974,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(headers_of_json_come, setup, teardown),
         cmocka_unit_test_setup_teardown(pages_end_by_their_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_huge_row_hides_nobody, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_snapshot_is_held_for_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(rows_are_set_aside, setup, teardown),
         cmocka_unit_test_setup_teardown(the_ring_is_emptied, setup, teardown),
         cmocka_unit_test_setup_teardown(two_laps_in_one_leaf_come, setup, teardown),
