@@ -141,6 +141,10 @@ enum ferry_err source_pg_place_is_here(struct source_pg *d, const struct cover_p
     if (err == FERRY_OK) {
         err = source_pg_identify(d, &d->side, &now, e);
     }
+    if (d->set_back) { /* Of before, or a new connection showed it. */
+        *e = d->set_back_words;
+        return FERRY_OK;
+    }
     if (err != FERRY_OK || !source_pg_is_same(d, &now, e)) {
         return err;
     }
@@ -232,6 +236,7 @@ static enum ferry_err open_all(struct source_pg *d, struct err_text *e)
     enum ferry_err err = first_connection(d, e);
     if (err == FERRY_OK) {
         err = source_pg_identify(d, &d->side, &d->identity, e);
+        d->side_checked_connects = d->side.connects;
     }
     if (err == FERRY_OK) {
         err = check_lane(d, e);
@@ -257,6 +262,7 @@ void source_pg_listen(struct source_pg *d)
     if (wake_listen(d->wake_name, &d->wake_fd, &ignored) != FERRY_OK) {
         d->wake_fd = -1;
     }
+    source_pg_notify_watch(d, d->wake_fd);
 }
 
 enum ferry_err source_pg_open(struct source *source, const char *url,
@@ -267,6 +273,7 @@ enum ferry_err source_pg_open(struct source *source, const char *url,
         return err_set(e, FERRY_ERR_NO_MEMORY, "out of memory");
     }
     d->wake_fd = -1;
+    d->notify.epoll_fd = -1;
     d->options = *options;
     enum ferry_err err = pg_url_parse(url, &d->url, e);
     if (err == FERRY_OK) {
@@ -278,6 +285,9 @@ enum ferry_err source_pg_open(struct source *source, const char *url,
         pg_link_init(&d->reader, &d->target, source_pg_statements, "reader");
         pg_link_init(&d->side, &d->target, source_pg_statements, "side");
         err = open_all(d, e);
+    }
+    if (err == FERRY_OK && options->notify) {
+        err = source_pg_notify_init(d, e);
     }
     if (err != FERRY_OK) {
         source_pg_ops.close(d);

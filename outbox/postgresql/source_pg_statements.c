@@ -37,8 +37,9 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
                 "(SELECT count(*) FROM (SELECT 1 FROM @.outbox o WHERE o.lane = $1::smallint "
                 "AND o.xid = ANY($6::xid8[]) LIMIT $7::bigint) b) "
                 "WHERE $4::pg_snapshot IS NOT NULL AND $5::bigint IS NOT NULL",
-    /* lane */
-    [PG_BOUNDS] = "SELECT min(o.seq), max(o.seq) FROM @.outbox o WHERE o.lane = $1::smallint",
+    /* lane, seq: of what lies behind it. */
+    [PG_BOUNDS] = "SELECT min(o.seq), max(o.seq) FROM @.outbox o WHERE o.lane = $1::smallint "
+                  "AND o.seq > $2::bigint",
     /* lane, xmax of the lower, xmax of the upper, the upper, seq, late ones, limit, bytes. "+ 0":
      * by the index on transactions, not through a whole leaf by number. */
     [PG_SMALL] =
@@ -129,5 +130,9 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
     [PG_SETTINGS] = "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
                     "s.seqcache, s.seqincrement FROM pg_sequence s "
                     "WHERE s.seqrelid = '@.outbox_seq'::regclass",
+    /* channel, payload: whether a trigger of ours announces rows. */
+    [PG_NOTIFY] = "SELECT EXISTS (SELECT 1 FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
+                  "WHERE t.tgrelid = '@.outbox'::regclass AND f.proname = 'notify' "
+                  "AND t.tgenabled <> 'D'), pg_notify($1, $2)",
     [PG_LANES] = "SELECT m.value::integer FROM @.meta m WHERE m.name = 'lanes'",
 };

@@ -18,6 +18,7 @@ static void driver_close(void *driver)
     }
     pg_link_fini(&d->reader);
     pg_link_fini(&d->side);
+    source_pg_notify_fini(d);
     ticks_fini(&d->ticks);
     snapshot_release(&d->candidate);
     snapshot_release(&d->idle);
@@ -41,7 +42,22 @@ static const char *driver_name(void *driver)
 
 enum ferry_err source_pg_side(struct source_pg *d, struct err_text *e)
 {
-    return pg_link_up(&d->side, clock_monotonic_us() + PG_LINK_TAKE_US, e);
+    struct pg_identity now;
+    if (d->set_back) {
+        return err_set(e, FERRY_ERR_DB_RETRY, "%s", d->set_back_words.text);
+    }
+    enum ferry_err err = pg_link_up(&d->side, clock_monotonic_us() + PG_LINK_TAKE_US, e);
+    if (err != FERRY_OK || d->side_checked_connects == d->side.connects) {
+        return err;
+    }
+    err = source_pg_identify(d, &d->side, &now, e);
+    if (err == FERRY_OK && !source_pg_is_same(d, &now, e)) {
+        return FERRY_ERR_DB_RETRY;
+    }
+    if (err == FERRY_OK) {
+        d->side_checked_connects = d->side.connects;
+    }
+    return err;
 }
 
 enum ferry_err source_pg_barrier(struct source_pg *d, struct err_text *e)
@@ -108,10 +124,6 @@ static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e
     struct source_pg *d = driver;
     struct pg_identity now;
     *same = !d->set_back;
-    if (d->reader.busy) {
-        pg_link_pump(
-            &d->reader); /* Else the server holds a snapshot for what waits in the socket. */
-    }
     if (d->set_back) {
         *e = d->set_back_words;
         return FERRY_OK;
@@ -122,8 +134,12 @@ static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e
     }
     if (err == FERRY_OK) {
         *same = source_pg_is_same(d, &now, e);
+    } else if (d->set_back) {
+        *same = false; /* A new connection showed it; the words are in `e`. */
+        err = FERRY_OK;
     }
     source_pg_listen(d);
+    source_pg_notify_step(d);
     return err;
 }
 
@@ -314,14 +330,26 @@ static enum ferry_err driver_paused(void *driver, bool *paused, struct err_text 
 static int driver_wake_fd(void *driver)
 {
     const struct source_pg *d = driver;
-    return d->wake_fd;
+    return d->notify.epoll_fd >= 0 ? d->notify.epoll_fd : d->wake_fd;
 }
 
 static void driver_wake_drain(void *driver)
 {
-    const struct source_pg *d = driver;
+    struct source_pg *d = driver;
     if (d->wake_fd >= 0) {
         wake_drain(d->wake_fd);
+    }
+    source_pg_notify_drain(d);
+}
+
+/* No word is left, but this comes once a second in every state of the relay: an answer that nobody
+ * takes now is taken off the socket, else the server holds a snapshot for it. */
+static void driver_leave_word(void *driver, const struct source_word *word)
+{
+    struct source_pg *d = driver;
+    (void)word;
+    if (d->reader.busy) {
+        pg_link_pump(&d->reader);
     }
 }
 
@@ -349,4 +377,5 @@ const struct source_ops source_pg_ops = {
     .figures = source_pg_figures,
     .wake_fd = driver_wake_fd,
     .wake_drain = driver_wake_drain,
+    .leave_word = driver_leave_word,
 };

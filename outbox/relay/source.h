@@ -197,6 +197,7 @@ struct source_ops {
 
     int (*wake_fd)(void *driver); /* Readable when something was announced; -1: none. */
     void (*wake_drain)(void *driver);
+    /* Comes once a second in every state of the relay. */
     void (*leave_word)(void *driver, const struct source_word *word);
     /* What tells this relay's place from other relays' at the same database; a relay that is
      * started again at the same place and finds nobody there has the same. */
