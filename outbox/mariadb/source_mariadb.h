@@ -90,8 +90,8 @@ struct source_mariadb {
     size_t scratch_capacity;
     struct source_spot begun; /* The checkpoint's. */
 
-    int wake_fd;
-    char *wake_path;
+    int wake_fd;                     /* -1: it polls. */
+    char place[MARIA_FIELD_MAX + 1]; /* For wake.h; empty: not known. */
 };
 
 /* source_open.c */

@@ -6,12 +6,16 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "outbox/app/wake.h"
+#include "outbox/mariadb/db_mariadb.h"
 #include "outbox/mariadb/schema_mariadb.h"
 #include "outbox/mariadb/source_mariadb.h"
 
 #define VERSION_MIN       100600u /* 10.6 */
 #define ROW_BYTES_GUESSED 512u
 #define BATCH_ROWS_ROOM   16384u
+
+_Static_assert(MARIA_FIELD_MAX + 1 == DB_MARIADB_PLACE_MAX, "both sides name the same place");
 
 /* Plain reads without locks; deletions that can only take the primary key, whatever the planner
  * thinks of a small table, and lists of any length as lists. */
@@ -162,9 +166,42 @@ static const char *driver_name(void *driver)
     return s->url.shown;
 }
 
+/* ---- Wake: by the relay that publishes, for whoever puts on this machine. */
+
+static int driver_wake_fd(void *driver)
+{
+    const struct source_mariadb *s = driver;
+    return s->wake_fd;
+}
+
+static void driver_wake_drain(void *driver)
+{
+    const struct source_mariadb *s = driver;
+    if (s->wake_fd >= 0) {
+        wake_drain(s->wake_fd);
+    }
+}
+
+static void driver_leave_word(void *driver, const struct source_word *word)
+{
+    struct source_mariadb *s = driver;
+    struct err_text ignored;
+    if (s->place[0] == '\0') {
+        return;
+    }
+    if (!word->active) {
+        wake_close(s->place, &s->wake_fd);
+    } else if (s->wake_fd < 0 && wake_listen(s->place, &s->wake_fd, &ignored) != FERRY_OK) {
+        s->wake_fd = -1; /* Another relay of this machine has it, for another lane maybe. */
+    }
+}
+
 static void driver_close(void *driver)
 {
     struct source_mariadb *s = driver;
+    if (s->place[0] != '\0') {
+        wake_close(s->place, &s->wake_fd);
+    }
     while (!list_is_empty(&s->marks)) {
         source_maria_mark_close(s, list_entry(s->marks.next, struct source_mark, all));
     }
@@ -197,6 +234,9 @@ static const struct source_ops source_ops_mariadb = {
     .parked = source_maria_parked,
     .paused = source_maria_paused,
     .figures = source_maria_figures,
+    .wake_fd = driver_wake_fd,
+    .wake_drain = driver_wake_drain,
+    .leave_word = driver_leave_word,
 };
 
 /* ---- Opening. */
@@ -357,6 +397,18 @@ static enum ferry_err make_stamp(struct source_mariadb *s, struct err_text *e)
     return maria_link_run(&s->writer, e);
 }
 
+/* Without it the relay polls. */
+static void find_place(struct source_mariadb *s)
+{
+    struct maria_field place;
+    struct err_text ignored;
+    bool found = false;
+    buf_printf(maria_link_write(&s->reader), "%s", DB_MARIADB_PLACE_SQL);
+    if (maria_link_row(&s->reader, &place, 1, &found, &ignored) == FERRY_OK && found) {
+        memcpy(s->place, place.text, sizeof(s->place));
+    }
+}
+
 static enum ferry_err open_all(struct source_mariadb *s, struct err_text *e)
 {
     uint32_t lanes = 0;
@@ -387,6 +439,9 @@ static enum ferry_err open_all(struct source_mariadb *s, struct err_text *e)
     }
     if (err == FERRY_OK && !same) {
         err = FERRY_ERR_DB_SCHEMA;
+    }
+    if (err == FERRY_OK) {
+        find_place(s);
     }
     s->reconnects_before = s->reader.times + s->writer.times;
     return err;

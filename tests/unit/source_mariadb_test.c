@@ -3,7 +3,10 @@
 
 #if FERRY_HAVE_MARIADB
 
+#include <poll.h>
+
 #include "base/clock.h"
+#include "ferry_outbox.h"
 #include "unit/maria_fixture.h"
 
 static void begin(struct maria_fixture *f, struct bytes checkpoint)
@@ -450,6 +453,32 @@ static void doubtful_settings_are_refused(void **state)
         FERRY_ERR_IO);
 }
 
+/* The active relay is woken by an application of the same machine. */
+static void an_application_wakes_the_relay(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_word word = {.active = true};
+    struct ferry_db *db = NULL;
+    assert_int_equal(source_wake_fd(&f->source), -1);
+    source_leave_word(&f->source, &word);
+    struct pollfd p = {.fd = source_wake_fd(&f->source), .events = POLLIN};
+    assert_true(p.fd >= 0);
+    assert_int_equal(ferry_db_mariadb(&db, f->connection), FERRY_OK);
+    struct ferry_message message = {.topic = "t", .payload = "x", .payload_bytes = 1};
+    maria_exec(f, "BEGIN");
+    assert_int_equal(ferry_outbox_put(db, &message, NULL), FERRY_OK);
+    maria_exec(f, "COMMIT");
+    assert_int_equal(poll(&p, 1, 0), 0);
+    ferry_outbox_committed(db);
+    assert_int_equal(poll(&p, 1, 1000), 1);
+    source_wake_drain(&f->source);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    word.active = false;
+    source_leave_word(&f->source, &word);
+    assert_int_equal(source_wake_fd(&f->source), -1);
+    ferry_db_free(&db);
+}
+
 int main(void)
 {
     if (!maria_installed()) {
@@ -465,6 +494,7 @@ int main(void)
         MARIA_TEST(a_full_mark_takes_more_after_deletions),
         MARIA_TEST(a_stopped_server_holds_nobody_up),
         MARIA_TEST(doubtful_settings_are_refused),
+        MARIA_TEST(an_application_wakes_the_relay),
         MARIA_TEST(a_restored_backup_is_told),
     };
     return cmocka_run_group_tests(tests, maria_group_setup, maria_group_teardown);
