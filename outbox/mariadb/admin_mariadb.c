@@ -407,10 +407,12 @@ static enum ferry_err admin_inbox(const char *url, inbox_status_cb *callback, vo
         "(SELECT COUNT(*) FROM ferry_inbox_skip s WHERE s.grp = c.grp AND s.topic_id = c.topic_id "
         "AND s.part = c.part), "
         "(SELECT COUNT(*) FROM ferry_inbox_dead d WHERE d.grp = c.grp AND d.topic_id = c.topic_id "
-        "AND d.part = c.part) "
+        "AND d.part = c.part), 0 "
         "FROM (SELECT grp, topic_id, part, start_off, end_off, LAG(end_off) OVER (PARTITION BY "
         "grp, topic_id, part ORDER BY start_off) AS before_off FROM ferry_inbox_chain) c "
-        "GROUP BY grp, topic_id, part ORDER BY grp, topic_id, part");
+        "GROUP BY grp, topic_id, part "
+        "UNION ALL SELECT grp, x'00000000000000000000000000000000', 0, 0, COUNT(*), 0, 0, 0, 1 "
+        "FROM ferry_inbox_id GROUP BY grp ORDER BY 9, 1, 2, 3");
     err = admin_maria_query(&a, &result, e);
     bool more = true;
     while (more && err == FERRY_OK && (err = admin_maria_next(&a, result, &row, e)) == FERRY_OK &&
@@ -423,6 +425,7 @@ static enum ferry_err admin_inbox(const char *url, inbox_status_cb *callback, vo
             .holes = admin_maria_int(row, 5),
             .skips = admin_maria_int(row, 6),
             .dead = admin_maria_int(row, 7),
+            .by_id = admin_maria_int(row, 8) != 0,
         };
         admin_maria_column_id(result, row, 1, &status.topic_id);
         more = callback(&status, arg);
