@@ -223,7 +223,7 @@ class Transcripts:
 
     def test_a_parked_key_comes_back_in_order(self):
         topic = self.topic()
-        self.ok("outbox", "park", self.db.url, "--key", "k")
+        self.ok("outbox", "park", self.db.url, topic, "k")
         self.put(topic, ("k", "one"), ("free", "other"), ("k", "two"))
         code, said = self.relay()
         self.assertEqual(code, OK, said)
@@ -231,12 +231,12 @@ class Transcripts:
         status = self.status()
         self.assertEqual((status["parked_keys"], status["parked_rows"]), (1, 2))
         keys = self.json("outbox", "parked", self.db.url)[0]["keys"]
-        self.assertEqual([(k["key"], k["rows"]) for k in keys], [("k", 2)])
+        self.assertEqual([(k["topic"], k["key"], k["rows"]) for k in keys], [(topic, "k", 2)])
         again = self.json("outbox", "requeue", self.db.url, "--all")[0]
         self.assertEqual((again["requeued"], again["parked"]), (0, 2))
         self.put(topic, ("k", "three"))
-        self.assertEqual(self.json("outbox", "unpark", self.db.url, "--key", "k")[0]["rows"], 3)
-        self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, "--key", "k")
+        self.assertEqual(self.json("outbox", "unpark", self.db.url, topic, "k")[0]["rows"], 3)
+        self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, topic, "k")
         self.put(topic, ("k", "four"))
         code, said = self.relay()
         self.assertEqual(code, OK, said)
