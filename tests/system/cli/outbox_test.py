@@ -223,11 +223,15 @@ class Transcripts:
 
     def test_a_parked_key_comes_back_in_order(self):
         topic = self.topic()
+        other_topic = self.topic()
         self.ok("outbox", "park", self.db.url, topic, "k")
         self.put(topic, ("k", "one"), ("free", "other"), ("k", "two"))
+        self.put(other_topic, ("k", "a"), ("k", "b"))
         code, said = self.relay()
         self.assertEqual(code, OK, said)
         self.assertEqual(self.published(topic), ["other"])
+        self.assertEqual(self.published(other_topic), ["a", "b"])
+        self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, other_topic, "k")
         status = self.status()
         self.assertEqual((status["parked_keys"], status["parked_rows"]), (1, 2))
         keys = self.json("outbox", "parked", self.db.url)[0]["keys"]
@@ -242,6 +246,7 @@ class Transcripts:
         self.assertEqual(code, OK, said)
         self.assertEqual([p for p in self.published(topic) if p != "other"],
                          ["one", "two", "three", "four"])
+        self.assertEqual(self.published(other_topic), ["a", "b"])
         self.assertEqual(self.status()["parked_rows"], 0)
 
     # ---- Status
@@ -267,10 +272,18 @@ class Transcripts:
         self.assertGreaterEqual(status["relays"][0]["epoch"], 1)
 
     def test_a_pause_is_seen_and_ends(self):
+        topic = self.topic()
+        self.put(topic, ("k", "one"))
         self.ok("outbox", "pause", self.db.url)
         self.assertTrue(self.status()["paused"])
+        code, said = self.relay()  # --once: it does not wait for a person.
+        self.assertEqual(code, FAILED, said)
+        self.assertIn("ferry outbox resume", said)
+        self.assertEqual(self.published(topic), [])
         self.ok("outbox", "resume", self.db.url)
         self.assertFalse(self.status()["paused"])
+        self.assertEqual(self.relay()[0], OK)
+        self.assertEqual(self.published(topic), ["one"])
 
     # ---- Rebase
 
