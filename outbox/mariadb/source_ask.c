@@ -15,9 +15,8 @@ enum ferry_err source_maria_decided(void *driver, int64_t number, bool *decided,
     return maria_link_row(&s->reader, &one, 1, decided, e);
 }
 
-enum ferry_err source_maria_parked(void *driver,
-                                   void (*callback)(struct bytes key, int64_t until, void *arg),
-                                   void *arg, struct err_text *e)
+enum ferry_err source_maria_parked(void *driver, source_parked_cb *callback, void *arg,
+                                   struct err_text *e)
 {
     struct source_mariadb *s = driver;
     MYSQL_RES *result = NULL;
@@ -26,7 +25,8 @@ enum ferry_err source_maria_parked(void *driver,
         return err;
     }
     buf_printf(maria_link_write(&s->reader),
-               "SELECT mkey, until_no FROM ferry_parked_key WHERE lane = %u", s->options.lane);
+               "SELECT topic, mkey, until_no FROM ferry_parked_key WHERE lane = %u",
+               s->options.lane);
     err = maria_link_send(&s->reader, e);
     if (err == FERRY_OK) {
         err = maria_link_take(&s->reader, &result, e);
@@ -37,7 +37,7 @@ enum ferry_err source_maria_parked(void *driver,
     MYSQL_ROW row;
     while ((row = mysql_fetch_row(result)) != NULL) {
         const unsigned long *sizes = mysql_fetch_lengths(result);
-        callback(bytes_of(row[0], sizes[0]), strtoll(row[1], NULL, 10), arg);
+        callback(row[0], bytes_of(row[1], sizes[1]), strtoll(row[2], NULL, 10), arg);
     }
     return maria_link_done(&s->reader, result, e);
 }

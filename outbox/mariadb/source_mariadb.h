@@ -143,9 +143,8 @@ enum ferry_err source_maria_set_aside(void *driver, const struct source_row *row
 /* source_ask.c */
 enum ferry_err source_maria_decided(void *driver, int64_t number, bool *decided,
                                     struct err_text *e);
-enum ferry_err source_maria_parked(void *driver,
-                                   void (*callback)(struct bytes key, int64_t until, void *arg),
-                                   void *arg, struct err_text *e);
+enum ferry_err source_maria_parked(void *driver, source_parked_cb *callback, void *arg,
+                                   struct err_text *e);
 enum ferry_err source_maria_paused(void *driver, bool *paused, struct err_text *e);
 enum ferry_err source_maria_figures(void *driver, int64_t settled, struct source_figures *figures,
                                     struct err_text *e);

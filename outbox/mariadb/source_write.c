@@ -144,29 +144,40 @@ enum ferry_err source_maria_tidy(void *driver, const struct source_progress *pro
 
 /* ---- Setting aside. */
 
-static void write_park(struct source_mariadb *s, struct bytes key)
+static void write_key(struct source_mariadb *s, const struct source_row *row)
 {
-    buf_printf(&s->writer.sql, "INSERT INTO ferry_parked_key (lane, mkey) VALUES (%u, ",
+    maria_sql_text(&s->writer, bytes_of_string(row->message.topic));
+    buf_printf(&s->writer.sql, " AND mkey = ");
+    maria_sql_bytes(&s->writer, bytes_of(row->message.key, row->message.key_bytes));
+}
+
+static void write_park(struct source_mariadb *s, const struct source_row *row)
+{
+    buf_printf(&s->writer.sql, "INSERT INTO ferry_parked_key (lane, topic, mkey) VALUES (%u, ",
                s->options.lane);
-    maria_sql_bytes(&s->writer, key);
+    maria_sql_text(&s->writer, bytes_of_string(row->message.topic));
+    buf_printf(&s->writer.sql, ", ");
+    maria_sql_bytes(&s->writer, bytes_of(row->message.key, row->message.key_bytes));
     /* Parked anew after it was free: from now on. */
     buf_printf(&s->writer.sql,
                ") ON DUPLICATE KEY UPDATE since_ms = IF(until_no = 0, since_ms, VALUES(since_ms)), "
                "until_no = 0; ");
 }
 
-/* Holds the key's row so that nobody unparks it meanwhile. */
-static void write_if_parked(struct source_mariadb *s, struct bytes key)
+/* Holds the key's row so that nobody unparks it meanwhile. A row that is gone was moved by an
+ * unpark: then there is nothing to do. */
+static void write_if_parked(struct source_mariadb *s, const struct source_row *row)
 {
     buf_printf(&s->writer.sql,
-               "SET @ferry_until = 1; SELECT until_no INTO @ferry_until FROM ferry_parked_key "
-               "WHERE lane = %u AND mkey = ",
+               "SET @ferry_until = 1, @ferry_waits = 0; SELECT until_no INTO @ferry_until FROM "
+               "ferry_parked_key WHERE lane = %u AND topic = ",
                s->options.lane);
-    maria_sql_bytes(&s->writer, key);
+    write_key(s, row);
     buf_printf(&s->writer.sql,
-               " FOR UPDATE; IF @ferry_until <> 0 THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = "
-               "%d, MESSAGE_TEXT = 'the key is not parked'; END IF; ",
-               NOT_PARKED);
+               " FOR UPDATE; SELECT COUNT(*) INTO @ferry_waits FROM ferry_outbox WHERE id = %lld "
+               "FOR UPDATE; IF @ferry_until <> 0 AND @ferry_waits > 0 THEN SIGNAL SQLSTATE '45000' "
+               "SET MYSQL_ERRNO = %d, MESSAGE_TEXT = 'the key is not parked'; END IF; ",
+               (long long)row->number, NOT_PARKED);
 }
 
 static void write_copy(struct source_mariadb *s, int64_t number, bool parked, const char *reason)
@@ -207,9 +218,9 @@ enum ferry_err source_maria_set_aside(void *driver, const struct source_row *row
     }
     write_begin(s);
     if (why == SOURCE_ASIDE_PARK && can_park) {
-        write_park(s, key);
+        write_park(s, row);
     } else if (why == SOURCE_ASIDE_PARKED) {
-        write_if_parked(s, key);
+        write_if_parked(s, row);
     }
     write_copy(s, row->number, why == SOURCE_ASIDE_PARKED, reason);
     write_end(s);

@@ -244,7 +244,7 @@ static enum ferry_err side_ask(struct source_pg *d, enum pg_statement statement,
     return err == FERRY_OK ? pg_link_ask(&d->side, statement, values, count, result, e) : err;
 }
 
-/* Done unless the row is there and its key is not parked. */
+/* Done unless the row waits there and its key is not parked. */
 static bool aside_is_done(const PGresult *r)
 {
     return pg_int(r, 0, 0) > 0 || pg_int(r, 0, 1) == 0 || pg_int(r, 0, 2) > 0;
@@ -298,9 +298,8 @@ static enum ferry_err driver_decided(void *driver, int64_t number, bool *decided
     return err;
 }
 
-static enum ferry_err driver_parked(void *driver,
-                                    void (*callback)(struct bytes key, int64_t until, void *arg),
-                                    void *arg, struct err_text *e)
+static enum ferry_err driver_parked(void *driver, source_parked_cb *callback, void *arg,
+                                    struct err_text *e)
 {
     struct source_pg *d = driver;
     char lane[NUMBER_BYTES];
@@ -309,7 +308,7 @@ static enum ferry_err driver_parked(void *driver,
     PGresult *result = NULL;
     enum ferry_err err = side_ask(d, PG_PARKED, values, 1, &result, e);
     for (int at = 0; err == FERRY_OK && at < PQntuples(result); at++) {
-        callback(pg_value(result, at, 0), pg_int(result, at, 1), arg);
+        callback(PQgetvalue(result, at, 0), pg_value(result, at, 1), pg_int(result, at, 2), arg);
     }
     PQclear(result);
     return err;

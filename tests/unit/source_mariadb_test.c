@@ -318,9 +318,10 @@ static bool set_aside(struct maria_fixture *f, const struct source_row *row, enu
     return done;
 }
 
-static void keep_key(struct bytes key, int64_t until, void *arg)
+static void keep_key(const char *topic, struct bytes key, int64_t until, void *arg)
 {
-    snprintf(arg, 64, "%.*s until %lld", (int)key.size, (const char *)key.data, (long long)until);
+    snprintf(arg, 64, "%s %.*s until %lld", topic, (int)key.size, (const char *)key.data,
+             (long long)until);
 }
 
 /* Refused rows go to the dead ones; a parked key's rows follow while it is parked. */
@@ -353,7 +354,7 @@ static void rows_are_set_aside(void **state)
     assert_false(decided);
     char text[64] = "";
     assert_int_equal(source_parked(&f->source, keep_key, text, &e), FERRY_OK);
-    assert_string_equal(text, "k until 0");
+    assert_string_equal(text, "t k until 0");
     assert_false(changed(f));
     struct source_figures figures;
     assert_int_equal(source_figures(&f->source, 0, &figures, &e), FERRY_OK);

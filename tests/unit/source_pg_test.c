@@ -317,8 +317,9 @@ static bool set_aside(struct fixture *f, int64_t number, enum source_aside why)
     return done;
 }
 
-static void count_parked(struct bytes key, int64_t until, void *arg)
+static void count_parked(const char *topic, struct bytes key, int64_t until, void *arg)
 {
+    assert_string_equal(topic, "t");
     assert_int_equal(key.size, 1);
     *(int64_t *)arg += until == 0 ? 1 : 100;
 }
