@@ -96,6 +96,7 @@ struct source_mariadb {
 
     int wake_fd;                     /* -1: it polls. */
     char place[MARIA_FIELD_MAX + 1]; /* For wake.h; empty: not known. */
+    int place_fd;                    /* Held by relay_place.h; -1: not. */
 };
 
 /* source_open.c */

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "outbox/app/wake.h"
+#include "outbox/relay/relay_place.h"
 
 #define NUMBER_BYTES 24u
 
@@ -15,6 +16,9 @@ static void driver_close(void *driver)
     struct source_pg *d = driver;
     if (d->wake_fd >= 0) {
         wake_close(d->wake_name, &d->wake_fd);
+    }
+    if (d->place_fd >= 0) {
+        close(d->place_fd);
     }
     pg_link_fini(&d->reader);
     pg_link_fini(&d->side);
@@ -325,6 +329,12 @@ static void driver_wake_drain(void *driver)
     }
 }
 
+static void driver_place(void *driver, char *text, size_t bytes)
+{
+    const struct source_pg *d = driver;
+    relay_place_text(d->place_fd, d->wake_name, text, bytes);
+}
+
 const struct source_ops source_pg_ops = {
     .close = driver_close,
     .id = driver_id,
@@ -349,4 +359,5 @@ const struct source_ops source_pg_ops = {
     .figures = source_pg_figures,
     .wake_fd = driver_wake_fd,
     .wake_drain = driver_wake_drain,
+    .place = driver_place,
 };

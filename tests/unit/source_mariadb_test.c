@@ -570,6 +570,41 @@ static void an_application_wakes_the_relay(void **state)
     ferry_db_free(&db);
 }
 
+/* One relay of a machine has the database's place; who comes after it was killed has the same. */
+static void a_relay_started_again_has_the_same_place(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_options options = maria_options();
+    struct err_text e = {{0}};
+    struct source second = {0};
+    char first_place[SOURCE_PLACE_MAX + 1];
+    char place[SOURCE_PLACE_MAX + 1];
+    source_place(&f->source, first_place);
+    assert_true(first_place[0] != '\0');
+    assert_int_equal(source_open_mariadb(&second, f->url, &options, &e), FERRY_OK);
+    source_place(&second, place);
+    assert_string_equal(place, "");
+    source_close(&f->source);
+    maria_open_source(f);
+    source_place(&f->source, place);
+    assert_string_equal(place, first_place);
+    source_place(&second, place); /* It keeps the name that it began with. */
+    assert_string_equal(place, "");
+    source_close(&second);
+}
+
+static void published_rows_cannot_be_kept(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_options options = maria_options();
+    struct err_text e = {{0}};
+    struct source source = {0};
+    options.tidy = false;
+    assert_int_equal(source_open_mariadb(&source, f->url, &options, &e),
+                     FERRY_ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(e.text, "relay.tidy"));
+}
+
 int main(void)
 {
     if (!maria_installed()) {
@@ -590,6 +625,8 @@ int main(void)
         MARIA_TEST(doubtful_settings_are_refused),
         MARIA_TEST(an_application_wakes_the_relay),
         MARIA_TEST(a_restored_backup_is_told),
+        MARIA_TEST(a_relay_started_again_has_the_same_place),
+        MARIA_TEST(published_rows_cannot_be_kept),
     };
     return cmocka_run_group_tests(tests, maria_group_setup, maria_group_teardown);
 }
