@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "outbox/app/wake.h"
+#include "outbox/relay/relay_place.h"
 
 #define NUMBER_BYTES 24u
 
@@ -15,6 +16,9 @@ static void driver_close(void *driver)
     struct source_pg *d = driver;
     if (d->wake_fd >= 0) {
         wake_close(d->wake_name, &d->wake_fd);
+    }
+    if (d->place_fd >= 0) {
+        close(d->place_fd);
     }
     pg_link_fini(&d->reader);
     pg_link_fini(&d->side);
@@ -352,6 +356,12 @@ static void driver_leave_word(void *driver, const struct source_word *word)
     }
 }
 
+static void driver_place(void *driver, char *text, size_t bytes)
+{
+    const struct source_pg *d = driver;
+    relay_place_text(d->place_fd, d->wake_name, text, bytes);
+}
+
 const struct source_ops source_pg_ops = {
     .close = driver_close,
     .id = driver_id,
@@ -377,4 +387,5 @@ const struct source_ops source_pg_ops = {
     .wake_fd = driver_wake_fd,
     .wake_drain = driver_wake_drain,
     .leave_word = driver_leave_word,
+    .place = driver_place,
 };

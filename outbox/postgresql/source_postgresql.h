@@ -140,6 +140,7 @@ struct source_pg {
     int wake_fd; /* The datagram's. */
     struct pg_notify notify;
     char wake_name[DB_POSTGRESQL_PLACE_MAX];
+    int place_fd;                   /* Held by relay_place.h; -1: not. */
     struct source_figures counters; /* truncates, barriers, … only. */
 };
 

@@ -271,6 +271,7 @@ static enum ferry_err check_one(const struct program *p, const struct relay_url 
     uint32_t lanes = 0;
     struct source_options options = {.stand_by = true,
                                      .barrier = p->options.barrier,
+                                     .tidy = p->options.tidy,
                                      .strict = p->options.strict,
                                      .notify = p->options.notify,
                                      .connect_timeout_ms = p->options.connect_timeout_ms,
