@@ -10,6 +10,7 @@
 
 #define READ_TIMEOUT_S 1 /* Between two packets of a result: the least that the library knows. */
 #define US_PER_MS      1000
+#define IN_TIME_MANY   200 /* So many statements in time, and less time will do. */
 
 /* Names that older headers lack. */
 #define ER_RECORD_CHANGED  1020 /* ER_CHECKREAD: innodb_snapshot_isolation. */
@@ -55,7 +56,10 @@ void maria_link_init(struct maria_link *l, const struct maria_url *url, const ch
         .url = url,
         .session = session,
         .connect_timeout_ms = connect_timeout_ms > 0 ? connect_timeout_ms : 2000,
-        .statement_timeout_ms = statement_timeout_ms > 0 ? statement_timeout_ms : 5000,
+        .statement_timeout_ms =
+            statement_timeout_ms > 0 && statement_timeout_ms < MARIA_LINK_WAIT_MAX_MS
+                ? statement_timeout_ms
+                : MARIA_LINK_WAIT_MAX_MS,
         .wait_ms = MARIA_LINK_WAIT_MS,
     };
     buf_init(&l->sql, MARIA_SQL_MAX);
@@ -303,6 +307,7 @@ static enum ferry_err too_slow(struct maria_link *l, struct err_text *e)
     err_set(e, err, "%s", l->why.text);
     l->wait_ms =
         l->wait_ms * 2 < l->statement_timeout_ms ? l->wait_ms * 2 : l->statement_timeout_ms;
+    l->in_time = 0;
     maria_link_drop(l);
     return err;
 }
@@ -320,8 +325,10 @@ enum ferry_err maria_link_take(struct maria_link *l, MYSQL_RES **result, struct 
     if (mysql_read_query_result(l->mysql) != 0) {
         return maria_link_error(l, e);
     }
-    l->wait_ms =
-        MARIA_LINK_WAIT_MS < l->statement_timeout_ms ? MARIA_LINK_WAIT_MS : l->statement_timeout_ms;
+    if (++l->in_time >= IN_TIME_MANY) {
+        l->in_time = 0;
+        l->wait_ms = l->wait_ms / 2 > MARIA_LINK_WAIT_MS ? l->wait_ms / 2 : MARIA_LINK_WAIT_MS;
+    }
     if (mysql_field_count(l->mysql) == 0) {
         if (result != NULL) {
             *result = NULL;

@@ -15,9 +15,10 @@
 #include "base/buf.h"
 #include "outbox/mariadb/maria_url.h"
 
-#define MARIA_LINK_AGAIN_US (200 * 1000)
-#define MARIA_LINK_WAIT_MS  500 /* For a result, at first; and for a connection in one call. */
-#define MARIA_SQL_MAX       (1u << 20)
+#define MARIA_LINK_AGAIN_US    (200 * 1000)
+#define MARIA_LINK_WAIT_MS     500  /* For a result, at first; and for a connection in one call. */
+#define MARIA_LINK_WAIT_MAX_MS 2000 /* Nor ever: others wait for this thread. */
+#define MARIA_SQL_MAX          (1u << 20)
 
 enum maria_link_state { MARIA_DOWN, MARIA_CONNECTING, MARIA_UP };
 
@@ -32,6 +33,7 @@ struct maria_link {
     int64_t since_us; /* When that began, or when the statement was sent. */
     int64_t again_us; /* Not begun anew before. */
     int64_t wait_ms;
+    unsigned in_time;    /* Statements since that was changed. */
     uint64_t times;      /* It came up. */
     struct buf sql;      /* Of the statement being written. */
     struct err_text why; /* Of the last time it was lost. */
@@ -59,7 +61,7 @@ MUST_CHECK enum ferry_err maria_link_done(struct maria_link *l, MYSQL_RES *resul
                                           struct err_text *e);
 /* ready, send and take; nothing is expected or one row, whose columns are copied as texts of at
  * most MARIA_FIELD_MAX bytes (NULL: ""; not a row: *found false). */
-#define MARIA_FIELD_MAX 127
+#define MARIA_FIELD_MAX 319
 struct maria_field {
     size_t size;
     bool null;

@@ -11,9 +11,13 @@
  *
  * Order of a key. Who waited for the key's row took its id after the other had committed, so ids
  * rise as the key's transactions do. But a read may see the second row and not the first: InnoDB
- * collects the transactions that are open one after another while others end. Such a first row is
- * seen by every read that begins later. So the comparison is made after the read, with the page in
- * hand, and rows behind one that came meanwhile are given back.
+ * collects the transactions that are open one after another while others end (10.11: 4 of 17,804
+ * reads, with 12 writers of one key and 700 idle open transactions). Such a first row is seen by
+ * every read that begins later. So the comparison is made after the read, with the page in
+ * hand, and rows behind one that came meanwhile are given back. Where comparing the whole table
+ * takes more than 5 ms (many rows deleted and not yet purged), only its recent part is compared
+ * each time: there the order could still be missed for a transaction that took its id long before,
+ * and in those microseconds alone.
  *
  * Durability. A row can be seen before its commit is on disk. So a page is handed out when a commit
  * of our own that began after the read has come back: the deletion of published rows where there
@@ -32,7 +36,7 @@
 
 #define SOURCE_HANDOUT_MAX  65536u /* Rows handed out and not yet deleted. */
 #define SOURCE_MARK_IDS_MAX 32768u /* Of one target. */
-#define SOURCE_DELETE_MAX   1000u  /* Rows of one deletion. */
+#define SOURCE_DELETE_MAX   4096u  /* Rows of one deletion. */
 #define SOURCE_KEY_MAX      1024u  /* Longer ones are not parked. */
 #define SOURCE_SWEEP_US     (5 * 1000 * 1000)
 
@@ -79,8 +83,8 @@ struct source_mariadb {
     struct err_text behind; /* The database was found set back; empty: not. */
     uint64_t deleting[SOURCE_DELETE_MAX];
     size_t deleting_count;
-    bool writing; /* A deletion was sent. */
-    struct handout_sum deleting_sum;
+    bool writing;         /* A deletion was sent. */
+    bool deletion_failed; /* The last one: the next goes by single rows. */
     int64_t deleted_at_us;
     size_t removed; /* Not yet told to the core. */
     uint64_t barriers, barrier_us;
@@ -90,8 +94,9 @@ struct source_mariadb {
     size_t scratch_capacity;
     struct source_spot begun; /* The checkpoint's. */
 
-    int wake_fd;
-    char *wake_path;
+    int wake_fd;                     /* -1: it polls. */
+    char place[MARIA_FIELD_MAX + 1]; /* For wake.h; empty: not known. */
+    int place_fd;                    /* Held by relay_place.h; -1: not. */
 };
 
 /* source_open.c */
@@ -125,9 +130,9 @@ void source_maria_mark_acked(void *driver, struct source_mark *mark, size_t coun
 void source_marks_forget(struct source_mariadb *s, const uint64_t *ids, size_t count);
 
 /* source_write.c */
-/* Sends a transaction that deletes what is due (nothing, maybe) and raises the stamp. None is on
- * its way. */
-enum ferry_err source_delete_send(struct source_mariadb *s, struct err_text *e);
+/* Sends a transaction that deletes what is due (nothing, maybe; at most `most` rows, and those of
+ * relay.delete_rows) and raises the stamp. None is on its way. */
+enum ferry_err source_delete_send(struct source_mariadb *s, size_t most, struct err_text *e);
 /* Takes the result of the one that was sent. */
 enum ferry_err source_delete_take(struct source_mariadb *s, struct err_text *e);
 enum ferry_err source_maria_tidy(void *driver, const struct source_progress *progress,
@@ -139,9 +144,8 @@ enum ferry_err source_maria_set_aside(void *driver, const struct source_row *row
 /* source_ask.c */
 enum ferry_err source_maria_decided(void *driver, int64_t number, bool *decided,
                                     struct err_text *e);
-enum ferry_err source_maria_parked(void *driver,
-                                   void (*callback)(struct bytes key, int64_t until, void *arg),
-                                   void *arg, struct err_text *e);
+enum ferry_err source_maria_parked(void *driver, source_parked_cb *callback, void *arg,
+                                   struct err_text *e);
 enum ferry_err source_maria_paused(void *driver, bool *paused, struct err_text *e);
 enum ferry_err source_maria_figures(void *driver, int64_t settled, struct source_figures *figures,
                                     struct err_text *e);

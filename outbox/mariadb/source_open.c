@@ -2,16 +2,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/id.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "outbox/app/wake.h"
+#include "outbox/mariadb/db_mariadb.h"
 #include "outbox/mariadb/schema_mariadb.h"
 #include "outbox/mariadb/source_mariadb.h"
+#include "outbox/relay/relay_place.h"
 
 #define VERSION_MIN       100600u /* 10.6 */
 #define ROW_BYTES_GUESSED 512u
 #define BATCH_ROWS_ROOM   16384u
+
+_Static_assert(MARIA_FIELD_MAX + 1 == DB_MARIADB_PLACE_MAX, "both sides name the same place");
 
 /* Plain reads without locks; deletions that can only take the primary key, whatever the planner
  * thinks of a small table, and lists of any length as lists. */
@@ -162,9 +168,51 @@ static const char *driver_name(void *driver)
     return s->url.shown;
 }
 
+/* ---- Wake: by the relay that publishes, for whoever puts on this machine. */
+
+static int driver_wake_fd(void *driver)
+{
+    const struct source_mariadb *s = driver;
+    return s->wake_fd;
+}
+
+static void driver_wake_drain(void *driver)
+{
+    const struct source_mariadb *s = driver;
+    if (s->wake_fd >= 0) {
+        wake_drain(s->wake_fd);
+    }
+}
+
+static void driver_leave_word(void *driver, const struct source_word *word)
+{
+    struct source_mariadb *s = driver;
+    struct err_text ignored;
+    if (s->place[0] == '\0') {
+        return;
+    }
+    if (!word->active) {
+        wake_close(s->place, &s->wake_fd);
+    } else if (s->wake_fd < 0 && wake_listen(s->place, &s->wake_fd, &ignored) != FERRY_OK) {
+        s->wake_fd = -1; /* Another relay of this machine has it, for another lane maybe. */
+    }
+}
+
+static void driver_place(void *driver, char *text, size_t bytes)
+{
+    const struct source_mariadb *s = driver;
+    relay_place_text(s->place_fd, s->place, text, bytes);
+}
+
 static void driver_close(void *driver)
 {
     struct source_mariadb *s = driver;
+    if (s->place_fd >= 0) {
+        close(s->place_fd);
+    }
+    if (s->place[0] != '\0') {
+        wake_close(s->place, &s->wake_fd);
+    }
     while (!list_is_empty(&s->marks)) {
         source_maria_mark_close(s, list_entry(s->marks.next, struct source_mark, all));
     }
@@ -197,6 +245,10 @@ static const struct source_ops source_ops_mariadb = {
     .parked = source_maria_parked,
     .paused = source_maria_paused,
     .figures = source_maria_figures,
+    .wake_fd = driver_wake_fd,
+    .wake_drain = driver_wake_drain,
+    .leave_word = driver_leave_word,
+    .place = driver_place,
 };
 
 /* ---- Opening. */
@@ -357,6 +409,19 @@ static enum ferry_err make_stamp(struct source_mariadb *s, struct err_text *e)
     return maria_link_run(&s->writer, e);
 }
 
+/* Without it the relay polls. */
+static void find_place(struct source_mariadb *s)
+{
+    struct maria_field place;
+    struct err_text ignored;
+    bool found = false;
+    buf_printf(maria_link_write(&s->reader), "%s", DB_MARIADB_PLACE_SQL);
+    if (maria_link_row(&s->reader, &place, 1, &found, &ignored) == FERRY_OK && found) {
+        memcpy(s->place, place.text, sizeof(s->place));
+        s->place_fd = relay_place_take(s->place, s->options.lane);
+    }
+}
+
 static enum ferry_err open_all(struct source_mariadb *s, struct err_text *e)
 {
     uint32_t lanes = 0;
@@ -376,6 +441,12 @@ static enum ferry_err open_all(struct source_mariadb *s, struct err_text *e)
         err = err_set(e, FERRY_ERR_INVALID_ARGUMENT, "%s: it has %u lanes, there is no lane %u",
                       s->url.shown, lanes, s->options.lane);
     }
+    if (err == FERRY_OK && !s->options.tidy) {
+        err = err_set(e, FERRY_ERR_INVALID_ARGUMENT,
+                      "%s: relay.tidy off is not for MariaDB: its rows are pending until they are "
+                      "deleted, so the relay has to delete what it has published",
+                      s->url.shown);
+    }
     if (err == FERRY_OK) {
         err = check_settings(s, e);
     }
@@ -387,6 +458,9 @@ static enum ferry_err open_all(struct source_mariadb *s, struct err_text *e)
     }
     if (err == FERRY_OK && !same) {
         err = FERRY_ERR_DB_SCHEMA;
+    }
+    if (err == FERRY_OK) {
+        find_place(s);
     }
     s->reconnects_before = s->reader.times + s->writer.times;
     return err;
@@ -401,6 +475,7 @@ static enum ferry_err source_new(const char *url, const struct source_options *o
     }
     s->options = *options;
     s->wake_fd = -1;
+    s->place_fd = -1;
     s->row_bytes = ROW_BYTES_GUESSED;
     list_init(&s->marks);
     enum ferry_err err = maria_url_parse(url, &s->url, e);

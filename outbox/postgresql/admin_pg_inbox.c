@@ -14,10 +14,12 @@ enum ferry_err admin_pg_inbox(const char *url, inbox_status_cb *callback, void *
         "(SELECT count(*) FROM @.inbox_skip s WHERE s.grp = c.grp AND s.topic_id = c.topic_id AND "
         "s.part = c.part), "
         "(SELECT count(*) FROM @.inbox_dead d WHERE d.grp = c.grp AND d.topic_id = c.topic_id AND "
-        "d.part = c.part) "
+        "d.part = c.part), false "
         "FROM (SELECT *, lag(end_off) OVER (PARTITION BY grp, topic_id, part ORDER BY start_off) "
         "AS "
-        "before FROM @.inbox_chain) c GROUP BY grp, topic_id, part ORDER BY grp, topic_id, part";
+        "before FROM @.inbox_chain) c GROUP BY grp, topic_id, part "
+        "UNION ALL SELECT grp, '00000000-0000-0000-0000-000000000000', 0, 0, count(*), 0, 0, 0, "
+        "true FROM @.inbox_id GROUP BY grp ORDER BY 9, 1, 2, 3";
     struct admin_pg a;
     PGresult *r = NULL;
     enum ferry_err err = admin_pg_open(&a, url, ADMIN_PG_READING, e);
@@ -35,6 +37,7 @@ enum ferry_err admin_pg_inbox(const char *url, inbox_status_cb *callback, void *
             .holes = admin_pg_int(r, i, 5),
             .skips = admin_pg_int(r, i, 6),
             .dead = admin_pg_int(r, i, 7),
+            .by_id = admin_pg_bool(r, i, 8),
         };
         if (!callback(&status, arg)) {
             break;

@@ -195,11 +195,12 @@ static enum ferry_err each_id(const PGresult *r, int64_t before, outbox_ids_cb *
 {
     for (int i = 0; *more && i < PQntuples(r); i++) {
         struct ferry_id id;
+        int64_t number = before + i + 1;
         if (PQnfields(r) == 0 || !column_id(r, i, &id)) {
             return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
                            "row %lld of the query: its first column is no message id (16 bytes, or "
                            "a UUID, or one as text)",
-                           (long long)(before + i + 1));
+                           (long long)number);
         }
         *more = callback(&id, arg);
     }

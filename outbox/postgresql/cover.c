@@ -3,7 +3,7 @@
 #define FORMAT      1u
 #define FLAG_UPPER  1u
 #define FLAG_LAST   2u
-#define FIXED_BYTES 56u
+#define FIXED_BYTES 60u
 
 /* An upper is coded against the base: a bit for each that the base lists, and its own as alone. */
 _Static_assert(FIXED_BYTES + 2 * SNAPSHOT_BYTES_MAX + SNAPSHOT_XIPS_MAX / 8 + 16 <= SOURCE_BLOB_MAX,
@@ -56,6 +56,7 @@ void cover_encode(const struct cover *c, const struct cover_place *place, struct
         memcpy(fixed + 32, place->last_id.bytes, sizeof(place->last_id.bytes));
     }
     put_le64(fixed + 48, (uint64_t)(c->upper != NULL ? c->seq_hi : 0));
+    put_le32(fixed + 56, place->database);
     struct buf out;
     buf_init(&out, sizeof(blob->data));
     buf_append(&out, fixed, sizeof(fixed));
@@ -105,6 +106,7 @@ enum ferry_err cover_decode(struct bytes blob, struct cover *c, struct cover_pla
                                           has_upper, &base, &upper);
     if (err == FERRY_OK) {
         *place = (struct cover_place){.timeline = get_le32(p + 4),
+                                      .database = get_le32(p + 56),
                                       .system = get_le64(p + 8),
                                       .lsn = get_le64(p + 16),
                                       .has_last = (p[1] & FLAG_LAST) != 0,

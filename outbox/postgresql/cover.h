@@ -8,8 +8,8 @@
  *
  * Bytes, little-endian: 0 u8 format 1; 1 u8 flags (1: upper, 2: last row); 2 u16 0; 4 u32 timeline;
  * 8 u64 system identifier; 16 u64 place in the write-ahead log; 24 i64 seq of the last row; 32 its
- * message id; 48 i64 seq_hi; 56 the base, then the upper as a step from it (snapshot.h). To change
- * them: a new format number, and both are read for one release. */
+ * message id; 48 i64 seq_hi; 56 u32 oid of the database; 60 the base, then the upper as a step from
+ * it (snapshot.h). To change them: a new format number, and both are read for one release. */
 #ifndef FERRY_OUTBOX_POSTGRESQL_COVER_H
 #define FERRY_OUTBOX_POSTGRESQL_COVER_H
 
@@ -28,6 +28,7 @@ struct cover_place {
     uint64_t system;
     uint64_t lsn; /* Was flushed. */
     uint32_t timeline;
+    uint32_t database; /* Its oid: a dump that is restored beside it has another. */
     bool has_last;
     int64_t last_seq; /* The last row that it covers, as far as is known. */
     struct ferry_id last_id;

@@ -9,7 +9,9 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "outbox/postgresql/db_postgresql.h"
+#include "outbox/postgresql/migrate_postgresql.h"
 #include "outbox/postgresql/pq_error.h"
+#include "outbox/postgresql/pq_params.h"
 #include "outbox/postgresql/schema_postgresql.h"
 
 #define SQL_MAX 1024u
@@ -117,96 +119,11 @@ struct db_postgresql {
     struct buf scratch;                  /* Of putv. */
 };
 
-/* ---- Parameters ---------------------------------------------------------------------------- */
-
-#define PARAMS_MAX 12
-
-struct params {
-    int count;
-    const char *values[PARAMS_MAX];
-    int sizes[PARAMS_MAX];
-    int formats[PARAMS_MAX]; /* All 1: binary. */
-    uint8_t numbers[PARAMS_MAX][8];
-};
-
-static void add_bytes(struct params *p, const void *data, size_t size)
+static void add_chain(struct pq_params *p, const struct db_chain *chain)
 {
-    must(p->count < PARAMS_MAX);
-    p->values[p->count] = size == 0 ? "" : data;
-    p->sizes[p->count] = (int)size;
-    p->formats[p->count] = 1;
-    p->count++;
-}
-
-static void add_null(struct params *p)
-{
-    add_bytes(p, "", 0);
-    p->values[p->count - 1] = NULL;
-}
-
-static void add_text(struct params *p, const char *text)
-{
-    add_bytes(p, text, strlen(text));
-}
-
-static void add_id(struct params *p, const struct ferry_id *id)
-{
-    add_bytes(p, id->bytes, sizeof(id->bytes));
-}
-
-static void put_be(uint8_t *out, uint64_t value, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++) {
-        out[i] = (uint8_t)(value >> (8 * (bytes - 1 - i)));
-    }
-}
-
-static void add_number(struct params *p, int64_t value, size_t bytes)
-{
-    must(p->count < PARAMS_MAX);
-    uint8_t *at = p->numbers[p->count];
-    put_be(at, (uint64_t)value, bytes);
-    add_bytes(p, at, bytes);
-}
-
-static void add_i32(struct params *p, int32_t value)
-{
-    add_number(p, value, 4);
-}
-
-static void add_i64(struct params *p, int64_t value)
-{
-    add_number(p, value, 8);
-}
-
-static void add_chain(struct params *p, const struct db_chain *chain)
-{
-    add_text(p, chain->group);
-    add_id(p, chain->topic_id);
-    add_i32(p, chain->partition);
-}
-
-static int64_t get_number(const PGresult *result, int column)
-{
-    const uint8_t *at = (const uint8_t *)PQgetvalue(result, 0, column);
-    int bytes = PQgetlength(result, 0, column);
-    uint64_t value = bytes > 0 && (at[0] & 0x80) != 0 ? UINT64_MAX : 0;
-    for (int i = 0; i < bytes && i < 8; i++) {
-        value = value << 8 | at[i];
-    }
-    return (int64_t)value;
-}
-
-static struct bytes get_bytes(const PGresult *result, int column)
-{
-    return bytes_of(PQgetvalue(result, 0, column), (size_t)PQgetlength(result, 0, column));
-}
-
-static void get_id(const PGresult *result, int column, struct ferry_id *id)
-{
-    if (PQgetlength(result, 0, column) == (int)sizeof(id->bytes)) {
-        memcpy(id->bytes, PQgetvalue(result, 0, column), sizeof(id->bytes));
-    }
+    pq_add_text(p, chain->group);
+    pq_add_id(p, chain->topic_id);
+    pq_add_i32(p, chain->partition);
 }
 
 /* ---- Statements ---------------------------------------------------------------------------- */
@@ -255,24 +172,6 @@ static void spell(const struct db_postgresql *d, enum statement which, char sql[
     sql[at] = '\0';
 }
 
-static enum ferry_err check_version(const struct db_postgresql *d, int64_t version,
-                                    struct err_text *e)
-{
-    if (version > SCHEMA_POSTGRESQL_VERSION) {
-        return err_set(
-            e, FERRY_ERR_NEWER_FORMAT,
-            "the Ferry tables in schema %s have version %lld, this library knows %d: use a "
-            "newer one",
-            d->schema, (long long)version, SCHEMA_POSTGRESQL_VERSION);
-    }
-    if (version < SCHEMA_POSTGRESQL_VERSION) {
-        return err_set(e, FERRY_ERR_DB_SCHEMA,
-                       "the Ferry tables in schema %s are %s: run `ferry outbox init`", d->schema,
-                       version == 0 ? "not there" : "old");
-    }
-    return FERRY_OK;
-}
-
 void db_postgresql_place(char place[DB_POSTGRESQL_PLACE_MAX], const char *system, const char *oid)
 {
     snprintf(place, DB_POSTGRESQL_PLACE_MAX, "@postgresql-%.40s-%.20s", system, oid);
@@ -306,7 +205,7 @@ static enum ferry_err check_schema(struct db_postgresql *d, struct err_text *e)
         if (is_local(d->connection)) {
             db_postgresql_place(d->place, PQgetvalue(result, 0, 2), PQgetvalue(result, 0, 3));
         }
-        err = check_version(d, version, e);
+        err = migrate_postgresql_check(d->schema, version, e);
     }
     PQclear(result);
     d->schema_checked = err == FERRY_OK;
@@ -344,7 +243,7 @@ static enum ferry_err prepare(struct db_postgresql *d, enum statement which, str
 /* The result is held until the next call. FERRY_OK also when `duplicate` is not NULL and a unique
  * key was taken; then it is set. */
 static enum ferry_err execute(struct db_postgresql *d, enum statement which,
-                              const struct params *params, const char *doing, bool *duplicate,
+                              const struct pq_params *params, const char *doing, bool *duplicate,
                               struct err_text *e)
 {
     release(d);
@@ -374,27 +273,19 @@ static int64_t rows_changed(const struct db_postgresql *d)
 
 /* ---- Outbox -------------------------------------------------------------------------------- */
 
-static void row_params(struct params *p, const struct db_row *row)
+static void row_params(struct pq_params *p, const struct db_row *row)
 {
-    add_bytes(p, row->topic.data, row->topic.size);
-    if (row->has_key) {
-        add_bytes(p, row->key.data, row->key.size);
-    } else {
-        add_null(p);
-    }
-    add_id(p, &row->id);
-    if (row->headers.size > 0) {
-        add_bytes(p, row->headers.data, row->headers.size);
-    } else {
-        add_null(p);
-    }
-    add_bytes(p, row->payload.data, row->payload.size);
-    add_i64(p, row->created_ms);
+    pq_add_bytes(p, row->topic.data, row->topic.size);
+    pq_add_optional(p, row->has_key, row->key);
+    pq_add_id(p, &row->id);
+    pq_add_optional(p, row->headers.size > 0, row->headers);
+    pq_add_bytes(p, row->payload.data, row->payload.size);
+    pq_add_i64(p, row->created_ms);
 }
 
 static enum ferry_err driver_put(void *driver, const struct db_row *row, struct err_text *e)
 {
-    struct params p = {0};
+    struct pq_params p = {0};
     row_params(&p, row);
     return execute(driver, STATEMENT_PUT, &p, "inserting into the outbox", NULL, e);
 }
@@ -407,7 +298,7 @@ static enum ferry_err driver_put_async(void *driver, const struct db_row *row, s
         return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
                        "the connection is not in pipeline mode: call PQenterPipelineMode first");
     }
-    struct params p = {0};
+    struct pq_params p = {0};
     row_params(&p, row);
     int sent = 0;
     if (d->prepared[STATEMENT_PUT]) {
@@ -431,7 +322,7 @@ static enum ferry_err driver_put_async(void *driver, const struct db_row *row, s
 static void append_be(struct buf *b, uint64_t value, size_t bytes)
 {
     uint8_t out[8];
-    put_be(out, value, bytes);
+    pq_put_be(out, value, bytes);
     buf_append(b, out, bytes);
 }
 
@@ -496,9 +387,9 @@ static enum ferry_err put_arrays(struct db_postgresql *d, const struct db_row *r
     if (!buf_ok(&d->scratch)) {
         return err_set(e, FERRY_ERR_NO_MEMORY, "no memory for %zu rows", count);
     }
-    struct params p = {0};
+    struct pq_params p = {0};
     for (int field = 0; field < ROW_FIELDS; field++) {
-        add_bytes(&p, d->scratch.data + starts[field], starts[field + 1] - starts[field]);
+        pq_add_bytes(&p, d->scratch.data + starts[field], starts[field + 1] - starts[field]);
     }
     return execute(d, STATEMENT_PUTV, &p, "inserting into the outbox", NULL, e);
 }
@@ -602,8 +493,8 @@ static enum ferry_err driver_putv(void *driver, const struct db_row *rows, size_
 
 static enum ferry_err driver_lock_key(void *driver, struct bytes key, struct err_text *e)
 {
-    struct params p = {0};
-    add_i64(&p, (int64_t)checksum_of_two("ferry", 5, key.data, key.size));
+    struct pq_params p = {0};
+    pq_add_i64(&p, (int64_t)checksum_of_two("ferry", 5, key.data, key.size));
     return execute(driver, STATEMENT_LOCK_KEY, &p, "locking a key", NULL, e);
 }
 
@@ -613,12 +504,12 @@ static enum ferry_err driver_chain_end(void *driver, const struct db_chain *chai
                                        int64_t *end, struct err_text *e)
 {
     struct db_postgresql *d = driver;
-    struct params p = {0};
+    struct pq_params p = {0};
     add_chain(&p, chain);
     enum ferry_err err = execute(d, STATEMENT_CHAIN_END, &p, "reading inbox_chain", NULL, e);
     if (err == FERRY_OK) {
         *found = PQntuples(d->held) > 0;
-        *end = *found ? get_number(d->held, 0) : 0;
+        *end = *found ? pq_get_number(d->held, 0) : 0;
     }
     return err;
 }
@@ -630,19 +521,19 @@ static enum ferry_err chain_trim(struct db_postgresql *d, const struct db_chain 
         return FERRY_OK;
     }
     d->extensions = 0;
-    struct params p = {0};
+    struct pq_params p = {0};
     add_chain(&p, chain);
-    add_i64(&p, DB_CHAIN_ROWS_MAX - 1);
+    pq_add_i64(&p, DB_CHAIN_ROWS_MAX - 1);
     return execute(d, STATEMENT_CHAIN_TRIM, &p, "trimming inbox_chain", NULL, e);
 }
 
 static enum ferry_err driver_chain_extend(void *driver, const struct db_chain *chain, int64_t start,
                                           int64_t end, struct err_text *e)
 {
-    struct params p = {0};
+    struct pq_params p = {0};
     add_chain(&p, chain);
-    add_i64(&p, start);
-    add_i64(&p, end);
+    pq_add_i64(&p, start);
+    pq_add_i64(&p, end);
     bool duplicate = false;
     enum ferry_err err =
         execute(driver, STATEMENT_CHAIN_EXTEND, &p, "inserting into inbox_chain", &duplicate, e);
@@ -657,11 +548,11 @@ static enum ferry_err driver_chain_extend(void *driver, const struct db_chain *c
 static enum ferry_err driver_skip_add(void *driver, const struct db_chain *chain, int64_t from,
                                       int64_t to, const char *reason, struct err_text *e)
 {
-    struct params p = {0};
+    struct pq_params p = {0};
     add_chain(&p, chain);
-    add_i64(&p, from);
-    add_i64(&p, to);
-    add_text(&p, reason);
+    pq_add_i64(&p, from);
+    pq_add_i64(&p, to);
+    pq_add_text(&p, reason);
     return execute(driver, STATEMENT_SKIP_ADD, &p, "inserting into inbox_skip", NULL, e);
 }
 
@@ -670,10 +561,10 @@ static enum ferry_err driver_id_claim(void *driver, const char *group, const str
                                       int32_t day, bool *fresh, struct err_text *e)
 {
     struct db_postgresql *d = driver;
-    struct params p = {0};
-    add_text(&p, group);
-    add_id(&p, id);
-    add_i32(&p, day);
+    struct pq_params p = {0};
+    pq_add_text(&p, group);
+    pq_add_id(&p, id);
+    pq_add_i32(&p, day);
     enum ferry_err err = execute(d, STATEMENT_ID_CLAIM, &p, "inserting into inbox_id", NULL, e);
     if (err == FERRY_OK) {
         *fresh = rows_changed(d) == 1;
@@ -685,10 +576,10 @@ static enum ferry_err driver_id_trim(void *driver, const char *group, int32_t da
                                      size_t *removed, struct err_text *e)
 {
     struct db_postgresql *d = driver;
-    struct params p = {0};
-    add_text(&p, group);
-    add_i32(&p, day);
-    add_i64(&p, (int64_t)rows_max);
+    struct pq_params p = {0};
+    pq_add_text(&p, group);
+    pq_add_i32(&p, day);
+    pq_add_i64(&p, (int64_t)rows_max);
     enum ferry_err err = execute(d, STATEMENT_ID_TRIM, &p, "trimming inbox_id", NULL, e);
     if (err == FERRY_OK) {
         *removed = (size_t)rows_changed(d);
@@ -696,28 +587,19 @@ static enum ferry_err driver_id_trim(void *driver, const char *group, int32_t da
     return err;
 }
 
-static void add_optional(struct params *p, bool has, struct bytes value)
-{
-    if (has) {
-        add_bytes(p, value.data, value.size);
-    } else {
-        add_null(p);
-    }
-}
-
 static enum ferry_err driver_inbox_dead_add(void *driver, const struct db_inbox_dead *dead,
                                             struct err_text *e)
 {
-    struct params p = {0};
+    struct pq_params p = {0};
     add_chain(&p, &dead->chain);
-    add_i64(&p, dead->offset);
-    add_id(&p, &dead->id);
-    add_text(&p, dead->reason);
-    add_i32(&p, dead->parked ? 1 : 0);
-    add_optional(&p, dead->has_key, dead->key);
-    add_optional(&p, dead->headers.size > 0, dead->headers);
-    add_bytes(&p, dead->payload.data, dead->payload.size);
-    add_i64(&p, dead->timestamp_ms);
+    pq_add_i64(&p, dead->offset);
+    pq_add_id(&p, &dead->id);
+    pq_add_text(&p, dead->reason);
+    pq_add_i32(&p, dead->parked ? 1 : 0);
+    pq_add_optional(&p, dead->has_key, dead->key);
+    pq_add_optional(&p, dead->headers.size > 0, dead->headers);
+    pq_add_bytes(&p, dead->payload.data, dead->payload.size);
+    pq_add_i64(&p, dead->timestamp_ms);
     return execute(driver, STATEMENT_DEAD_ADD, &p, "inserting into inbox_dead", NULL, e);
 }
 
@@ -725,10 +607,10 @@ static enum ferry_err driver_inbox_key_parked(void *driver, const struct db_chai
                                               struct bytes key, bool *parked, struct err_text *e)
 {
     struct db_postgresql *d = driver;
-    struct params p = {0};
-    add_text(&p, chain->group);
-    add_id(&p, chain->topic_id);
-    add_bytes(&p, key.data, key.size);
+    struct pq_params p = {0};
+    pq_add_text(&p, chain->group);
+    pq_add_id(&p, chain->topic_id);
+    pq_add_bytes(&p, key.data, key.size);
     enum ferry_err err = execute(d, STATEMENT_KEY_PARKED, &p, "reading inbox_dead", NULL, e);
     if (err == FERRY_OK) {
         *parked = PQntuples(d->held) > 0;
@@ -742,9 +624,9 @@ static enum ferry_err driver_inbox_requeued(void *driver, const char *group,
                                             struct err_text *e)
 {
     struct db_postgresql *d = driver;
-    struct params p = {0};
-    add_text(&p, group);
-    add_id(&p, topic_id);
+    struct pq_params p = {0};
+    pq_add_text(&p, group);
+    pq_add_id(&p, topic_id);
     enum ferry_err err = execute(d, STATEMENT_REQUEUED, &p, "reading inbox_dead", NULL, e);
     if (err != FERRY_OK) {
         return err;
@@ -752,35 +634,35 @@ static enum ferry_err driver_inbox_requeued(void *driver, const char *group,
     *found = PQntuples(d->held) > 0;
     if (*found) {
         const PGresult *r = d->held;
-        *number = get_number(r, 0);
+        *number = pq_get_number(r, 0);
         memset(dead, 0, sizeof(*dead));
-        dead->chain.partition = (int32_t)get_number(r, 1);
-        dead->offset = get_number(r, 2);
-        get_id(r, 3, &dead->id);
+        dead->chain.partition = (int32_t)pq_get_number(r, 1);
+        dead->offset = pq_get_number(r, 2);
+        pq_get_id(r, 3, &dead->id);
         dead->reason = PQgetvalue(r, 0, 4);
-        dead->parked = get_number(r, 5) != 0;
+        dead->parked = pq_get_number(r, 5) != 0;
         dead->has_key = PQgetisnull(r, 0, 6) == 0;
-        dead->key = get_bytes(r, 6);
-        dead->headers = get_bytes(r, 7);
-        dead->payload = get_bytes(r, 8);
-        dead->timestamp_ms = get_number(r, 9);
+        dead->key = pq_get_bytes(r, 6);
+        dead->headers = pq_get_bytes(r, 7);
+        dead->payload = pq_get_bytes(r, 8);
+        dead->timestamp_ms = pq_get_number(r, 9);
     }
     return FERRY_OK;
 }
 
 static enum ferry_err driver_inbox_dead_remove(void *driver, int64_t number, struct err_text *e)
 {
-    struct params p = {0};
-    add_i64(&p, number);
+    struct pq_params p = {0};
+    pq_add_i64(&p, number);
     return execute(driver, STATEMENT_DEAD_REMOVE, &p, "deleting from inbox_dead", NULL, e);
 }
 
 static enum ferry_err driver_inbox_dead_again(void *driver, int64_t number, const char *reason,
                                               struct err_text *e)
 {
-    struct params p = {0};
-    add_i64(&p, number);
-    add_text(&p, reason);
+    struct pq_params p = {0};
+    pq_add_i64(&p, number);
+    pq_add_text(&p, reason);
     return execute(driver, STATEMENT_DEAD_AGAIN, &p, "updating inbox_dead", NULL, e);
 }
 
@@ -790,11 +672,11 @@ static enum ferry_err driver_barrier_add(void *driver, const struct ferry_id *sa
                                          int32_t op, int32_t why, bool *fresh, struct err_text *e)
 {
     struct db_postgresql *d = driver;
-    struct params p = {0};
-    add_id(&p, saga);
-    add_i32(&p, step);
-    add_i32(&p, op);
-    add_i32(&p, why);
+    struct pq_params p = {0};
+    pq_add_id(&p, saga);
+    pq_add_i32(&p, step);
+    pq_add_i32(&p, op);
+    pq_add_i32(&p, why);
     enum ferry_err err =
         execute(d, STATEMENT_BARRIER_ADD, &p, "inserting into saga_barrier", NULL, e);
     if (err == FERRY_OK) {
@@ -807,14 +689,14 @@ static enum ferry_err driver_barrier_why(void *driver, const struct ferry_id *sa
                                          int32_t op, bool *found, int32_t *why, struct err_text *e)
 {
     struct db_postgresql *d = driver;
-    struct params p = {0};
-    add_id(&p, saga);
-    add_i32(&p, step);
-    add_i32(&p, op);
+    struct pq_params p = {0};
+    pq_add_id(&p, saga);
+    pq_add_i32(&p, step);
+    pq_add_i32(&p, op);
     enum ferry_err err = execute(d, STATEMENT_BARRIER_WHY, &p, "reading saga_barrier", NULL, e);
     if (err == FERRY_OK) {
         *found = PQntuples(d->held) > 0;
-        *why = *found ? (int32_t)get_number(d->held, 0) : 0;
+        *why = *found ? (int32_t)pq_get_number(d->held, 0) : 0;
     }
     return err;
 }
@@ -822,15 +704,15 @@ static enum ferry_err driver_barrier_why(void *driver, const struct ferry_id *sa
 static enum ferry_err driver_saga_insert(void *driver, const struct db_saga *saga,
                                          struct err_text *e)
 {
-    struct params p = {0};
-    add_id(&p, &saga->id);
-    add_text(&p, saga->type);
-    add_i32(&p, saga->state);
-    add_i32(&p, saga->step);
-    add_i64(&p, saga->version);
-    add_i64(&p, saga->deadline_ms);
-    add_text(&p, saga->reason == NULL ? "" : saga->reason);
-    add_bytes(&p, saga->data.data, saga->data.size);
+    struct pq_params p = {0};
+    pq_add_id(&p, &saga->id);
+    pq_add_text(&p, saga->type);
+    pq_add_i32(&p, saga->state);
+    pq_add_i32(&p, saga->step);
+    pq_add_i64(&p, saga->version);
+    pq_add_i64(&p, saga->deadline_ms);
+    pq_add_text(&p, saga->reason == NULL ? "" : saga->reason);
+    pq_add_bytes(&p, saga->data.data, saga->data.size);
     bool duplicate = false;
     enum ferry_err err =
         execute(driver, STATEMENT_SAGA_INSERT, &p, "inserting into saga", &duplicate, e);
@@ -841,8 +723,8 @@ static enum ferry_err driver_saga_get(void *driver, const struct ferry_id *id, b
                                       struct db_saga *saga, struct err_text *e)
 {
     struct db_postgresql *d = driver;
-    struct params p = {0};
-    add_id(&p, id);
+    struct pq_params p = {0};
+    pq_add_id(&p, id);
     enum ferry_err err = execute(d, STATEMENT_SAGA_GET, &p, "reading saga", NULL, e);
     if (err != FERRY_OK) {
         return err;
@@ -852,12 +734,12 @@ static enum ferry_err driver_saga_get(void *driver, const struct ferry_id *id, b
         *saga = (struct db_saga){
             .id = *id,
             .type = PQgetvalue(d->held, 0, 0),
-            .state = (int32_t)get_number(d->held, 1),
-            .step = (int32_t)get_number(d->held, 2),
-            .version = get_number(d->held, 3),
-            .deadline_ms = get_number(d->held, 4),
+            .state = (int32_t)pq_get_number(d->held, 1),
+            .step = (int32_t)pq_get_number(d->held, 2),
+            .version = pq_get_number(d->held, 3),
+            .deadline_ms = pq_get_number(d->held, 4),
             .reason = PQgetvalue(d->held, 0, 5),
-            .data = get_bytes(d->held, 6),
+            .data = pq_get_bytes(d->held, 6),
         };
     }
     return FERRY_OK;
@@ -870,14 +752,14 @@ static enum ferry_err driver_saga_update(void *driver, const struct db_saga *sag
     struct db_postgresql *d = driver;
     PGresult *before = d->held;
     d->held = NULL;
-    struct params p = {0};
-    add_id(&p, &saga->id);
-    add_i32(&p, saga->state);
-    add_i32(&p, saga->step);
-    add_i64(&p, saga->version);
-    add_i64(&p, saga->deadline_ms);
-    add_text(&p, saga->reason == NULL ? "" : saga->reason);
-    add_bytes(&p, saga->data.data, saga->data.size);
+    struct pq_params p = {0};
+    pq_add_id(&p, &saga->id);
+    pq_add_i32(&p, saga->state);
+    pq_add_i32(&p, saga->step);
+    pq_add_i64(&p, saga->version);
+    pq_add_i64(&p, saga->deadline_ms);
+    pq_add_text(&p, saga->reason == NULL ? "" : saga->reason);
+    pq_add_bytes(&p, saga->data.data, saga->data.size);
     enum ferry_err err = execute(d, STATEMENT_SAGA_UPDATE, &p, "updating saga", NULL, e);
     PQclear(before);
     if (err == FERRY_OK && rows_changed(d) == 0) {
@@ -963,86 +845,10 @@ static void driver_rollback(void *driver)
     }
 }
 
-/* ---- Tables -------------------------------------------------------------------------------- */
-
-/* 0: there are none. */
-static enum ferry_err read_version(struct db_postgresql *d, int64_t *version, struct err_text *e)
-{
-    char sql[SQL_MAX];
-    snprintf(sql, sizeof(sql), "SELECT to_regclass('%s.meta')", d->schema);
-    PGresult *result = PQexec(d->connection, sql);
-    bool there = PQresultStatus(result) == PGRES_TUPLES_OK && PQgetisnull(result, 0, 0) == 0;
-    if (there) {
-        PQclear(result);
-        snprintf(sql, sizeof(sql), "SELECT value FROM %s.meta WHERE name = 'schema_version'",
-                 d->schema);
-        result = PQexec(d->connection, sql);
-    }
-    enum ferry_err err = FERRY_OK;
-    *version = 0;
-    if (PQresultStatus(result) != PGRES_TUPLES_OK) {
-        err = pq_error(d->connection, result, "reading the schema version", e);
-    } else if (there && PQntuples(result) > 0) {
-        *version = strtoll(PQgetvalue(result, 0, 0), NULL, 10);
-    }
-    PQclear(result);
-    return err;
-}
-
-/* Whoever comes second waits here, until the first one's COMMIT. */
-static enum ferry_err migrate_lock(struct db_postgresql *d, struct err_text *e)
-{
-    char sql[SQL_MAX];
-    int64_t lock = (int64_t)checksum_of_two("ferry_migrate", 13, d->schema, strlen(d->schema));
-    snprintf(sql, sizeof(sql), "SELECT pg_advisory_xact_lock(%lld)", (long long)lock);
-    return simple(d, sql, "waiting for another migration", e);
-}
-
-static enum ferry_err migrate_step(struct db_postgresql *d, int step, struct err_text *e)
-{
-    struct buf sql;
-    buf_init(&sql, DB_POSTGRESQL_SCRIPT_MAX);
-    schema_postgresql_write(&sql, step, d->schema);
-    buf_append_u8(&sql, '\0');
-    enum ferry_err err = buf_ok(&sql)
-                             ? simple(d, (const char *)sql.data, "making Ferry's tables", e)
-                             : err_set(e, FERRY_ERR_NO_MEMORY, "no memory for the tables' script");
-    buf_fini(&sql);
-    return err;
-}
-
-static enum ferry_err migrate_in_transaction(struct db_postgresql *d, struct err_text *e)
-{
-    int64_t version = 0;
-    enum ferry_err err = migrate_lock(d, e);
-    if (err == FERRY_OK) {
-        err = read_version(d, &version, e);
-    }
-    if (err == FERRY_OK && version > SCHEMA_POSTGRESQL_VERSION) {
-        err = check_version(d, version, e);
-    }
-    for (int step = (int)version + 1; err == FERRY_OK && step <= SCHEMA_POSTGRESQL_VERSION;
-         step++) {
-        err = migrate_step(d, step, e);
-    }
-    return err;
-}
-
 static enum ferry_err driver_migrate(void *driver, struct err_text *e)
 {
     struct db_postgresql *d = driver;
-    /* The second one must see what the first has committed while it waited. */
-    enum ferry_err err = simple(d, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "BEGIN", e);
-    if (err == FERRY_OK) {
-        err = migrate_in_transaction(d, e);
-    }
-    if (err == FERRY_OK) {
-        err = driver_commit(d, e);
-    }
-    if (err != FERRY_OK) {
-        driver_rollback(d);
-    }
-    return err;
+    return migrate_postgresql(d->connection, d->schema, e);
 }
 
 static const struct db_ops postgresql_ops = {

@@ -8,7 +8,6 @@
 #define DB_POSTGRESQL_COPY_ROWS   256         /* More rows than this are put by COPY. */
 #define DB_POSTGRESQL_COPY_BYTES  (1u << 20)  /* Handed over at a time, and one array's rows. */
 #define DB_POSTGRESQL_SCRATCH_MAX (16u << 20) /* COPY_BYTES, and one message that goes over. */
-#define DB_POSTGRESQL_SCRIPT_MAX  (1u << 20)
 #define DB_POSTGRESQL_PLACE_MAX   96
 
 /* The place for wake.h: "@postgresql-SYSTEM-OID", of the server's system identifier

@@ -15,7 +15,7 @@
 
 #define PG_LINK_STATEMENTS_MAX 24u
 #define PG_LINK_PARAMS_MAX     9u
-#define PG_LINK_TAKE_US        400000 /* What one call of a source may wait for an answer. */
+#define PG_LINK_TAKE_US        250000 /* What one call of a source may wait for an answer. */
 
 /* Where a database is. Owned by whoever made it; see pg_url.h. */
 struct pg_target {

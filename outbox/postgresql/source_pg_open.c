@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "outbox/app/wake.h"
 #include "outbox/postgresql/source_postgresql.h"
+#include "outbox/relay/relay_place.h"
 
 /* ---- Identity. */
 
@@ -48,6 +49,7 @@ enum ferry_err source_pg_identify(struct source_pg *d, struct pg_link *link,
                                   struct pg_identity *identity, struct err_text *e)
 {
     PGresult *result = NULL;
+    *identity = (struct pg_identity){0};
     enum ferry_err err = pg_link_ask(link, PG_IDENTITY, NULL, 0, &result, e);
     if (err == FERRY_OK) {
         err = read_identity(d, result, identity, e);
@@ -147,10 +149,10 @@ enum ferry_err source_pg_place_is_here(struct source_pg *d, const struct cover_p
     if (err != FERRY_OK || !source_pg_is_same(d, &now, e)) {
         return err;
     }
-    if (place->system != now.system) {
+    if (place->system != now.system || place->database != now.database) {
         err_set(e, FERRY_OK,
-                "%s is another database cluster than the one its cursors were taken from (dumped "
-                "and restored, or upgraded?)" REMEDY,
+                "%s is another database than the one its cursors were taken from (dumped and "
+                "restored, or upgraded?)" REMEDY,
                 name);
     } else if (place->timeline != now.timeline) {
         err_set(e, FERRY_OK,
@@ -252,13 +254,13 @@ void source_pg_listen(struct source_pg *d)
     char system[24];
     char database[16];
     struct err_text ignored;
-    if (d->wake_fd >= 0 || d->options.lane != 0) {
+    if (d->wake_fd >= 0) {
         return;
     }
     snprintf(system, sizeof(system), "%llu", (unsigned long long)d->identity.system);
     snprintf(database, sizeof(database), "%u", d->identity.database);
     db_postgresql_place(d->wake_name, system, database);
-    if (wake_listen(d->wake_name, &d->wake_fd, &ignored) != FERRY_OK) {
+    if (d->options.lane == 0 && wake_listen(d->wake_name, &d->wake_fd, &ignored) != FERRY_OK) {
         d->wake_fd = -1;
     }
     source_pg_notify_watch(d, d->wake_fd);
@@ -273,6 +275,7 @@ enum ferry_err source_pg_open(struct source *source, const char *url,
     }
     d->wake_fd = -1;
     d->notify.epoll_fd = -1;
+    d->place_fd = -1;
     d->options = *options;
     enum ferry_err err = pg_url_parse(url, &d->url, e);
     if (err == FERRY_OK) {
@@ -293,6 +296,7 @@ enum ferry_err source_pg_open(struct source *source, const char *url,
         return err;
     }
     source_pg_listen(d);
+    d->place_fd = relay_place_take(d->wake_name, options->lane);
     *source = (struct source){.ops = &source_pg_ops, .driver = d};
     return FERRY_OK;
 }

@@ -8,12 +8,13 @@
 #include "base/clock.h"
 #include "outbox/postgresql/source_postgresql.h"
 
-#define NUMBER_BYTES   24u
-#define WINDOW_NUMBERS (1 << 16) /* Numbers looked at by one statement. */
-#define FLUSH_LOOK_MS  2
-#define COPY_MAX_US    2000000 /* Its snapshot is held so long, at most. */
-#define COPY_ROWS_MAX  1000000 /* More are not counted. */
-#define COPY_WAIT_US   250000
+#define NUMBER_BYTES     24u
+#define WINDOW_NUMBERS   (1 << 16) /* Numbers looked at by one statement. */
+#define FLUSH_LOOK_MS    2
+#define COPY_MAX_US      2000000 /* Its snapshot is held so long, at most. */
+#define COPY_ROWS_MAX    1000000 /* More are not counted. */
+#define COPY_WAIT_US     250000
+#define BARRIER_AGAIN_US 2000000
 
 enum step { STEP_GO_ON, STEP_WAIT, STEP_DONE };
 
@@ -168,7 +169,7 @@ static enum ferry_err take_probe(struct source_pg *d, const PGresult *r, enum st
         snapshot_set(&d->candidate, s);
         d->candidate_lsn = lsn;
         d->candidate_rows = rows;
-        d->candidate_asked = false;
+        d->candidate_asked_us = 0;
         *step = STEP_GO_ON;
     }
     snapshot_release(&s);
@@ -377,14 +378,15 @@ static enum ferry_err ask(struct source_pg *d, struct reading *r, enum step *ste
             open_candidate(d, r->rows_max);
             return FERRY_OK;
         }
-        if (d->options.barrier && !d->candidate_asked) {
+        if (d->options.barrier && clock_monotonic_us() - d->candidate_asked_us > BARRIER_AGAIN_US) {
             err = source_pg_barrier(d, e);
-            d->candidate_asked = err == FERRY_OK;
         }
-        if (err == FERRY_OK) {
-            err = pg_link_send(&d->reader, PG_FLUSHED, NULL, 0, e);
-            next = PG_READING_FLUSHED;
+        if (err != FERRY_OK && err != FERRY_ERR_DB_RETRY) {
+            return err;
         }
+        /* A slow disk: what was written comes to it all the same, so the look decides. */
+        err = pg_link_send(&d->reader, PG_FLUSHED, NULL, 0, e);
+        next = PG_READING_FLUSHED;
     } else if (!way_is_of(d, &job)) {
         err = send_job(d, PG_SIZE, &job, job.upper->xmax, count_limit(d, r->rows_max), 0, e);
         next = PG_READING_SIZE;

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "outbox/app/wake.h"
+#include "outbox/relay/relay_place.h"
 
 #define NUMBER_BYTES 24u
 
@@ -15,6 +16,9 @@ static void driver_close(void *driver)
     struct source_pg *d = driver;
     if (d->wake_fd >= 0) {
         wake_close(d->wake_name, &d->wake_fd);
+    }
+    if (d->place_fd >= 0) {
+        close(d->place_fd);
     }
     pg_link_fini(&d->reader);
     pg_link_fini(&d->side);
@@ -64,6 +68,7 @@ enum ferry_err source_pg_barrier(struct source_pg *d, struct err_text *e)
 {
     PGresult *result = NULL;
     int64_t from_us = clock_monotonic_us();
+    d->candidate_asked_us = from_us;
     enum ferry_err err = source_pg_side(d, e);
     if (err == FERRY_OK) {
         err = pg_link_ask(&d->side, PG_BARRIER, NULL, 0, &result, e);
@@ -82,6 +87,7 @@ static struct cover_place place_now(const struct source_pg *d, const struct tick
 {
     return (struct cover_place){.system = d->identity.system,
                                 .timeline = d->identity.timeline,
+                                .database = d->identity.database,
                                 .lsn = d->flushed,
                                 .has_last = last->known,
                                 .last_seq = last->seq,
@@ -242,7 +248,7 @@ static enum ferry_err side_ask(struct source_pg *d, enum pg_statement statement,
     return err == FERRY_OK ? pg_link_ask(&d->side, statement, values, count, result, e) : err;
 }
 
-/* Done unless the row is there and its key is not parked. */
+/* Done unless the row waits there and its key is not parked. */
 static bool aside_is_done(const PGresult *r)
 {
     return pg_int(r, 0, 0) > 0 || pg_int(r, 0, 1) == 0 || pg_int(r, 0, 2) > 0;
@@ -296,9 +302,8 @@ static enum ferry_err driver_decided(void *driver, int64_t number, bool *decided
     return err;
 }
 
-static enum ferry_err driver_parked(void *driver,
-                                    void (*callback)(struct bytes key, int64_t until, void *arg),
-                                    void *arg, struct err_text *e)
+static enum ferry_err driver_parked(void *driver, source_parked_cb *callback, void *arg,
+                                    struct err_text *e)
 {
     struct source_pg *d = driver;
     char lane[NUMBER_BYTES];
@@ -307,7 +312,7 @@ static enum ferry_err driver_parked(void *driver,
     PGresult *result = NULL;
     enum ferry_err err = side_ask(d, PG_PARKED, values, 1, &result, e);
     for (int at = 0; err == FERRY_OK && at < PQntuples(result); at++) {
-        callback(pg_value(result, at, 0), pg_int(result, at, 1), arg);
+        callback(PQgetvalue(result, at, 0), pg_value(result, at, 1), pg_int(result, at, 2), arg);
     }
     PQclear(result);
     return err;
@@ -355,13 +360,7 @@ static void driver_leave_word(void *driver, const struct source_word *word)
 static void driver_place(void *driver, char *text, size_t bytes)
 {
     const struct source_pg *d = driver;
-    char host[64] = "";
-    (void)gethostname(host, sizeof(host) - 1);
-    if (d->wake_fd >= 0) {
-        snprintf(text, bytes, "%s", host);
-    } else {
-        snprintf(text, bytes, "%s/%ld", host, (long)getpid());
-    }
+    relay_place_text(d->place_fd, d->wake_name, text, bytes);
 }
 
 const struct source_ops source_pg_ops = {

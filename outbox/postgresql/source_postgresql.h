@@ -122,8 +122,8 @@ struct source_pg {
     struct snapshot *candidate; /* The next upper, once it is on disk. */
     uint64_t candidate_lsn;
     int64_t candidate_rows;
-    bool candidate_asked;  /* The barrier was written for it. */
-    struct snapshot *idle; /* Nothing new was seen in it; not on disk yet. */
+    int64_t candidate_asked_us; /* When a barrier was written for it; 0: not. */
+    struct snapshot *idle;      /* Nothing new was seen in it; not on disk yet. */
     uint64_t idle_lsn;
     enum pg_way way;
     const struct snapshot *way_upper; /* Which tick `way` is of, never looked into. */
@@ -148,6 +148,7 @@ struct source_pg {
     int wake_fd; /* The datagram's. */
     struct pg_notify notify;
     char wake_name[DB_POSTGRESQL_PLACE_MAX];
+    int place_fd;                   /* Held by relay_place.h; -1: not. */
     struct source_figures counters; /* truncates, barriers, … only. */
 };
 

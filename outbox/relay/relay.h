@@ -24,12 +24,13 @@
  * was added to its mark.
  *
  * States: ELECTING (asks to be the active relay; also after being fenced) → ACTIVE (publishes) |
- * STANDBY (another is; asks again) | OUTAGE (no broker answers; asks again after a random pause).
- * ACTIVE → OUTAGE when the lease cannot be renewed in time. PAUSED and BLOCKED are ACTIVE to the
- * brokers, which keep the lease, but publish nothing: a person has paused the outbox, or a row was
- * refused under the policy `block` and nobody has decided about it. HALTED: stopped for good,
- * `error` says why: the source was set back in time or is another one, or a mark cannot be read.
- * STOPPED: after relay_stop, when all is settled or given up. */
+ * STANDBY (another is; asks again) | OUTAGE (no broker answers, or the database; asks again after a
+ * random pause). ACTIVE → OUTAGE when the lease cannot be renewed in time, or the database cannot
+ * be read. PAUSED and BLOCKED are ACTIVE to the brokers, which keep the lease, but publish nothing:
+ * a person has paused the outbox, or a row was refused under the policy `block` and nobody has
+ * decided about it. HALTED: stopped for good, `error` says why: the source was set back in time or
+ * is another one, or a mark cannot be read. STOPPED: after relay_stop, when all is settled or given
+ * up. */
 #ifndef FERRY_OUTBOX_RELAY_H
 #define FERRY_OUTBOX_RELAY_H
 

@@ -28,8 +28,22 @@ void relay_outage(struct relay *r, enum ferry_err err, const char *doing)
     relay_lease_lost(r, RELAY_OUTAGE);
 }
 
+void relay_give_up_office(struct relay *r, const struct err_text *why)
+{
+    int64_t lease_us = r->options->lease_ms * US_PER_MS;
+    if (r->state != RELAY_OUTAGE) {
+        log_line(LOG_WARN, "relay", "%s: the database cannot be read; another relay may try: %s",
+                 relay_name(r), why->text);
+    }
+    (void)r->broker->resign(r->broker->ctx, relay_timeout_ms(r));
+    r->elect_at_us =
+        r->now_us + lease_us / 2 + (int64_t)prng_below(&r->prng, (uint64_t)lease_us / 2);
+    relay_lease_lost(r, RELAY_OUTAGE);
+    r->error = *why;
+}
+
 /* The checkpoint says where to begin; what lies before it is in the log or set aside. False:
- * halted, or the database does not answer now: elected again at the next turn. */
+ * halted, or the database does not answer now: given up to whoever can read it. */
 static bool begin_at_checkpoint(struct relay *r, const struct ferry_source_grant *grant)
 {
     struct bytes checkpoint = bytes_of(grant->checkpoint, grant->checkpoint_bytes);
@@ -56,7 +70,7 @@ static bool begin_at_checkpoint(struct relay *r, const struct ferry_source_grant
         err = source_paused(r->source, &r->paused, &e);
     }
     if (err != FERRY_OK) {
-        r->error = e;
+        relay_give_up_office(r, &e);
         return false;
     }
     must(settled >= 0);
@@ -72,6 +86,9 @@ static bool begin_at_checkpoint(struct relay *r, const struct ferry_source_grant
 
 static void become_active(struct relay *r, const struct ferry_source_grant *grant)
 {
+    /* Also of one that is active, and was elected anew: what it had read is gone, whether or not it
+     * can begin now. */
+    r->state = r->state == RELAY_ACTIVE ? RELAY_ELECTING : r->state;
     relay_topics_lose(r);
     relay_queue_drop(r);
     if (!begin_at_checkpoint(r, grant)) {
@@ -82,6 +99,7 @@ static void become_active(struct relay *r, const struct ferry_source_grant *gran
     r->state = RELAY_ACTIVE;
     r->stats.elections++;
     r->caught_up = false;
+    r->read_failed = false;
     r->look = true;
     r->figures_known = false;
     r->checkpoint_at_us = r->now_us + CHECKPOINT_US;

@@ -6,7 +6,8 @@
 #include "base/clock.h"
 #include "outbox/relay/relay_state.h"
 
-#define PAGES_BY_STEP   4   /* Then answers are taken. */
+#define PAGES_BY_STEP   4                  /* Then answers are taken. */
+#define UNREAD_US       (3000 * US_PER_MS) /* Then another relay may have a better connection. */
 #define ROW_OVERHEAD    64u /* Beside key, headers and payload: more than the batch's own. */
 #define HEADER_OVERHEAD 16u
 
@@ -284,6 +285,13 @@ static bool read_page(struct relay *r)
     r->stats.reads++;
     relay_count_time(&r->stats.read_times, clock_monotonic_us() - began_us);
     if (err != FERRY_OK) {
+        if (!r->read_failed) {
+            r->unread_since_us = r->now_us;
+        }
+        if (r->now_us - r->unread_since_us >= UNREAD_US) {
+            relay_give_up_office(r, &e);
+            return false;
+        }
         r->error = e;
         r->look = false;
         r->caught_up = true; /* Until the next poll; a changed database or a wake comes first. */

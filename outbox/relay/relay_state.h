@@ -85,15 +85,17 @@ struct relay_aside {
 };
 
 struct relay_parked {
-    uint8_t *key; /* Owned. */
+    char *topic; /* Owned; the key is behind its NUL. */
+    uint8_t *key;
     size_t key_bytes;
-    int64_t until; /* Rows from this number on are free; 0: it is parked. */
+    int64_t until; /* 0: it is parked; else rows from this number on are free, without asking. */
 };
 
-/* Sorted by key. */
+/* Sorted by topic and key. */
 struct relay_parked_set {
     struct relay_parked *keys;
     size_t count, capacity;
+    size_t parked; /* Those that are; the others were freed lately. */
 };
 
 struct relay {
@@ -128,12 +130,13 @@ struct relay {
     size_t waiting_count;
     struct ferry_message *scratch;          /* batch_rows long: the batch being sent. */
     const struct source_row **scratch_rows; /* The same rows in the page. */
-    int64_t read_pos; /* Last row taken from a page: sent, queued, noted or dropped. */
-    int64_t given;    /* Last row that the source handed out. */
-    bool caught_up;   /* The last read reached the end. */
-    bool read_failed; /* The last read did. */
-    bool rewound;     /* The page was dropped while its rows were being looked at. */
-    bool look;        /* A wake, or a reason of our own, to read now. */
+    int64_t read_pos;        /* Last row taken from a page: sent, queued, noted or dropped. */
+    int64_t given;           /* Last row that the source handed out. */
+    bool caught_up;          /* The last read reached the end. */
+    bool read_failed;        /* The last read did. */
+    int64_t unread_since_us; /* read_failed: since then. */
+    bool rewound;            /* The page was dropped while its rows were being looked at. */
+    bool look;               /* A wake, or a reason of our own, to read now. */
     int64_t poll_at_us, poll_pause_us;
 
     /* Rows set aside in this time in office that may come again; sorted by number. */
@@ -184,6 +187,8 @@ void relay_count_time(struct relay_times *times, int64_t us);
 void relay_lease_step(struct relay *r);
 void relay_lease_lost(struct relay *r, enum relay_state state); /* Stops publishing at once. */
 void relay_outage(struct relay *r, enum ferry_err err, const char *doing);
+/* The database cannot be read from here: resigns, and asks again after a while. */
+void relay_give_up_office(struct relay *r, const struct err_text *why);
 void relay_checkpoint_step(struct relay *r, bool now);
 
 /* relay_topics.c */

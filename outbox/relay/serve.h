@@ -29,8 +29,9 @@ struct serve;
 MUST_CHECK enum ferry_err serve_start(struct serve **s, const struct relay_options *options,
                                       const struct relay_urls *urls, bool once, struct err_text *e);
 void serve_turn(struct serve *s);
-int serve_fd(const struct serve *s); /* Readable when a state changed; serve_turn drains it. */
-size_t serve_count(struct serve *s); /* Only rises. */
+bool serve_all_started(struct serve *s); /* Every lane that was found, or can be, has a thread. */
+int serve_fd(const struct serve *s);     /* Readable when a state changed; serve_turn drains it. */
+size_t serve_count(struct serve *s);     /* Only rises. */
 void serve_view(struct serve *s, size_t at, struct serve_view *view);
 void serve_stop(struct serve *s);
 /* Waits for all threads until the time (monotonic). False: some did not end, and the process has to

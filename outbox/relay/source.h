@@ -39,6 +39,8 @@
 #define SOURCE_INVALID_MAX   159
 #define SOURCE_BLOB_MAX      4096u /* As the broker's cursors and checkpoints. */
 #define SOURCE_LANES_MAX     64u
+#define SOURCE_PARKED_KEY_MAX                                                                      \
+    1024u /* A row with a longer key is set aside, its key is not parked. */
 
 /* A header of a row that the relay takes out and obeys: Unix ms in decimal digits. */
 #define SOURCE_HEADER_DUE "ferry-deliver-at"
@@ -84,8 +86,8 @@ struct source_blob {
 /* Why a row goes to the dead ones. */
 enum source_aside {
     SOURCE_ASIDE_REFUSED, /* It was refused, or cannot be a message. */
-    SOURCE_ASIDE_PARK,    /* The same, and its key is parked from now on. */
-    SOURCE_ASIDE_PARKED,  /* Its key is parked: nothing is wrong with this row. */
+    SOURCE_ASIDE_PARK,    /* The same, and its key is parked in its topic from now on. */
+    SOURCE_ASIDE_PARKED,  /* Its key is parked there: nothing is wrong with this row. */
 };
 
 /* What the core tells a driver that may tidy up. Positions. */
@@ -121,6 +123,8 @@ struct source_word {
     bool active; /* Of whom writes; not kept. */
 };
 
+typedef void source_parked_cb(const char *topic, struct bytes key, int64_t until, void *arg);
+
 /* All functions but those marked may be NULL where the driver has nothing to do; the functions
  * below the table know that. */
 struct source_ops {
@@ -151,7 +155,9 @@ struct source_ops {
     /* The checkpoint for "all up to `settled` is settled"; size 0: nothing to say yet. Required. */
     void (*checkpoint)(void *driver, int64_t settled, struct source_blob *blob);
 
-    /* A target's mark from its blob (size 0: it has nothing of this source). *same as in begin;
+    /* A target's mark from its blob (size 0: it has nothing of this source). It is closed, and
+     * opened anew later, whenever a row for the target is dropped unsent without a rewind: a driver
+     * may take it that an open mark was offered every row that was read. *same as in begin;
      * *again: rewind, so that rows which this target still wants of before are handed out first.
      * Required, as are the next five. */
     enum ferry_err (*mark_open)(void *driver, struct bytes blob, struct source_mark **mark,
@@ -160,7 +166,8 @@ struct source_ops {
     bool (*wants)(void *driver, const struct source_mark *mark, const struct source_row *row);
     /* The blob for the mark and the first of these rows; returns how many of them it covers: 0 when
      * none fits now (once something is tidied up it does). `last`: these are all the rows of the
-     * page that the target wants. Changes nothing. */
+     * page that the target wants; means nothing for a blob that does not cover all of them. Changes
+     * nothing. */
     size_t (*mark_encode)(void *driver, const struct source_mark *mark,
                           const struct source_row *const *rows, size_t count, bool last,
                           struct source_blob *blob);
@@ -174,18 +181,19 @@ struct source_ops {
      * is more to do at once. *removed: rows. */
     enum ferry_err (*tidy)(void *driver, const struct source_progress *progress, size_t *removed,
                            bool *again, struct err_text *e);
-    /* Copies one row to the dead ones with the reason; *done false: its key is not parked (any
-     * more), for SOURCE_ASIDE_PARKED. A row that is there already, or gone: nothing to do, done.
-     * Required. */
+    /* Copies one row to the dead ones with the reason. A row that is there already, or gone from
+     * the outbox: nothing to do, done. *done false, for SOURCE_ASIDE_PARKED: the row waits in the
+     * outbox, and its key is not parked in its topic (any more). Required. */
     enum ferry_err (*set_aside)(void *driver, const struct source_row *row, enum source_aside why,
                                 const char *reason, bool *done, struct err_text *e);
     /* Whether a person has set the row aside (`ferry outbox skip`). */
     enum ferry_err (*decided)(void *driver, int64_t number, bool *decided, struct err_text *e);
-    /* Calls back for each parked key: `until` is the number from which rows of the key are free
-     * again (rows below it were put anew behind it and are dropped); 0: it is parked. */
-    enum ferry_err (*parked)(void *driver,
-                             void (*callback)(struct bytes key, int64_t until, void *arg),
-                             void *arg, struct err_text *e);
+    /* Calls back for each key of a topic that is parked (`until` 0), and for those that were freed
+     * lately (for an hour at least): rows of such a key from the number `until` on are free; one
+     * below it may have been put anew behind it, which is so when it is gone from the outbox, and
+     * `set_aside` tells. */
+    enum ferry_err (*parked)(void *driver, source_parked_cb *callback, void *arg,
+                             struct err_text *e);
     enum ferry_err (*paused)(void *driver, bool *paused, struct err_text *e);
     enum ferry_err (*figures)(void *driver, int64_t settled, struct source_figures *figures,
                               struct err_text *e);
@@ -217,9 +225,7 @@ MUST_CHECK enum ferry_err source_tidy(const struct source *source,
                                       bool *again, struct err_text *e);
 MUST_CHECK enum ferry_err source_decided(const struct source *source, int64_t number, bool *decided,
                                          struct err_text *e);
-MUST_CHECK enum ferry_err source_parked(const struct source *source,
-                                        void (*callback)(struct bytes key, int64_t until,
-                                                         void *arg),
+MUST_CHECK enum ferry_err source_parked(const struct source *source, source_parked_cb *callback,
                                         void *arg, struct err_text *e);
 MUST_CHECK enum ferry_err source_paused(const struct source *source, bool *paused,
                                         struct err_text *e);

@@ -11,6 +11,10 @@
  * consumers claim their ids. Clocks of database and broker are compared here, so a row counts as
  * older up to REBASE_SKEW_MS.
  *
+ * A relay that was stopped in the middle of an append under the old id, before the restore, and
+ * wakes after all of this, is held off by its own lease's clock only: the old cursors have not
+ * moved, so no compare-and-set refuses it. End such a process before a rebase.
+ *
  * Memory: 17 bytes a row of the outbox, at most REBASE_ROWS_MAX rows. */
 #include <stdio.h>
 #include <string.h>

@@ -55,8 +55,10 @@ static void row_as_json(const struct telling *t, const struct outbox_row *row)
     output_set_text(object, "db", t->db->shown);
     output_set_int(object, "row", row->number);
     output_set_text(object, "state", row_state(t->table, row));
-    output_set_text(object, "group", row->group);
-    output_set_text(object, "reason", row->reason);
+    output_set_text(object, "group",
+                    row->group != NULL && row->group[0] != '\0' ? row->group : NULL);
+    output_set_text(object, "reason",
+                    row->reason != NULL && row->reason[0] != '\0' ? row->reason : NULL);
     output_json(object);
 }
 
@@ -73,10 +75,11 @@ static bool tell_row(const struct outbox_row *row, void *arg)
                 row_event(t->table));
     printf("%s of %s, row %lld: %s", t->table == INBOX_TABLE_DEAD ? "inbox" : "outbox",
            t->db->shown, (long long)row->number, row_state(t->table, row));
-    if (row->group != NULL) {
+    if (row->group != NULL && row->group[0] != '\0') {
         printf(", group %s", row->group);
     }
-    printf("%s%s\n", row->reason != NULL ? ": " : "", row->reason != NULL ? row->reason : "");
+    bool has_reason = row->reason != NULL && row->reason[0] != '\0';
+    printf("%s%s\n", has_reason ? ": " : "", has_reason ? row->reason : "");
     return true;
 }
 

@@ -1057,11 +1057,12 @@ struct ferry_append_result {
 typedef void ferry_append_cb(const struct ferry_append_result *result, void *arg);
 
 /* Appends `count` messages (their topic and partition fields are not looked at, ids are kept but
- * not looked up; all of them are delayed or none is) to one partition and moves its cursor from `expect_version` to `cursor_blob`, in
- * one log entry, or does neither. The callback runs once, in ferry_poll(), if and only if this
- * returns FERRY_OK. Several appends may be in flight, for different partitions or chained on one
- * (each expecting the version before it plus one: they are kept in order). Errors: QUEUE_FULL,
- * TOO_LARGE (the batch), INVALID_ARGUMENT, NO_MEMORY, CLOSED. */
+ * not looked up; all of them are delayed or none is) to one partition and moves its cursor from
+ * `expect_version` to `cursor_blob`, in one log entry, or does neither. The callback runs once, in
+ * ferry_poll(), if and only if this returns FERRY_OK. Several appends may be in flight, for
+ * different partitions or chained on one (each expecting the version before it plus one: they are
+ * kept in order). Errors: QUEUE_FULL, TOO_LARGE (the batch), INVALID_ARGUMENT, NO_MEMORY, CLOSED.
+ */
 enum ferry_err ferry_source_append(struct ferry_source *source, const char *topic,
                                    int32_t partition, uint64_t expect_version,
                                    const void *cursor_blob, size_t cursor_bytes,

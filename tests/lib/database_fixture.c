@@ -237,13 +237,17 @@ void database_reconnect(const struct database *d, struct database_link *link)
 static void spell(enum database_kind kind, const char *sql, char *out, size_t room)
 {
     size_t at = 0;
+    bool open = false;
     for (; *sql != '\0'; sql++) {
         const char *put = kind == DATABASE_POSTGRESQL ? "ferry." : "ferry_";
         if (*sql == '{' && sql[1] >= 'a' && sql[1] <= 'z') {
             assert_true(at + strlen(put) < room);
             memcpy(out + at, put, strlen(put));
             at += strlen(put);
-        } else if (*sql != '}') {
+            open = true;
+        } else if (open && *sql == '}') {
+            open = false;
+        } else {
             assert_true(at + 1 < room);
             out[at++] = *sql;
         }

@@ -262,7 +262,8 @@ static void a_key_parked_by_a_person_is_noticed_within_a_second(void **state)
     fake_create(&g->fake, "orders", 1);
     rig_put(g, "orders", 1, 2, 2);
     rig_drain(g);
-    fixture_exec(g->f, "INSERT INTO ferry_parked_key (lane, mkey) VALUES (0, CAST('k1' AS BLOB))");
+    fixture_exec(g->f, "INSERT INTO ferry_parked_key (lane, topic, mkey) VALUES (0, 'orders', "
+                       "CAST('k1' AS BLOB))");
     rig_run(g, 1001);
     rig_put(g, "orders", 3, 6, 2);
     rig_drain(g);
@@ -464,6 +465,39 @@ static void a_standby_takes_over_when_the_lease_ends(void **state)
     rig_run(g, 200);
     rig_drain(g);
     rig_expect(g, "orders", 1, 20, 0);
+}
+
+static enum ferry_err read_fails(void *driver, size_t rows_max, size_t bytes_max,
+                                 struct source_page *page, bool *more, struct err_text *e)
+{
+    (void)driver, (void)rows_max, (void)bytes_max, (void)more;
+    source_page_clear(page);
+    return err_set(e, FERRY_ERR_DB_RETRY, "the wire to the database is cut");
+}
+
+/* Else it would keep the lease, and one with a better wire would stand by for ever. */
+static void a_relay_that_cannot_read_gives_its_office_up(void **state)
+{
+    struct rig *g = *state;
+    const struct source_ops *working = g->source.ops;
+    struct source_ops cut = *working;
+    cut.read = read_fails;
+    fake_create(&g->fake, "orders", 1);
+    rig_drain(g);
+    g->source.ops = &cut;
+    rig_put(g, "orders", 1, 5, 1);
+    rig_run(g, 2000);
+    assert_int_equal(g->fake.holder, 1); /* Short trouble changes nothing. */
+    for (int ms = 0; g->fake.holder != 0 && ms < 2000; ms++) {
+        rig_run(g, 1);
+    }
+    assert_int_equal(g->fake.holder, 0);
+    assert_int_equal(rig_status(g).state, RELAY_OUTAGE);
+    assert_non_null(strstr(rig_status(g).error.text, "wire"));
+    g->source.ops = working;
+    rig_run(g, g->options.lease_ms + 10);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 5, 0);
 }
 
 /* It slept past its lease with a batch in its hands, and another relay went on. */
@@ -789,6 +823,7 @@ int main(void)
         RIG_TEST(with_unknown_topic_dead_its_rows_are_set_aside),
         RIG_TEST(a_topic_made_anew_gets_the_rows_that_were_not_acknowledged),
         RIG_TEST(a_standby_takes_over_when_the_lease_ends),
+        RIG_TEST(a_relay_that_cannot_read_gives_its_office_up),
         RIG_TEST(a_fenced_zombie_writes_nothing_and_steps_back),
         RIG_TEST(a_conflict_continues_from_the_new_cursor),
         RIG_TEST(a_database_set_back_in_time_halts_the_relay),

@@ -317,8 +317,9 @@ static bool set_aside(struct fixture *f, int64_t number, enum source_aside why)
     return done;
 }
 
-static void count_parked(struct bytes key, int64_t until, void *arg)
+static void count_parked(const char *topic, struct bytes key, int64_t until, void *arg)
 {
+    assert_string_equal(topic, "t");
     assert_int_equal(key.size, 1);
     *(int64_t *)arg += until == 0 ? 1 : 100;
 }
@@ -513,15 +514,15 @@ static void lanes_leave_each_other_alone(void **state)
 }
 
 /* Opened again with the words that the database went back in time. */
-static void check_set_back(struct fixture *f, const char *words)
+static void check_set_back_at(struct fixture *f, const char *url, const char *words)
 {
     struct err_text e = {{0}};
     struct source source = {0};
     struct source_options options = twin_options();
     bool same = true;
     int64_t settled = 0;
-    assert_int_equal(
-        ferry_outbox_driver_postgresql()->source_open(&source, f->db.url, &options, &e), FERRY_OK);
+    assert_int_equal(ferry_outbox_driver_postgresql()->source_open(&source, url, &options, &e),
+                     FERRY_OK);
     assert_int_equal(source.ops->begin(source.driver,
                                        bytes_of(f->twin.checkpoint.data, f->twin.checkpoint.size),
                                        &settled, &same, &e),
@@ -530,6 +531,11 @@ static void check_set_back(struct fixture *f, const char *words)
     printf("%s\n", e.text);
     assert_non_null(strstr(e.text, words));
     source_close(&source);
+}
+
+static void check_set_back(struct fixture *f, const char *words)
+{
+    check_set_back_at(f, f->db.url, words);
 }
 
 static void run_shell(const char *format, const char *folder)
@@ -577,6 +583,25 @@ static void a_restored_copy_is_noticed(void **state)
     }
     check_set_back(f, "another message");
     run_shell("rm -rf %s.copy", folder);
+}
+
+/* A dump that is restored beside the database: the same id, the same cluster. */
+static void a_restored_dump_is_noticed(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct database other = {0};
+    char command[1024];
+    put(&f->db.a, "k", "x");
+    twin_drain(&f->twin);
+    twin_checkpoint(&f->twin);
+    database_open(&other, DATABASE_POSTGRESQL);
+    snprintf(command, sizeof(command),
+             "PATH=/usr/lib/postgresql/15/bin:$PATH; pg_dump -h %s -U ferry %s | "
+             "psql -q -v ON_ERROR_STOP=1 -h %s -U ferry %s > /dev/null",
+             f->db.folder, f->db.name, other.folder, other.name);
+    assert_int_equal(system(command), 0);
+    check_set_back_at(f, other.url, "dumped and restored");
+    database_close(&other);
 }
 
 /* A new source id is told. */
@@ -980,6 +1005,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(two_laps_in_one_leaf_come, setup, teardown),
         cmocka_unit_test_setup_teardown(lanes_leave_each_other_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restored_copy_is_noticed, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_restored_dump_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_source_id_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crash_of_the_server_is_survived, setup, teardown),
         cmocka_unit_test_setup_teardown(a_snapshot_of_before_a_crash_is_forgotten, setup, teardown),

@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 
 import databases
-from ferry_processes import BIN, PATIENCE, Broker, run
+from ferry_processes import BIN, PATIENCE, Broker, run, until
 
 OK, FAILED, USAGE, NOT_FOUND, TIMEOUT, NOT_SAFE, UNKNOWN = 0, 1, 2, 3, 5, 6, 7
 SOURCE = Path(os.environ["FERRY_SOURCE"])
@@ -81,7 +81,7 @@ class OnServer:
         self.server.sql(text, self.name)
 
     def backup(self):
-        copy = self.server.folder / "copy"
+        copy = self.server.folder / f"copy-{uuid.uuid4().hex}"
         self.server.stop()
         self.server.copy_to(copy)
         self.server.start()
@@ -223,25 +223,30 @@ class Transcripts:
 
     def test_a_parked_key_comes_back_in_order(self):
         topic = self.topic()
-        self.ok("outbox", "park", self.db.url, "--key", "k")
+        other_topic = self.topic()
+        self.ok("outbox", "park", self.db.url, topic, "k")
         self.put(topic, ("k", "one"), ("free", "other"), ("k", "two"))
+        self.put(other_topic, ("k", "a"), ("k", "b"))
         code, said = self.relay()
         self.assertEqual(code, OK, said)
         self.assertEqual(self.published(topic), ["other"])
+        self.assertEqual(self.published(other_topic), ["a", "b"])
+        self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, other_topic, "k")
         status = self.status()
         self.assertEqual((status["parked_keys"], status["parked_rows"]), (1, 2))
         keys = self.json("outbox", "parked", self.db.url)[0]["keys"]
-        self.assertEqual([(k["key"], k["rows"]) for k in keys], [("k", 2)])
+        self.assertEqual([(k["topic"], k["key"], k["rows"]) for k in keys], [(topic, "k", 2)])
         again = self.json("outbox", "requeue", self.db.url, "--all")[0]
         self.assertEqual((again["requeued"], again["parked"]), (0, 2))
         self.put(topic, ("k", "three"))
-        self.assertEqual(self.json("outbox", "unpark", self.db.url, "--key", "k")[0]["rows"], 3)
-        self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, "--key", "k")
+        self.assertEqual(self.json("outbox", "unpark", self.db.url, topic, "k")[0]["rows"], 3)
+        self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, topic, "k")
         self.put(topic, ("k", "four"))
         code, said = self.relay()
         self.assertEqual(code, OK, said)
         self.assertEqual([p for p in self.published(topic) if p != "other"],
                          ["one", "two", "three", "four"])
+        self.assertEqual(self.published(other_topic), ["a", "b"])
         self.assertEqual(self.status()["parked_rows"], 0)
 
     # ---- Status
@@ -267,10 +272,18 @@ class Transcripts:
         self.assertGreaterEqual(status["relays"][0]["epoch"], 1)
 
     def test_a_pause_is_seen_and_ends(self):
+        topic = self.topic()
+        self.put(topic, ("k", "one"))
         self.ok("outbox", "pause", self.db.url)
         self.assertTrue(self.status()["paused"])
+        code, said = self.relay()  # --once: it does not wait for a person.
+        self.assertEqual(code, FAILED, said)
+        self.assertIn("ferry outbox resume", said)
+        self.assertEqual(self.published(topic), [])
         self.ok("outbox", "resume", self.db.url)
         self.assertFalse(self.status()["paused"])
+        self.assertEqual(self.relay()[0], OK)
+        self.assertEqual(self.published(topic), ["one"])
 
     # ---- Rebase
 
@@ -371,7 +384,7 @@ class Transcripts:
                 f"INSERT INTO {self.db.table('inbox_dead')} (grp, topic_id, part, off, msg_id, "
                 "reason, parked, mkey, payload, ts_ms) VALUES ('ledger', "
                 f"{self.db.bytes(topic_id.bytes)}, 0, {offset}, {self.db.bytes(message.bytes)}, "
-                f"'no such account', {parked}, {self.db.bytes(b'k')}, {self.db.bytes(b'body')}, "
+                f"'no such account', {'TRUE' if parked else 'FALSE'}, {self.db.bytes(b'k')}, {self.db.bytes(b'body')}, "
                 "1764000000000)")
         dead = self.json("inbox", "dead", self.db.url, "--group", "ledger")
         self.assertEqual([(r["offset"], r["state"], r["key"], r["payload"]) for r in dead],
@@ -449,6 +462,29 @@ class SqliteTest(Transcripts, unittest.TestCase):
             code, out, err = self.broker.ferry(*words, f"sqlite:{self.home}/none.db")
             self.assertEqual((code, out), (FAILED, b""), err)
         self.refused(USAGE, "sqlite:PATH", "outbox", "status", "oracle:x")
+
+    def test_a_halted_relay_goes_on_after_a_rebase(self):
+        topic = self.topic()
+        self.put(topic, *[("k", f"before-{i}") for i in range(3)])
+        copy = self.db.backup()
+        self.assertEqual(self.relay()[0], OK)
+        self.put(topic, ("k", "gone"))
+        self.assertEqual(self.relay()[0], OK)
+        self.db.restore(copy)
+        self.put(topic, ("k", "after"))
+        said = Path(self.home) / "relay.log"
+        with open(said, "w", encoding="utf-8") as log:
+            relay = subprocess.Popen([BIN / "ferry-outbox", "--db", self.db.url, "--server",
+                                      self.broker.endpoint], stdout=log, stderr=log)
+        try:
+            until(lambda: "halted" in said.read_text(encoding="utf-8"), "the relay has halted")
+            self.ok("outbox", "rebase", self.db.url, "--yes")
+            until(lambda: len(self.published(topic)) >= 5, "the relay goes on")
+            self.assertEqual(sorted(self.published(topic)),
+                             ["after", "before-0", "before-1", "before-2", "gone"])
+        finally:
+            relay.terminate()
+            relay.wait(PATIENCE)
 
     def test_a_relay_that_is_active_keeps_a_rebase_away(self):
         relay = subprocess.Popen([BIN / "ferry-outbox", "--db", self.db.url, "--server",

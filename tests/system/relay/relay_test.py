@@ -15,6 +15,7 @@ import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "lib"))
+import databases  # noqa: E402
 import ferry_processes  # noqa: E402
 from ferry_processes import BIN, PATIENCE, run, until  # noqa: E402
 
@@ -146,7 +147,7 @@ def escaped(text):
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-class Program(unittest.TestCase):
+class WithBroker(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.place = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="ferry-test-"))
@@ -171,6 +172,8 @@ class Program(unittest.TestCase):
     def consumed(self, topic):
         return self.broker.consume(topic)
 
+
+class Program(WithBroker):
     # ---- Many databases
 
     def test_a_database_that_is_missing_holds_up_none_of_the_others(self):
@@ -414,6 +417,105 @@ class Program(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("someone", err)
         self.assertNotIn(SECRET, out.decode() + err)
+
+
+class Servers(WithBroker):
+    """A relay of a server's database and of a file, while the server comes and goes."""
+
+    def server(self, kind, scheme):
+        if not has_driver(scheme):
+            self.skipTest(f"built without {scheme}")
+        if kind.__name__ == "PostgreSQL" and kind.programs() is None or \
+                kind.__name__ == "MariaDB" and not all(map(shutil.which, kind.PROGRAMS)):
+            self.skipTest(f"{kind.__name__} is not installed")
+        place = ferry_processes.folder(self)
+        place.chmod(0o755)
+        server = kind(place / "server").start()
+        self.addCleanup(server.close)
+        server.create("shop")
+        self.init(server)
+        return server
+
+    def init(self, server):
+        code, _, err = run(BIN / "ferry", "outbox", "init", server.url("shop"))
+        self.assertEqual(code, 0, err)
+
+    def outage(self, server, put, words=()):
+        """The file goes on while the server is gone; the server's outbox goes on when it is back."""
+        topic = self.topic()
+        one = self.database()
+        relay = self.relay(one, server.url("shop"), words=words)
+        relay.until_ready()
+        put(topic, "a")
+        until(lambda: self.consumed(topic) == [b"a"], "the server's outbox is published")
+        server.kill()
+        one.put(topic, [b"b"])
+        until(lambda: self.consumed(topic) == [b"a", b"b"], "the file's outbox goes on")
+        until(lambda: [of["ready"] for of in relay.ready()[1].values()].count(False) == 1,
+              "the one that is gone is named")
+        self.assertTrue(relay.ready()[1][one.url]["ready"])
+        self.assertEqual(relay.get("/livez")[0], 200)
+        self.assertEqual(relay.get("/metrics")[0], 200)
+        server.start()
+        put(topic, "c")
+        until(lambda: self.consumed(topic) == [b"a", b"b", b"c"], "it is published")
+        relay.until_ready()
+        self.assertEqual(relay.stop(), 0)
+        self.assertEqual(self.consumed(topic), [b"a", b"b", b"c"], "once each")
+
+    def test_postgresql_comes_and_goes(self):
+        server = self.server(databases.PostgreSQL, "postgresql")
+        self.outage(server, lambda topic, payload: server.sql(
+            f"SELECT ferry.put('{topic}', 'k', '{payload}')", "shop"))
+
+    def test_mariadb_comes_and_goes(self):
+        server = self.server(databases.MariaDB, "mariadb")
+        self.outage(server, lambda topic, payload: server.sql(
+            f"INSERT INTO ferry_outbox (topic, mkey, payload) VALUES ('{topic}', 'k', "
+            f"'{payload}')", "shop"))
+
+    def test_each_lane_has_an_active_relay(self):
+        topic = self.topic()
+        server = self.server(databases.PostgreSQL, "postgresql")
+        server.sql("UPDATE ferry.meta SET value = '3' WHERE name = 'lanes'", "shop")
+        first = self.relay(server.url("shop"), words=("--set", "relay.lanes=0,2"))
+        second = self.relay(server.url("shop"), words=("--set", "relay.lanes=1,9"))
+        for number in range(30):
+            server.sql(f"SELECT ferry.put('{topic}', 'k{number}', '{number}')", "shop")
+        until(lambda: len(self.consumed(topic)) == 30, "all lanes are published")
+        counts = {}
+        for relay in (first, second):
+            for (name, labels), value in relay.metrics().items():
+                if name == "ferry_outbox_rows_published_total":
+                    counts[dict(labels)["lane"]] = value
+        self.assertEqual(sorted(counts), ["0", "1", "2"])
+        self.assertEqual(sum(counts.values()), 30)
+        self.assertTrue(all(counts.values()), counts)
+
+    def test_once_publishes_every_lane(self):
+        topic = self.topic()
+        server = self.server(databases.PostgreSQL, "postgresql")
+        server.sql("UPDATE ferry.meta SET value = '4' WHERE name = 'lanes'", "shop")
+        server.sql(f"SELECT ferry.put('{topic}', 'k' || n, '' || n) FROM generate_series(1, 200) n",
+                   "shop")
+        code, out, err = run(BIN / "ferry-outbox", "--db", server.url("shop"), "--server",
+                             self.broker.endpoint, "--once")
+        self.assertEqual(code, 0, err)
+        self.assertEqual(len(self.consumed(topic)), 200, out)
+
+    def test_check_tells_of_a_server(self):
+        server = self.server(databases.PostgreSQL, "postgresql")
+        code, out, err = run(BIN / "ferry-outbox", "--db", server.url("shop"), "--check")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn(b": ok, schema 1, 1 lane\n", out)
+        server.sql("DROP SCHEMA ferry CASCADE", "shop")
+        code, _, err = run(BIN / "ferry-outbox", "--db", server.url("shop"), "--check")
+        self.assertEqual(code, 1)
+        self.assertIn("ferry outbox init", err)
+        server.kill()
+        code, _, err = run(BIN / "ferry-outbox", "--db", server.url("shop"), "--check")
+        self.assertEqual(code, 1)
+        self.assertIn("127.0.0.1", err)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ import subprocess
 import sys
 import time
 
-import databases
-from torture import BIN, SKIPPED, Run, options
+from torture import SKIPPED, Run, databases, options, tools
 from world import LETTERS, until
 
 HALTED = "set back in time"
@@ -87,7 +86,7 @@ class Restore(Run):
         until(lambda: self.halted(letter, since), f"a relay of bank {letter} halts")
         self.say(f"bank {letter}: its relay has halted")
         self.flow_for(1)
-        print(self.world.ferry("outbox", "rebase", self.world.url(letter)), end="")
+        print(self.world.ferry("outbox", "rebase", self.world.url(letter), "--yes"), end="")
         self.flow_for(1)
 
 
@@ -125,7 +124,7 @@ def main():
     if databases.missing():
         print(f"SKIPPED, NOT TESTED HERE: install {' and '.join(databases.missing())}")
         return SKIPPED
-    run = Restore(words)
+    run = Restore(words, **tools())
     right = False
     try:
         run.world.start()

@@ -8,8 +8,7 @@ is wrong with it, in the right words, and 1 when it does not: then the checker, 
 import sys
 import time
 
-import databases
-from torture import BIN, SKIPPED, Run, options, tools
+from torture import BIN, SKIPPED, Run, databases, options, tools
 
 FOLDER = BIN / "tests/system"
 REST_S = 3  # So that relays publish what is there.
