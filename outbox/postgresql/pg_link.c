@@ -30,6 +30,7 @@ void pg_link_drop(struct pg_link *l)
     l->conn = NULL;
     l->state = PG_LINK_DOWN;
     l->busy = false;
+    l->copying = false;
     memset(l->prepared, 0, sizeof(l->prepared));
 }
 
@@ -266,16 +267,22 @@ enum ferry_err pg_link_send_text(struct pg_link *l, const char *sql, struct err_
     return sent(l, PQsendQuery(l->conn, sql), e);
 }
 
+/* An answer that is overdue will not come. */
+static enum ferry_err not_yet(struct pg_link *l, struct err_text *e)
+{
+    int64_t limit_us = l->target->statement_timeout_ms * 1000 + ANSWER_GRACE_US;
+    if (clock_monotonic_us() - l->asked_us > limit_us) {
+        return lost(l, e);
+    }
+    return err_set(e, FERRY_ERR_TIMEOUT, "%s: no answer yet", l->target->shown);
+}
+
 /* Whether the next result can be had without waiting; waits for it. */
 static enum ferry_err arrived(struct pg_link *l, int64_t until_us, struct err_text *e)
 {
     while (PQisBusy(l->conn) == 1) {
         if (!wait_for(l->conn, POLLIN, until_us)) {
-            int64_t limit_us = l->target->statement_timeout_ms * 1000 + ANSWER_GRACE_US;
-            if (clock_monotonic_us() - l->asked_us > limit_us) {
-                return lost(l, e);
-            }
-            return err_set(e, FERRY_ERR_TIMEOUT, "%s: no answer yet", l->target->shown);
+            return not_yet(l, e);
         }
         if (PQconsumeInput(l->conn) != 1) {
             return lost(l, e);
@@ -316,6 +323,62 @@ enum ferry_err pg_link_take(struct pg_link *l, int64_t until_us, PGresult **resu
     }
     *result = kept;
     return FERRY_OK;
+}
+
+/* Whether the COPY began; *over: there is nothing (more) to copy, the answer is taken. */
+static enum ferry_err copy_begun(struct pg_link *l, int64_t until_us, bool *over,
+                                 struct err_text *e)
+{
+    enum ferry_err err = arrived(l, until_us, e);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    PGresult *result = PQgetResult(l->conn);
+    ExecStatusType status = PQresultStatus(result); /* Of NULL: a fatal error. */
+    if (status == PGRES_COPY_OUT) {
+        l->copying = true;
+        PQclear(result);
+        return FERRY_OK;
+    }
+    *over = true;
+    if (PQstatus(l->conn) == CONNECTION_BAD) {
+        err = lost(l, e);
+    } else if (result != NULL && status != PGRES_COMMAND_OK) {
+        err = refused(l, result, e);
+    }
+    PQclear(result);
+    PGresult *rest = NULL;
+    enum ferry_err end =
+        l->state == PG_LINK_UP ? pg_link_take(l, until_us, &rest, e) : FERRY_ERR_DB_RETRY;
+    PQclear(rest);
+    return err != FERRY_OK ? err : end;
+}
+
+enum ferry_err pg_link_copied(struct pg_link *l, int64_t until_us, char **data, size_t *bytes,
+                              struct err_text *e)
+{
+    must(l->conn != NULL && l->busy);
+    bool over = false;
+    *data = NULL;
+    enum ferry_err err = l->copying ? FERRY_OK : copy_begun(l, until_us, &over, e);
+    while (err == FERRY_OK && !over) {
+        int got = PQgetCopyData(l->conn, data, 1);
+        if (got > 0) {
+            *bytes = (size_t)got;
+            l->asked_us = clock_monotonic_us();
+            return FERRY_OK;
+        }
+        if (got == -1) {
+            l->copying = false; /* What became of it is the next result. */
+            err = copy_begun(l, until_us, &over, e);
+        } else if (got < 0 ||
+                   (wait_for(l->conn, POLLIN, until_us) && PQconsumeInput(l->conn) != 1)) {
+            err = lost(l, e);
+        } else if (clock_monotonic_us() >= until_us) {
+            err = not_yet(l, e);
+        }
+    }
+    return err;
 }
 
 static enum ferry_err answer(struct pg_link *l, PGresult **result, struct err_text *e)

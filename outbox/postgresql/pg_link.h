@@ -33,7 +33,8 @@ struct pg_link {
     const char *role;              /* For application_name. */
     PGconn *conn;
     enum pg_link_state state;
-    bool busy; /* A statement was sent and not all of its answer was taken. */
+    bool busy;    /* A statement was sent and not all of its answer was taken. */
+    bool copying; /* It is a COPY, and its rows come. */
     bool prepared[PG_LINK_STATEMENTS_MAX];
     int64_t asked_us;      /* When connecting began, or the statement was sent. */
     int64_t not_before_us; /* Of the next attempt. */
@@ -60,6 +61,10 @@ MUST_CHECK enum ferry_err pg_link_send_text(struct pg_link *l, const char *sql, 
  */
 MUST_CHECK enum ferry_err pg_link_take(struct pg_link *l, int64_t until_us, PGresult **result,
                                        struct err_text *e);
+/* The next piece of the answer to a COPY … TO STDOUT: *data is the caller's (PQfreemem), NULL at
+ * the end, after which the answer is taken. Errors as pg_link_take. */
+MUST_CHECK enum ferry_err pg_link_copied(struct pg_link *l, int64_t until_us, char **data,
+                                         size_t *bytes, struct err_text *e);
 /* Both, and what does not come in PG_LINK_TAKE_US takes the connection down: DB_RETRY. */
 MUST_CHECK enum ferry_err pg_link_ask(struct pg_link *l, unsigned statement,
                                       const char *const *params, size_t count, PGresult **result,
@@ -81,13 +86,17 @@ static inline struct bytes pg_value(const PGresult *r, int row, int column)
     return bytes_of(PQgetvalue(r, row, column), (size_t)PQgetlength(r, row, column));
 }
 
-static inline int64_t pg_int(const PGresult *r, int row, int column)
+static inline int64_t pg_number(struct bytes v)
 {
-    struct bytes v = pg_value(r, row, column);
     return v.size == 8   ? (int64_t)get_be64(v.data)
            : v.size == 4 ? (int32_t)get_be32(v.data)
            : v.size == 1 ? v.data[0]
                          : 0;
+}
+
+static inline int64_t pg_int(const PGresult *r, int row, int column)
+{
+    return pg_number(pg_value(r, row, column));
 }
 
 #endif

@@ -11,6 +11,9 @@
 #define NUMBER_BYTES     24u
 #define WINDOW_NUMBERS   (1 << 16) /* Numbers looked at by one statement. */
 #define FLUSH_LOOK_MS    2
+#define COPY_MAX_US      2000000 /* Its snapshot is held so long, at most. */
+#define COPY_ROWS_MAX    1000000 /* More are not counted. */
+#define COPY_WAIT_US     250000
 #define BARRIER_AGAIN_US 2000000
 
 enum step { STEP_GO_ON, STEP_WAIT, STEP_DONE };
@@ -183,11 +186,20 @@ static bool way_is_of(const struct source_pg *d, const struct ticks_job *job)
 
 static void choose_way(struct source_pg *d, const struct ticks_job *job, int64_t rows, size_t limit)
 {
-    d->way = rows <= (int64_t)limit ? PG_WAY_SMALL : PG_WAY_WINDOW;
+    d->way = rows <= (int64_t)limit         ? PG_WAY_SMALL
+             : rows <= d->options.copy_rows ? PG_WAY_WINDOW
+                                            : PG_WAY_COPY;
     d->way_upper = job->upper;
     d->way_lower = job->lower;
     d->way_extra = job->extra;
     d->seq_max = COVER_SEQ_NONE; /* Asked before the first window. */
+}
+
+/* So many rows are counted that the way is known. */
+static size_t count_limit(const struct source_pg *d, size_t rows_max)
+{
+    int64_t copy_rows = d->options.copy_rows < COPY_ROWS_MAX ? d->options.copy_rows : COPY_ROWS_MAX;
+    return (copy_rows > (int64_t)rows_max ? (size_t)copy_rows : rows_max) + 1;
 }
 
 static void open_candidate(struct source_pg *d, size_t limit)
@@ -239,20 +251,14 @@ static void place_rows(struct source_page *page, int64_t before)
     }
 }
 
-static enum ferry_err take_page(struct source_pg *d, const PGresult *result, struct reading *r,
-                                enum step *step, struct err_text *e)
+/* Hands out what the page holds of the job. `whole`: there is no more of it in this window, or in
+ * the tick where it is not read by windows. */
+static bool hand_out(struct source_pg *d, struct reading *r, bool whole, enum step *step)
 {
-    int64_t bytes = 0;
-    source_page_clear(r->page);
-    if (source_pg_rows(d, result, r->page, &bytes) != FERRY_OK) {
-        source_page_clear(r->page);
-        return no_memory(d, e);
-    }
     const struct source_page *page = r->page;
     struct ticks_job job;
-    ticks_next(&d->ticks, &job);
-    bool whole = page->count < d->rows_limit && bytes < (int64_t)d->bytes_limit;
     struct tick_last last = {0};
+    ticks_next(&d->ticks, &job);
     int64_t seq = job.seq_at;
     if (page->count > 0) {
         const struct source_row *row = &page->rows[page->count - 1];
@@ -261,7 +267,7 @@ static enum ferry_err take_page(struct source_pg *d, const PGresult *result, str
         last = (struct tick_last){true, row->number, row->message.id};
     }
     bool ended = whole;
-    if (whole && d->way == PG_WAY_WINDOW) {
+    if (whole && d->way != PG_WAY_SMALL) {
         seq = d->window_to;
         ended = d->window_to >= d->seq_max;
         if (page->count == 0 && !ended) {
@@ -271,9 +277,86 @@ static enum ferry_err take_page(struct source_pg *d, const PGresult *result, str
     place_rows(r->page, ticks_page(&d->ticks, page->count, seq, &last, ended));
     r->more = true;
     *step = page->count > 0 ? STEP_DONE : STEP_GO_ON;
-    if (page->count > 0 && !ended && d->way == PG_WAY_WINDOW) {
+    return ended;
+}
+
+static enum ferry_err take_page(struct source_pg *d, const PGresult *result, struct reading *r,
+                                enum step *step, struct err_text *e)
+{
+    int64_t bytes = 0;
+    source_page_clear(r->page);
+    if (source_pg_rows(d, result, r->page, &bytes) != FERRY_OK) {
+        source_page_clear(r->page);
+        return no_memory(d, e);
+    }
+    bool whole = r->page->count < d->rows_limit && bytes < (int64_t)d->bytes_limit;
+    bool ended = hand_out(d, r, whole, step);
+    if (r->page->count > 0 && !ended && d->way == PG_WAY_WINDOW) {
         ask_ahead(d, r);
     }
+    return FERRY_OK;
+}
+
+/* ---- A backlog. */
+
+static enum ferry_err send_copy(struct source_pg *d, const struct ticks_job *job,
+                                struct err_text *e)
+{
+    int64_t from = job->seq_at < d->seq_min - 1 ? d->seq_min - 1 : job->seq_at;
+    struct buf text;
+    buf_init(&text, 2 * SNAPSHOT_XIPS_MAX * NUMBER_BYTES);
+    d->window_to = from + WINDOW_NUMBERS;
+    d->copy_from_us = clock_monotonic_us();
+    d->copy_first = true;
+    source_pg_copy_text(d, job, from, d->window_to, &text);
+    enum ferry_err err =
+        buf_ok(&text) ? pg_link_send_text(&d->reader, (const char *)text.data, e) : no_memory(d, e);
+    buf_fini(&text);
+    return err;
+}
+
+/* One row, or the end. */
+static enum ferry_err stream_row(struct source_pg *d, struct reading *r, int64_t until_us,
+                                 int64_t *bytes, bool *end, struct err_text *e)
+{
+    char *data = NULL;
+    size_t size = 0;
+    enum ferry_err err = pg_link_copied(&d->reader, until_us, &data, &size, e);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    *end = data == NULL;
+    if (data != NULL) {
+        err = source_pg_copied_row(d, bytes_of(data, size), d->copy_first, r->page, bytes);
+        d->copy_first = false;
+        PQfreemem(data);
+    }
+    return err == FERRY_ERR_CORRUPT
+               ? err_set(e, FERRY_ERR_DB, "%s: COPY answered something else", d->url.shown)
+           : err != FERRY_OK ? no_memory(d, e)
+                             : FERRY_OK;
+}
+
+/* A page of the rows that stream in; one that is not full after a while goes out as it is. */
+static enum ferry_err stream_page(struct source_pg *d, struct reading *r, enum step *step,
+                                  struct err_text *e)
+{
+    int64_t bytes = 0;
+    bool end = false;
+    int64_t until_us = clock_monotonic_us() + COPY_WAIT_US;
+    enum ferry_err err = FERRY_OK;
+    source_page_clear(r->page);
+    while (err == FERRY_OK && !end && r->page->count < r->rows_max &&
+           bytes < (int64_t)r->bytes_max) {
+        err = stream_row(d, r, until_us, &bytes, &end, e);
+    }
+    if (err != FERRY_OK && (err != FERRY_ERR_TIMEOUT || r->page->count == 0)) {
+        return err;
+    }
+    if (end) {
+        d->reading = PG_READING_NOTHING;
+    }
+    (void)hand_out(d, r, end, step);
     return FERRY_OK;
 }
 
@@ -288,7 +371,7 @@ static enum ferry_err ask(struct source_pg *d, struct reading *r, enum step *ste
     enum pg_reading next = PG_READING_NOTHING;
     ticks_next(&d->ticks, &job);
     if (job.upper == NULL && d->candidate == NULL) {
-        err = send_probe(d, &job, r->rows_max + 1, e);
+        err = send_probe(d, &job, count_limit(d, r->rows_max), e);
         next = PG_READING_PROBE;
     } else if (job.upper == NULL) {
         if (d->candidate_lsn <= d->flushed) {
@@ -305,9 +388,9 @@ static enum ferry_err ask(struct source_pg *d, struct reading *r, enum step *ste
         err = pg_link_send(&d->reader, PG_FLUSHED, NULL, 0, e);
         next = PG_READING_FLUSHED;
     } else if (!way_is_of(d, &job)) {
-        err = send_job(d, PG_SIZE, &job, job.upper->xmax, r->rows_max + 1, 0, e);
+        err = send_job(d, PG_SIZE, &job, job.upper->xmax, count_limit(d, r->rows_max), 0, e);
         next = PG_READING_SIZE;
-    } else if (d->way == PG_WAY_WINDOW && d->seq_max == COVER_SEQ_NONE) {
+    } else if (d->way != PG_WAY_SMALL && d->seq_max == COVER_SEQ_NONE) {
         char lane[NUMBER_BYTES];
         char seq[NUMBER_BYTES];
         put_number(lane, d->options.lane);
@@ -315,6 +398,9 @@ static enum ferry_err ask(struct source_pg *d, struct reading *r, enum step *ste
         const char *values[] = {lane, seq};
         err = pg_link_send(&d->reader, PG_BOUNDS, values, 2, e);
         next = PG_READING_BOUNDS;
+    } else if (d->way == PG_WAY_COPY) {
+        err = send_copy(d, &job, e);
+        next = PG_READING_COPY;
     } else {
         err = send_page(d, &job, r, e);
         next = PG_READING_PAGE;
@@ -404,6 +490,9 @@ static enum ferry_err turn(struct source_pg *d, struct reading *r, enum step *st
             return err;
         }
     }
+    if (d->reading == PG_READING_COPY) {
+        return stream_page(d, r, step, e);
+    }
     err = pg_link_take(&d->reader, r->until_us, &result, e);
     if (err == FERRY_ERR_TIMEOUT) {
         return err;
@@ -434,6 +523,7 @@ enum ferry_err source_pg_read(void *driver, size_t rows_max, size_t bytes_max,
     struct reading r = {.rows_max = rows_max, .bytes_max = bytes_max, .page = page};
     r.until_us = clock_monotonic_us() + PG_LINK_TAKE_US;
     source_page_clear(page);
+    source_pg_copy_tire(d);
     enum ferry_err err = ready(d, r.until_us, e);
     enum step step = STEP_GO_ON;
     while (err == FERRY_OK && step != STEP_DONE) {
@@ -458,10 +548,19 @@ enum ferry_err source_pg_read(void *driver, size_t rows_max, size_t bytes_max,
     return FERRY_OK;
 }
 
+void source_pg_copy_tire(struct source_pg *d)
+{
+    if (d->reading == PG_READING_COPY && clock_monotonic_us() - d->copy_from_us > COPY_MAX_US) {
+        source_pg_forget(d);
+    }
+}
+
 void source_pg_read_anew(struct source_pg *d)
 {
     d->way = PG_WAY_UNKNOWN;
-    if (d->reading != PG_READING_NOTHING) {
+    if (d->reading == PG_READING_COPY) {
+        source_pg_forget(d); /* Connecting is sooner done than the rest of it read. */
+    } else if (d->reading != PG_READING_NOTHING) {
         d->reading = PG_READING_DROPPED;
     }
 }

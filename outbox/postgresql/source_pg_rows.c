@@ -4,12 +4,32 @@
 #include "outbox/postgresql/source_postgresql.h"
 #include "wire/batch.h"
 
-enum column { SEQ, XID, TLI, CREATED, MSG_ID, TOPIC, KEY, HEADERS, HEADERS_JSON, PAYLOAD };
+enum column {
+    SEQ,
+    XID,
+    TLI,
+    CREATED,
+    MSG_ID,
+    TOPIC,
+    KEY,
+    HEADERS,
+    HEADERS_JSON,
+    PAYLOAD,
+    COLUMN_COUNT
+};
+
+/* A row as the server sent it; borrowed. */
+struct columns {
+    struct bytes values[COLUMN_COUNT];
+    bool null[COLUMN_COUNT];
+};
 
 #define JSON_ARRAY_HEADER_BYTES 20u /* Dimensions, flags, type; length and lower bound of one. */
 /* More than any page: the server counted the whole payload, and may have ended the page there. */
-#define UNFETCHED_BYTES (INT64_C(1) << 40)
-#define DUE_DIGITS_MAX  18u
+#define UNFETCHED_BYTES   (INT64_C(1) << 40)
+#define COPY_HEADER_BYTES 19u
+#define COPY_TRAILER      0xFFFFu
+#define DUE_DIGITS_MAX    18u
 
 static enum ferry_err row_invalid(struct source_page *page, struct source_row *row, const char *why)
 {
@@ -117,14 +137,14 @@ static enum ferry_err headers_from_json(struct source_pg *d, struct source_page 
 }
 
 static enum ferry_err row_headers(struct source_pg *d, struct source_page *page,
-                                  struct source_row *row, const PGresult *r, int at)
+                                  struct source_row *row, const struct columns *c)
 {
     enum ferry_err err = FERRY_OK;
-    struct bytes map = pg_value(r, at, HEADERS);
+    struct bytes map = c->values[HEADERS];
     if (map.size > 0) {
         err = headers_from_map(d, page, row, map);
-    } else if (PQgetisnull(r, at, HEADERS_JSON) == 0) {
-        err = headers_from_json(d, page, row, pg_value(r, at, HEADERS_JSON));
+    } else if (!c->null[HEADERS_JSON]) {
+        err = headers_from_json(d, page, row, c->values[HEADERS_JSON]);
     }
     size_t bytes = row->message.header_count * sizeof(struct ferry_header);
     if (err != FERRY_OK || bytes == 0) {
@@ -153,10 +173,10 @@ static const char *row_topic(struct source_page *page, struct bytes topic)
 }
 
 static enum ferry_err row_key_and_payload(struct source_page *page, struct source_row *row,
-                                          const PGresult *r, int at)
+                                          const struct columns *c)
 {
-    struct bytes key = pg_value(r, at, KEY);
-    struct bytes payload = pg_value(r, at, PAYLOAD);
+    struct bytes key = c->values[KEY];
+    struct bytes payload = c->values[PAYLOAD];
     char *memory = source_page_take(page, key.size + payload.size + 1);
     if (memory == NULL) {
         return FERRY_ERR_NO_MEMORY;
@@ -167,40 +187,48 @@ static enum ferry_err row_key_and_payload(struct source_page *page, struct sourc
     if (payload.size > 0) {
         memcpy(memory + key.size, payload.data, payload.size);
     }
-    row->message.key = PQgetisnull(r, at, KEY) == 0 ? memory : NULL;
+    row->message.key = !c->null[KEY] ? memory : NULL;
     row->message.key_bytes = key.size;
     row->message.payload = memory + key.size;
     row->message.payload_bytes = payload.size;
     return FERRY_OK;
 }
 
-static enum ferry_err add_row(struct source_pg *d, struct source_page *page, const PGresult *r,
-                              int at)
+static enum ferry_err add_row(struct source_pg *d, struct source_page *page,
+                              const struct columns *c)
 {
     struct source_row *row = source_page_add(page);
     if (row == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
-    row->number = pg_int(r, at, SEQ);
-    row->transaction = (uint64_t)pg_int(r, at, XID);
-    row->era = (uint32_t)pg_int(r, at, TLI);
+    row->number = pg_number(c->values[SEQ]);
+    row->transaction = (uint64_t)pg_number(c->values[XID]);
+    row->era = (uint32_t)pg_number(c->values[TLI]);
     row->message.partition = FERRY_PARTITION_ANY;
-    row->message.timestamp_ms = pg_int(r, at, CREATED);
-    row->message.topic = row_topic(page, pg_value(r, at, TOPIC));
+    row->message.timestamp_ms = pg_number(c->values[CREATED]);
+    row->message.topic = row_topic(page, c->values[TOPIC]);
     if (row->message.topic == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
-    struct bytes id = pg_value(r, at, MSG_ID);
+    struct bytes id = c->values[MSG_ID];
     if (id.size == sizeof(row->message.id.bytes)) {
         memcpy(row->message.id.bytes, id.data, id.size);
     }
-    size_t bytes = pg_value(r, at, KEY).size + pg_value(r, at, HEADERS).size +
-                   pg_value(r, at, HEADERS_JSON).size + pg_value(r, at, PAYLOAD).size;
-    if (bytes > SOURCE_ROW_MAX_BYTES || PQgetisnull(r, at, PAYLOAD) == 1) {
+    size_t bytes = c->values[KEY].size + c->values[HEADERS].size + c->values[HEADERS_JSON].size +
+                   c->values[PAYLOAD].size;
+    if (bytes > SOURCE_ROW_MAX_BYTES || c->null[PAYLOAD]) {
         return row_invalid(page, row, "the message is larger than any batch");
     }
-    enum ferry_err err = row_headers(d, page, row, r, at);
-    return err == FERRY_OK ? row_key_and_payload(page, row, r, at) : err;
+    enum ferry_err err = row_headers(d, page, row, c);
+    return err == FERRY_OK ? row_key_and_payload(page, row, c) : err;
+}
+
+/* As the statements count bytes, or more. */
+static int64_t bytes_of_row(const struct columns *c)
+{
+    size_t payload = c->values[PAYLOAD].size;
+    return (c->null[PAYLOAD] ? UNFETCHED_BYTES : (int64_t)payload) +
+           (int64_t)c->values[HEADERS].size;
 }
 
 enum ferry_err source_pg_rows(struct source_pg *d, const PGresult *r, struct source_page *page,
@@ -209,9 +237,53 @@ enum ferry_err source_pg_rows(struct source_pg *d, const PGresult *r, struct sou
     enum ferry_err err = FERRY_OK;
     *bytes = 0;
     for (int at = 0; err == FERRY_OK && at < PQntuples(r); at++) {
-        err = add_row(d, page, r, at);
-        *bytes += PQgetisnull(r, at, PAYLOAD) == 1 ? UNFETCHED_BYTES : PQgetlength(r, at, PAYLOAD);
-        *bytes += PQgetlength(r, at, HEADERS);
+        struct columns c;
+        for (int i = 0; i < COLUMN_COUNT; i++) {
+            c.values[i] = pg_value(r, at, i);
+            c.null[i] = PQgetisnull(r, at, i) == 1;
+        }
+        err = add_row(d, page, &c);
+        *bytes += bytes_of_row(&c);
     }
     return err;
+}
+
+static unsigned field_count(struct bytes in)
+{
+    return (unsigned)in.data[0] << 8 | in.data[1];
+}
+
+/* A tuple of the binary format: fields u16, and of each its size i32 (-1: NULL) and bytes. */
+static bool read_tuple(struct bytes in, struct columns *c)
+{
+    if (in.size < 2 || field_count(in) != COLUMN_COUNT) {
+        return false;
+    }
+    in = bytes_of(in.data + 2, in.size - 2);
+    for (int i = 0; i < COLUMN_COUNT; i++) {
+        if (!array_next(&in, &c->values[i], &c->null[i])) {
+            return false;
+        }
+    }
+    return in.size == 0;
+}
+
+enum ferry_err source_pg_copied_row(struct source_pg *d, struct bytes data, bool first,
+                                    struct source_page *page, int64_t *bytes)
+{
+    struct columns c;
+    if (first) { /* Signature, flags, and the length of an extension. */
+        if (data.size < COPY_HEADER_BYTES || memcmp(data.data, "PGCOPY\n\377\r\n", 11) != 0) {
+            return FERRY_ERR_CORRUPT;
+        }
+        data = bytes_of(data.data + COPY_HEADER_BYTES, data.size - COPY_HEADER_BYTES);
+    }
+    if (data.size == 0 || (data.size == 2 && field_count(data) == COPY_TRAILER)) {
+        return FERRY_OK;
+    }
+    if (!read_tuple(data, &c)) {
+        return FERRY_ERR_CORRUPT;
+    }
+    *bytes += bytes_of_row(&c);
+    return add_row(d, page, &c);
 }

@@ -9,17 +9,18 @@
  * `bytes`. A payload that fits no batch is not fetched (NULL). Headers in JSON come as name, value,
  * name, value, …; a value that is no string as NULL. */
 #define PAGE(inner, bytes)                                                                         \
-    "SELECT p.seq, p.xid, p.tli, p.created_ms, p.msg_id, p.topic, p.mkey, p.headers, "             \
-    "CASE WHEN p.headers_json IS NOT NULL THEN ARRAY(SELECT unnest(ARRAY[j.key, "                  \
-    "CASE WHEN jsonb_typeof(j.value) = 'string' THEN j.value #>> '{}' END]) "                      \
-    "FROM jsonb_each(p.headers_json) j) END, "                                                     \
-    "CASE WHEN octet_length(p.payload) <= 15728640 THEN p.payload END "                            \
-    "FROM (SELECT q.*, sum(octet_length(q.payload) + "                                             \
+    "SELECT " RESULT "FROM (SELECT q.*, sum(octet_length(q.payload) + "                            \
     "coalesce(octet_length(q.headers), 0)) OVER (ORDER BY q.seq "                                  \
     "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before FROM (" inner ") q) p "     \
     "WHERE p.bytes_before IS NULL OR p.bytes_before < " bytes "::bigint ORDER BY p.seq"
+#define RESULT                                                                                     \
+    "p.seq, p.xid, p.tli, p.created_ms, p.msg_id, p.topic, p.mkey, p.headers, "                    \
+    "CASE WHEN p.headers_json IS NOT NULL THEN ARRAY(SELECT unnest(ARRAY[j.key, "                  \
+    "CASE WHEN jsonb_typeof(j.value) = 'string' THEN j.value #>> '{}' END]) "                      \
+    "FROM jsonb_each(p.headers_json) j) END, "                                                     \
+    "CASE WHEN octet_length(p.payload) <= 15728640 THEN p.payload END "
 
-_Static_assert(SOURCE_ROW_MAX_BYTES == 15728640, "as in PAGE");
+_Static_assert(SOURCE_ROW_MAX_BYTES == 15728640, "as in RESULT");
 
 const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
     /* lane, xmax of the lower, what it lists, limit */
@@ -141,3 +142,18 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
     /* lanes */
     [PG_LANES_USED] = "SELECT max(o.lane)::integer FROM @.outbox o WHERE o.lane >= $1::smallint",
 };
+
+void source_pg_copy_text(const struct source_pg *d, const struct ticks_job *job, int64_t from,
+                         int64_t to, struct buf *out)
+{
+    buf_printf(out,
+               "COPY (SELECT " RESULT "FROM %s.outbox p WHERE p.lane = %u AND p.seq > %lld "
+               "AND p.seq <= %lld AND (p.xid >= '%llu'::xid8 OR p.xid = ANY('",
+               d->url.schema, d->options.lane, (long long)from, (long long)to,
+               (unsigned long long)job->lower->xmax);
+    snapshot_late_text(job->lower, job->upper, out);
+    buf_printf(out, "'::xid8[])) AND pg_visible_in_snapshot(p.xid, '");
+    snapshot_text(job->upper, out);
+    buf_printf(out, "'::pg_snapshot) ORDER BY p.seq) TO STDOUT (FORMAT binary)");
+    buf_append_u8(out, 0);
+}

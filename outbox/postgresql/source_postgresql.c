@@ -351,7 +351,8 @@ static void driver_leave_word(void *driver, const struct source_word *word)
 {
     struct source_pg *d = driver;
     (void)word;
-    if (d->reader.busy) {
+    source_pg_copy_tire(d);
+    if (d->reader.busy && d->reading != PG_READING_COPY) {
         pg_link_pump(&d->reader);
     }
 }

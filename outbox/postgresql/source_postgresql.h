@@ -58,14 +58,20 @@ enum pg_reading {
     PG_READING_SIZE,
     PG_READING_BOUNDS,
     PG_READING_PAGE,
+    PG_READING_COPY,    /* Until it ends: several pages. */
     PG_READING_DROPPED, /* Asked before a rewind: its answer is for nobody. */
 };
 
-/* How a tick is read. */
+/* How a tick is read. A COPY is given up by closing its connection: when the source is rewound, and
+ * when it is held up for two seconds. What it is worth, alternating, 600,000 rows of 200 bytes, CPU
+ * of server and reader a row: windows 1.7 and 0.9 us, COPY 1.0 and 0.25 us. The windows' difference
+ * in the server is the sum that ends a page by its bytes. (source_pg_big_test does both; FERRY_ROWS
+ * sets how many.) */
 enum pg_way {
     PG_WAY_UNKNOWN,
     PG_WAY_SMALL,  /* All that is left of it in one statement, by transaction. */
     PG_WAY_WINDOW, /* By windows of numbers. */
+    PG_WAY_COPY,   /* By windows, each a COPY that streams while its rows are sent. */
 };
 
 /* Who and where the database is. */
@@ -125,6 +131,8 @@ struct source_pg {
     const struct snapshot *way_lower;
     bool way_extra;
     int64_t window_to, seq_min, seq_max;
+    int64_t copy_from_us;                            /* When the COPY was asked for. */
+    bool copy_first;                                 /* Nothing of it came yet. */
     size_t rows_limit, bytes_limit;                  /* Of the page that was asked for. */
     struct ferry_header headers[SOURCE_HEADERS_MAX]; /* Of the row being read. */
 
@@ -159,6 +167,14 @@ enum ferry_err source_pg_changed(void *driver, bool *changed, struct err_text *e
  * counts them, or more. Errors: NO_MEMORY. */
 MUST_CHECK enum ferry_err source_pg_rows(struct source_pg *d, const PGresult *r,
                                          struct source_page *page, int64_t *bytes);
+/* The same of a piece of a COPY's answer, which may hold no row. CORRUPT: it is none. */
+MUST_CHECK enum ferry_err source_pg_copied_row(struct source_pg *d, struct bytes data, bool first,
+                                               struct source_page *page, int64_t *bytes);
+/* A COPY of one window of numbers. Between `from` and `to`, of this job; no parameters. */
+void source_pg_copy_text(const struct source_pg *d, const struct ticks_job *job, int64_t from,
+                         int64_t to, struct buf *out);
+/* A COPY that is held up for too long is given up: its rows are asked for again. */
+void source_pg_copy_tire(struct source_pg *d);
 /* Looks at the database over this link. *same false: it is another, or was set back; the words are
  * in `e` and kept. */
 MUST_CHECK enum ferry_err source_pg_identify(struct source_pg *d, struct pg_link *link,

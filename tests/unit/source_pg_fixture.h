@@ -41,6 +41,7 @@ struct relay_twin {
     int64_t read_pos;
     size_t page_rows, page_bytes;
     uint64_t reads, rows;
+    bool copies;        /* Backlogs by COPY, however small. */
     struct prng *chaos; /* NULL: nothing fails. */
 };
 
@@ -89,6 +90,7 @@ static inline void twin_open_with(struct relay_twin *t, const char *url,
 static inline void twin_open(struct relay_twin *t, const char *url)
 {
     struct source_options options = twin_options();
+    options.copy_rows = t->copies ? 1 : options.copy_rows;
     twin_open_with(t, url, &options);
 }
 

@@ -94,6 +94,7 @@ static void run(uint64_t seed)
     printf("seed %llu\n", (unsigned long long)seed);
     fixture_open(&db);
     twin.chaos = &p;
+    twin.copies = seed % 2 == 0;
     twin_open(&twin, db.url);
     for (int i = 0; i < WRITERS; i++) {
         database_connect(&db, &writers[i].link);
@@ -117,6 +118,7 @@ static void run(uint64_t seed)
         case 6:
             if (prng_below(&p, 3) == 0) {
                 twin_kill(&twin);
+                twin.copies = prng_below(&p, 2) == 0;
                 twin.page_rows = 1 + prng_below(&p, 9);
                 twin_open(&twin, db.url);
             }
@@ -277,6 +279,7 @@ static void parallel_relay(struct relay_twin *twin, struct database *db, struct 
         if (what == 0) {
             emptied += truncates(twin);
             twin_kill(twin);
+            twin->copies = prng_below(p, 2) == 0;
             twin->page_rows = 1 + prng_below(p, 40);
             twin->page_bytes = 1 + prng_below(p, 60);
             twin_open(twin, db->url);
@@ -303,6 +306,7 @@ static void parallel_round(uint64_t seed)
     database_exec(&db.a, "CREATE TABLE account AS SELECT k, 0 AS n FROM generate_series(0, 7) k; "
                          "ALTER TABLE account ADD PRIMARY KEY (k)");
     twin.chaos = &p;
+    twin.copies = seed % 2 == 0;
     twin_open(&twin, db.url);
     for (int i = 0; i < WRITERS; i++) {
         writers[i] = (struct parallel){.db = &db, .seed = prng_next(&p), .number = i};
