@@ -390,32 +390,24 @@ static enum ferry_err admin_status(const char *url, struct bytes checkpoint,
 
 /* ---- Inbox status. */
 
-static enum ferry_err admin_inbox(const char *url, inbox_status_cb *callback, void *arg,
-                                  struct err_text *e)
+static enum ferry_err each_chain(struct admin_maria *a, inbox_status_cb *callback, void *arg,
+                                 bool *more, struct err_text *e)
 {
-    struct admin_maria a;
     MYSQL_RES *result = NULL;
     MYSQL_ROW row = NULL;
-    enum ferry_err err = admin_maria_read(&a, url, true, e);
-    if (err != FERRY_OK) {
-        return err;
-    }
     buf_printf(
-        admin_maria_sql(&a),
+        admin_maria_sql(a),
         "SELECT grp, topic_id, part, MAX(end_off), COUNT(*), "
         "SUM(before_off IS NOT NULL AND before_off <> start_off), "
         "(SELECT COUNT(*) FROM ferry_inbox_skip s WHERE s.grp = c.grp AND s.topic_id = c.topic_id "
         "AND s.part = c.part), "
         "(SELECT COUNT(*) FROM ferry_inbox_dead d WHERE d.grp = c.grp AND d.topic_id = c.topic_id "
-        "AND d.part = c.part), 0 "
+        "AND d.part = c.part) "
         "FROM (SELECT grp, topic_id, part, start_off, end_off, LAG(end_off) OVER (PARTITION BY "
         "grp, topic_id, part ORDER BY start_off) AS before_off FROM ferry_inbox_chain) c "
-        "GROUP BY grp, topic_id, part "
-        "UNION ALL SELECT grp, x'00000000000000000000000000000000', 0, 0, COUNT(*), 0, 0, 0, 1 "
-        "FROM ferry_inbox_id GROUP BY grp ORDER BY 9, 1, 2, 3");
-    err = admin_maria_query(&a, &result, e);
-    bool more = true;
-    while (more && err == FERRY_OK && (err = admin_maria_next(&a, result, &row, e)) == FERRY_OK &&
+        "GROUP BY grp, topic_id, part ORDER BY grp, topic_id, part");
+    enum ferry_err err = admin_maria_query(a, &result, e);
+    while (*more && err == FERRY_OK && (err = admin_maria_next(a, result, &row, e)) == FERRY_OK &&
            row != NULL) {
         struct inbox_status status = {
             .group = row[0],
@@ -425,12 +417,46 @@ static enum ferry_err admin_inbox(const char *url, inbox_status_cb *callback, vo
             .holes = admin_maria_int(row, 5),
             .skips = admin_maria_int(row, 6),
             .dead = admin_maria_int(row, 7),
-            .by_id = admin_maria_int(row, 8) != 0,
         };
         admin_maria_column_id(result, row, 1, &status.topic_id);
+        *more = callback(&status, arg);
+    }
+    mysql_free_result(result);
+    return err;
+}
+
+static enum ferry_err each_id_group(struct admin_maria *a, inbox_status_cb *callback, void *arg,
+                                    struct err_text *e)
+{
+    MYSQL_RES *result = NULL;
+    MYSQL_ROW row = NULL;
+    bool more = true;
+    buf_printf(admin_maria_sql(a),
+               "SELECT grp, COUNT(*) FROM ferry_inbox_id GROUP BY grp ORDER BY grp");
+    enum ferry_err err = admin_maria_query(a, &result, e);
+    while (more && err == FERRY_OK && (err = admin_maria_next(a, result, &row, e)) == FERRY_OK &&
+           row != NULL) {
+        struct inbox_status status = {
+            .group = row[0], .by_id = true, .rows = admin_maria_int(row, 1)};
         more = callback(&status, arg);
     }
     mysql_free_result(result);
+    return err;
+}
+
+static enum ferry_err admin_inbox(const char *url, inbox_status_cb *callback, void *arg,
+                                  struct err_text *e)
+{
+    struct admin_maria a;
+    bool more = true;
+    enum ferry_err err = admin_maria_read(&a, url, true, e);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    err = each_chain(&a, callback, arg, &more, e);
+    if (err == FERRY_OK && more) {
+        err = each_id_group(&a, callback, arg, e);
+    }
     return admin_maria_end(&a, err, e);
 }
 

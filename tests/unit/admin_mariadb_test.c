@@ -298,7 +298,8 @@ static void the_inbox_is_shown(void **state)
             "UNHEX('03000000000000000000000000000000'), 'r', 'p', 1)");
     good(f, f->admin->inbox(f->d.url, list_inbox, &l, &f->e));
     assert_string_equal(l.text, "g/0 at 9: 2 rows, 0 holes, 1 dead\n"
-                                "h/0 at 4: 2 rows, 1 holes, 0 dead\n");
+                                "h/0 at 4: 2 rows, 1 holes, 0 dead\n"
+                                "q/0 at 0: 1 rows, 0 holes, 0 dead\n");
     memset(&l, 0, sizeof(l));
     good(f, f->admin->inbox_trace(f->d.url, &id, &topic, 0, 6, list_trace, &l, &f->e));
     assert_string_equal(l.text, "g chain done when\nh chain not done\nq id done\n");
