@@ -518,6 +518,20 @@ static enum ferry_err run(struct loop *l)
     return FERRY_OK;
 }
 
+/* Waits for the database as the loop itself does. */
+static enum ferry_err begin_at_positions(struct loop *l)
+{
+    enum ferry_err err = seek_to_positions(l);
+    for (int attempts = 0; err == FERRY_ERR_DB_RETRY && !should_stop(l); attempts++) {
+        pause_before_retry(l, attempts);
+        err = mend(l);
+        if (err == FERRY_OK) {
+            err = seek_to_positions(l);
+        }
+    }
+    return err == FERRY_ERR_DB_RETRY ? FERRY_OK : err; /* Asked to stop. */
+}
+
 enum ferry_err consume_loop(const struct consume_source *source, struct ferry_db *db,
                             ferry_handler *handler, void *arg,
                             const struct ferry_consume_options *options)
@@ -543,6 +557,6 @@ enum ferry_err consume_loop(const struct consume_source *source, struct ferry_db
         .trimmed_at_ms = INT64_MIN / 2,
     };
     prng_init(&l.prng, (uint64_t)source->now_ms(source->ctx));
-    enum ferry_err err = seek_to_positions(&l);
+    enum ferry_err err = begin_at_positions(&l);
     return err == FERRY_OK ? run(&l) : err;
 }
