@@ -1,0 +1,20 @@
+/* connection: a database of any of the three kinds for the programs of this bench, by its URL. */
+#ifndef FERRY_BENCH_OUTBOX_CONNECTION_H
+#define FERRY_BENCH_OUTBOX_CONNECTION_H
+
+#include <stdbool.h>
+
+#include "ferry_outbox.h"
+
+struct connection {
+    struct ferry_db *db;
+    void *handle; /* sqlite3, PGconn or MYSQL. */
+    const struct connection_kind *kind;
+};
+
+/* Both end the program with a message when it cannot be done: a bench has nothing else to do. */
+void connection_open(struct connection *c, const char *url);
+void connection_sql(struct connection *c, const char *sql);
+void connection_close(struct connection *c);
+
+#endif
