@@ -320,7 +320,7 @@ static enum ferry_err read_counts(struct admin_maria *a, struct outbox_status *s
         {"SELECT COUNT(*) FROM ferry_outbox", &status->stored_rows},
         {"SELECT COUNT(*) FROM ferry_outbox_dead WHERE NOT parked", &status->dead_rows},
         {"SELECT COUNT(*) FROM ferry_outbox_dead WHERE parked", &status->parked_rows},
-        {"SELECT COUNT(DISTINCT mkey) FROM ferry_parked_key WHERE until_no = 0",
+        {"SELECT COUNT(DISTINCT topic, mkey) FROM ferry_parked_key WHERE until_no = 0",
          &status->parked_keys},
         {"SELECT AUTO_INCREMENT - 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = "
          "DATABASE() AND TABLE_NAME = 'ferry_outbox'",

@@ -78,9 +78,10 @@ enum ferry_err admin_maria_skip(const char *url, int64_t number, const char *rea
 enum ferry_err admin_maria_set_paused(const char *url, bool paused, struct err_text *e);
 enum ferry_err admin_maria_parked(const char *url, outbox_parked_cb *callback, void *arg,
                                   struct err_text *e);
-enum ferry_err admin_maria_park(const char *url, struct bytes key, struct err_text *e);
-enum ferry_err admin_maria_unpark(const char *url, struct bytes key, int64_t *count,
-                                  struct err_text *e);
+enum ferry_err admin_maria_park(const char *url, const char *topic, struct bytes key,
+                                struct err_text *e);
+enum ferry_err admin_maria_unpark(const char *url, const char *topic, struct bytes key,
+                                  int64_t *count, struct err_text *e);
 
 /* admin_mariadb_rebase.c */
 enum ferry_err admin_maria_rebase(const char *url, outbox_judge_fn *judge, void *arg, bool dry_run,

@@ -156,17 +156,18 @@ enum ferry_err admin_maria_parked(const char *url, outbox_parked_cb *callback, v
         return err;
     }
     buf_printf(admin_maria_sql(&a),
-               "SELECT mkey, MIN(since_ms), (SELECT COUNT(*) FROM ferry_outbox_dead d WHERE "
-               "d.parked AND d.mkey = p.mkey) FROM ferry_parked_key p WHERE until_no = 0 GROUP BY "
-               "mkey ORDER BY 2, 1");
+               "SELECT topic, mkey, MIN(since_ms), (SELECT COUNT(*) FROM ferry_outbox_dead d WHERE "
+               "d.parked AND d.topic = p.topic AND d.mkey = p.mkey) FROM ferry_parked_key p WHERE "
+               "until_no = 0 GROUP BY topic, mkey ORDER BY 3, 1, 2");
     err = admin_maria_query(&a, &result, e);
     bool more = true;
     while (more && err == FERRY_OK && (err = admin_maria_next(&a, result, &row, e)) == FERRY_OK &&
            row != NULL) {
         struct outbox_parked_key key = {
-            .key = admin_maria_column(result, row, 0),
-            .since_ms = admin_maria_int(row, 1),
-            .rows = admin_maria_int(row, 2),
+            .topic = row[0],
+            .key = admin_maria_column(result, row, 1),
+            .since_ms = admin_maria_int(row, 2),
+            .rows = admin_maria_int(row, 3),
         };
         more = callback(&key, arg);
     }
@@ -174,7 +175,24 @@ enum ferry_err admin_maria_parked(const char *url, outbox_parked_cb *callback, v
     return admin_maria_end(&a, err, e);
 }
 
-static enum ferry_err park_in_lanes(struct admin_maria *a, struct bytes key, struct err_text *e)
+/* A key of a topic, and numbers for what is done with it. */
+struct keyed {
+    const char *topic;
+    struct bytes key;
+    int64_t last, until;
+};
+
+static enum ferry_err forget_freed(struct admin_maria *a, struct err_text *e)
+{
+    buf_printf(admin_maria_sql(a),
+               "DELETE FROM ferry_parked_key WHERE until_no <> 0 AND since_ms < "
+               "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED) - %d",
+               OUTBOX_FREED_MS);
+    return admin_maria_run(a, NULL, e);
+}
+
+static enum ferry_err park_in_lanes(struct admin_maria *a, const struct keyed *k,
+                                    struct err_text *e)
 {
     bool found = false;
     int64_t lanes = 0;
@@ -182,26 +200,33 @@ static enum ferry_err park_in_lanes(struct admin_maria *a, struct bytes key, str
     enum ferry_err err = admin_maria_number(a, &found, &lanes, e);
     lanes = found && lanes >= 1 && lanes <= SOURCE_LANES_MAX ? lanes : 1;
     for (int64_t lane = 0; err == FERRY_OK && lane < lanes; lane++) {
-        buf_printf(admin_maria_sql(a), "INSERT INTO ferry_parked_key (lane, mkey) VALUES (%lld, ",
+        buf_printf(admin_maria_sql(a),
+                   "INSERT INTO ferry_parked_key (lane, topic, mkey) VALUES (%lld, ",
                    (long long)lane);
-        admin_maria_bytes(a, key);
+        admin_maria_text(a, k->topic);
+        buf_printf(&a->sql, ", ");
+        admin_maria_bytes(a, k->key);
         buf_printf(&a->sql, ") ON DUPLICATE KEY UPDATE since_ms = IF(until_no = 0, since_ms, "
                             "VALUES(since_ms)), until_no = 0");
         err = admin_maria_run(a, NULL, e);
     }
-    return err;
+    return err == FERRY_OK ? forget_freed(a, e) : err;
 }
 
-enum ferry_err admin_maria_park(const char *url, struct bytes key, struct err_text *e)
+enum ferry_err admin_maria_park(const char *url, const char *topic, struct bytes key,
+                                struct err_text *e)
 {
     struct admin_maria a;
+    const struct keyed k = {.topic = topic, .key = key};
     if (key.size > OUTBOX_KEY_MAX) {
         return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "a key over %d bytes cannot be parked",
                        OUTBOX_KEY_MAX);
     }
     enum ferry_err err = admin_maria_write(&a, url, e);
-    return err == FERRY_OK ? admin_maria_end(&a, park_in_lanes(&a, key, e), e) : err;
+    return err == FERRY_OK ? admin_maria_end(&a, park_in_lanes(&a, &k, e), e) : err;
 }
+
+/* ---- Unpark. */
 
 /* Waits until no transaction is open that has touched the outbox, and lets none in: a row of the
  * key that is committed later would have a number below `until`, and be taken for one that was
@@ -225,13 +250,20 @@ static enum ferry_err keep_writers_out(struct admin_maria *a, struct err_text *e
     return err;
 }
 
-static enum ferry_err first_parked_row(struct admin_maria *a, struct bytes key, bool *any,
-                                       int64_t *first, struct err_text *e)
+static void write_key(struct admin_maria *a, const struct keyed *k)
 {
-    buf_printf(admin_maria_sql(a),
-               "SELECT MIN(id) FROM ferry_outbox_dead WHERE parked AND mkey = ");
-    admin_maria_bytes(a, key);
-    return admin_maria_number(a, any, first, e);
+    buf_printf(&a->sql, "topic = ");
+    admin_maria_text(a, k->topic);
+    buf_printf(&a->sql, " AND mkey = ");
+    admin_maria_bytes(a, k->key);
+}
+
+static enum ferry_err last_parked_row(struct admin_maria *a, struct keyed *k, bool *any,
+                                      struct err_text *e)
+{
+    buf_printf(admin_maria_sql(a), "SELECT MAX(id) FROM ferry_outbox_dead WHERE parked AND ");
+    write_key(a, k);
+    return admin_maria_number(a, any, &k->last, e);
 }
 
 /* The next id of the table: nobody else takes it meanwhile. */
@@ -248,82 +280,89 @@ static enum ferry_err next_number(struct admin_maria *a, int64_t *number, struct
     return err;
 }
 
-static enum ferry_err run_keyed(struct admin_maria *a, const char *before, struct bytes key,
-                                const char *after, int64_t first, int64_t until, int64_t *changed,
+static enum ferry_err free_key(struct admin_maria *a, const struct keyed *k, struct err_text *e)
+{
+    int64_t freed = 0;
+    buf_printf(admin_maria_sql(a),
+               "UPDATE ferry_parked_key SET since_ms = CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS "
+               "SIGNED), until_no = %lld WHERE until_no = 0 AND ",
+               (long long)k->until);
+    write_key(a, k);
+    enum ferry_err err = admin_maria_run(a, &freed, e);
+    return err == FERRY_OK && freed == 0
+               ? err_set(e, FERRY_ERR_UNKNOWN_MESSAGE, "the key is not parked in this topic")
+               : err;
+}
+
+static enum ferry_err run_keyed(struct admin_maria *a, const char *before, const struct keyed *k,
+                                bool behind, const char *after, int64_t *changed,
                                 struct err_text *e)
 {
     buf_printf(admin_maria_sql(a), "%s", before);
-    admin_maria_bytes(a, key);
-    if (first > 0) {
-        buf_printf(&a->sql, " AND id > %lld AND id < %lld", (long long)first, (long long)until);
+    write_key(a, k);
+    if (behind) {
+        buf_printf(&a->sql, " AND id > %lld AND id < %lld", (long long)k->last,
+                   (long long)k->until);
     }
     buf_printf(&a->sql, "%s", after);
     return admin_maria_run(a, changed, e);
 }
 
 /* In order: the parked ones, then those that wait behind them; all get ids from `until` on. */
-static enum ferry_err put_anew(struct admin_maria *a, struct bytes key, int64_t first,
-                               int64_t until, int64_t *count, struct err_text *e)
+static enum ferry_err put_anew(struct admin_maria *a, const struct keyed *k, int64_t *count,
+                               struct err_text *e)
 {
-    const struct {
+    static const struct {
         const char *before, *after;
-        int64_t first;
-        bool puts;
+        bool behind, puts;
     } steps[] = {
         {"INSERT INTO ferry_outbox (" ROW_COLUMNS ") SELECT " ROW_COLUMNS
-         " FROM ferry_outbox_dead WHERE parked AND mkey = ",
-         " ORDER BY id", 0, true},
+         " FROM ferry_outbox_dead WHERE parked AND ",
+         " ORDER BY id", false, true},
         {"INSERT INTO ferry_outbox (" ROW_COLUMNS ") SELECT " ROW_COLUMNS
-         " FROM ferry_outbox AS waiting WHERE mkey = ",
-         " ORDER BY id", first, true},
-        {"DELETE FROM ferry_outbox WHERE mkey = ", "", first, false},
-        {"DELETE FROM ferry_outbox_dead WHERE parked AND mkey = ", "", 0, false},
+         " FROM ferry_outbox AS waiting WHERE ",
+         " ORDER BY id", true, true},
+        {"DELETE FROM ferry_outbox WHERE ", "", true, false},
+        {"DELETE FROM ferry_outbox_dead WHERE parked AND ", "", false, false},
     };
     enum ferry_err err = FERRY_OK;
     for (size_t i = 0; err == FERRY_OK && i < sizeof(steps) / sizeof(steps[0]); i++) {
         int64_t changed = 0;
-        err =
-            run_keyed(a, steps[i].before, key, steps[i].after, steps[i].first, until, &changed, e);
+        err = run_keyed(a, steps[i].before, k, steps[i].behind, steps[i].after, &changed, e);
         *count += steps[i].puts ? changed : 0;
     }
     return err;
 }
 
-static enum ferry_err unpark(struct admin_maria *a, struct bytes key, int64_t *count,
+static enum ferry_err unpark(struct admin_maria *a, struct keyed *k, int64_t *count,
                              struct err_text *e)
 {
     bool any = false;
-    int64_t first = 0;
-    int64_t until = 1; /* Nothing of it was passed over: no row is below. */
-    int64_t freed = 0;
     enum ferry_err err = keep_writers_out(a, e);
     if (err == FERRY_OK) {
-        err = first_parked_row(a, key, &any, &first, e);
-    }
-    if (err == FERRY_OK && any) {
-        err = next_number(a, &until, e);
+        err = last_parked_row(a, k, &any, e);
     }
     if (err == FERRY_OK) {
-        buf_printf(admin_maria_sql(a),
-                   "UPDATE ferry_parked_key SET until_no = %lld WHERE until_no = 0 AND mkey = ",
-                   (long long)until);
-        admin_maria_bytes(a, key);
-        err = admin_maria_run(a, &freed, e);
+        err = next_number(a, &k->until, e);
     }
-    if (err == FERRY_OK && freed == 0) {
-        return err_set(e, FERRY_ERR_UNKNOWN_MESSAGE, "the key is not parked");
+    if (err == FERRY_OK) {
+        err = free_key(a, k, e);
     }
-    return err == FERRY_OK && any ? put_anew(a, key, first, until, count, e) : err;
+    if (err == FERRY_OK && any) {
+        err = put_anew(a, k, count, e);
+    }
+    return err == FERRY_OK ? forget_freed(a, e) : err;
 }
 
-enum ferry_err admin_maria_unpark(const char *url, struct bytes key, int64_t *count,
-                                  struct err_text *e)
+enum ferry_err admin_maria_unpark(const char *url, const char *topic, struct bytes key,
+                                  int64_t *count, struct err_text *e)
 {
     struct admin_maria a;
+    struct keyed k = {.topic = topic, .key = key};
     enum ferry_err err = admin_maria_write(&a, url, e);
     if (err != FERRY_OK) {
         return err;
     }
     *count = 0;
-    return admin_maria_end(&a, unpark(&a, key, count, e), e); /* Closing unlocks the tables. */
+    return admin_maria_end(&a, unpark(&a, &k, count, e), e); /* Closing unlocks the tables. */
 }

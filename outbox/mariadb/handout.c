@@ -219,15 +219,23 @@ bool handout_publish(struct handout *h, uint64_t id)
     return true;
 }
 
-int64_t handout_done(const struct handout *h)
+struct handout_count handout_count(const struct handout *h, uint64_t through)
 {
-    int64_t done = 0;
+    struct handout_count count = {0};
     size_t at = 0;
     const struct handout_row *row;
     while ((row = map_next(&h->by_id, &at)) != NULL) {
-        done += row_counts(row) && row->state != HANDOUT_HANDED ? 1 : 0;
+        bool handed = row->state == HANDOUT_HANDED;
+        if (!row_counts(row)) {
+            continue;
+        }
+        if (handed && (count.oldest == 0 || row->id < count.oldest)) {
+            count.oldest = row->id;
+        }
+        count.handed += handed && row->id <= through ? 1 : 0;
+        count.done_beyond += !handed && row->id > through ? 1 : 0;
     }
-    return done;
+    return count;
 }
 
 uint64_t handout_rewind(struct handout *h, int64_t after)

@@ -68,8 +68,13 @@ bool handout_publish(struct handout *h, uint64_t id);
 /* Rows with greater positions that are still HANDED are forgotten. Returns the least id of them; 0:
  * none. */
 uint64_t handout_rewind(struct handout *h, int64_t after);
-/* Rows that should be in the table and are in the log. */
-int64_t handout_done(const struct handout *h);
+/* Of the rows that should be in the table: how many are HANDED and have ids up to `through`, how
+ * many have greater ids and are not HANDED, and the least id that is HANDED (0: none). */
+struct handout_count {
+    int64_t handed, done_beyond;
+    uint64_t oldest;
+};
+struct handout_count handout_count(const struct handout *h, uint64_t through);
 /* Every row up to the position is settled. */
 void handout_settle(struct handout *h, int64_t position);
 

@@ -3,8 +3,9 @@
 
 #include "outbox/mariadb/source_mariadb.h"
 
-#define COUNT_ROWS_MAX 100000 /* More pending rows than these are estimated. */
-#define LOOK_ROWS_MAX  1000   /* First rows among which the oldest pending one is looked for. */
+#define COUNT_IDS_MAX                                                                              \
+    10000u                 /* Rows are counted among so many ids; beyond them they are estimated. */
+#define LOOK_ROWS_MAX 1000 /* First rows among which the oldest pending one is looked for. */
 
 enum ferry_err source_maria_decided(void *driver, int64_t number, bool *decided, struct err_text *e)
 {
@@ -15,9 +16,8 @@ enum ferry_err source_maria_decided(void *driver, int64_t number, bool *decided,
     return maria_link_row(&s->reader, &one, 1, decided, e);
 }
 
-enum ferry_err source_maria_parked(void *driver,
-                                   void (*callback)(struct bytes key, int64_t until, void *arg),
-                                   void *arg, struct err_text *e)
+enum ferry_err source_maria_parked(void *driver, source_parked_cb *callback, void *arg,
+                                   struct err_text *e)
 {
     struct source_mariadb *s = driver;
     MYSQL_RES *result = NULL;
@@ -26,7 +26,8 @@ enum ferry_err source_maria_parked(void *driver,
         return err;
     }
     buf_printf(maria_link_write(&s->reader),
-               "SELECT mkey, until_no FROM ferry_parked_key WHERE lane = %u", s->options.lane);
+               "SELECT topic, mkey, until_no FROM ferry_parked_key WHERE lane = %u",
+               s->options.lane);
     err = maria_link_send(&s->reader, e);
     if (err == FERRY_OK) {
         err = maria_link_take(&s->reader, &result, e);
@@ -37,7 +38,7 @@ enum ferry_err source_maria_parked(void *driver,
     MYSQL_ROW row;
     while ((row = mysql_fetch_row(result)) != NULL) {
         const unsigned long *sizes = mysql_fetch_lengths(result);
-        callback(bytes_of(row[0], sizes[0]), strtoll(row[1], NULL, 10), arg);
+        callback(row[0], bytes_of(row[1], sizes[1]), strtoll(row[2], NULL, 10), arg);
     }
     return maria_link_done(&s->reader, result, e);
 }
@@ -55,33 +56,10 @@ enum ferry_err source_maria_paused(void *driver, bool *paused, struct err_text *
 
 /* ---- Figures. */
 
-static enum ferry_err count_pending(struct source_mariadb *s, struct source_figures *figures,
-                                    struct err_text *e)
-{
-    struct maria_field fields[2];
-    bool found = false;
-    buf_printf(maria_link_write(&s->reader),
-               "SELECT COUNT(*), (SELECT TABLE_ROWS FROM information_schema.TABLES WHERE "
-               "TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'ferry_outbox') FROM (SELECT 1 FROM "
-               "ferry_outbox WHERE lane = %u LIMIT %d) AS rows_there",
-               s->options.lane, COUNT_ROWS_MAX);
-    enum ferry_err err = maria_link_row(&s->reader, fields, 2, &found, e);
-    if (err != FERRY_OK || !found) {
-        return err;
-    }
-    int64_t rows = strtoll(fields[0].text, NULL, 10);
-    int64_t estimate = strtoll(fields[1].text, NULL, 10);
-    if (rows == COUNT_ROWS_MAX && estimate > rows) {
-        rows = estimate;
-    }
-    int64_t done = handout_done(&s->handout);
-    figures->pending_known = true;
-    figures->pending_rows = rows > done ? rows - done : 0;
-    return FERRY_OK;
-}
-
-static enum ferry_err find_oldest(struct source_mariadb *s, struct source_figures *figures,
-                                  struct err_text *e)
+/* Asked five times a second: neither a backlog nor rows that are deleted and not yet purged may
+ * make it dear. So it begins where the relay is, and looks at COUNT_IDS_MAX ids from there. */
+static enum ferry_err find_oldest(struct source_mariadb *s, uint64_t from, uint64_t *oldest,
+                                  struct source_figures *figures, struct err_text *e)
 {
     MYSQL_RES *result = NULL;
     enum ferry_err err = maria_link_ready(&s->reader, e);
@@ -90,8 +68,9 @@ static enum ferry_err find_oldest(struct source_mariadb *s, struct source_figure
     }
     buf_printf(maria_link_write(&s->reader),
                "SELECT id, CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED) - created_ms FROM "
-               "ferry_outbox FORCE INDEX (PRIMARY) WHERE lane = %u ORDER BY id LIMIT %d",
-               s->options.lane, LOOK_ROWS_MAX);
+               "ferry_outbox FORCE INDEX (PRIMARY) WHERE id >= %llu AND lane = %u ORDER BY id "
+               "LIMIT %d",
+               (unsigned long long)from, s->options.lane, LOOK_ROWS_MAX);
     err = maria_link_send(&s->reader, e);
     if (err == FERRY_OK) {
         err = maria_link_take(&s->reader, &result, e);
@@ -101,14 +80,61 @@ static enum ferry_err find_oldest(struct source_mariadb *s, struct source_figure
     }
     MYSQL_ROW row;
     while ((row = mysql_fetch_row(result)) != NULL) {
-        const struct handout_row *known = handout_find(&s->handout, strtoull(row[0], NULL, 10));
+        uint64_t id = strtoull(row[0], NULL, 10);
+        const struct handout_row *known = handout_find(&s->handout, id);
         if (!figures->oldest_known && (known == NULL || known->state == HANDOUT_HANDED)) {
-            figures->oldest_known = true;
             int64_t age_ms = strtoll(row[1], NULL, 10);
+            figures->oldest_known = true;
             figures->oldest_ms = age_ms > 0 ? age_ms : 0;
+            *oldest = id;
         }
     }
     return maria_link_done(&s->reader, result, e);
+}
+
+/* Rows of the table with ids above `after`. */
+static enum ferry_err count_beyond(struct source_mariadb *s, uint64_t after, int64_t *rows,
+                                   struct err_text *e)
+{
+    struct maria_field fields[2];
+    bool found = false;
+    *rows = 0;
+    buf_printf(maria_link_write(&s->reader),
+               "SELECT COUNT(*), (SELECT MAX(id) FROM ferry_outbox) FROM ferry_outbox FORCE INDEX "
+               "(PRIMARY) WHERE id > %llu AND id <= %llu AND lane = %u",
+               (unsigned long long)after, (unsigned long long)(after + COUNT_IDS_MAX),
+               s->options.lane);
+    enum ferry_err err = maria_link_row(&s->reader, fields, 2, &found, e);
+    if (err != FERRY_OK || !found) {
+        return err;
+    }
+    *rows = strtoll(fields[0].text, NULL, 10);
+    uint64_t last = strtoull(fields[1].text, NULL, 10);
+    if (last > after + COUNT_IDS_MAX) { /* As many of the ids there are rows, it is taken. */
+        *rows = (int64_t)((double)*rows * ((double)(last - after) / COUNT_IDS_MAX));
+    }
+    return FERRY_OK;
+}
+
+static enum ferry_err find_pending(struct source_mariadb *s, struct source_figures *figures,
+                                   struct err_text *e)
+{
+    struct handout_count count = handout_count(&s->handout, s->cursor);
+    uint64_t handed = count.oldest != 0 && count.oldest <= s->cursor ? count.oldest : 0;
+    uint64_t oldest = 0;
+    int64_t beyond = 0;
+    enum ferry_err err = find_oldest(s, handed != 0 ? handed : s->cursor + 1, &oldest, figures, e);
+    if (err == FERRY_OK) {
+        uint64_t after = oldest > s->cursor ? oldest - 1 : s->cursor;
+        count = handout_count(&s->handout, after);
+        err = count_beyond(s, after, &beyond, e);
+    }
+    if (err == FERRY_OK) {
+        figures->pending_known = true;
+        figures->pending_rows =
+            count.handed + (beyond > count.done_beyond ? beyond - count.done_beyond : 0);
+    }
+    return err;
 }
 
 /* Only who has the privilege PROCESS is told; others do not know. */
@@ -144,9 +170,6 @@ enum ferry_err source_maria_figures(void *driver, int64_t settled, struct source
         .barrier_us = s->barrier_us,
     };
     handout_settle(&s->handout, settled);
-    enum ferry_err err = count_pending(s, figures, e);
-    if (err == FERRY_OK) {
-        err = find_oldest(s, figures, e);
-    }
+    enum ferry_err err = find_pending(s, figures, e);
     return err == FERRY_OK ? find_open(s, figures, e) : err;
 }

@@ -36,7 +36,7 @@
 
 #define SOURCE_HANDOUT_MAX  65536u /* Rows handed out and not yet deleted. */
 #define SOURCE_MARK_IDS_MAX 32768u /* Of one target. */
-#define SOURCE_DELETE_MAX   1000u  /* Rows of one deletion. */
+#define SOURCE_DELETE_MAX   4096u  /* Rows of one deletion. */
 #define SOURCE_KEY_MAX      1024u  /* Longer ones are not parked. */
 #define SOURCE_SWEEP_US     (5 * 1000 * 1000)
 
@@ -83,8 +83,8 @@ struct source_mariadb {
     struct err_text behind; /* The database was found set back; empty: not. */
     uint64_t deleting[SOURCE_DELETE_MAX];
     size_t deleting_count;
-    bool writing; /* A deletion was sent. */
-    struct handout_sum deleting_sum;
+    bool writing;         /* A deletion was sent. */
+    bool deletion_failed; /* The last one: the next goes by single rows. */
     int64_t deleted_at_us;
     size_t removed; /* Not yet told to the core. */
     uint64_t barriers, barrier_us;
@@ -96,6 +96,7 @@ struct source_mariadb {
 
     int wake_fd;                     /* -1: it polls. */
     char place[MARIA_FIELD_MAX + 1]; /* For wake.h; empty: not known. */
+    int place_fd;                    /* Held by relay_place.h; -1: not. */
 };
 
 /* source_open.c */
@@ -129,9 +130,9 @@ void source_maria_mark_acked(void *driver, struct source_mark *mark, size_t coun
 void source_marks_forget(struct source_mariadb *s, const uint64_t *ids, size_t count);
 
 /* source_write.c */
-/* Sends a transaction that deletes what is due (nothing, maybe) and raises the stamp. None is on
- * its way. */
-enum ferry_err source_delete_send(struct source_mariadb *s, struct err_text *e);
+/* Sends a transaction that deletes what is due (nothing, maybe; at most `most` rows, and those of
+ * relay.delete_rows) and raises the stamp. None is on its way. */
+enum ferry_err source_delete_send(struct source_mariadb *s, size_t most, struct err_text *e);
 /* Takes the result of the one that was sent. */
 enum ferry_err source_delete_take(struct source_mariadb *s, struct err_text *e);
 enum ferry_err source_maria_tidy(void *driver, const struct source_progress *progress,
@@ -143,9 +144,8 @@ enum ferry_err source_maria_set_aside(void *driver, const struct source_row *row
 /* source_ask.c */
 enum ferry_err source_maria_decided(void *driver, int64_t number, bool *decided,
                                     struct err_text *e);
-enum ferry_err source_maria_parked(void *driver,
-                                   void (*callback)(struct bytes key, int64_t until, void *arg),
-                                   void *arg, struct err_text *e);
+enum ferry_err source_maria_parked(void *driver, source_parked_cb *callback, void *arg,
+                                   struct err_text *e);
 enum ferry_err source_maria_paused(void *driver, bool *paused, struct err_text *e);
 enum ferry_err source_maria_figures(void *driver, int64_t settled, struct source_figures *figures,
                                     struct err_text *e);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/id.h"
 #include "base/log.h"
@@ -10,6 +11,7 @@
 #include "outbox/mariadb/db_mariadb.h"
 #include "outbox/mariadb/schema_mariadb.h"
 #include "outbox/mariadb/source_mariadb.h"
+#include "outbox/relay/relay_place.h"
 
 #define VERSION_MIN       100600u /* 10.6 */
 #define ROW_BYTES_GUESSED 512u
@@ -196,9 +198,18 @@ static void driver_leave_word(void *driver, const struct source_word *word)
     }
 }
 
+static void driver_place(void *driver, char *text, size_t bytes)
+{
+    const struct source_mariadb *s = driver;
+    relay_place_text(s->place_fd, s->place, text, bytes);
+}
+
 static void driver_close(void *driver)
 {
     struct source_mariadb *s = driver;
+    if (s->place_fd >= 0) {
+        close(s->place_fd);
+    }
     if (s->place[0] != '\0') {
         wake_close(s->place, &s->wake_fd);
     }
@@ -237,6 +248,7 @@ static const struct source_ops source_ops_mariadb = {
     .wake_fd = driver_wake_fd,
     .wake_drain = driver_wake_drain,
     .leave_word = driver_leave_word,
+    .place = driver_place,
 };
 
 /* ---- Opening. */
@@ -406,6 +418,7 @@ static void find_place(struct source_mariadb *s)
     buf_printf(maria_link_write(&s->reader), "%s", DB_MARIADB_PLACE_SQL);
     if (maria_link_row(&s->reader, &place, 1, &found, &ignored) == FERRY_OK && found) {
         memcpy(s->place, place.text, sizeof(s->place));
+        s->place_fd = relay_place_take(s->place, s->options.lane);
     }
 }
 
@@ -427,6 +440,12 @@ static enum ferry_err open_all(struct source_mariadb *s, struct err_text *e)
     if (err == FERRY_OK && s->options.lane >= lanes) {
         err = err_set(e, FERRY_ERR_INVALID_ARGUMENT, "%s: it has %u lanes, there is no lane %u",
                       s->url.shown, lanes, s->options.lane);
+    }
+    if (err == FERRY_OK && !s->options.tidy) {
+        err = err_set(e, FERRY_ERR_INVALID_ARGUMENT,
+                      "%s: relay.tidy off is not for MariaDB: its rows are pending until they are "
+                      "deleted, so the relay has to delete what it has published",
+                      s->url.shown);
     }
     if (err == FERRY_OK) {
         err = check_settings(s, e);
@@ -456,6 +475,7 @@ static enum ferry_err source_new(const char *url, const struct source_options *o
     }
     s->options = *options;
     s->wake_fd = -1;
+    s->place_fd = -1;
     s->row_bytes = ROW_BYTES_GUESSED;
     list_init(&s->marks);
     enum ferry_err err = maria_url_parse(url, &s->url, e);

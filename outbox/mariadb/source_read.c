@@ -8,6 +8,7 @@
 #include "outbox/relay/source_headers.h"
 
 #define READ_ATTEMPTS   16         /* Of one call. */
+#define BARRIER_DELETES 256u       /* Rows that are deleted while a page waits. */
 #define DRAIN_BYTES_MAX (1u << 20) /* More than this of an unread result costs the connection. */
 /* A comparison of the whole table that took no longer than this is made each time, before a page
  * goes out and when nothing goes on; a dearer one so that it takes a twentieth of the time. */
@@ -379,7 +380,7 @@ static enum ferry_err make_good(struct source_mariadb *s, uint64_t through,
         /* One that began before the read proves nothing. */
         err = s->writing ? source_delete_take(s, e) : FERRY_OK;
         if (err == FERRY_OK) {
-            err = source_delete_send(s, e);
+            err = source_delete_send(s, BARRIER_DELETES, e);
         }
     }
     if (err == FERRY_OK) {

@@ -7,8 +7,9 @@
 
 #define STAMP_DIFFERS    50001 /* Our own, by SIGNAL. */
 #define NOT_PARKED       50002
-#define DELETE_EARLY     256u        /* So many due rows are deleted at once, */
+#define DELETE_EARLY     1024u       /* So many due rows are deleted at once, */
 #define DELETE_LATEST_US (20 * 1000) /* fewer after so long. */
+#define RUN_MIN          16u         /* So many ids one after another are deleted as a range. */
 
 /* ---- The frame of every transaction. */
 
@@ -59,28 +60,72 @@ static enum ferry_err write_take(struct source_mariadb *s, struct err_text *e)
 
 /* ---- Deletions. */
 
-enum ferry_err source_delete_send(struct source_mariadb *s, struct err_text *e)
+/* How many rows from `at` on can be deleted as a range: all of its ids are ours, and their rows are
+ * in the table. Looking for a range's end InnoDB locks the row behind it, and waits for it if it is
+ * somebody's who has not committed: so the last row of a run is no part of the range, and stands
+ * behind it. */
+static size_t range_rows(const struct source_mariadb *s, size_t at)
+{
+    size_t end = at;
+    while (!s->deletion_failed && end < s->deleting_count &&
+           s->deleting[end] - s->deleting[at] == end - at) {
+        const struct handout_row *row = handout_find(&s->handout, s->deleting[end]);
+        if (row == NULL || row->gone) {
+            break;
+        }
+        end++;
+    }
+    return end - at >= RUN_MIN ? end - at - 1 : 0;
+}
+
+static void write_ranges(struct source_mariadb *s)
+{
+    for (size_t i = 0; i < s->deleting_count;) {
+        size_t range = range_rows(s, i);
+        if (range > 0) {
+            buf_printf(&s->writer.sql, "DELETE FROM ferry_outbox WHERE id BETWEEN %llu AND %llu; ",
+                       (unsigned long long)s->deleting[i],
+                       (unsigned long long)s->deleting[i + range - 1]);
+        }
+        i += range > 0 ? range : 1;
+    }
+}
+
+static void write_singles(struct source_mariadb *s)
+{
+    size_t singles = 0;
+    for (size_t i = 0; i < s->deleting_count;) {
+        size_t range = range_rows(s, i);
+        if (range == 0) {
+            buf_printf(&s->writer.sql, "%s%llu",
+                       singles++ == 0 ? "DELETE FROM ferry_outbox WHERE id IN (" : ",",
+                       (unsigned long long)s->deleting[i]);
+        }
+        i += range > 0 ? range : 1;
+    }
+    if (singles > 0) {
+        buf_printf(&s->writer.sql, "); ");
+    }
+}
+
+static size_t at_most(const struct source_mariadb *s, size_t most)
+{
+    uint64_t option = s->options.delete_rows > 0 ? (uint64_t)s->options.delete_rows : most;
+    most = most < SOURCE_DELETE_MAX ? most : SOURCE_DELETE_MAX;
+    return option < most ? (size_t)option : most;
+}
+
+enum ferry_err source_delete_send(struct source_mariadb *s, size_t most, struct err_text *e)
 {
     must(!s->writing);
     enum ferry_err err = maria_link_ready(&s->writer, e);
     if (err != FERRY_OK) {
         return err;
     }
-    s->deleting_count = handout_take(&s->handout, s->deleting, SOURCE_DELETE_MAX);
-    s->deleting_sum = (struct handout_sum){0};
+    s->deleting_count = handout_take(&s->handout, s->deleting, at_most(s, most));
     write_begin(s);
-    for (size_t i = 0; i < s->deleting_count; i++) {
-        const struct handout_row *row = handout_find(&s->handout, s->deleting[i]);
-        if (row != NULL && !row->gone) {
-            handout_sum_add(&s->deleting_sum, s->deleting[i]);
-        }
-        buf_printf(&s->writer.sql, "%s%llu",
-                   i == 0 ? "DELETE FROM ferry_outbox WHERE id IN (" : ",",
-                   (unsigned long long)s->deleting[i]);
-    }
-    if (s->deleting_count > 0) {
-        buf_printf(&s->writer.sql, "); ");
-    }
+    write_ranges(s);
+    write_singles(s);
     write_end(s);
     err = maria_link_send(&s->writer, e);
     if (err != FERRY_OK) {
@@ -100,6 +145,7 @@ enum ferry_err source_delete_take(struct source_mariadb *s, struct err_text *e)
                              ? write_take(s, e)
                              : err_set(e, FERRY_ERR_DB_RETRY, "%s", s->writer.why.text);
     s->deleted_at_us = clock_monotonic_us();
+    s->deletion_failed = err != FERRY_OK;
     if (err != FERRY_OK) {
         handout_not_deleted(&s->handout, s->deleting, s->deleting_count);
         return err;
@@ -131,7 +177,7 @@ enum ferry_err source_maria_tidy(void *driver, const struct source_progress *pro
         err = source_delete_take(s, e);
     }
     if (err == FERRY_OK && !s->writing && deletion_is_due(s, progress)) {
-        err = source_delete_send(s, e);
+        err = source_delete_send(s, SOURCE_DELETE_MAX, e);
         if (err == FERRY_OK && progress->stopping) {
             err = source_delete_take(s, e);
         }
@@ -144,29 +190,40 @@ enum ferry_err source_maria_tidy(void *driver, const struct source_progress *pro
 
 /* ---- Setting aside. */
 
-static void write_park(struct source_mariadb *s, struct bytes key)
+static void write_key(struct source_mariadb *s, const struct source_row *row)
 {
-    buf_printf(&s->writer.sql, "INSERT INTO ferry_parked_key (lane, mkey) VALUES (%u, ",
+    maria_sql_text(&s->writer, bytes_of_string(row->message.topic));
+    buf_printf(&s->writer.sql, " AND mkey = ");
+    maria_sql_bytes(&s->writer, bytes_of(row->message.key, row->message.key_bytes));
+}
+
+static void write_park(struct source_mariadb *s, const struct source_row *row)
+{
+    buf_printf(&s->writer.sql, "INSERT INTO ferry_parked_key (lane, topic, mkey) VALUES (%u, ",
                s->options.lane);
-    maria_sql_bytes(&s->writer, key);
+    maria_sql_text(&s->writer, bytes_of_string(row->message.topic));
+    buf_printf(&s->writer.sql, ", ");
+    maria_sql_bytes(&s->writer, bytes_of(row->message.key, row->message.key_bytes));
     /* Parked anew after it was free: from now on. */
     buf_printf(&s->writer.sql,
                ") ON DUPLICATE KEY UPDATE since_ms = IF(until_no = 0, since_ms, VALUES(since_ms)), "
                "until_no = 0; ");
 }
 
-/* Holds the key's row so that nobody unparks it meanwhile. */
-static void write_if_parked(struct source_mariadb *s, struct bytes key)
+/* Holds the key's row so that nobody unparks it meanwhile. A row that is gone was moved by an
+ * unpark: then there is nothing to do. */
+static void write_if_parked(struct source_mariadb *s, const struct source_row *row)
 {
     buf_printf(&s->writer.sql,
-               "SET @ferry_until = 1; SELECT until_no INTO @ferry_until FROM ferry_parked_key "
-               "WHERE lane = %u AND mkey = ",
+               "SET @ferry_until = 1, @ferry_waits = 0; SELECT until_no INTO @ferry_until FROM "
+               "ferry_parked_key WHERE lane = %u AND topic = ",
                s->options.lane);
-    maria_sql_bytes(&s->writer, key);
+    write_key(s, row);
     buf_printf(&s->writer.sql,
-               " FOR UPDATE; IF @ferry_until <> 0 THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = "
-               "%d, MESSAGE_TEXT = 'the key is not parked'; END IF; ",
-               NOT_PARKED);
+               " FOR UPDATE; SELECT COUNT(*) INTO @ferry_waits FROM ferry_outbox WHERE id = %lld "
+               "FOR UPDATE; IF @ferry_until <> 0 AND @ferry_waits > 0 THEN SIGNAL SQLSTATE '45000' "
+               "SET MYSQL_ERRNO = %d, MESSAGE_TEXT = 'the key is not parked'; END IF; ",
+               (long long)row->number, NOT_PARKED);
 }
 
 static void write_copy(struct source_mariadb *s, int64_t number, bool parked, const char *reason)
@@ -207,9 +264,9 @@ enum ferry_err source_maria_set_aside(void *driver, const struct source_row *row
     }
     write_begin(s);
     if (why == SOURCE_ASIDE_PARK && can_park) {
-        write_park(s, key);
+        write_park(s, row);
     } else if (why == SOURCE_ASIDE_PARKED) {
-        write_if_parked(s, key);
+        write_if_parked(s, row);
     }
     write_copy(s, row->number, why == SOURCE_ASIDE_PARKED, reason);
     write_end(s);

@@ -107,9 +107,9 @@ enum ferry_err admin_pg_parked(const char *url, outbox_parked_cb *callback, void
                                struct err_text *e)
 {
     static const char sql[] =
-        "SELECT mkey, since_ms, until_no, (SELECT count(*) FROM @.outbox_dead d WHERE d.parked AND "
-        "d.mkey = p.mkey AND d.lane = p.lane) FROM @.parked_key p WHERE until_no = 0 ORDER BY "
-        "since_ms, mkey";
+        "SELECT topic, mkey, since_ms, (SELECT count(*) FROM @.outbox_dead d WHERE d.parked AND "
+        "d.topic = p.topic AND d.mkey = p.mkey AND d.lane = p.lane) FROM @.parked_key p WHERE "
+        "until_no = 0 ORDER BY since_ms, topic, mkey";
     struct admin_pg a;
     PGresult *r = NULL;
     enum ferry_err err = admin_pg_open(&a, url, ADMIN_PG_READING, e);
@@ -119,9 +119,9 @@ enum ferry_err admin_pg_parked(const char *url, outbox_parked_cb *callback, void
     err = admin_pg_ask(&a, sql, NULL, &r, e);
     for (int i = 0; err == FERRY_OK && i < PQntuples(r); i++) {
         struct outbox_parked_key key = {
-            .key = admin_pg_bytes(r, i, 0),
-            .since_ms = admin_pg_int(r, i, 1),
-            .released = admin_pg_int(r, i, 2) != 0,
+            .topic = PQgetvalue(r, i, 0),
+            .key = admin_pg_bytes(r, i, 1),
+            .since_ms = admin_pg_int(r, i, 2),
             .rows = admin_pg_int(r, i, 3),
         };
         if (!callback(&key, arg)) {
@@ -132,12 +132,28 @@ enum ferry_err admin_pg_parked(const char *url, outbox_parked_cb *callback, void
     return admin_pg_end(&a, err, e);
 }
 
-enum ferry_err admin_pg_park(const char *url, struct bytes key, struct err_text *e)
+static void add_key(struct admin_pg_params *p, const char *topic, struct bytes key)
+{
+    admin_pg_add_text(p, topic);
+    admin_pg_add_bytes(p, key);
+}
+
+static enum ferry_err forget_freed(struct admin_pg *a, struct err_text *e)
+{
+    struct admin_pg_params p = {0};
+    admin_pg_add_int(&p, OUTBOX_FREED_MS);
+    return admin_pg_run(
+        a, "DELETE FROM @.parked_key WHERE until_no <> 0 AND since_ms < @.now_ms() - $1::bigint",
+        &p, NULL, e);
+}
+
+enum ferry_err admin_pg_park(const char *url, const char *topic, struct bytes key,
+                             struct err_text *e)
 {
     static const char sql[] =
-        "INSERT INTO @.parked_key (lane, mkey) VALUES (@.lane_of($1::bytea), $1) ON CONFLICT "
-        "(lane, "
-        "mkey) DO UPDATE SET since_ms = @.now_ms(), until_no = 0 WHERE parked_key.until_no <> 0";
+        "INSERT INTO @.parked_key (lane, topic, mkey) VALUES (@.lane_of($2::bytea), $1::text, $2) "
+        "ON CONFLICT (lane, topic, mkey) DO UPDATE SET since_ms = @.now_ms(), until_no = 0 WHERE "
+        "parked_key.until_no <> 0";
     struct admin_pg a;
     struct admin_pg_params p = {0};
     if (key.size > OUTBOX_KEY_MAX) {
@@ -148,8 +164,11 @@ enum ferry_err admin_pg_park(const char *url, struct bytes key, struct err_text 
     if (err != FERRY_OK) {
         return err;
     }
-    admin_pg_add_bytes(&p, key);
+    add_key(&p, topic, key);
     err = admin_pg_run(&a, sql, &p, NULL, e);
+    if (err == FERRY_OK) {
+        err = forget_freed(&a, e);
+    }
     return admin_pg_end(&a, err, e);
 }
 
@@ -169,86 +188,89 @@ static enum ferry_err ask_number(struct admin_pg *a, const char *sql,
 }
 
 /* In order: the parked ones, then those that wait behind them; all get numbers above `until`. The
- * old ones go, so that no relay meets them again. */
-static enum ferry_err put_anew(struct admin_pg *a, struct bytes key, int64_t first, int64_t until,
-                               int64_t *count, struct err_text *e)
+ * old ones go, so that no relay meets them again, and one that has read them already finds them
+ * gone. */
+static enum ferry_err put_anew(struct admin_pg *a, const struct admin_pg_params *key, int64_t last,
+                               int64_t until, int64_t *count, struct err_text *e)
 {
     static const char parked[] =
-        "WITH gone AS (DELETE FROM @.outbox_dead WHERE parked AND mkey = $1::bytea RETURNING *), "
+        "WITH gone AS (DELETE FROM @.outbox_dead WHERE parked AND topic = $1::text AND mkey = "
+        "$2::bytea RETURNING *), "
         "old AS (DELETE FROM @.outbox o USING gone g WHERE o.seq = g.seq) "
         "INSERT INTO @.outbox (" ROW_COLUMNS ") SELECT " ROW_COLUMNS " FROM gone ORDER BY seq";
     static const char waiting[] =
-        "WITH gone AS (DELETE FROM @.outbox o WHERE mkey = $1::bytea AND seq > $2::bigint AND seq "
-        "< "
-        "$3::bigint AND NOT EXISTS (SELECT 1 FROM @.outbox_dead d WHERE d.seq = o.seq) RETURNING "
-        "*) "
+        "WITH gone AS (DELETE FROM @.outbox o WHERE topic = $1::text AND mkey = $2::bytea AND seq "
+        "> $3::bigint AND seq < $4::bigint AND NOT EXISTS (SELECT 1 FROM @.outbox_dead d WHERE "
+        "d.seq = o.seq) RETURNING *) "
         "INSERT INTO @.outbox (" ROW_COLUMNS ") SELECT " ROW_COLUMNS " FROM gone ORDER BY seq";
-    struct admin_pg_params one = {0};
-    struct admin_pg_params three = {0};
+    struct admin_pg_params behind = *key;
     int64_t more = 0;
-    admin_pg_add_bytes(&one, key);
-    admin_pg_add_bytes(&three, key);
-    admin_pg_add_int(&three, first);
-    admin_pg_add_int(&three, until);
-    enum ferry_err err = admin_pg_run(a, parked, &one, count, e);
+    admin_pg_add_int(&behind, last);
+    admin_pg_add_int(&behind, until);
+    enum ferry_err err = admin_pg_run(a, parked, key, count, e);
     if (err == FERRY_OK) {
-        err = admin_pg_run(a, waiting, &three, &more, e);
+        err = admin_pg_run(a, waiting, &behind, &more, e);
     }
     *count += more;
     return err;
 }
 
-static enum ferry_err free_key(struct admin_pg *a, struct bytes key, int64_t until,
+static enum ferry_err free_key(struct admin_pg *a, const struct admin_pg_params *key, int64_t until,
                                struct err_text *e)
 {
-    struct admin_pg_params p = {0};
+    struct admin_pg_params p = *key;
     int64_t freed = 0;
-    admin_pg_add_bytes(&p, key);
     admin_pg_add_int(&p, until);
     enum ferry_err err = admin_pg_run(a,
-                                      "UPDATE @.parked_key SET until_no = $2::bigint WHERE mkey = "
-                                      "$1::bytea AND until_no = 0",
+                                      "UPDATE @.parked_key SET since_ms = @.now_ms(), until_no = "
+                                      "$3::bigint WHERE topic = $1::text AND mkey = $2::bytea AND "
+                                      "until_no = 0",
                                       &p, &freed, e);
     return err == FERRY_OK && freed == 0
-               ? err_set(e, FERRY_ERR_UNKNOWN_MESSAGE, "the key is not parked")
+               ? err_set(e, FERRY_ERR_UNKNOWN_MESSAGE, "the key is not parked in this topic")
                : err;
 }
 
 /* The lock waits for the transactions that have put rows and keeps new ones out: then no row of the
  * key can appear between those that are moved. */
-static enum ferry_err unpark(struct admin_pg *a, struct bytes key, int64_t *count,
+static enum ferry_err unpark(struct admin_pg *a, const struct admin_pg_params *key, int64_t *count,
                              struct err_text *e)
 {
-    struct admin_pg_params p = {0};
     bool any = false;
-    int64_t first = 0;
-    int64_t until = 1; /* Nothing of it was passed over: no row is below. */
-    admin_pg_add_bytes(&p, key);
+    bool given = false;
+    int64_t last = 0;
+    int64_t until = 0;
     enum ferry_err err = admin_pg_run(
         a, "LOCK TABLE @.outbox, @.outbox_dead, @.parked_key IN SHARE ROW EXCLUSIVE MODE", NULL,
         NULL, e);
     if (err == FERRY_OK) {
-        err = ask_number(a, "SELECT min(seq) FROM @.outbox_dead WHERE parked AND mkey = $1::bytea",
-                         &p, &any, &first, e);
+        err = ask_number(a,
+                         "SELECT max(seq) FROM @.outbox_dead WHERE parked AND topic = $1::text AND "
+                         "mkey = $2::bytea",
+                         key, &any, &last, e);
     }
-    if (err == FERRY_OK && any) {
-        bool given = false;
+    if (err == FERRY_OK) {
         err = ask_number(a, "SELECT nextval('@.outbox_seq')", NULL, &given, &until, e);
     }
     if (err == FERRY_OK) {
         err = free_key(a, key, until, e);
     }
-    return err == FERRY_OK && any ? put_anew(a, key, first, until, count, e) : err;
+    if (err == FERRY_OK && any) {
+        err = put_anew(a, key, last, until, count, e);
+    }
+    return err == FERRY_OK ? forget_freed(a, e) : err;
 }
 
-enum ferry_err admin_pg_unpark(const char *url, struct bytes key, int64_t *count,
+enum ferry_err admin_pg_unpark(const char *url, const char *topic, struct bytes key, int64_t *count,
                                struct err_text *e)
 {
     struct admin_pg a;
+    struct admin_pg_params p = {0};
     enum ferry_err err = admin_pg_open(&a, url, ADMIN_PG_WRITING, e);
     if (err != FERRY_OK) {
         return err;
     }
     *count = 0;
-    return admin_pg_end(&a, unpark(&a, key, count, e), e);
+    add_key(&p, topic, key);
+    return admin_pg_end(&a, unpark(&a, &p, count, e), e);
 }

@@ -361,3 +361,14 @@ void pg_link_pump(struct pg_link *l)
         }
     }
 }
+
+enum ferry_err pg_link_hear(struct pg_link *l, struct err_text *e)
+{
+    must(l->state == PG_LINK_UP && !l->busy);
+    for (int i = 0; i < PUMP_MAX && wait_for(l->conn, POLLIN, 0); i++) {
+        if (PQconsumeInput(l->conn) != 1 || PQstatus(l->conn) == CONNECTION_BAD) {
+            return lost(l, e);
+        }
+    }
+    return FERRY_OK;
+}

@@ -70,6 +70,8 @@ MUST_CHECK enum ferry_err pg_link_ask_text(struct pg_link *l, const char *sql, P
 MUST_CHECK enum ferry_err pg_link_run(struct pg_link *l, const char *sql, struct err_text *e);
 /* Reads what has come from the socket, an answer that nobody takes now or notifications. */
 void pg_link_pump(struct pg_link *l);
+/* The same, for what PQnotifies() then has. UP and not busy. DB_RETRY: the connection is lost. */
+MUST_CHECK enum ferry_err pg_link_hear(struct pg_link *l, struct err_text *e);
 /* A statement with the schema's name in it, and a NUL. */
 void pg_link_text(const struct pg_link *l, const char *statement, struct buf *out);
 

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "outbox/app/wake.h"
 #include "outbox/postgresql/source_postgresql.h"
+#include "outbox/relay/relay_place.h"
 
 /* ---- Identity. */
 
@@ -141,6 +142,10 @@ enum ferry_err source_pg_place_is_here(struct source_pg *d, const struct cover_p
     if (err == FERRY_OK) {
         err = source_pg_identify(d, &d->side, &now, e);
     }
+    if (d->set_back) { /* Of before, or a new connection showed it. */
+        *e = d->set_back_words;
+        return FERRY_OK;
+    }
     if (err != FERRY_OK || !source_pg_is_same(d, &now, e)) {
         return err;
     }
@@ -232,6 +237,7 @@ static enum ferry_err open_all(struct source_pg *d, struct err_text *e)
     enum ferry_err err = first_connection(d, e);
     if (err == FERRY_OK) {
         err = source_pg_identify(d, &d->side, &d->identity, e);
+        d->side_checked_connects = d->side.connects;
     }
     if (err == FERRY_OK) {
         err = check_lane(d, e);
@@ -248,15 +254,16 @@ void source_pg_listen(struct source_pg *d)
     char system[24];
     char database[16];
     struct err_text ignored;
-    if (d->wake_fd >= 0 || d->options.lane != 0) {
+    if (d->wake_fd >= 0) {
         return;
     }
     snprintf(system, sizeof(system), "%llu", (unsigned long long)d->identity.system);
     snprintf(database, sizeof(database), "%u", d->identity.database);
     db_postgresql_place(d->wake_name, system, database);
-    if (wake_listen(d->wake_name, &d->wake_fd, &ignored) != FERRY_OK) {
+    if (d->options.lane == 0 && wake_listen(d->wake_name, &d->wake_fd, &ignored) != FERRY_OK) {
         d->wake_fd = -1;
     }
+    source_pg_notify_watch(d, d->wake_fd);
 }
 
 enum ferry_err source_pg_open(struct source *source, const char *url,
@@ -267,6 +274,8 @@ enum ferry_err source_pg_open(struct source *source, const char *url,
         return err_set(e, FERRY_ERR_NO_MEMORY, "out of memory");
     }
     d->wake_fd = -1;
+    d->notify.epoll_fd = -1;
+    d->place_fd = -1;
     d->options = *options;
     enum ferry_err err = pg_url_parse(url, &d->url, e);
     if (err == FERRY_OK) {
@@ -279,11 +288,15 @@ enum ferry_err source_pg_open(struct source *source, const char *url,
         pg_link_init(&d->side, &d->target, source_pg_statements, "side");
         err = open_all(d, e);
     }
+    if (err == FERRY_OK && options->notify) {
+        err = source_pg_notify_init(d, e);
+    }
     if (err != FERRY_OK) {
         source_pg_ops.close(d);
         return err;
     }
     source_pg_listen(d);
+    d->place_fd = relay_place_take(d->wake_name, options->lane);
     *source = (struct source){.ops = &source_pg_ops, .driver = d};
     return FERRY_OK;
 }

@@ -264,6 +264,9 @@ static enum ferry_err take_page(struct source_pg *d, const PGresult *result, str
     if (whole && d->way == PG_WAY_WINDOW) {
         seq = d->window_to;
         ended = d->window_to >= d->seq_max;
+        if (page->count == 0 && !ended) {
+            d->seq_max = COVER_SEQ_NONE; /* Numbers may have leapt: asked where they go on. */
+        }
     }
     place_rows(r->page, ticks_page(&d->ticks, page->count, seq, &last, ended));
     r->more = true;
@@ -306,9 +309,11 @@ static enum ferry_err ask(struct source_pg *d, struct reading *r, enum step *ste
         next = PG_READING_SIZE;
     } else if (d->way == PG_WAY_WINDOW && d->seq_max == COVER_SEQ_NONE) {
         char lane[NUMBER_BYTES];
+        char seq[NUMBER_BYTES];
         put_number(lane, d->options.lane);
-        const char *values[] = {lane};
-        err = pg_link_send(&d->reader, PG_BOUNDS, values, 1, e);
+        put_signed(seq, job.seq_at);
+        const char *values[] = {lane, seq};
+        err = pg_link_send(&d->reader, PG_BOUNDS, values, 2, e);
         next = PG_READING_BOUNDS;
     } else {
         err = send_page(d, &job, r, e);
@@ -367,6 +372,9 @@ static enum ferry_err ready(struct source_pg *d, int64_t until_us, struct err_te
     }
     struct pg_identity now;
     d->reading = PG_READING_NOTHING;
+    /* What they saw may be undone by a crash; transactions of now have its numbers again. */
+    snapshot_release(&d->candidate);
+    snapshot_release(&d->idle);
     err = source_pg_identify(d, &d->reader, &now, e);
     if (err == FERRY_OK && !source_pg_is_same(d, &now, e)) {
         return FERRY_ERR_DB_RETRY;

@@ -7,7 +7,9 @@
 enum column { SEQ, XID, TLI, CREATED, MSG_ID, TOPIC, KEY, HEADERS, HEADERS_JSON, PAYLOAD };
 
 #define JSON_ARRAY_HEADER_BYTES 20u /* Dimensions, flags, type; length and lower bound of one. */
-#define DUE_DIGITS_MAX          18u
+/* More than any page: the server counted the whole payload, and may have ended the page there. */
+#define UNFETCHED_BYTES (INT64_C(1) << 40)
+#define DUE_DIGITS_MAX  18u
 
 static enum ferry_err row_invalid(struct source_page *page, struct source_row *row, const char *why)
 {
@@ -208,8 +210,7 @@ enum ferry_err source_pg_rows(struct source_pg *d, const PGresult *r, struct sou
     *bytes = 0;
     for (int at = 0; err == FERRY_OK && at < PQntuples(r); at++) {
         err = add_row(d, page, r, at);
-        *bytes += PQgetisnull(r, at, PAYLOAD) == 1 ? (int64_t)SOURCE_ROW_MAX_BYTES
-                                                   : PQgetlength(r, at, PAYLOAD);
+        *bytes += PQgetisnull(r, at, PAYLOAD) == 1 ? UNFETCHED_BYTES : PQgetlength(r, at, PAYLOAD);
         *bytes += PQgetlength(r, at, HEADERS);
     }
     return err;

@@ -37,8 +37,9 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
                 "(SELECT count(*) FROM (SELECT 1 FROM @.outbox o WHERE o.lane = $1::smallint "
                 "AND o.xid = ANY($6::xid8[]) LIMIT $7::bigint) b) "
                 "WHERE $4::pg_snapshot IS NOT NULL AND $5::bigint IS NOT NULL",
-    /* lane */
-    [PG_BOUNDS] = "SELECT min(o.seq), max(o.seq) FROM @.outbox o WHERE o.lane = $1::smallint",
+    /* lane, seq: of what lies behind it. */
+    [PG_BOUNDS] = "SELECT min(o.seq), max(o.seq) FROM @.outbox o WHERE o.lane = $1::smallint "
+                  "AND o.seq > $2::bigint",
     /* lane, xmax of the lower, xmax of the upper, the upper, seq, late ones, limit, bytes. "+ 0":
      * by the index on transactions, not through a whole leaf by number. */
     [PG_SMALL] =
@@ -83,7 +84,8 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
     /* The same while its key is parked: the key's row is held against an unpark. */
     [PG_ASIDE_PARKED] =
         "WITH k AS (SELECT o.seq FROM @.outbox o JOIN @.parked_key p ON p.lane = o.lane "
-        "AND p.mkey = o.mkey WHERE o.lane = $1::smallint AND o.seq = $2::bigint "
+        "AND p.topic = o.topic AND p.mkey = o.mkey WHERE o.lane = $1::smallint AND o.seq = "
+        "$2::bigint "
         "AND p.until_no = 0 FOR UPDATE OF p), "
         "a AS (INSERT INTO @.outbox_dead (seq, lane, topic, mkey, msg_id, headers, headers_json, "
         "payload, created_ms, reason, parked) "
@@ -94,15 +96,17 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
         "WHERE o.lane = $1::smallint AND o.seq = $2::bigint), "
         "(SELECT count(*) FROM @.outbox_dead d WHERE d.seq = $2::bigint)",
     /* lane, seq: its key is parked from now on. */
-    [PG_ASIDE_PARK] = "INSERT INTO @.parked_key (lane, mkey) SELECT o.lane, o.mkey FROM @.outbox o "
+    [PG_ASIDE_PARK] = "INSERT INTO @.parked_key (lane, topic, mkey) "
+                      "SELECT o.lane, o.topic, o.mkey FROM @.outbox o "
                       "WHERE o.lane = $1::smallint AND o.seq = $2::bigint "
                       "AND octet_length(o.mkey) <= 1024 "
-                      "ON CONFLICT (lane, mkey) DO UPDATE SET until_no = 0, "
+                      "ON CONFLICT (lane, topic, mkey) DO UPDATE SET until_no = 0, "
                       "since_ms = excluded.since_ms WHERE parked_key.until_no <> 0",
     /* seq */
     [PG_DECIDED] = "SELECT 1 FROM @.outbox_dead d WHERE d.seq = $1::bigint",
     /* lane */
-    [PG_PARKED] = "SELECT p.mkey, p.until_no FROM @.parked_key p WHERE p.lane = $1::smallint",
+    [PG_PARKED] = "SELECT p.topic, p.mkey, p.until_no FROM @.parked_key p "
+                  "WHERE p.lane = $1::smallint",
     [PG_PAUSED] = "SELECT m.value FROM @.meta m WHERE m.name = 'paused'",
     [PG_FIGURES] =
         "SELECT (SELECT last_value FROM @.outbox_seq), "
@@ -129,5 +133,9 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
     [PG_SETTINGS] = "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
                     "s.seqcache, s.seqincrement FROM pg_sequence s "
                     "WHERE s.seqrelid = '@.outbox_seq'::regclass",
+    /* channel, payload: whether a trigger of ours announces rows. */
+    [PG_NOTIFY] = "SELECT EXISTS (SELECT 1 FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
+                  "WHERE t.tgrelid = '@.outbox'::regclass AND f.proname = 'notify' "
+                  "AND t.tgenabled <> 'D'), pg_notify($1, $2)",
     [PG_LANES] = "SELECT m.value::integer FROM @.meta m WHERE m.name = 'lanes'",
 };

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "outbox/app/wake.h"
+#include "outbox/relay/relay_place.h"
 
 #define NUMBER_BYTES 24u
 
@@ -16,8 +17,12 @@ static void driver_close(void *driver)
     if (d->wake_fd >= 0) {
         wake_close(d->wake_name, &d->wake_fd);
     }
+    if (d->place_fd >= 0) {
+        close(d->place_fd);
+    }
     pg_link_fini(&d->reader);
     pg_link_fini(&d->side);
+    source_pg_notify_fini(d);
     ticks_fini(&d->ticks);
     snapshot_release(&d->candidate);
     snapshot_release(&d->idle);
@@ -41,7 +46,22 @@ static const char *driver_name(void *driver)
 
 enum ferry_err source_pg_side(struct source_pg *d, struct err_text *e)
 {
-    return pg_link_up(&d->side, clock_monotonic_us() + PG_LINK_TAKE_US, e);
+    struct pg_identity now;
+    if (d->set_back) {
+        return err_set(e, FERRY_ERR_DB_RETRY, "%s", d->set_back_words.text);
+    }
+    enum ferry_err err = pg_link_up(&d->side, clock_monotonic_us() + PG_LINK_TAKE_US, e);
+    if (err != FERRY_OK || d->side_checked_connects == d->side.connects) {
+        return err;
+    }
+    err = source_pg_identify(d, &d->side, &now, e);
+    if (err == FERRY_OK && !source_pg_is_same(d, &now, e)) {
+        return FERRY_ERR_DB_RETRY;
+    }
+    if (err == FERRY_OK) {
+        d->side_checked_connects = d->side.connects;
+    }
+    return err;
 }
 
 enum ferry_err source_pg_barrier(struct source_pg *d, struct err_text *e)
@@ -108,10 +128,6 @@ static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e
     struct source_pg *d = driver;
     struct pg_identity now;
     *same = !d->set_back;
-    if (d->reader.busy) {
-        pg_link_pump(
-            &d->reader); /* Else the server holds a snapshot for what waits in the socket. */
-    }
     if (d->set_back) {
         *e = d->set_back_words;
         return FERRY_OK;
@@ -122,8 +138,12 @@ static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e
     }
     if (err == FERRY_OK) {
         *same = source_pg_is_same(d, &now, e);
+    } else if (d->set_back) {
+        *same = false; /* A new connection showed it; the words are in `e`. */
+        err = FERRY_OK;
     }
     source_pg_listen(d);
+    source_pg_notify_step(d);
     return err;
 }
 
@@ -228,7 +248,7 @@ static enum ferry_err side_ask(struct source_pg *d, enum pg_statement statement,
     return err == FERRY_OK ? pg_link_ask(&d->side, statement, values, count, result, e) : err;
 }
 
-/* Done unless the row is there and its key is not parked. */
+/* Done unless the row waits there and its key is not parked. */
 static bool aside_is_done(const PGresult *r)
 {
     return pg_int(r, 0, 0) > 0 || pg_int(r, 0, 1) == 0 || pg_int(r, 0, 2) > 0;
@@ -282,9 +302,8 @@ static enum ferry_err driver_decided(void *driver, int64_t number, bool *decided
     return err;
 }
 
-static enum ferry_err driver_parked(void *driver,
-                                    void (*callback)(struct bytes key, int64_t until, void *arg),
-                                    void *arg, struct err_text *e)
+static enum ferry_err driver_parked(void *driver, source_parked_cb *callback, void *arg,
+                                    struct err_text *e)
 {
     struct source_pg *d = driver;
     char lane[NUMBER_BYTES];
@@ -293,7 +312,7 @@ static enum ferry_err driver_parked(void *driver,
     PGresult *result = NULL;
     enum ferry_err err = side_ask(d, PG_PARKED, values, 1, &result, e);
     for (int at = 0; err == FERRY_OK && at < PQntuples(result); at++) {
-        callback(pg_value(result, at, 0), pg_int(result, at, 1), arg);
+        callback(PQgetvalue(result, at, 0), pg_value(result, at, 1), pg_int(result, at, 2), arg);
     }
     PQclear(result);
     return err;
@@ -314,15 +333,33 @@ static enum ferry_err driver_paused(void *driver, bool *paused, struct err_text 
 static int driver_wake_fd(void *driver)
 {
     const struct source_pg *d = driver;
-    return d->wake_fd;
+    return d->notify.epoll_fd >= 0 ? d->notify.epoll_fd : d->wake_fd;
 }
 
 static void driver_wake_drain(void *driver)
 {
-    const struct source_pg *d = driver;
+    struct source_pg *d = driver;
     if (d->wake_fd >= 0) {
         wake_drain(d->wake_fd);
     }
+    source_pg_notify_drain(d);
+}
+
+/* No word is left, but this comes once a second in every state of the relay: an answer that nobody
+ * takes now is taken off the socket, else the server holds a snapshot for it. */
+static void driver_leave_word(void *driver, const struct source_word *word)
+{
+    struct source_pg *d = driver;
+    (void)word;
+    if (d->reader.busy) {
+        pg_link_pump(&d->reader);
+    }
+}
+
+static void driver_place(void *driver, char *text, size_t bytes)
+{
+    const struct source_pg *d = driver;
+    relay_place_text(d->place_fd, d->wake_name, text, bytes);
 }
 
 const struct source_ops source_pg_ops = {
@@ -349,4 +386,6 @@ const struct source_ops source_pg_ops = {
     .figures = source_pg_figures,
     .wake_fd = driver_wake_fd,
     .wake_drain = driver_wake_drain,
+    .leave_word = driver_leave_word,
+    .place = driver_place,
 };

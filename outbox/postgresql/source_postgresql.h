@@ -1,15 +1,17 @@
 /* source_postgresql: what the files of the PostgreSQL source share; nobody else includes it.
  *
  * Two connections: `reader` asks for snapshots and pages; `side` does what writes (the barrier,
- * setting rows aside, emptying a leaf) and what people and the core ask in between. Neither is ever
+ * setting rows aside, emptying a leaf) and what people and the core ask in between; with
+ * relay.notify a third one listens. None is ever
  * inside a transaction between calls. An answer that does not come within PG_LINK_TAKE_US is taken
  * by a later call of `read`, which says meanwhile that there is more.
  *
  * Invariants: (1) a snapshot that a mark or a checkpoint names was taken before the write-ahead log
  * was flushed up to what was written when it was taken: neither a row nor a transaction's number
  * that it saw as used can come back after a crash of the database. (2) No row is handed out of a
- * connection on which the database's identity was not looked at. (3) Ends of a tick are judged by
- * literal bounds, each statement in its own short transaction: no snapshot is held. */
+ * connection, and nothing written over one, on which the database's identity was not looked at; a
+ * snapshot that is not on disk yet does not outlive its connection. (3) Ends of a tick are judged
+ * by literal bounds, each statement in its own short transaction: no snapshot is held. */
 #ifndef FERRY_OUTBOX_POSTGRESQL_SOURCE_POSTGRESQL_H
 #define FERRY_OUTBOX_POSTGRESQL_SOURCE_POSTGRESQL_H
 
@@ -40,6 +42,7 @@ enum pg_statement {
     PG_LEAVES,
     PG_SETTINGS,
     PG_LANES,
+    PG_NOTIFY,
     PG_STATEMENT_COUNT
 };
 _Static_assert(PG_STATEMENT_COUNT <= PG_LINK_STATEMENTS_MAX, "a link keeps as many");
@@ -74,13 +77,34 @@ struct pg_identity {
     int64_t version;
 };
 
+/* Listening to NOTIFY. */
+enum pg_notify_state {
+    PG_NOTIFY_DOWN,
+    PG_NOTIFY_TRYING, /* Our own word was announced and is not here yet. */
+    PG_NOTIFY_WORKS,
+    PG_NOTIFY_SILENT, /* It did not come. Should it come late, it works after all. */
+};
+enum pg_notify_said { PG_NOTIFY_SAID_NOTHING, PG_NOTIFY_SAID_WORKS, PG_NOTIFY_SAID_SILENT };
+
+struct pg_notify {
+    struct pg_link link;
+    int epoll_fd; /* Of the datagram's socket and the link's: what the relay waits for. -1: off. */
+    enum pg_notify_state state;
+    enum pg_notify_said said; /* To a person, last. */
+    bool said_trigger;
+    bool fresh;    /* Rows were announced, and that is not counted yet. */
+    char word[48]; /* Ours. */
+    int64_t tried_us;
+};
+
 struct source_pg {
     struct pg_url url;
     struct pg_target target;
     struct source_options options;
     struct pg_link reader, side;
     struct pg_identity identity; /* When it was opened. */
-    uint64_t checked_connects;   /* The reader's connection of which the identity was seen. */
+    /* The connections of which the identity was seen. */
+    uint64_t checked_connects, side_checked_connects;
     bool set_back;
     struct err_text set_back_words;
 
@@ -113,8 +137,10 @@ struct source_pg {
         *kept; /* Bases of checkpoints: given to the core; kept by the brokers. */
     int64_t told_position;
 
-    int wake_fd;
+    int wake_fd; /* The datagram's. */
+    struct pg_notify notify;
     char wake_name[DB_POSTGRESQL_PLACE_MAX];
+    int place_fd;                   /* Held by relay_place.h; -1: not. */
     struct source_figures counters; /* truncates, barriers, … only. */
 };
 
@@ -129,7 +155,7 @@ void source_pg_read_anew(struct source_pg *d);
 void source_pg_rewind(void *driver, int64_t after);
 enum ferry_err source_pg_changed(void *driver, bool *changed, struct err_text *e);
 /* Adds the rows of a result of PG_SMALL or PG_WINDOW, without positions. *bytes: as the statement
- * counts them. Errors: NO_MEMORY. */
+ * counts them, or more. Errors: NO_MEMORY. */
 MUST_CHECK enum ferry_err source_pg_rows(struct source_pg *d, const PGresult *r,
                                          struct source_page *page, int64_t *bytes);
 /* Looks at the database over this link. *same false: it is another, or was set back; the words are
@@ -145,7 +171,13 @@ MUST_CHECK enum ferry_err source_pg_place_is_here(struct source_pg *d,
 MUST_CHECK enum ferry_err source_pg_open(struct source *source, const char *url,
                                          const struct source_options *options, struct err_text *e);
 void source_pg_listen(struct source_pg *d);
-/* The side connection, up. */
+/* Errors: IO. */
+MUST_CHECK enum ferry_err source_pg_notify_init(struct source_pg *d, struct err_text *e);
+void source_pg_notify_fini(struct source_pg *d);
+void source_pg_notify_watch(const struct source_pg *d, int fd); /* Nothing when it is off. */
+void source_pg_notify_step(struct source_pg *d);                /* Once a second. */
+void source_pg_notify_drain(struct source_pg *d);               /* Takes what was announced. */
+/* The side connection, up; of the database that it was. */
 MUST_CHECK enum ferry_err source_pg_side(struct source_pg *d, struct err_text *e);
 /* Settings that lose committed rows, or the order of a key. Errors: DB. */
 MUST_CHECK enum ferry_err source_pg_check_settings(struct source_pg *d, struct err_text *e);

@@ -18,7 +18,8 @@
 
 #define OUTBOX_URL_MAX        4000
 #define OUTBOX_NAME_MAX       200
-#define OUTBOX_KEY_MAX        1024 /* Of a key in a listing; longer ones are cut. */
+#define OUTBOX_FREED_MS       (60 * 60 * 1000) /* So long freed keys are remembered. */
+#define OUTBOX_KEY_MAX        1024             /* Of a key in a listing; longer ones are cut. */
 #define OUTBOX_REASON_MAX     500
 #define OUTBOX_LIST_MAX       1000 /* Rows of one page of a listing. */
 #define OUTBOX_SAGA_STEPS_MAX 32
@@ -93,10 +94,10 @@ struct inbox_trace {
 };
 
 struct outbox_parked_key {
-    struct bytes key; /* Lives during the callback. */
+    const char *topic; /* Lives during the callback, as does the key. */
+    struct bytes key;
     int64_t since_ms;
     int64_t rows;
-    bool released;
 };
 
 struct outbox_saga {
@@ -169,14 +170,21 @@ struct outbox_admin_ops {
     enum ferry_err (*skip)(const char *url, int64_t number, const char *reason, struct err_text *e);
     enum ferry_err (*parked)(const char *url, outbox_parked_cb *callback, void *arg,
                              struct err_text *e);
-    enum ferry_err (*park)(const char *url, struct bytes key, struct err_text *e);
+    /* A key is parked in one topic: order is per topic and key, and the same key of other topics
+     * goes on. INVALID_ARGUMENT: a key over OUTBOX_KEY_MAX. */
+    enum ferry_err (*park)(const char *url, const char *topic, struct bytes key,
+                           struct err_text *e);
     /* Frees the key; its rows are published in the order they were put. *count: rows put anew.
-     * UNKNOWN_MESSAGE: it is not parked. In one transaction that keeps writers out: where no row of
-     * the key is among the dead ones as parked, none was passed over and until_no becomes 1. Else a
-     * number n is taken, and the parked rows, then those of the key that wait in the table with a
-     * number between the first parked one's and n, get new numbers above n; until_no becomes n.
-     * (Rows of the key below the first parked one are published or dead; above it none is.) */
-    enum ferry_err (*unpark)(const char *url, struct bytes key, int64_t *count, struct err_text *e);
+     * UNKNOWN_MESSAGE: it is not parked. In one transaction that keeps writers out: until_no
+     * becomes n, the next number. The parked rows, then those of the key that wait in the table
+     * above the last parked one, get new numbers from n on; without parked rows none was passed
+     * over, and none is moved. Keys that were freed an hour ago are forgotten. What was moved is
+     * gone from where it was, by which a relay that has read it already knows. (Where the key's
+     * lock was held, rows of the key are handed out in the order of their numbers: above the last
+     * parked one none is published, below it none waits. Where it was not, one that was committed
+     * late may wait below: it stays, and is published as any other.) */
+    enum ferry_err (*unpark)(const char *url, const char *topic, struct bytes key, int64_t *count,
+                             struct err_text *e);
     enum ferry_err (*set_paused)(const char *url, bool paused, struct err_text *e);
     /* Rebase: in one transaction, does with each row what `judge` says, and gives the source a new
      * id, under which the brokers know nothing: what is left is published. With `dry_run` it only

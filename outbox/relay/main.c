@@ -271,6 +271,7 @@ static enum ferry_err check_one(const struct program *p, const struct relay_url 
     uint32_t lanes = 0;
     struct source_options options = {.stand_by = true,
                                      .barrier = p->options.barrier,
+                                     .tidy = p->options.tidy,
                                      .strict = p->options.strict,
                                      .notify = p->options.notify,
                                      .connect_timeout_ms = p->options.connect_timeout_ms,
@@ -337,7 +338,8 @@ static void report(struct program *p, bool terminal)
 /* What all have come to. */
 struct progress {
     bool all_stopped, all_drained, any_halted, topics_missing;
-    int failed; /* Exit code of one that was never reached; 0: none. */
+    bool any_paused; /* By a person: with --once there is nothing to wait for. */
+    int failed;      /* Exit code of one that was never reached; 0: none. */
 };
 
 static void look_at(struct program *p, size_t at, struct progress *now)
@@ -349,8 +351,10 @@ static void look_at(struct program *p, size_t at, struct progress *now)
     bool halted = s->relay_known && s->relay.state == RELAY_HALTED && s->phase != SERVED_RELAYING;
     now->any_halted = now->any_halted || halted;
     now->all_stopped = now->all_stopped && stopped;
-    now->all_drained =
-        now->all_drained && (stopped || (s->phase == SERVED_RELAYING && s->relay.caught_up));
+    bool relaying = s->phase == SERVED_RELAYING && s->relay_known;
+    bool paused = relaying && s->relay.state == RELAY_PAUSED;
+    now->any_paused = now->any_paused || paused;
+    now->all_drained = now->all_drained && (stopped || paused || (relaying && s->relay.caught_up));
     now->topics_missing = now->topics_missing || s->relay.blocked_topics > 0;
     if (stopped && !s->relay_known && s->err != FERRY_OK) {
         now->failed = exit_code_of(s->err, "");
@@ -395,8 +399,14 @@ static bool decide(struct program *p, struct run *run, int64_t now_us)
     if (run->stop_by_us == 0 && over) {
         run->code = now.failed != 0      ? now.failed
                     : now.any_halted     ? EXIT_FAILURE
+                    : now.any_paused     ? EXIT_FAILURE
                     : now.topics_missing ? EXIT_NOT_FOUND
                                          : EXIT_SUCCESS;
+        if (now.any_paused) {
+            log_line(LOG_ERROR, "relay",
+                     "paused by a person: not all is published: `ferry outbox resume`, then start "
+                     "this again");
+        }
         stop_all(p, run, now_us);
     }
     if (now.all_stopped) {

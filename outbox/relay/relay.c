@@ -416,7 +416,7 @@ void relay_status(struct relay *r, struct relay_status *status)
         .settled = relay_low_mark(r),
         .epoch = r->epoch,
         .inflight_batches = r->inflight,
-        .parked_keys = r->parked.count,
+        .parked_keys = r->parked.parked,
         .undecided = r->stuck ? r->undecided : 0,
         .set_back = r->set_back,
         .error = r->error,

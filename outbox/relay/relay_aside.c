@@ -93,7 +93,7 @@ void relay_aside_clear(struct relay *r)
 static void parked_free(struct relay_parked_set *set)
 {
     for (size_t i = 0; i < set->count; i++) {
-        mem_free(set->keys[i].key);
+        mem_free(set->keys[i].topic);
     }
     mem_free(set->keys);
     *set = (struct relay_parked_set){0};
@@ -106,20 +106,24 @@ void relay_aside_fini(struct relay *r)
     r->aside = NULL;
 }
 
-static int key_order(const struct relay_parked *p, struct bytes key)
+static int key_order(const struct relay_parked *p, const char *topic, struct bytes key)
 {
+    int order = strcmp(p->topic, topic);
     size_t common = p->key_bytes < key.size ? p->key_bytes : key.size;
-    int order = common == 0 ? 0 : memcmp(p->key, key.data, common);
+    if (order == 0 && common > 0) {
+        order = memcmp(p->key, key.data, common);
+    }
     return order != 0 ? order : (p->key_bytes > key.size) - (p->key_bytes < key.size);
 }
 
-static bool parked_find(const struct relay_parked_set *set, struct bytes key, size_t *at)
+static bool parked_find(const struct relay_parked_set *set, const char *topic, struct bytes key,
+                        size_t *at)
 {
     size_t low = 0;
     size_t high = set->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        int order = key_order(&set->keys[middle], key);
+        int order = key_order(&set->keys[middle], topic, key);
         if (order == 0) {
             *at = middle;
             return true;
@@ -134,29 +138,47 @@ static bool parked_find(const struct relay_parked_set *set, struct bytes key, si
     return false;
 }
 
-static enum ferry_err parked_put(struct relay_parked_set *set, struct bytes key, int64_t until)
+static enum ferry_err parked_insert(struct relay_parked_set *set, size_t at, const char *topic,
+                                    struct bytes key, int64_t until)
 {
-    size_t at = 0;
-    if (parked_find(set, key, &at)) {
-        set->keys[at].until = until;
-        return FERRY_OK;
-    }
-    if (set->count == RELAY_PARKED_KEYS_MAX) {
-        return FERRY_ERR_LIMIT_REACHED;
-    }
+    size_t topic_bytes = strlen(topic) + 1;
     if (!mem_grow((void **)&set->keys, &set->capacity, set->count + 1, sizeof(*set->keys))) {
         return FERRY_ERR_NO_MEMORY;
     }
-    uint8_t *copy = mem_alloc(key.size + 1);
+    char *copy = mem_alloc(topic_bytes + key.size);
     if (copy == NULL) {
         return FERRY_ERR_NO_MEMORY;
     }
+    memcpy(copy, topic, topic_bytes);
     if (key.size > 0) {
-        memcpy(copy, key.data, key.size);
+        memcpy(copy + topic_bytes, key.data, key.size);
     }
     memmove(&set->keys[at + 1], &set->keys[at], (set->count - at) * sizeof(*set->keys));
-    set->keys[at] = (struct relay_parked){copy, key.size, until};
+    set->keys[at] = (struct relay_parked){
+        .topic = copy, .key = (uint8_t *)copy + topic_bytes, .key_bytes = key.size, .until = until};
     set->count++;
+    set->parked += until == 0;
+    return FERRY_OK;
+}
+
+static enum ferry_err parked_put(struct relay_parked_set *set, const char *topic, struct bytes key,
+                                 int64_t until)
+{
+    size_t at = 0;
+    bool found = parked_find(set, topic, key, &at);
+    if (found && set->keys[at].until == until) {
+        return FERRY_OK;
+    }
+    size_t freed = set->count - set->parked;
+    if (until == 0 ? set->parked == RELAY_PARKED_KEYS_MAX : freed == RELAY_PARKED_KEYS_MAX) {
+        return FERRY_ERR_LIMIT_REACHED;
+    }
+    if (!found) {
+        return parked_insert(set, at, topic, key, until);
+    }
+    set->parked += until == 0;
+    set->parked -= set->keys[at].until == 0;
+    set->keys[at].until = until;
     return FERRY_OK;
 }
 
@@ -165,11 +187,11 @@ struct loading {
     enum ferry_err err;
 };
 
-static void take_key(struct bytes key, int64_t until, void *arg)
+static void take_key(const char *topic, struct bytes key, int64_t until, void *arg)
 {
     struct loading *l = arg;
     if (l->err == FERRY_OK) {
-        l->err = parked_put(&l->set, key, until);
+        l->err = parked_put(&l->set, topic, key, until);
     }
 }
 
@@ -178,7 +200,9 @@ enum ferry_err relay_parked_load(struct relay *r, struct err_text *e)
     struct loading l = {0};
     enum ferry_err err = source_parked(r->source, take_key, &l, e);
     if (err == FERRY_OK && l.err == FERRY_ERR_LIMIT_REACHED) {
-        err = err_set(e, l.err, "more than %u keys are parked: `ferry outbox unpark` some",
+        err = err_set(e, l.err,
+                      "more than %u keys are parked, or were freed within the last hour: `ferry "
+                      "outbox unpark` some, or wait",
                       RELAY_PARKED_KEYS_MAX);
     } else if (err == FERRY_OK && l.err != FERRY_OK) {
         err = err_set(e, l.err, "out of memory: reading the parked keys");
@@ -197,57 +221,58 @@ static struct bytes key_of(const struct source_row *row)
     return bytes_of(row->message.key, row->message.key_bytes);
 }
 
-/* The key is parked, as far as we know. */
-static enum relay_verdict set_aside_parked(struct relay *r, const struct source_row *row,
-                                           bool *released)
+static bool key_of_row_find(const struct relay *r, const struct source_row *row, size_t *at)
+{
+    return r->parked.count > 0 && row->message.key != NULL &&
+           parked_find(&r->parked, row->message.topic, key_of(row), at);
+}
+
+/* The database says that the key is not parked: nor are others, perhaps. */
+static enum relay_verdict judge_anew(struct relay *r, const struct source_row *row)
 {
     struct err_text e = {{0}};
-    bool done = false;
-    *released = false;
-    if (!aside_reserve(r)) {
-        return RELAY_WAIT;
-    }
-    enum ferry_err err = r->source->ops->set_aside(r->source->driver, row, SOURCE_ASIDE_PARKED,
-                                                   "its key is parked", &done, &e);
-    if (err == FERRY_OK && !done) {
-        *released = true;
-        err = relay_parked_load(r, &e);
-    }
-    if (err != FERRY_OK) {
+    size_t at = 0;
+    if (relay_parked_load(r, &e) != FERRY_OK) {
         r->error = e;
         return RELAY_WAIT;
     }
-    if (done) {
-        r->stats.parked_rows++;
-        aside_add(r, row->number, row->position);
-    }
-    return RELAY_DROP;
+    bool parked = key_of_row_find(r, row, &at) && r->parked.keys[at].until == 0;
+    return parked ? RELAY_WAIT : RELAY_PUBLISH; /* Parked once more in between: asked again. */
 }
 
+/* Asks the database about a row whose key is parked, or was freed since the row was put: then it
+ * was moved, and is gone, or it waits here as it did. */
 enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row)
 {
+    struct err_text e = {{0}};
+    bool done = false;
     size_t at = 0;
-    if (r->parked.count == 0 || row->message.key == NULL ||
-        !parked_find(&r->parked, key_of(row), &at)) {
+    if (!key_of_row_find(r, row, &at)) {
         return RELAY_PUBLISH;
     }
-    if (r->parked.keys[at].until == 0) {
-        bool released = false;
-        enum relay_verdict verdict = set_aside_parked(r, row, &released);
-        if (verdict == RELAY_WAIT || !released) {
-            return verdict;
-        }
-        if (!parked_find(&r->parked, key_of(row), &at)) {
-            return RELAY_PUBLISH;
-        }
-        if (r->parked.keys[at].until == 0) {
-            return RELAY_WAIT; /* Parked once more in between. */
-        }
-    }
-    if (row->number >= r->parked.keys[at].until) {
+    int64_t until = r->parked.keys[at].until;
+    if (until != 0 && row->number >= until) {
         return RELAY_PUBLISH;
     }
-    r->stats.moved_rows++;
+    if (!aside_reserve(r)) {
+        return RELAY_WAIT;
+    }
+    if (r->source->ops->set_aside(r->source->driver, row, SOURCE_ASIDE_PARKED, "its key is parked",
+                                  &done, &e) != FERRY_OK) {
+        r->error = e;
+        return RELAY_WAIT;
+    }
+    if (!done) {
+        return until == 0 ? judge_anew(r, row) : RELAY_PUBLISH;
+    }
+    /* It was moved, or the key is parked again, and those behind this row are not free. */
+    if (until != 0 && relay_parked_load(r, &e) != FERRY_OK) {
+        r->error = e;
+        return RELAY_WAIT;
+    }
+    r->stats.parked_rows += until == 0;
+    r->stats.moved_rows += until != 0;
+    aside_add(r, row->number, row->position);
     return RELAY_DROP;
 }
 
@@ -258,7 +283,7 @@ static enum relay_verdict set_aside_refused(struct relay *r, const struct source
 {
     struct err_text e = {{0}};
     bool done = false;
-    if (why == SOURCE_ASIDE_PARK && r->parked.count == RELAY_PARKED_KEYS_MAX) {
+    if (why == SOURCE_ASIDE_PARK && r->parked.parked == RELAY_PARKED_KEYS_MAX) {
         err_set(&r->error, FERRY_ERR_LIMIT_REACHED,
                 "row %lld is refused, and no more than %u keys can be parked: `ferry outbox "
                 "unpark` some",
@@ -270,7 +295,7 @@ static enum relay_verdict set_aside_refused(struct relay *r, const struct source
     }
     enum ferry_err err = r->source->ops->set_aside(r->source->driver, row, why, reason, &done, &e);
     if (err == FERRY_OK && why == SOURCE_ASIDE_PARK) {
-        err = parked_put(&r->parked, key_of(row), 0);
+        err = parked_put(&r->parked, row->message.topic, key_of(row), 0);
     }
     if (err != FERRY_OK) {
         r->error = e; /* If only the key is not noted here, the next try finds the row set aside. */

@@ -86,6 +86,9 @@ static bool begin_at_checkpoint(struct relay *r, const struct ferry_source_grant
 
 static void become_active(struct relay *r, const struct ferry_source_grant *grant)
 {
+    /* Also of one that is active, and was elected anew: what it had read is gone, whether or not it
+     * can begin now. */
+    r->state = r->state == RELAY_ACTIVE ? RELAY_ELECTING : r->state;
     relay_topics_lose(r);
     relay_queue_drop(r);
     if (!begin_at_checkpoint(r, grant)) {

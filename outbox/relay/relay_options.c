@@ -80,7 +80,7 @@ static const struct option_row rows[] = {
     {"relay.notify", OPTION_BOOL, AT(notify), 0, 0, "off", NULL,
      "PostgreSQL: listen to NOTIFY, for applications that cannot send the wake datagram."},
     {"relay.tidy", OPTION_BOOL, AT(tidy), 0, 0, "on", NULL,
-     "Delete published rows. Off keeps them all; somebody else has to."},
+     "Delete published rows. Off keeps them all; somebody else has to. MariaDB needs it on."},
     {"relay.http", OPTION_TEXT, AT(http), 0, RELAY_ADDRESS_MAX, "", NULL,
      "ADDRESS:PORT of /metrics, /livez and /readyz, as 127.0.0.1:7480; empty: off."},
     {"relay.http_stuck_ms", OPTION_MS, AT(http_stuck_ms), 1000, 3600000, "60s", NULL,

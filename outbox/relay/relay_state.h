@@ -85,15 +85,17 @@ struct relay_aside {
 };
 
 struct relay_parked {
-    uint8_t *key; /* Owned. */
+    char *topic; /* Owned; the key is behind its NUL. */
+    uint8_t *key;
     size_t key_bytes;
-    int64_t until; /* Rows from this number on are free; 0: it is parked. */
+    int64_t until; /* 0: it is parked; else rows from this number on are free, without asking. */
 };
 
-/* Sorted by key. */
+/* Sorted by topic and key. */
 struct relay_parked_set {
     struct relay_parked *keys;
     size_t count, capacity;
+    size_t parked; /* Those that are; the others were freed lately. */
 };
 
 struct relay {

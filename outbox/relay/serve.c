@@ -22,11 +22,12 @@ struct serve_item {
     const struct relay_url *url;
     uint32_t lane;
     pthread_t thread;
-    int wake_fd; /* Written by serve_stop. */
+    int wake_fd; /* Written by serve_stop, and with `announced`. */
     bool scout;  /* The first lane of its outbox: finds out how many there are. */
     bool spread; /* The others were started. The main thread's. */
 
     atomic_bool stop, ended;
+    atomic_bool announced; /* Another lane of the outbox was woken. */
     atomic_llong beat_us;
     pthread_mutex_t lock; /* Of what follows. */
     struct served_status status;
@@ -157,6 +158,20 @@ static void publish(struct serve_item *item, const struct served_status *now, st
     }
 }
 
+/* Applications wake one relay of an outbox, and do not say which lane they mean. */
+static void wake_other_lanes(void *arg)
+{
+    struct serve_item *item = arg;
+    size_t count = atomic_load(&item->serve->count);
+    for (size_t i = 0; i < count; i++) {
+        struct serve_item *other = &item->serve->items[i];
+        if (other != item && other->url == item->url) {
+            atomic_store(&other->announced, true);
+            tell(other->wake_fd);
+        }
+    }
+}
+
 static void serve_one(struct serve_item *item, struct served *served)
 {
     const struct served_status *status = served_status(served);
@@ -166,6 +181,9 @@ static void serve_one(struct serve_item *item, struct served *served)
         if (!stopping && atomic_load(&item->stop)) {
             stopping = true;
             served_stop(served);
+        }
+        if (atomic_exchange(&item->announced, false)) {
+            served_wake(served);
         }
         int64_t now_us = clock_monotonic_us();
         atomic_store(&item->beat_us, now_us);
@@ -187,7 +205,9 @@ static void *run(void *arg)
                                .url = item->url->url,
                                .shown = item->url->shown,
                                .lane = item->lane,
-                               .once = item->serve->once};
+                               .once = item->serve->once,
+                               .announced = wake_other_lanes,
+                               .arg = item};
     enum ferry_err err = served_new(&served, &conf);
     if (err == FERRY_OK) {
         serve_one(item, served);

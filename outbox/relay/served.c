@@ -338,6 +338,9 @@ static int64_t relaying_step(struct served *s, int64_t now_us)
     for (int i = 0; i < count; i++) {
         if (events[i].data.fd == source_wake_fd(&s->source)) {
             relay_wake(s->relay);
+            if (s->conf.announced != NULL) {
+                s->conf.announced(s->conf.arg);
+            }
         }
     }
     (void)ferry_poll(s->client, 0);
@@ -380,6 +383,13 @@ int64_t served_step(struct served *s, int64_t now_us)
 int served_fd(const struct served *s)
 {
     return s->epoll_fd;
+}
+
+void served_wake(struct served *s)
+{
+    if (s->relay != NULL) {
+        relay_wake(s->relay);
+    }
 }
 
 void served_stop(struct served *s)

@@ -27,6 +27,9 @@ struct served_conf {
     const char *shown; /* The URL for people: no password. */
     uint32_t lane;
     bool once;
+    /* An application has announced rows, of whichever lane; or NULL. */
+    void (*announced)(void *arg);
+    void *arg;
 };
 
 struct served_status {
@@ -48,6 +51,7 @@ void served_free(struct served **s); /* What is in flight is waited for, a secon
 MUST_CHECK int64_t served_step(struct served *s, int64_t now_us);
 /* Readable when there is something to do before that time. */
 int served_fd(const struct served *s);
+void served_wake(struct served *s); /* Rows may have come: another lane heard it. */
 void served_stop(struct served *s);
 /* Lives as long as `s`; changes in served_step. */
 const struct served_status *served_status(const struct served *s);

@@ -155,9 +155,8 @@ enum ferry_err source_decided(const struct source *source, int64_t number, bool 
                                         : source->ops->decided(source->driver, number, decided, e);
 }
 
-enum ferry_err source_parked(const struct source *source,
-                             void (*callback)(struct bytes key, int64_t until, void *arg),
-                             void *arg, struct err_text *e)
+enum ferry_err source_parked(const struct source *source, source_parked_cb *callback, void *arg,
+                             struct err_text *e)
 {
     return source->ops->parked == NULL ? FERRY_OK
                                        : source->ops->parked(source->driver, callback, arg, e);

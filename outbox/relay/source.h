@@ -86,8 +86,8 @@ struct source_blob {
 /* Why a row goes to the dead ones. */
 enum source_aside {
     SOURCE_ASIDE_REFUSED, /* It was refused, or cannot be a message. */
-    SOURCE_ASIDE_PARK,    /* The same, and its key is parked from now on. */
-    SOURCE_ASIDE_PARKED,  /* Its key is parked: nothing is wrong with this row. */
+    SOURCE_ASIDE_PARK,    /* The same, and its key is parked in its topic from now on. */
+    SOURCE_ASIDE_PARKED,  /* Its key is parked there: nothing is wrong with this row. */
 };
 
 /* What the core tells a driver that may tidy up. Positions. */
@@ -122,6 +122,8 @@ struct source_word {
     char state[SOURCE_STATE_MAX + 1];
     bool active; /* Of whom writes; not kept. */
 };
+
+typedef void source_parked_cb(const char *topic, struct bytes key, int64_t until, void *arg);
 
 /* All functions but those marked may be NULL where the driver has nothing to do; the functions
  * below the table know that. */
@@ -179,24 +181,26 @@ struct source_ops {
      * is more to do at once. *removed: rows. */
     enum ferry_err (*tidy)(void *driver, const struct source_progress *progress, size_t *removed,
                            bool *again, struct err_text *e);
-    /* Copies one row to the dead ones with the reason; *done false: its key is not parked (any
-     * more), for SOURCE_ASIDE_PARKED. A row that is there already, or gone: nothing to do, done.
-     * Required. */
+    /* Copies one row to the dead ones with the reason. A row that is there already, or gone from
+     * the outbox: nothing to do, done. *done false, for SOURCE_ASIDE_PARKED: the row waits in the
+     * outbox, and its key is not parked in its topic (any more). Required. */
     enum ferry_err (*set_aside)(void *driver, const struct source_row *row, enum source_aside why,
                                 const char *reason, bool *done, struct err_text *e);
     /* Whether a person has set the row aside (`ferry outbox skip`). */
     enum ferry_err (*decided)(void *driver, int64_t number, bool *decided, struct err_text *e);
-    /* Calls back for each parked key: `until` is the number from which rows of the key are free
-     * again (rows below it were put anew behind it and are dropped); 0: it is parked. */
-    enum ferry_err (*parked)(void *driver,
-                             void (*callback)(struct bytes key, int64_t until, void *arg),
-                             void *arg, struct err_text *e);
+    /* Calls back for each key of a topic that is parked (`until` 0), and for those that were freed
+     * lately (for an hour at least): rows of such a key from the number `until` on are free; one
+     * below it may have been put anew behind it, which is so when it is gone from the outbox, and
+     * `set_aside` tells. */
+    enum ferry_err (*parked)(void *driver, source_parked_cb *callback, void *arg,
+                             struct err_text *e);
     enum ferry_err (*paused)(void *driver, bool *paused, struct err_text *e);
     enum ferry_err (*figures)(void *driver, int64_t settled, struct source_figures *figures,
                               struct err_text *e);
 
     int (*wake_fd)(void *driver); /* Readable when something was announced; -1: none. */
     void (*wake_drain)(void *driver);
+    /* Comes once a second in every state of the relay. */
     void (*leave_word)(void *driver, const struct source_word *word);
     /* What tells this relay's place from other relays' at the same database; a relay that is
      * started again at the same place and finds nobody there has the same. */
@@ -221,9 +225,7 @@ MUST_CHECK enum ferry_err source_tidy(const struct source *source,
                                       bool *again, struct err_text *e);
 MUST_CHECK enum ferry_err source_decided(const struct source *source, int64_t number, bool *decided,
                                          struct err_text *e);
-MUST_CHECK enum ferry_err source_parked(const struct source *source,
-                                        void (*callback)(struct bytes key, int64_t until,
-                                                         void *arg),
+MUST_CHECK enum ferry_err source_parked(const struct source *source, source_parked_cb *callback,
                                         void *arg, struct err_text *e);
 MUST_CHECK enum ferry_err source_paused(const struct source *source, bool *paused,
                                         struct err_text *e);

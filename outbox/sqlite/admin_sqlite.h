@@ -84,9 +84,10 @@ enum ferry_err admin_sqlite_skip(const char *url, int64_t number, const char *re
 enum ferry_err admin_sqlite_set_paused(const char *url, bool paused, struct err_text *e);
 enum ferry_err admin_sqlite_parked(const char *url, outbox_parked_cb *callback, void *arg,
                                    struct err_text *e);
-enum ferry_err admin_sqlite_park(const char *url, struct bytes key, struct err_text *e);
-enum ferry_err admin_sqlite_unpark(const char *url, struct bytes key, int64_t *count,
-                                   struct err_text *e);
+enum ferry_err admin_sqlite_park(const char *url, const char *topic, struct bytes key,
+                                 struct err_text *e);
+enum ferry_err admin_sqlite_unpark(const char *url, const char *topic, struct bytes key,
+                                   int64_t *count, struct err_text *e);
 enum ferry_err admin_sqlite_rebase(const char *url, outbox_judge_fn *judge, void *arg, bool dry_run,
                                    struct outbox_rebased *rebased, struct err_text *e);
 enum ferry_err admin_sqlite_bench_put(const char *url, const char *topic, int64_t count,

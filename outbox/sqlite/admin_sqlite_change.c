@@ -162,9 +162,9 @@ enum ferry_err admin_sqlite_parked(const char *url, outbox_parked_cb *callback, 
                                    struct err_text *e)
 {
     static const char sql[] =
-        "SELECT mkey, since_ms, until_no, (SELECT count(*) FROM ferry_outbox_dead d WHERE parked "
-        "<> 0 AND CAST(d.mkey AS BLOB) = p.mkey) FROM ferry_parked_key p WHERE lane = 0 AND "
-        "until_no = 0 ORDER BY since_ms, mkey";
+        "SELECT topic, mkey, since_ms, (SELECT count(*) FROM ferry_outbox_dead d WHERE parked <> 0 "
+        "AND d.topic = p.topic AND CAST(d.mkey AS BLOB) = p.mkey) FROM ferry_parked_key p WHERE "
+        "lane = 0 AND until_no = 0 ORDER BY since_ms, topic, mkey";
     struct admin_file f;
     sqlite3_stmt *stmt = NULL;
     bool row = true;
@@ -175,9 +175,9 @@ enum ferry_err admin_sqlite_parked(const char *url, outbox_parked_cb *callback, 
     err = admin_sqlite_prepare(&f, sql, &stmt, e);
     while (err == FERRY_OK && (err = admin_sqlite_step(&f, stmt, &row, e)) == FERRY_OK && row) {
         struct outbox_parked_key key = {
-            .key = admin_sqlite_bytes(stmt, 0),
-            .since_ms = sqlite3_column_int64(stmt, 1),
-            .released = sqlite3_column_int64(stmt, 2) != 0,
+            .topic = (const char *)sqlite3_column_text(stmt, 0),
+            .key = admin_sqlite_bytes(stmt, 1),
+            .since_ms = sqlite3_column_int64(stmt, 2),
             .rows = sqlite3_column_int64(stmt, 3),
         };
         if (!callback(&key, arg)) {
@@ -189,10 +189,50 @@ enum ferry_err admin_sqlite_parked(const char *url, outbox_parked_cb *callback, 
     return err;
 }
 
-enum ferry_err admin_sqlite_park(const char *url, struct bytes key, struct err_text *e)
+/* A key of a topic, and numbers for what is done with it. */
+struct keyed {
+    const char *topic;
+    struct bytes key;
+    int64_t number, until;
+};
+
+/* One statement with the topic as ?1, the key as ?2 and the two numbers as ?3 and ?4. */
+static enum ferry_err run_keyed(struct admin_file *f, const char *sql, const struct keyed *k,
+                                int64_t *changed, struct err_text *e)
+{
+    sqlite3_stmt *stmt = NULL;
+    enum ferry_err err = admin_sqlite_prepare(f, sql, &stmt, e);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    sqlite3_bind_text(stmt, 1, k->topic, -1, SQLITE_TRANSIENT);
+    admin_sqlite_bind_bytes(stmt, 2, k->key);
+    if (sqlite3_bind_parameter_count(stmt) >= 3) {
+        sqlite3_bind_int64(stmt, 3, k->number);
+    }
+    if (sqlite3_bind_parameter_count(stmt) >= 4) {
+        sqlite3_bind_int64(stmt, 4, k->until);
+    }
+    return admin_sqlite_run(f, stmt, changed, e);
+}
+
+static enum ferry_err forget_freed(struct admin_file *f, struct err_text *e)
+{
+    sqlite3_stmt *stmt = NULL;
+    enum ferry_err err = admin_sqlite_prepare(
+        f, "DELETE FROM ferry_parked_key WHERE until_no <> 0 AND since_ms < ?1", &stmt, e);
+    if (err == FERRY_OK) {
+        sqlite3_bind_int64(stmt, 1, clock_wall_ms() - OUTBOX_FREED_MS);
+        err = admin_sqlite_run(f, stmt, NULL, e);
+    }
+    return err;
+}
+
+enum ferry_err admin_sqlite_park(const char *url, const char *topic, struct bytes key,
+                                 struct err_text *e)
 {
     struct admin_file f;
-    sqlite3_stmt *stmt = NULL;
+    struct keyed k = {.topic = topic, .key = key, .number = clock_wall_ms()};
     if (key.size > OUTBOX_KEY_MAX) {
         return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "a key over %d bytes cannot be parked",
                        OUTBOX_KEY_MAX);
@@ -201,83 +241,67 @@ enum ferry_err admin_sqlite_park(const char *url, struct bytes key, struct err_t
     if (err != FERRY_OK) {
         return err;
     }
-    err = admin_sqlite_prepare(&f,
-                               "INSERT INTO ferry_parked_key (lane, mkey, since_ms, until_no) "
-                               "VALUES (0, ?1, ?2, 0) ON CONFLICT (lane, mkey) DO UPDATE SET "
-                               "since_ms = excluded.since_ms, until_no = 0 WHERE until_no <> 0",
-                               &stmt, e);
+    err = run_keyed(&f,
+                    "INSERT INTO ferry_parked_key (lane, topic, mkey, since_ms, until_no) VALUES "
+                    "(0, ?1, ?2, ?3, 0) ON CONFLICT (lane, topic, mkey) DO UPDATE SET since_ms = "
+                    "excluded.since_ms, until_no = 0 WHERE until_no <> 0",
+                    &k, NULL, e);
     if (err == FERRY_OK) {
-        admin_sqlite_bind_bytes(stmt, 1, key);
-        sqlite3_bind_int64(stmt, 2, clock_wall_ms());
-        err = admin_sqlite_run(&f, stmt, NULL, e);
+        err = forget_freed(&f, e);
     }
     err = admin_sqlite_end(&f, err, e);
     admin_sqlite_close(&f);
     return err;
 }
 
-/* One statement with the key as ?1 and two numbers as ?2 and ?3. */
-static enum ferry_err run_keyed(struct admin_file *f, const char *sql, struct bytes key,
-                                int64_t first, int64_t until, int64_t *changed, struct err_text *e)
-{
-    sqlite3_stmt *stmt = NULL;
-    enum ferry_err err = admin_sqlite_prepare(f, sql, &stmt, e);
-    if (err != FERRY_OK) {
-        return err;
-    }
-    admin_sqlite_bind_bytes(stmt, 1, key);
-    if (sqlite3_bind_parameter_count(stmt) >= 2) {
-        sqlite3_bind_int64(stmt, 2, first);
-    }
-    if (sqlite3_bind_parameter_count(stmt) >= 3) {
-        sqlite3_bind_int64(stmt, 3, until);
-    }
-    return admin_sqlite_run(f, stmt, changed, e);
-}
+/* ---- Unpark --------------------------------------------------------------------------------- */
 
-static enum ferry_err first_parked_row(struct admin_file *f, struct bytes key, bool *any,
-                                       int64_t *first, struct err_text *e)
+#define PARKED_OF_KEY                                                                              \
+    "ferry_outbox_dead WHERE parked <> 0 AND topic = ?1 AND CAST(mkey AS BLOB) = ?2"
+#define WAITING_OF_KEY                                                                             \
+    "ferry_outbox WHERE topic = ?1 AND CAST(mkey AS BLOB) = ?2 AND id > ?3 AND id < ?4"
+#define ROW_COLUMNS "topic, mkey, msg_id, headers, payload, created_ms"
+
+static enum ferry_err last_parked_row(struct admin_file *f, struct keyed *k, bool *any,
+                                      struct err_text *e)
 {
     sqlite3_stmt *stmt = NULL;
     bool row = false;
-    enum ferry_err err = admin_sqlite_prepare(
-        f, "SELECT min(id) FROM ferry_outbox_dead WHERE parked <> 0 AND CAST(mkey AS BLOB) = ?1",
-        &stmt, e);
+    enum ferry_err err = admin_sqlite_prepare(f, "SELECT max(id) FROM " PARKED_OF_KEY, &stmt, e);
     if (err != FERRY_OK) {
         return err;
     }
-    admin_sqlite_bind_bytes(stmt, 1, key);
+    sqlite3_bind_text(stmt, 1, k->topic, -1, SQLITE_TRANSIENT);
+    admin_sqlite_bind_bytes(stmt, 2, k->key);
     err = admin_sqlite_step(f, stmt, &row, e);
     *any = err == FERRY_OK && row && sqlite3_column_type(stmt, 0) != SQLITE_NULL;
-    *first = *any ? sqlite3_column_int64(stmt, 0) : 0;
+    k->number = *any ? sqlite3_column_int64(stmt, 0) : 0;
     sqlite3_finalize(stmt);
     return err;
 }
 
-#define ROW_COLUMNS "topic, mkey, msg_id, headers, payload, created_ms"
-
 /* In order: the parked ones, then those that wait behind them; all get ids above `until`. */
-static enum ferry_err put_anew(struct admin_file *f, struct bytes key, int64_t first, int64_t until,
-                               int64_t *count, struct err_text *e)
+static enum ferry_err put_anew(struct admin_file *f, const struct keyed *k, int64_t *count,
+                               struct err_text *e)
 {
     static const char *const steps[] = {
-        "INSERT INTO ferry_outbox (" ROW_COLUMNS ") SELECT " ROW_COLUMNS
-        " FROM ferry_outbox_dead WHERE parked <> 0 AND CAST(mkey AS BLOB) = ?1 ORDER BY id",
-        "INSERT INTO ferry_outbox (" ROW_COLUMNS ") SELECT " ROW_COLUMNS
-        " FROM ferry_outbox WHERE CAST(mkey AS BLOB) = ?1 AND id > ?2 AND id < ?3 ORDER BY id",
-        "DELETE FROM ferry_outbox WHERE CAST(mkey AS BLOB) = ?1 AND id > ?2 AND id < ?3",
-        "DELETE FROM ferry_outbox_dead WHERE parked <> 0 AND CAST(mkey AS BLOB) = ?1",
+        "INSERT INTO ferry_outbox (" ROW_COLUMNS ") SELECT " ROW_COLUMNS " FROM " PARKED_OF_KEY
+        " ORDER BY id",
+        "INSERT INTO ferry_outbox (" ROW_COLUMNS ") SELECT " ROW_COLUMNS " FROM " WAITING_OF_KEY
+        " ORDER BY id",
+        "DELETE FROM " WAITING_OF_KEY,
+        "DELETE FROM " PARKED_OF_KEY,
     };
     enum ferry_err err = FERRY_OK;
     for (size_t i = 0; err == FERRY_OK && i < sizeof(steps) / sizeof(steps[0]); i++) {
         int64_t changed = 0;
-        err = run_keyed(f, steps[i], key, first, until, &changed, e);
+        err = run_keyed(f, steps[i], k, &changed, e);
         *count += i < 2 ? changed : 0;
     }
     return err;
 }
 
-/* The next id of the table, used up. There was a row, so the sequence has an entry. */
+/* The next id of the table, used up where there was a row. */
 static enum ferry_err take_number(struct admin_file *f, int64_t *number, struct err_text *e)
 {
     sqlite3_stmt *stmt = NULL;
@@ -294,39 +318,48 @@ static enum ferry_err take_number(struct admin_file *f, int64_t *number, struct 
     return err;
 }
 
-static enum ferry_err unpark(struct admin_file *f, struct bytes key, int64_t *count,
+static enum ferry_err free_key(struct admin_file *f, const struct keyed *k, struct err_text *e)
+{
+    struct keyed freed = *k;
+    int64_t count = 0;
+    freed.number = clock_wall_ms();
+    enum ferry_err err = run_keyed(f,
+                                   "UPDATE ferry_parked_key SET since_ms = ?3, until_no = ?4 WHERE "
+                                   "lane = 0 AND topic = ?1 AND mkey = ?2 AND until_no = 0",
+                                   &freed, &count, e);
+    return err == FERRY_OK && count == 0
+               ? err_set(e, FERRY_ERR_UNKNOWN_MESSAGE, "the key is not parked in this topic")
+               : err;
+}
+
+static enum ferry_err unpark(struct admin_file *f, struct keyed *k, int64_t *count,
                              struct err_text *e)
 {
     bool any = false;
-    int64_t first = 0;
-    int64_t until = 1; /* Nothing of it was passed over: no row is below. */
-    int64_t freed = 0;
-    enum ferry_err err = first_parked_row(f, key, &any, &first, e);
-    if (err == FERRY_OK && any) {
-        err = take_number(f, &until, e);
+    enum ferry_err err = last_parked_row(f, k, &any, e);
+    if (err == FERRY_OK) {
+        err = take_number(f, &k->until, e);
     }
     if (err == FERRY_OK) {
-        err = run_keyed(f,
-                        "UPDATE ferry_parked_key SET until_no = ?2 WHERE lane = 0 AND mkey = ?1 "
-                        "AND until_no = 0",
-                        key, until, 0, &freed, e);
+        err = free_key(f, k, e);
     }
-    if (err == FERRY_OK && freed == 0) {
-        return err_set(e, FERRY_ERR_UNKNOWN_MESSAGE, "the key is not parked");
+    if (err == FERRY_OK && any) {
+        err = put_anew(f, k, count, e);
     }
-    return err == FERRY_OK && any ? put_anew(f, key, first, until, count, e) : err;
+    return err == FERRY_OK ? forget_freed(f, e) : err;
 }
 
-enum ferry_err admin_sqlite_unpark(const char *url, struct bytes key, int64_t *count,
-                                   struct err_text *e)
+enum ferry_err admin_sqlite_unpark(const char *url, const char *topic, struct bytes key,
+                                   int64_t *count, struct err_text *e)
 {
     struct admin_file f;
+    struct keyed k = {.topic = topic, .key = key};
     enum ferry_err err = admin_sqlite_open_writing(&f, url, e);
     if (err != FERRY_OK) {
         return err;
     }
     *count = 0;
-    err = admin_sqlite_end(&f, unpark(&f, key, count, e), e);
+    err = admin_sqlite_end(&f, unpark(&f, &k, count, e), e);
     admin_sqlite_close(&f);
     return err;
 }

@@ -71,9 +71,8 @@ enum ferry_err source_sqlite_set_aside(void *driver, const struct source_row *ro
                                        struct err_text *e);
 enum ferry_err source_sqlite_decided(void *driver, int64_t number, bool *decided,
                                      struct err_text *e);
-enum ferry_err source_sqlite_parked(void *driver,
-                                    void (*callback)(struct bytes key, int64_t until, void *arg),
-                                    void *arg, struct err_text *e);
+enum ferry_err source_sqlite_parked(void *driver, source_parked_cb *callback, void *arg,
+                                    struct err_text *e);
 enum ferry_err source_sqlite_paused(void *driver, bool *paused, struct err_text *e);
 
 static inline struct bytes source_sqlite_column(sqlite3_stmt *stmt, int at)

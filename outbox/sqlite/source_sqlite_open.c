@@ -34,7 +34,7 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
                          "ORDER BY id LIMIT 1",
     [STATEMENT_SOURCE_ID] = "SELECT value FROM ferry_meta WHERE name = 'source_uuid'",
     [STATEMENT_DECIDED] = "SELECT count(*) FROM ferry_outbox WHERE id = ?1",
-    [STATEMENT_PARKED] = "SELECT mkey FROM ferry_parked_key WHERE lane = ?1 AND until_no = 0",
+    [STATEMENT_PARKED] = "SELECT topic, mkey, until_no FROM ferry_parked_key WHERE lane = ?1",
     [STATEMENT_PAUSED] = "SELECT value FROM ferry_meta WHERE name = 'paused'",
     [STATEMENT_BEGIN] = "BEGIN IMMEDIATE",
     [STATEMENT_COMMIT] = "COMMIT",
@@ -48,11 +48,13 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
         "?2, CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER), ?3 "
         "FROM ferry_outbox WHERE id = ?1",
     [STATEMENT_REMOVE_ONE] = "DELETE FROM ferry_outbox WHERE id = ?1",
-    [STATEMENT_PARK] = "INSERT INTO ferry_parked_key (lane, mkey) VALUES (?1, ?2) "
-                       "ON CONFLICT (lane, mkey) DO UPDATE SET until_no = 0, "
+    [STATEMENT_PARK] = "INSERT INTO ferry_parked_key (lane, topic, mkey) SELECT ?1, ?2, ?3 WHERE "
+                       "length(?3) <= 1024 "
+                       "ON CONFLICT (lane, topic, mkey) DO UPDATE SET until_no = 0, "
                        "since_ms = excluded.since_ms WHERE until_no <> 0",
-    [STATEMENT_IS_PARKED] = "SELECT 1 FROM ferry_parked_key WHERE lane = ?1 AND mkey = ?2 AND "
-                            "until_no = 0",
+    [STATEMENT_IS_PARKED] = "SELECT 1 WHERE EXISTS (SELECT 1 FROM ferry_parked_key WHERE lane = ?1 "
+                            "AND topic = ?2 AND mkey = ?3 AND until_no = 0) OR NOT EXISTS (SELECT "
+                            "1 FROM ferry_outbox WHERE id = ?4)",
 };
 
 /* WAL's shared memory does not work between machines, and half of the file systems that pretend

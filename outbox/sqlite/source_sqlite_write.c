@@ -75,24 +75,36 @@ enum ferry_err source_sqlite_tidy(void *driver, const struct source_progress *pr
 
 /* ---- Setting aside. */
 
+static void bind_key(const struct source_sqlite *s, sqlite3_stmt *stmt,
+                     const struct source_row *row)
+{
+    sqlite3_bind_int64(stmt, 1, s->options.lane);
+    sqlite3_bind_text(stmt, 2, row->message.topic, -1, SQLITE_STATIC);
+    if (row->message.key_bytes == 0) {
+        sqlite3_bind_zeroblob(stmt, 3, 0); /* Without memory it would be NULL. */
+    } else {
+        sqlite3_bind_blob64(stmt, 3, row->message.key, row->message.key_bytes, SQLITE_STATIC);
+    }
+}
+
 static enum ferry_err park(struct source_sqlite *s, const struct source_row *row,
                            struct err_text *e)
 {
     sqlite3_stmt *stmt = s->statements[STATEMENT_PARK];
-    sqlite3_bind_int64(stmt, 1, s->options.lane);
-    sqlite3_bind_blob64(stmt, 2, row->message.key, row->message.key_bytes, SQLITE_STATIC);
+    bind_key(s, stmt, row);
     enum ferry_err err = write_step(s, STATEMENT_PARK, e);
     sqlite3_clear_bindings(stmt);
     return err;
 }
 
+/* Or gone: moved when its key was freed, or taken out. */
 static enum ferry_err is_parked(struct source_sqlite *s, const struct source_row *row, bool *parked,
                                 struct err_text *e)
 {
     sqlite3_stmt *stmt = s->statements[STATEMENT_IS_PARKED];
     int64_t one = 0;
-    sqlite3_bind_int64(stmt, 1, s->options.lane);
-    sqlite3_bind_blob64(stmt, 2, row->message.key, row->message.key_bytes, SQLITE_STATIC);
+    bind_key(s, stmt, row);
+    sqlite3_bind_int64(stmt, 4, row->number);
     enum ferry_err err = source_sqlite_number(s, STATEMENT_IS_PARKED, parked, &one, e);
     sqlite3_clear_bindings(stmt);
     return err;
@@ -151,16 +163,16 @@ enum ferry_err source_sqlite_decided(void *driver, int64_t number, bool *decided
     return err;
 }
 
-enum ferry_err source_sqlite_parked(void *driver,
-                                    void (*callback)(struct bytes key, int64_t until, void *arg),
-                                    void *arg, struct err_text *e)
+enum ferry_err source_sqlite_parked(void *driver, source_parked_cb *callback, void *arg,
+                                    struct err_text *e)
 {
     struct source_sqlite *s = driver;
     sqlite3_stmt *stmt = s->statements[STATEMENT_PARKED];
     int code = SQLITE_ROW;
     sqlite3_bind_int64(stmt, 1, s->options.lane);
     while ((code = sqlite3_step(stmt)) == SQLITE_ROW) {
-        callback(source_sqlite_column(stmt, 0), 0, arg); /* Rows put anew are not left behind. */
+        callback((const char *)sqlite3_column_text(stmt, 0), source_sqlite_column(stmt, 1),
+                 sqlite3_column_int64(stmt, 2), arg);
     }
     enum ferry_err err = code == SQLITE_DONE ? FERRY_OK : sqlite_error(s->reader, code, s->path, e);
     sqlite3_reset(stmt);

@@ -138,18 +138,19 @@ enum cli_exit cmd_outbox_skip(struct cli *cli)
 
 /* ---- Parked keys ---------------------------------------------------------------------------- */
 
-static void tell_key(const struct cli *cli, const struct database *db, const char *key,
-                     const char *done, const char *text, int64_t rows)
+static void tell_key(const struct cli *cli, const struct database *db, const char *topic,
+                     const char *key, const char *done, const char *text, int64_t rows)
 {
     if (cli->json) {
         json_t *object = output_object();
         output_set_text(object, "db", db->shown);
+        output_set_text(object, "topic", topic);
         output_set_text(object, "key", key);
         output_set_bool(object, done, true);
         output_set(object, "rows", database_known(rows >= 0, rows));
         output_json(object);
     } else if (!cli->quiet) {
-        fprintf(stderr, "key %s %s", key, text);
+        fprintf(stderr, "key %s of topic %s %s", key, topic, text);
         if (rows >= 0) {
             fprintf(stderr, ": %lld rows were put anew, in order", (long long)rows);
         }
@@ -161,21 +162,19 @@ static enum cli_exit set_parked(struct cli *cli, bool parked)
 {
     struct database db;
     struct err_text e = {.text = ""};
-    const char *key = args_text(cli->args, OPT_KEY, NULL);
+    const char *topic = cli->args->positionals[1];
+    const char *key = cli->args->positionals[2];
     int64_t rows = -1;
     enum cli_exit code = database_open(cli, cli->args->positionals[0], &db);
     if (code != CLI_EXIT_OK) {
         return code;
     }
-    if (key == NULL) {
-        return cli_fail(cli, FERRY_ERR_INVALID_ARGUMENT, NULL, "needs --key K");
-    }
-    enum ferry_err err = parked ? db.admin->park(db.url, bytes_of_string(key), &e)
-                                : db.admin->unpark(db.url, bytes_of_string(key), &rows, &e);
+    enum ferry_err err = parked ? db.admin->park(db.url, topic, bytes_of_string(key), &e)
+                                : db.admin->unpark(db.url, topic, bytes_of_string(key), &rows, &e);
     if (err != FERRY_OK) {
         return cli_fail(cli, err, key, e.text);
     }
-    tell_key(cli, &db, key, parked ? "parked" : "released",
+    tell_key(cli, &db, topic, key, parked ? "parked" : "released",
              parked ? "is parked: its rows are set aside from now on" : "is free", rows);
     return CLI_EXIT_OK;
 }
@@ -200,6 +199,7 @@ static bool list_key(const struct outbox_parked_key *key, void *arg)
     struct keys *keys = arg;
     if (keys->list != NULL) {
         json_t *object = output_object();
+        output_set_text(object, "topic", key->topic);
         output_set_bytes(object, "key", key->key.size > 0 ? key->key.data : (const uint8_t *)"",
                          key->key.size);
         output_set_int(object, "since_ms", key->since_ms);
@@ -210,6 +210,7 @@ static bool list_key(const struct outbox_parked_key *key, void *arg)
     char text[DATABASE_KEY_TEXT], since[FORMAT_TEXT_BYTES];
     database_key_text(key->key, text);
     format_time_ms(key->since_ms, since);
+    output_table_cell(&keys->table, "%s", key->topic);
     output_table_cell(&keys->table, "%s", text);
     output_table_cell(&keys->table, "%s", since);
     output_table_count(&keys->table, key->rows);
@@ -226,7 +227,7 @@ enum cli_exit cmd_outbox_parked(struct cli *cli)
         return code;
     }
     keys.list = cli->json ? json_array() : NULL;
-    output_table_init(&keys.table, "key|since|>rows");
+    output_table_init(&keys.table, "topic|key|since|>rows");
     enum ferry_err err = db.admin->parked(db.url, list_key, &keys, &e);
     if (err != FERRY_OK) {
         code = database_fail(cli, &db, err, &e);

@@ -47,6 +47,7 @@ static void put_row(struct db *db, struct db_transaction *t)
     }
     struct db_row *row = &db->rows[db->count];
     *row = (struct db_row){.number = (int64_t)db->count + 1, .key = key, .open = true};
+    row->message = row->number;
     row->poison = prng_below(db->prng, 40) == 0;
     row->invalid = prng_below(db->prng, 80) == 0;
     t->rows[t->count++] = db->count++;
@@ -82,6 +83,71 @@ void db_commit_all(struct db *db)
     for (size_t i = 0; i < DB_OPEN_MAX; i++) {
         end(db, &db->open[i], true);
     }
+}
+
+const struct db_row *db_row_of(const struct db *db, int64_t message)
+{
+    const struct db_row *row = &db->rows[message - 1];
+    while (row->moved != 0) {
+        row = &db->rows[row->moved - 1];
+    }
+    return row;
+}
+
+void db_park(struct db *db, int key)
+{
+    db->parked[key] = true;
+}
+
+/* Whether an unpark moves the row: as a parked one, or as one that waits behind the last of them.
+ */
+static bool row_moves(const struct db_row *row, int key, bool parked, int64_t last)
+{
+    return row->key == key && row->commit != 0 && row->moved == 0 &&
+           (parked ? row->as_parked : !row->aside && !row->deleted && row->number > last);
+}
+
+static void move_row(struct db *db, struct db_row *row)
+{
+    struct db_row *anew = &db->rows[db->count++];
+    *anew = *row;
+    anew->number = (int64_t)db->count;
+    anew->commit = db->commits;
+    anew->deleted = false;
+    anew->aside = false;
+    anew->as_parked = false;
+    row->moved = anew->number;
+    row->deleted = true;
+    row->as_parked = false;
+}
+
+bool db_unpark(struct db *db, int key)
+{
+    int64_t last = 0;
+    size_t moving[2] = {0};
+    db_commit_all(db);
+    size_t count = db->count;
+    for (size_t i = 0; i < count; i++) {
+        last = row_moves(&db->rows[i], key, true, 0) ? db->rows[i].number : last;
+    }
+    for (size_t i = 0; i < count && last > 0; i++) {
+        moving[0] += row_moves(&db->rows[i], key, true, last);
+        moving[1] += row_moves(&db->rows[i], key, false, last);
+    }
+    if (count + moving[0] + moving[1] > DB_ROWS_MAX) {
+        return false;
+    }
+    db->parked[key] = false;
+    db->until[key] = (int64_t)count + 1;
+    db->commits++;
+    for (int step = 0; step < 2 && last > 0; step++) {
+        for (size_t i = 0; i < count; i++) {
+            if (row_moves(&db->rows[i], key, step == 0, last)) {
+                move_row(db, &db->rows[i]);
+            }
+        }
+    }
+    return true;
 }
 
 /* ---- What both drivers have. */
@@ -166,13 +232,13 @@ static enum ferry_err c_changed(void *driver, bool *changed, struct err_text *e)
 static bool add_row(struct connection *c, struct source_page *page, const struct db_row *from)
 {
     char payload[24];
-    char key[8];
+    char key[16];
     struct source_row *row = source_page_add(page);
     if (row == NULL) {
         return false;
     }
-    snprintf(payload, sizeof(payload), "%lld", (long long)from->number);
-    snprintf(key, sizeof(key), "%d", from->key);
+    snprintf(payload, sizeof(payload), "%lld", (long long)from->message);
+    snprintf(key, sizeof(key), "%d", from->key / DB_TOPICS);
     row->number = from->number;
     row->position = ++c->given;
     row->transaction = from->commit;
@@ -208,29 +274,32 @@ static enum ferry_err c_set_aside(void *driver, const struct source_row *row, en
     if (fails(c, e)) {
         return FERRY_ERR_DB_RETRY;
     }
-    must(why != SOURCE_ASIDE_PARKED || c->db->parked[in_db->key]);
     must(why != SOURCE_ASIDE_REFUSED || in_db->poison || in_db->invalid);
+    *done = in_db->moved != 0 || in_db->aside || why != SOURCE_ASIDE_PARKED ||
+            c->db->parked[in_db->key];
     if (why == SOURCE_ASIDE_PARK) {
         c->db->parked[in_db->key] = true;
     }
-    in_db->aside = true;
-    *done = true;
+    if (*done && in_db->moved == 0 && !in_db->aside) {
+        in_db->aside = true;
+        in_db->as_parked = why == SOURCE_ASIDE_PARKED;
+    }
     return FERRY_OK;
 }
 
-static enum ferry_err c_parked(void *driver,
-                               void (*callback)(struct bytes key, int64_t until, void *arg),
-                               void *arg, struct err_text *e)
+static enum ferry_err c_parked(void *driver, source_parked_cb *callback, void *arg,
+                               struct err_text *e)
 {
     struct connection *c = driver;
     if (fails(c, e)) {
         return FERRY_ERR_DB_RETRY;
     }
     for (int key = 0; key < DB_KEYS; key++) {
-        char text[8];
-        snprintf(text, sizeof(text), "%d", key);
-        if (c->db->parked[key]) {
-            callback(bytes_of_string(text), 0, arg);
+        char text[16];
+        snprintf(text, sizeof(text), "%d", key / DB_TOPICS);
+        if (c->db->parked[key] || c->db->until[key] != 0) {
+            callback(db_topic_name(key % DB_TOPICS), bytes_of_string(text),
+                     c->db->parked[key] ? 0 : c->db->until[key], arg);
         }
     }
     return FERRY_OK;

@@ -10,7 +10,7 @@
 #include "outbox/relay/source.h"
 
 #define DB_ROWS_MAX  1024
-#define DB_KEYS      12 /* Of all topics: key k is of topic k % DB_TOPICS. */
+#define DB_KEYS      12 /* Of all topics: key k is of topic k % DB_TOPICS, as text k / DB_TOPICS. */
 #define DB_TOPICS    3
 #define DB_OPEN_MAX  5
 #define DB_MARKS_MAX 16
@@ -18,13 +18,16 @@
 
 struct db_row {
     int64_t number;
+    int64_t message; /* The number under which it was put first: what is published. */
+    int64_t moved;   /* The number under which it was put anew, when its key was freed; else 0. */
     int key;         /* -1: none; its topic is then number % DB_TOPICS. */
     uint64_t commit; /* 0: not committed. */
     bool open;       /* Its transaction goes on. */
     bool deleted;    /* By the driver. */
     bool aside;
-    bool poison;  /* The broker refuses it. */
-    bool invalid; /* It is no message. */
+    bool as_parked; /* Set aside for nothing but its key. */
+    bool poison;    /* The broker refuses it. */
+    bool invalid;   /* It is no message. */
 };
 
 struct db_transaction {
@@ -41,8 +44,9 @@ struct db {
     uint64_t commits;
     struct db_transaction open[DB_OPEN_MAX];
     bool parked[DB_KEYS];
-    uint32_t error_in; /* One call of so many fails; 0: none. */
-    size_t mark_ids;   /* `pending`: so many ids fit a mark. */
+    int64_t until[DB_KEYS]; /* Of those that were freed. */
+    uint32_t error_in;      /* One call of so many fails; 0: none. */
+    size_t mark_ids;        /* `pending`: so many ids fit a mark. */
 };
 
 int db_topic_of(const struct db_row *row);
@@ -50,6 +54,12 @@ const char *db_topic_name(int topic);
 /* One step of the applications: a row put, a commit or a rollback. */
 void db_step(struct db *db, bool more);
 void db_commit_all(struct db *db);
+/* Where the message is now. */
+const struct db_row *db_row_of(const struct db *db, int64_t message);
+/* What a person does, by the rules of admin.h; false: there is no room for the rows. Freeing a key
+ * waits for the transactions that are open. */
+void db_park(struct db *db, int key);
+bool db_unpark(struct db *db, int key);
 
 /* A connection: what one relay has. */
 enum db_kind { DB_PENDING, DB_SNAPSHOT };

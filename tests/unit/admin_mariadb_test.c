@@ -114,7 +114,7 @@ static void status_tells_what_is_there(void **state)
     put(f, "a", "1");
     put(f, "b", "2");
     good(f, f->admin->skip(f->d.url, 1, "a person's \"reason\"", &f->e));
-    good(f, f->admin->park(f->d.url, key_of("a"), &f->e));
+    good(f, f->admin->park(f->d.url, "t", key_of("a"), &f->e));
     good(f, f->admin->set_paused(f->d.url, true, &f->e));
     good(f, f->admin->status(f->d.url, bytes_of(NULL, 0), &status, &f->e));
     assert_int_equal(status.schema_version, 1);
@@ -183,9 +183,9 @@ static void a_freed_key_keeps_its_order(void **state)
         char text[2] = {(char)('0' + i), 0};
         put(f, i == 3 ? "other" : "k", text);
     }
-    assert_int_equal(f->admin->unpark(f->d.url, key_of("k"), &count, &f->e),
+    assert_int_equal(f->admin->unpark(f->d.url, "t", key_of("k"), &count, &f->e),
                      FERRY_ERR_UNKNOWN_MESSAGE);
-    good(f, f->admin->park(f->d.url, key_of("k"), &f->e));
+    good(f, f->admin->park(f->d.url, "t", key_of("k"), &f->e));
     /* As the relay does with what it comes to. */
     exec(f, "INSERT INTO ferry_outbox_dead (id, topic, mkey, msg_id, payload, created_ms, reason, "
             "parked) SELECT id, topic, mkey, msg_id, payload, created_ms, 'x', id > 1 FROM "
@@ -195,11 +195,12 @@ static void a_freed_key_keeps_its_order(void **state)
     database_connect(&f->d, &open);
     database_exec(&open, "BEGIN");
     database_exec(&open, "INSERT INTO ferry_outbox (topic, mkey, payload) VALUES ('t', 'k', '7')");
-    assert_int_equal(f->admin->unpark(f->d.url, key_of("k"), &count, &f->e), FERRY_ERR_DB_RETRY);
+    assert_int_equal(f->admin->unpark(f->d.url, "t", key_of("k"), &count, &f->e),
+                     FERRY_ERR_DB_RETRY);
     assert_non_null(strstr(f->e.text, "is open"));
     database_exec(&open, "COMMIT");
     database_disconnect(&open);
-    good(f, f->admin->unpark(f->d.url, key_of("k"), &count, &f->e));
+    good(f, f->admin->unpark(f->d.url, "t", key_of("k"), &count, &f->e));
     assert_int_equal(count, 5);
     struct outbox_filter filter = {.key = key_of("k")};
     rows(f, OUTBOX_TABLE_PENDING, &filter, &l);

@@ -259,15 +259,15 @@ static void a_key_is_parked_and_let_go_in_order(void **state)
     NEEDS_SERVER(state);
     struct bytes key = bytes_of("k", 1);
     int64_t rows = -1, count = -1;
-    assert_int_equal(admin()->unpark(d->url, key, &count, &e), FERRY_ERR_UNKNOWN_MESSAGE);
-    OK(admin()->park(d->url, key, &e));
+    assert_int_equal(admin()->unpark(d->url, "orders", key, &count, &e), FERRY_ERR_UNKNOWN_MESSAGE);
+    OK(admin()->park(d->url, "orders", key, &e));
     OK(admin()->parked(d->url, count_parked, &rows, &e));
     assert_int_equal(rows, 0);
-    OK(admin()->unpark(d->url, key, &count, &e));
+    OK(admin()->unpark(d->url, "orders", key, &count, &e));
     assert_int_equal(count, 0);
-    assert_int_equal(database_number(&d->a, "SELECT until_no FROM ferry.parked_key"), 1);
+    assert_int_equal(database_number(&d->a, "SELECT until_no FROM ferry.parked_key"), 2);
 
-    OK(admin()->park(d->url, key, &e));
+    OK(admin()->park(d->url, "orders", key, &e));
     put(d, "k", "a");
     put(d, "other", "x");
     put(d, "k", "b");
@@ -278,13 +278,13 @@ static void a_key_is_parked_and_let_go_in_order(void **state)
                   "created_ms, 'parked', true FROM ferry.outbox WHERE payload IN ('a', 'b')");
     OK(admin()->parked(d->url, count_parked, &rows, &e));
     assert_int_equal(rows, 2);
-    OK(admin()->unpark(d->url, key, &count, &e));
+    OK(admin()->unpark(d->url, "orders", key, &count, &e));
     assert_int_equal(count, 3);
     expect_rows(d, OUTBOX_TABLE_DEAD, &all, "");
-    expect_rows(d, OUTBOX_TABLE_PENDING, &all, "2:x;6:a;7:b;8:c;");
-    assert_int_equal(database_number(&d->a, "SELECT until_no FROM ferry.parked_key"), 5);
+    expect_rows(d, OUTBOX_TABLE_PENDING, &all, "4:x;8:a;9:b;10:c;");
+    assert_int_equal(database_number(&d->a, "SELECT until_no FROM ferry.parked_key"), 7);
     char large[OUTBOX_KEY_MAX + 1] = {0};
-    assert_int_equal(admin()->park(d->url, bytes_of(large, sizeof(large)), &e),
+    assert_int_equal(admin()->park(d->url, "orders", bytes_of(large, sizeof(large)), &e),
                      FERRY_ERR_INVALID_ARGUMENT);
 }
 

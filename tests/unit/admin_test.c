@@ -175,10 +175,11 @@ static void an_unparked_key_is_put_anew_in_order(void **state)
     put(r, "other", "2");
     put(r, "k", "3");
     struct text before = rows_of(r, OUTBOX_TABLE_PENDING, NULL);
-    assert_int_equal(r->admin->unpark(r->d.url, key, &count, &e), FERRY_ERR_UNKNOWN_MESSAGE);
-    assert_int_equal(r->admin->park(r->d.url, key, &e), FERRY_OK);
+    assert_int_equal(r->admin->unpark(r->d.url, "orders", key, &count, &e),
+                     FERRY_ERR_UNKNOWN_MESSAGE);
+    assert_int_equal(r->admin->park(r->d.url, "orders", key, &e), FERRY_OK);
     set_aside_as_parked(r, before.numbers[1]);
-    assert_int_equal(r->admin->unpark(r->d.url, key, &count, &e), FERRY_OK);
+    assert_int_equal(r->admin->unpark(r->d.url, "orders", key, &count, &e), FERRY_OK);
     assert_int_equal(count, 2);
     struct text after = rows_of(r, OUTBOX_TABLE_PENDING, NULL);
     assert_string_equal(after.text, "orders/k=published orders/other=2 orders/k=1 orders/k=3");
@@ -195,10 +196,12 @@ static void a_key_without_parked_rows_is_just_free(void **state)
     struct err_text e = {{0}};
     int64_t count = 7;
     put(r, "k", "1");
-    assert_int_equal(r->admin->park(r->d.url, bytes_of_string("k"), &e), FERRY_OK);
-    assert_int_equal(r->admin->unpark(r->d.url, bytes_of_string("k"), &count, &e), FERRY_OK);
+    int64_t waits = rows_of(r, OUTBOX_TABLE_PENDING, NULL).numbers[0];
+    assert_int_equal(r->admin->park(r->d.url, "orders", bytes_of_string("k"), &e), FERRY_OK);
+    assert_int_equal(r->admin->unpark(r->d.url, "orders", bytes_of_string("k"), &count, &e),
+                     FERRY_OK);
     assert_int_equal(count, 0);
-    assert_int_equal(database_number(&r->d.a, "SELECT until_no FROM {parked_key}"), 1);
+    assert_int_equal(database_number(&r->d.a, "SELECT until_no FROM {parked_key}"), waits + 1);
     expect_rows(r, OUTBOX_TABLE_PENDING, "orders/k=1");
 }
 
@@ -209,7 +212,7 @@ static void parked_rows_are_not_requeued(void **state)
     struct err_text e = {{0}};
     int64_t count = 7;
     put(r, "k", "1");
-    assert_int_equal(r->admin->park(r->d.url, bytes_of_string("k"), &e), FERRY_OK);
+    assert_int_equal(r->admin->park(r->d.url, "orders", bytes_of_string("k"), &e), FERRY_OK);
     set_aside_as_parked(r, rows_of(r, OUTBOX_TABLE_PENDING, NULL).numbers[0]);
     const struct outbox_filter all = {.limit = 0};
     assert_int_equal(r->admin->requeue(r->d.url, &all, &count, &e), FERRY_OK);

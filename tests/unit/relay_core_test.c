@@ -262,7 +262,8 @@ static void a_key_parked_by_a_person_is_noticed_within_a_second(void **state)
     fake_create(&g->fake, "orders", 1);
     rig_put(g, "orders", 1, 2, 2);
     rig_drain(g);
-    fixture_exec(g->f, "INSERT INTO ferry_parked_key (lane, mkey) VALUES (0, CAST('k1' AS BLOB))");
+    fixture_exec(g->f, "INSERT INTO ferry_parked_key (lane, topic, mkey) VALUES (0, 'orders', "
+                       "CAST('k1' AS BLOB))");
     rig_run(g, 1001);
     rig_put(g, "orders", 3, 6, 2);
     rig_drain(g);

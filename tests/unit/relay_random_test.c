@@ -28,7 +28,7 @@
 #define DRAIN_ROUNDS   60000
 
 struct part {
-    int64_t *numbers; /* What is in the log. */
+    int64_t *numbers; /* What is in the log: messages, by the numbers they were put under. */
     size_t count;
     struct ferry_cursor cursor;
 };
@@ -78,6 +78,7 @@ struct world {
     size_t batch_max; /* More is TOO_LARGE at once. */
     bool name_refused;
     bool faults;
+    bool people; /* Who park and free keys. */
 
     bool logged[DB_ROWS_MAX];
     struct seat seats[RELAYS];
@@ -225,7 +226,7 @@ static void check_stored(struct world *w, const struct sent *a, const struct par
 {
     for (size_t i = 0; i < a->count; i++) {
         int64_t number = a->numbers[i];
-        const struct db_row *row = &w->db.rows[number - 1];
+        const struct db_row *row = db_row_of(&w->db, number);
         if (w->logged[number - 1]) {
             FAIL(w, "row %lld is in the log twice", (long long)number);
         }
@@ -412,6 +413,21 @@ static void create_topic(struct world *w, int topic)
     }
 }
 
+/* A key is parked, or freed; sometimes both before a relay has looked. */
+static void decide(struct world *w)
+{
+    int key = (int)prng_below(&w->prng, DB_KEYS);
+    if (!w->db.parked[key]) {
+        db_park(&w->db, key);
+    } else {
+        (void)db_unpark(&w->db, key);
+    }
+    if (chance(w, 4)) {
+        (void)db_unpark(&w->db, key);
+    }
+    w->now_us += chance(w, 3) ? (int64_t)prng_below(&w->prng, 500000) : 0;
+}
+
 static void round_of(struct world *w)
 {
     for (uint64_t n = prng_below(&w->prng, 8); n > 0; n--) {
@@ -432,12 +448,15 @@ static void round_of(struct world *w)
     if (chance(w, 4)) {
         fault(w);
     }
+    if (w->people && chance(w, 6)) {
+        decide(w);
+    }
 }
 
 static bool row_is_done(const struct world *w, size_t i)
 {
-    const struct db_row *row = &w->db.rows[i];
-    return row->commit == 0 || row->aside || w->logged[i];
+    const struct db_row *row = db_row_of(&w->db, w->db.rows[i].message);
+    return row->commit == 0 || row->aside || w->logged[row->message - 1];
 }
 
 static void heal(struct world *w)
@@ -507,6 +526,33 @@ static void check_aside(struct world *w)
     }
 }
 
+/* Frees keys until none is left that has rows; a refused row parks its key once more. */
+static void free_all(struct world *w)
+{
+    for (size_t i = 0; i < w->db.count; i++) {
+        const struct db_row *row = &w->db.rows[i];
+        if (row->as_parked && row->moved == 0) {
+            if (!db_unpark(&w->db, row->key)) {
+                return; /* No room: what is parked stays. */
+            }
+            w->now_us += 1100000;
+            drain(w);
+        }
+    }
+}
+
+/* Only what is no message, or is refused, is left; and what there was no room for. */
+static void check_freed(struct world *w)
+{
+    for (size_t i = 0; i < w->db.count; i++) {
+        const struct db_row *row = &w->db.rows[i];
+        if (row->commit != 0 && row->moved == 0 && row->aside && !row->as_parked && !row->poison &&
+            !row->invalid) {
+            FAIL(w, "row %zu is set aside for nothing", i + 1);
+        }
+    }
+}
+
 static void world_init(struct world *w, uint64_t seed)
 {
     *w = (struct world){.seed = seed, .now_us = 1000000, .faults = true};
@@ -521,6 +567,7 @@ static void world_init(struct world *w, uint64_t seed)
     w->options.batch_rows = 1 + (int64_t)prng_below(&w->prng, chance(w, 2) ? 4 : 30);
     w->options.window = 1 + (int64_t)prng_below(&w->prng, 5);
     w->options.poison = chance(w, 2) ? RELAY_POISON_DEAD : RELAY_POISON_PARK_KEY;
+    w->people = chance(w, 2);
     for (int t = 0; t < DB_TOPICS; t++) {
         for (int p = 0; p < PARTITIONS_MAX; p++) {
             w->parts[t][p].numbers = calloc(DB_ROWS_MAX, sizeof(int64_t));
@@ -569,7 +616,12 @@ static size_t run(uint64_t seed)
     }
     heal(w);
     drain(w);
-    check_aside(w);
+    if (w->people) {
+        free_all(w);
+        check_freed(w);
+    } else {
+        check_aside(w);
+    }
     size_t rows = w->db.count;
     world_fini(w);
     free(w);

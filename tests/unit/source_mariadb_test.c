@@ -318,9 +318,10 @@ static bool set_aside(struct maria_fixture *f, const struct source_row *row, enu
     return done;
 }
 
-static void keep_key(struct bytes key, int64_t until, void *arg)
+static void keep_key(const char *topic, struct bytes key, int64_t until, void *arg)
 {
-    snprintf(arg, 64, "%.*s until %lld", (int)key.size, (const char *)key.data, (long long)until);
+    snprintf(arg, 64, "%s %.*s until %lld", topic, (int)key.size, (const char *)key.data,
+             (long long)until);
 }
 
 /* Refused rows go to the dead ones; a parked key's rows follow while it is parked. */
@@ -353,7 +354,7 @@ static void rows_are_set_aside(void **state)
     assert_false(decided);
     char text[64] = "";
     assert_int_equal(source_parked(&f->source, keep_key, text, &e), FERRY_OK);
-    assert_string_equal(text, "k until 0");
+    assert_string_equal(text, "t k until 0");
     assert_false(changed(f));
     struct source_figures figures;
     assert_int_equal(source_figures(&f->source, 0, &figures, &e), FERRY_OK);
@@ -398,6 +399,97 @@ static void deletions_and_applications_do_not_wait(void **state)
     mysql_close(open);
     mysql_close(deleting);
     assert_true(changed(f));
+    source_page_fini(&page);
+}
+
+static void put_many(struct maria_fixture *f, int count)
+{
+    maria_exec(f,
+               "INSERT INTO ferry_outbox (topic, mkey, payload) SELECT 't', 'k', seq FROM "
+               "seq_1_to_%d",
+               count);
+}
+
+/* Rows one after another are deleted as ranges, which stop before a row that somebody holds, and
+ * spare what is not ours among them. */
+static void ranges_are_deleted_around_others_rows(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_page page;
+    source_page_init(&page);
+    begin(f, bytes_of(NULL, 0));
+    MYSQL *open = maria_connect(f);
+    put_many(f, 100);
+    maria_exec_on(open, "BEGIN");
+    put_on(open, "k", "held");
+    put_many(f, 100);
+    put_on(open, "k", "held behind the last");
+    assert_int_equal(read_page(f, &page), 200);
+    int64_t before_us = clock_monotonic_us();
+    tidy(f, page.rows[199].position);
+    assert_true(clock_monotonic_us() - before_us < 900000);
+    assert_int_equal(maria_number(f, "SELECT COUNT(*) FROM ferry_outbox"), 0);
+    maria_exec_on(open, "COMMIT");
+    mysql_close(open);
+    assert_true(changed(f));
+    assert_int_equal(read_page(f, &page), 2);
+    source_page_fini(&page);
+}
+
+/* Where a range's last row is gone, somebody's row may lie next to it: then the list serves. */
+static void a_range_that_fails_is_deleted_by_list(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_page page;
+    struct err_text e = {{0}};
+    size_t removed = 0;
+    bool again = false;
+    source_page_init(&page);
+    begin(f, bytes_of(NULL, 0));
+    MYSQL *open = maria_connect(f);
+    put_many(f, 100);
+    assert_int_equal(read_page(f, &page), 100);
+    maria_exec(f, "DELETE FROM ferry_outbox WHERE id >= 100");
+    maria_exec(f, "SET GLOBAL innodb_max_purge_lag_wait = 0"); /* It is purged. */
+    maria_exec_on(open, "BEGIN");
+    put_on(open, "k", "held");
+    struct source_progress progress = {
+        .settled = page.rows[99].position, .quiet = true, .stopping = true};
+    assert_int_equal(source_tidy(&f->source, &progress, &removed, &again, &e), FERRY_ERR_DB_RETRY);
+    assert_int_equal(source_tidy(&f->source, &progress, &removed, &again, &e), FERRY_OK);
+    assert_int_equal(removed, 100);
+    assert_int_equal(maria_number(f, "SELECT COUNT(*) FROM ferry_outbox"), 0);
+    mysql_close(open);
+    source_page_fini(&page);
+}
+
+static int64_t pending(struct maria_fixture *f, int64_t settled)
+{
+    struct err_text e = {{0}};
+    struct source_figures figures;
+    assert_int_equal(source_figures(&f->source, settled, &figures, &e), FERRY_OK);
+    assert_true(figures.pending_known);
+    assert_true(figures.oldest_known == (figures.pending_rows > 0));
+    return figures.pending_rows;
+}
+
+/* What is pending is told exactly, and of a large backlog about. */
+static void figures_tell_of_a_backlog(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_page page;
+    source_page_init(&page);
+    begin(f, bytes_of(NULL, 0));
+    assert_int_equal(pending(f, 0), 0);
+    put_many(f, 3000);
+    assert_int_equal(pending(f, 0), 3000);
+    assert_int_equal(read_page(f, &page), 1000);
+    assert_int_equal(pending(f, 0), 3000);
+    assert_int_equal(pending(f, page.rows[399].position), 2600);
+    tidy(f, page.rows[599].position);
+    assert_int_equal(pending(f, page.rows[599].position), 2400);
+    put_many(f, 40000);
+    assert_in_range(pending(f, page.rows[599].position), 35000, 50000);
     source_page_fini(&page);
 }
 
@@ -479,6 +571,41 @@ static void an_application_wakes_the_relay(void **state)
     ferry_db_free(&db);
 }
 
+/* One relay of a machine has the database's place; who comes after it was killed has the same. */
+static void a_relay_started_again_has_the_same_place(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_options options = maria_options();
+    struct err_text e = {{0}};
+    struct source second = {0};
+    char first_place[SOURCE_PLACE_MAX + 1];
+    char place[SOURCE_PLACE_MAX + 1];
+    source_place(&f->source, first_place);
+    assert_true(first_place[0] != '\0');
+    assert_int_equal(source_open_mariadb(&second, f->url, &options, &e), FERRY_OK);
+    source_place(&second, place);
+    assert_string_equal(place, "");
+    source_close(&f->source);
+    maria_open_source(f);
+    source_place(&f->source, place);
+    assert_string_equal(place, first_place);
+    source_place(&second, place); /* It keeps the name that it began with. */
+    assert_string_equal(place, "");
+    source_close(&second);
+}
+
+static void published_rows_cannot_be_kept(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_options options = maria_options();
+    struct err_text e = {{0}};
+    struct source source = {0};
+    options.tidy = false;
+    assert_int_equal(source_open_mariadb(&source, f->url, &options, &e),
+                     FERRY_ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(e.text, "relay.tidy"));
+}
+
 int main(void)
 {
     if (!maria_installed()) {
@@ -491,11 +618,16 @@ int main(void)
         MARIA_TEST(acknowledged_rows_are_deleted),
         MARIA_TEST(rows_are_set_aside),
         MARIA_TEST(deletions_and_applications_do_not_wait),
+        MARIA_TEST(ranges_are_deleted_around_others_rows),
+        MARIA_TEST(a_range_that_fails_is_deleted_by_list),
+        MARIA_TEST(figures_tell_of_a_backlog),
         MARIA_TEST(a_full_mark_takes_more_after_deletions),
         MARIA_TEST(a_stopped_server_holds_nobody_up),
         MARIA_TEST(doubtful_settings_are_refused),
         MARIA_TEST(an_application_wakes_the_relay),
         MARIA_TEST(a_restored_backup_is_told),
+        MARIA_TEST(a_relay_started_again_has_the_same_place),
+        MARIA_TEST(published_rows_cannot_be_kept),
     };
     return cmocka_run_group_tests(tests, maria_group_setup, maria_group_teardown);
 }

@@ -1,6 +1,14 @@
 /* The PostgreSQL source on a real server. */
 #include "source_pg_fixture.h"
 
+#include <poll.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "outbox/app/wake.h"
+#include "outbox/postgresql/source_postgresql.h"
+
 struct fixture {
     struct database db;
     struct relay_twin twin;
@@ -32,6 +40,11 @@ static int teardown(void **state)
     database_close(&f->db);
     free(f);
     return 0;
+}
+
+static struct source_pg *inside(struct fixture *f)
+{
+    return f->twin.source.driver;
 }
 
 static struct fixture *fixture_of(void **state)
@@ -243,6 +256,49 @@ static void pages_end_by_their_bytes(void **state)
     twin_check_all(&f->twin, &f->db);
 }
 
+/* A payload that fits no batch is not fetched, and ends its page all the same: the rows behind it
+ * come with the next. */
+static void a_huge_row_hides_nobody(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    database_exec(&f->db.a,
+                  "WITH p AS (INSERT INTO ferry.outbox (topic, mkey, payload) VALUES "
+                  "('t', 'k', convert_to(repeat('x', 40 << 20), 'UTF8')) RETURNING seq, mkey) "
+                  "INSERT INTO ledger SELECT seq, mkey FROM p");
+    for (int i = 0; i < 3; i++) {
+        put(&f->db.a, "k", "behind it");
+    }
+    f->twin.page_bytes = 32u << 20;
+    twin_drain(&f->twin);
+    twin_check_all(&f->twin, &f->db);
+}
+
+/* The next page was asked for ahead, and the relay loses its lease, for hours perhaps: the server
+ * does not hold a snapshot for an answer that nobody takes. */
+static void no_snapshot_is_held_for_nobody(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    const char *held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
+                       "AND application_name = 'ferry-outbox reader' "
+                       "AND datname = current_database()";
+    database_exec(&f->db.a,
+                  "WITH p AS (INSERT INTO ferry.outbox (topic, mkey, payload) SELECT 't', 'k', "
+                  "convert_to(repeat('x', 1000), 'UTF8') FROM generate_series(1, 10000) "
+                  "RETURNING seq, mkey) INSERT INTO ledger SELECT seq, mkey FROM p");
+    bool more = false;
+    assert_true(twin_step(&f->twin, &more));
+    usleep(100000);
+    assert_int_equal(database_number(&f->db.a, held), 1);
+    struct source_word word = {.state = "outage"};
+    for (int i = 0; i < 100 && database_number(&f->db.a, held) != 0; i++) {
+        source_leave_word(&f->twin.source, &word);
+        usleep(10000);
+    }
+    assert_int_equal(database_number(&f->db.a, held), 0);
+    twin_drain(&f->twin);
+    twin_check_all(&f->twin, &f->db);
+}
+
 static struct source_row row_of(int64_t number)
 {
     return (struct source_row){.number = number};
@@ -261,8 +317,9 @@ static bool set_aside(struct fixture *f, int64_t number, enum source_aside why)
     return done;
 }
 
-static void count_parked(struct bytes key, int64_t until, void *arg)
+static void count_parked(const char *topic, struct bytes key, int64_t until, void *arg)
 {
+    assert_string_equal(topic, "t");
     assert_int_equal(key.size, 1);
     *(int64_t *)arg += until == 0 ? 1 : 100;
 }
@@ -366,6 +423,94 @@ static void the_ring_is_emptied(void **state)
     }
     twin_check_all(&f->twin, &f->db);
     database_disconnect(&a);
+}
+
+static void set_number(struct fixture *f, int64_t number)
+{
+    char sql[96];
+    snprintf(sql, sizeof(sql), "SELECT setval('ferry.outbox_seq', %lld)", (long long)number);
+    (void)database_text(&f->db.a, sql);
+}
+
+/* The relay was down for more than a lap of the ring, and somebody set the sequence far ahead: the
+ * rows of two laps in one leaf come in order, a late one of the first lap too, and the leaf is
+ * emptied after the last. */
+static void two_laps_in_one_leaf_come(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct database_link a = {0};
+    database_connect(&f->db, &a);
+    database_exec(&a, "BEGIN");
+    put(&a, "late", "first lap");
+    for (int64_t lap = 0; lap < 3; lap++) {
+        set_number(f, (lap << 22) + 100);
+        for (int i = 0; i < 5; i++) {
+            put(&f->db.a, "k", "x");
+        }
+    }
+    set_number(f, INT64_C(1) << 45);
+    put(&f->db.a, "k", "x");
+    f->twin.page_rows = 2;
+    int64_t from_us = clock_monotonic_us();
+    twin_drain(&f->twin);
+    assert_true(clock_monotonic_us() - from_us < 10000000);
+    assert_int_equal(twin_total(&f->twin), 16);
+    set_number(f, (INT64_C(1) << 45) + (1 << 20));
+    put(&f->db.a, "k", "x");
+    assert_int_equal(tidy(f), 0); /* The late one has a row in it. */
+    database_exec(&a, "COMMIT");
+    assert_int_equal(tidy(f), 0);
+    twin_drain(&f->twin);
+    assert_int_equal(tidy(f), 1 << 20);
+    assert_int_equal(rows_in(f, 0), 0);
+    twin_check_all(&f->twin, &f->db);
+    for (int i = 0; i < TARGETS; i++) {
+        for (size_t at = 1; at + 1 < f->twin.targets[i].count; at++) {
+            assert_true(f->twin.targets[i].log[at] > f->twin.targets[i].log[at - 1]);
+        }
+    }
+    database_disconnect(&a);
+}
+
+static void put_in_lane(struct fixture *f, int lane)
+{
+    char sql[160];
+    snprintf(sql, sizeof(sql),
+             "WITH p AS (INSERT INTO ferry.outbox (lane, topic, mkey, payload) VALUES (%d, 't', "
+             "'k', 'x') RETURNING seq, mkey) INSERT INTO ledger SELECT seq, mkey FROM p",
+             lane);
+    database_exec(&f->db.a, sql);
+}
+
+/* A relay of one lane hands out the rows of its lane only, and nobody empties a leaf in which
+ * another lane has rows, also when lanes were added while the relay ran. */
+static void lanes_leave_each_other_alone(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct source_options options = twin_options();
+    struct relay_twin second = {0};
+    put_in_lane(f, 0);
+    database_exec(&f->db.a, "UPDATE ferry.meta SET value = '2' WHERE name = 'lanes'");
+    put_in_lane(f, 1);
+    put_in_lane(f, 0);
+    set_number(f, 1 << 20);
+    put_in_lane(f, 0);
+    twin_drain(&f->twin);
+    assert_int_equal(twin_total(&f->twin), 3);
+    assert_int_equal(tidy(f), 0); /* It was opened with one lane. */
+    options.lane = 1;
+    twin_open_with(&second, f->db.url, &options);
+    twin_drain(&second);
+    assert_int_equal(twin_total(&second), 1);
+    assert_true(twin_has(&second, 2));
+    assert_int_equal(tidy(f), 0);
+    twin_kill(&second);
+    twin_free(&second);
+    twin_kill(&f->twin);
+    twin_open(&f->twin, f->db.url);
+    twin_drain(&f->twin);
+    assert_int_equal(tidy(f), 0);
+    assert_int_equal(twin_total(&f->twin), 3);
 }
 
 /* Opened again with the words that the database went back in time. */
@@ -491,6 +636,96 @@ static void a_crash_of_the_server_is_survived(void **state)
     twin_check_all(&f->twin, &f->db);
 }
 
+/* A snapshot in which nothing was new waits for the disk; the server crashes before it gets there,
+ * and uses the numbers of transactions again that the snapshot saw as finished. */
+static void a_snapshot_of_before_a_crash_is_forgotten(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct database_link a = {0};
+    bool more = false;
+    database_exec(&f->db.a, "ALTER SYSTEM SET wal_writer_delay = '10s'");
+    (void)database_text(&f->db.a, "SELECT pg_reload_conf()::int");
+    database_exec(&f->db.a, "CREATE TABLE other (n int)");
+    put(&f->db.a, "k", "x");
+    twin_drain(&f->twin);
+    for (int i = 0; i < 50 && inside(f)->idle == NULL; i++) {
+        usleep(300000);
+        database_exec(&f->db.a, "SET synchronous_commit = off");
+        for (int n = 0; n < 60; n++) {
+            database_exec(&f->db.a, "INSERT INTO other VALUES (1)");
+        }
+        (void)twin_step(&f->twin, &more);
+    }
+    assert_non_null(inside(f)->idle);
+    database_server_crash(DATABASE_POSTGRESQL);
+    database_server_start(DATABASE_POSTGRESQL);
+    database_reconnect(&f->db, &f->db.a);
+    database_connect(&f->db, &a);
+    database_exec(&a, "BEGIN");
+    put(&a, "late", "x");
+    database_exec(&f->db.a, "CREATE TABLE filler AS SELECT repeat('x', 100) FROM "
+                            "generate_series(1, 50000)");
+    database_exec(&f->db.a, "SET synchronous_commit = off");
+    for (uint64_t reads = f->twin.reads; f->twin.reads < reads + 2;) { /* Till it is connected. */
+        database_exec(&f->db.a, "INSERT INTO filler VALUES ('x')");
+        (void)twin_step(&f->twin, &more);
+    }
+    database_exec(&a, "COMMIT");
+    twin_drain(&f->twin);
+    twin_check_all(&f->twin, &f->db);
+    database_exec(&f->db.a, "ALTER SYSTEM RESET wal_writer_delay");
+    (void)database_text(&f->db.a, "SELECT pg_reload_conf()::int");
+    database_disconnect(&a);
+}
+
+/* The relay's checkpoint is of a future that was taken back: what it covers is not published. */
+static void a_restored_copy_is_not_emptied(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    char folder[256];
+    snprintf(folder, sizeof(folder), "%s", database_text(&f->db.a, "SHOW data_directory"));
+    put(&f->db.a, "k", "x");
+    twin_drain(&f->twin);
+    database_server_crash(DATABASE_POSTGRESQL);
+    run_shell("rm -rf %s.copy && cp -a %s %s.copy", folder);
+    database_server_start(DATABASE_POSTGRESQL);
+    database_reconnect(&f->db, &f->db.a);
+    for (int i = 0; i < 50; i++) {
+        put(&f->db.a, "k", "x");
+    }
+    twin_drain(&f->twin);
+    struct err_text e = {{0}};
+    bool same = true;
+    while (f->twin.source.ops->verify(f->twin.source.driver, &same, &e) != FERRY_OK) {
+        usleep(5000);
+    }
+    assert_true(same);
+    (void)tidy(f);
+    assert_non_null(inside(f)->kept);
+    database_server_crash(DATABASE_POSTGRESQL);
+    run_shell("rm -rf %s && mv %s.copy %s", folder);
+    database_server_start(DATABASE_POSTGRESQL);
+    database_reconnect(&f->db, &f->db.a);
+    for (int i = 0; i < 3; i++) {
+        put(&f->db.a, "k", "not published");
+    }
+    (void)database_text(&f->db.a, "SELECT setval('ferry.outbox_seq', 1048576)");
+    for (int i = 0; i < 40; i++) {
+        struct source_progress progress = {.settled = twin_low(&f->twin),
+                                           .checkpointed = twin_low(&f->twin),
+                                           .now_us = clock_monotonic_us() +
+                                                     (int64_t)f->ring_looks++ * 2000000};
+        size_t removed = 0;
+        bool again = false;
+        (void)f->twin.source.ops->tidy(f->twin.source.driver, &progress, &removed, &again, &e);
+        assert_int_equal(removed, 0);
+        usleep(5000);
+    }
+    assert_int_equal(rows_in(f, 0), 4);
+    assert_int_equal(f->twin.source.ops->verify(f->twin.source.driver, &same, &e), FERRY_OK);
+    assert_false(same);
+}
+
 /* Settings that turn a key's order around are refused. */
 static void a_cached_sequence_is_refused(void **state)
 {
@@ -503,6 +738,231 @@ static void a_cached_sequence_is_refused(void **state)
         ferry_outbox_driver_postgresql()->source_open(&source, f->db.url, &options, &e),
         FERRY_ERR_DB);
     assert_non_null(strstr(e.text, "CACHE 1"));
+}
+
+#define TRIGGER                                                                                    \
+    "CREATE TRIGGER outbox_notify AFTER INSERT ON ferry.outbox FOR EACH STATEMENT "                \
+    "EXECUTE FUNCTION ferry.notify()"
+
+static void open_listening(struct fixture *f)
+{
+    struct source_options options = twin_options();
+    options.notify = true;
+    twin_kill(&f->twin);
+    twin_open_with(&f->twin, f->db.url, &options);
+}
+
+/* As the relay's loop: looks at the descriptor, and once in a while at the source. */
+static bool woken(struct fixture *f, int timeout_ms)
+{
+    struct pollfd fd = {.fd = source_wake_fd(&f->twin.source), .events = POLLIN};
+    bool is = poll(&fd, 1, timeout_ms) > 0;
+    if (is) {
+        source_wake_drain(&f->twin.source);
+    }
+    return is;
+}
+
+static bool listener_comes_to(struct fixture *f, enum pg_notify_state state)
+{
+    for (int i = 0; i < 300 && inside(f)->notify.state != state; i++) {
+        bool same = false;
+        struct err_text e = {{0}};
+        assert_int_equal(f->twin.source.ops->verify(f->twin.source.driver, &same, &e), FERRY_OK);
+        (void)woken(f, 10);
+    }
+    return inside(f)->notify.state == state;
+}
+
+static uint64_t notifies(struct fixture *f)
+{
+    struct err_text e;
+    struct source_figures figures;
+    assert_int_equal(f->twin.source.ops->figures(f->twin.source.driver, 0, &figures, &e), FERRY_OK);
+    return figures.notifies;
+}
+
+static const char *const listener_pid =
+    "SELECT pid FROM pg_stat_activity WHERE application_name = 'ferry-outbox listener' "
+    "AND datname = current_database()";
+
+/* NOTIFY and the datagram wake by one descriptor, also after the connection was lost. */
+static void a_notify_wakes(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    database_exec(&f->db.a, TRIGGER);
+    open_listening(f);
+    assert_true(listener_comes_to(f, PG_NOTIFY_WORKS));
+    assert_false(woken(f, 0));
+    assert_int_equal(notifies(f), 0);
+    for (uint64_t round = 1; round <= 3; round++) {
+        usleep(10000); /* The trigger announces once in 5 ms. */
+        put(&f->db.a, "k", "x");
+        assert_true(woken(f, 2000));
+        assert_false(woken(f, 0));
+        assert_int_equal(notifies(f), round);
+        struct wake_sender sender;
+        wake_sender_init(&sender);
+        wake_sender_send(&sender, inside(f)->wake_name);
+        wake_sender_fini(&sender);
+        assert_true(woken(f, 2000));
+        assert_int_equal(notifies(f), round);
+        char sql[256];
+        snprintf(sql, sizeof(sql), "SELECT pg_terminate_backend((%s))::int", listener_pid);
+        (void)database_text(&f->db.a, sql);
+        while (inside(f)->notify.state != PG_NOTIFY_DOWN) {
+            (void)woken(f, 100);
+        }
+        assert_true(listener_comes_to(f, PG_NOTIFY_WORKS));
+    }
+    twin_drain(&f->twin);
+    twin_check_all(&f->twin, &f->db);
+}
+
+/* Somebody switched it on and made no trigger: told, too. */
+static void a_missing_trigger_is_told(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    open_listening(f);
+    assert_true(listener_comes_to(f, PG_NOTIFY_WORKS));
+    assert_true(inside(f)->notify.said_trigger);
+}
+
+/* A pooler in small: it hands on everything of the server but notifications, as one that lends
+ * connections by transaction. One thread for each connection, until it ends. */
+struct pooled {
+    int client, server;
+};
+
+static bool read_all(int fd, uint8_t *at, size_t bytes)
+{
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = read(fd, at + done, bytes - done);
+        if (n <= 0) {
+            return false;
+        }
+        done += (size_t)n;
+    }
+    return true;
+}
+
+/* One message: type, length with itself, body. */
+static bool hand_to_client(const struct pooled *p)
+{
+    static _Thread_local uint8_t message[1 << 16];
+    if (!read_all(p->server, message, 5)) {
+        return false;
+    }
+    size_t size = 1 + (size_t)get_be32(message + 1);
+    assert_true(size <= sizeof(message));
+    return read_all(p->server, message + 5, size - 5) &&
+           (message[0] == 'A' || write(p->client, message, size) == (ssize_t)size);
+}
+
+static bool hand_to_server(const struct pooled *p)
+{
+    uint8_t bytes[4096];
+    ssize_t n = read(p->client, bytes, sizeof(bytes));
+    return n > 0 && write(p->server, bytes, (size_t)n) == n;
+}
+
+static void *pooled_run(void *arg)
+{
+    struct pooled *p = arg;
+    bool goes_on = true;
+    while (goes_on) {
+        struct pollfd fds[2] = {{.fd = p->client, .events = POLLIN},
+                                {.fd = p->server, .events = POLLIN}};
+        goes_on = poll(fds, 2, -1) > 0 && (fds[0].revents == 0 || hand_to_server(p)) &&
+                  (fds[1].revents == 0 || hand_to_client(p));
+    }
+    close(p->client);
+    close(p->server);
+    free(p);
+    return NULL;
+}
+
+struct pooler {
+    int listening;
+    char from[64], to[108]; /* Folder, socket of the server. */
+    pthread_t thread;
+};
+
+static struct sockaddr_un address_of(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    return address;
+}
+
+static void *pooler_run(void *arg)
+{
+    const struct pooler *p = arg;
+    int client = -1;
+    while ((client = accept(p->listening, NULL, NULL)) >= 0) {
+        struct pooled *made = malloc(sizeof(*made));
+        struct sockaddr_un to = address_of(p->to);
+        pthread_t thread;
+        assert_non_null(made);
+        *made = (struct pooled){client, socket(AF_UNIX, SOCK_STREAM, 0)};
+        assert_int_equal(connect(made->server, (struct sockaddr *)&to, sizeof(to)), 0);
+        assert_int_equal(pthread_create(&thread, NULL, pooled_run, made), 0);
+        pthread_detach(thread);
+    }
+    return NULL;
+}
+
+static void pooler_start(struct pooler *p, const char *folder)
+{
+    char path[100];
+    snprintf(p->from, sizeof(p->from), "/tmp/ferry-pooler-XXXXXX");
+    assert_non_null(mkdtemp(p->from));
+    snprintf(p->to, sizeof(p->to), "%s/.s.PGSQL.5432", folder);
+    snprintf(path, sizeof(path), "%s/.s.PGSQL.5432", p->from);
+    struct sockaddr_un at = address_of(path);
+    p->listening = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(p->listening, (struct sockaddr *)&at, sizeof(at)), 0);
+    assert_int_equal(listen(p->listening, 16), 0);
+    assert_int_equal(pthread_create(&p->thread, NULL, pooler_run, p), 0);
+}
+
+static void pooler_stop(struct pooler *p)
+{
+    char path[100];
+    shutdown(p->listening, SHUT_RDWR);
+    pthread_join(p->thread, NULL);
+    close(p->listening);
+    snprintf(path, sizeof(path), "%s/.s.PGSQL.5432", p->from);
+    unlink(path);
+    rmdir(p->from);
+}
+
+/* LISTEN is accepted and nothing arrives: it is told, and rows come by polls. */
+static void a_silent_notify_is_told(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct pooler pooler;
+    struct source_options options = twin_options();
+    char url[256];
+    database_exec(&f->db.a, TRIGGER);
+    pooler_start(&pooler, f->db.folder);
+    snprintf(url, sizeof(url), "%.*s%s", (int)(strstr(f->db.url, f->db.folder) - f->db.url),
+             f->db.url, pooler.from);
+    options.notify = true;
+    twin_kill(&f->twin);
+    twin_open_with(&f->twin, url, &options);
+    assert_true(listener_comes_to(f, PG_NOTIFY_SILENT));
+    put(&f->db.a, "k", "x");
+    assert_false(woken(f, 200));
+    bool changed = false;
+    struct err_text e = {{0}};
+    assert_int_equal(f->twin.source.ops->changed(f->twin.source.driver, &changed, &e), FERRY_OK);
+    assert_true(changed);
+    twin_drain(&f->twin);
+    twin_check_all(&f->twin, &f->db);
+    twin_kill(&f->twin);
+    pooler_stop(&pooler);
+    twin_open(&f->twin, f->db.url);
 }
 
 /* What a person sees of an address has no password, and ours is no option of the library. */
@@ -538,13 +998,23 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_a_transactional_message_flushes, setup, teardown),
         cmocka_unit_test_setup_teardown(headers_of_json_come, setup, teardown),
         cmocka_unit_test_setup_teardown(pages_end_by_their_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_huge_row_hides_nobody, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_snapshot_is_held_for_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(rows_are_set_aside, setup, teardown),
         cmocka_unit_test_setup_teardown(the_ring_is_emptied, setup, teardown),
+        cmocka_unit_test_setup_teardown(two_laps_in_one_leaf_come, setup, teardown),
+        cmocka_unit_test_setup_teardown(lanes_leave_each_other_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restored_copy_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restored_dump_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_source_id_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crash_of_the_server_is_survived, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_snapshot_of_before_a_crash_is_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_restored_copy_is_not_emptied, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cached_sequence_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_notify_wakes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_missing_trigger_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_silent_notify_is_told, setup, teardown),
     };
+    cmocka_set_test_filter(getenv("FERRY_TEST"));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,14 +52,15 @@ CREATE TABLE IF NOT EXISTS ferry_outbox_dead (
     parked     BOOLEAN NOT NULL DEFAULT FALSE -- Nothing is wrong with it but that its key is parked.
 ) ENGINE = InnoDB;
 
--- Keys whose rows are set aside. until_no 0: parked; else rows of the key below this number were put anew behind
--- it, and the key is free. Longer keys cannot be parked.
+-- Keys of a topic whose rows are set aside. until_no 0: parked; else the key is free, and rows of it below this number
+-- may have been put anew behind it: those are gone. Longer keys cannot be parked.
 CREATE TABLE IF NOT EXISTS ferry_parked_key (
     lane     SMALLINT NOT NULL,
+    topic    VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     mkey     VARBINARY(1024) NOT NULL,
     since_ms BIGINT NOT NULL DEFAULT (CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)),
     until_no BIGINT UNSIGNED NOT NULL DEFAULT 0,
-    PRIMARY KEY (lane, mkey)
+    PRIMARY KEY (lane, topic, mkey)
 ) ENGINE = InnoDB;
 
 -- What a group has done of one partition: intervals [start_off, end_off), each beginning where the one before it

@@ -113,14 +113,15 @@ CREATE TABLE "ferry".outbox_dead (
     parked       boolean  NOT NULL DEFAULT false -- Nothing is wrong with it but that its key is parked.
 );
 
--- Keys whose rows are set aside. until_no 0: parked; else rows of the key below this number were put anew behind
--- it, and the key is free. Longer keys cannot be parked.
+-- Keys of a topic whose rows are set aside. until_no 0: parked; else the key is free, and rows of it below this number
+-- may have been put anew behind it: those are gone. Longer keys cannot be parked.
 CREATE TABLE "ferry".parked_key (
     lane     smallint NOT NULL,
+    topic    text     COLLATE "C" NOT NULL,
     mkey     bytea    NOT NULL CHECK (octet_length(mkey) <= 1024),
     since_ms bigint   NOT NULL DEFAULT "ferry".now_ms(),
     until_no bigint   NOT NULL DEFAULT 0,
-    PRIMARY KEY (lane, mkey)
+    PRIMARY KEY (lane, topic, mkey)
 );
 
 -- What a group has done of one partition: intervals [start_off, end_off), each beginning where the one before it

@@ -8,14 +8,15 @@ INSERT INTO ferry_meta (name, value) VALUES ('paused', 0);
 -- 1: nothing is wrong with the row but that its key is parked.
 ALTER TABLE ferry_outbox_dead ADD COLUMN parked INTEGER NOT NULL DEFAULT 0;
 
--- Keys whose rows are set aside. until_no 0: parked; else rows of the key below this number were put anew behind
--- it, and the key is free. Longer keys cannot be parked.
+-- Keys of a topic whose rows are set aside. until_no 0: parked; else the key is free, and rows of it below this number
+-- may have been put anew behind it: those are gone. Longer keys cannot be parked.
 CREATE TABLE ferry_parked_key (
     lane     INTEGER NOT NULL,
+    topic    TEXT NOT NULL,
     mkey     BLOB NOT NULL CHECK (length(mkey) <= 1024),
     since_ms INTEGER NOT NULL DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)),
     until_no INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (lane, mkey)
+    PRIMARY KEY (lane, topic, mkey)
 ) STRICT, WITHOUT ROWID;
 
 -- When the interval was done; NULL: before version 2.

@@ -223,25 +223,30 @@ class Transcripts:
 
     def test_a_parked_key_comes_back_in_order(self):
         topic = self.topic()
-        self.ok("outbox", "park", self.db.url, "--key", "k")
+        other_topic = self.topic()
+        self.ok("outbox", "park", self.db.url, topic, "k")
         self.put(topic, ("k", "one"), ("free", "other"), ("k", "two"))
+        self.put(other_topic, ("k", "a"), ("k", "b"))
         code, said = self.relay()
         self.assertEqual(code, OK, said)
         self.assertEqual(self.published(topic), ["other"])
+        self.assertEqual(self.published(other_topic), ["a", "b"])
+        self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, other_topic, "k")
         status = self.status()
         self.assertEqual((status["parked_keys"], status["parked_rows"]), (1, 2))
         keys = self.json("outbox", "parked", self.db.url)[0]["keys"]
-        self.assertEqual([(k["key"], k["rows"]) for k in keys], [("k", 2)])
+        self.assertEqual([(k["topic"], k["key"], k["rows"]) for k in keys], [(topic, "k", 2)])
         again = self.json("outbox", "requeue", self.db.url, "--all")[0]
         self.assertEqual((again["requeued"], again["parked"]), (0, 2))
         self.put(topic, ("k", "three"))
-        self.assertEqual(self.json("outbox", "unpark", self.db.url, "--key", "k")[0]["rows"], 3)
-        self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, "--key", "k")
+        self.assertEqual(self.json("outbox", "unpark", self.db.url, topic, "k")[0]["rows"], 3)
+        self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, topic, "k")
         self.put(topic, ("k", "four"))
         code, said = self.relay()
         self.assertEqual(code, OK, said)
         self.assertEqual([p for p in self.published(topic) if p != "other"],
                          ["one", "two", "three", "four"])
+        self.assertEqual(self.published(other_topic), ["a", "b"])
         self.assertEqual(self.status()["parked_rows"], 0)
 
     # ---- Status
@@ -267,10 +272,18 @@ class Transcripts:
         self.assertGreaterEqual(status["relays"][0]["epoch"], 1)
 
     def test_a_pause_is_seen_and_ends(self):
+        topic = self.topic()
+        self.put(topic, ("k", "one"))
         self.ok("outbox", "pause", self.db.url)
         self.assertTrue(self.status()["paused"])
+        code, said = self.relay()  # --once: it does not wait for a person.
+        self.assertEqual(code, FAILED, said)
+        self.assertIn("ferry outbox resume", said)
+        self.assertEqual(self.published(topic), [])
         self.ok("outbox", "resume", self.db.url)
         self.assertFalse(self.status()["paused"])
+        self.assertEqual(self.relay()[0], OK)
+        self.assertEqual(self.published(topic), ["one"])
 
     # ---- Rebase
 
