@@ -9,8 +9,8 @@
  * Accounts: FEE_ACCOUNTS on collect fees, PAYERS on pay, PAYEES on receive and never pay: a credit
  * may still have to be taken back, so nobody may spend it before. That is how a saga does without
  * isolation. */
-#ifndef BANK_BANK_H
-#define BANK_BANK_H
+#ifndef FERRY_EXAMPLE_BANK_H
+#define FERRY_EXAMPLE_BANK_H
 
 #include "sql.h"
 

@@ -138,12 +138,21 @@ static enum ferry_err handle(const struct ferry_record *record, struct ferry_db 
                                                    : take_answer(b, record);
 }
 
+/* The loop still has the old one until there is a new one. */
 static enum ferry_err reconnect(struct ferry_db **db, void *arg)
 {
     struct bank *b = arg;
-    enum ferry_err err = sql_connect(&b->sql, bank_should_stop, NULL);
-    *db = b->sql.db;
-    return err;
+    struct sql fresh;
+    (void)sql_init(&fresh, b->sql.url);
+    enum ferry_err err = sql_connect(&fresh, bank_should_stop, NULL);
+    if (err != FERRY_OK) {
+        sql_close(&fresh);
+        return err;
+    }
+    sql_close(&b->sql);
+    b->sql = fresh;
+    *db = fresh.db;
+    return FERRY_OK;
 }
 
 static enum ferry_err open_client(const char *servers, struct ferry_client **client)

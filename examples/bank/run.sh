@@ -57,8 +57,8 @@ if [ -z "${FERRY_BIN:-}" ]; then
     STEPS_LOG=$FERRY_ROOT/build/demo.log
     mkdir -p "$FERRY_ROOT/build"
     : >"$STEPS_LOG"
-    # shellcheck disable=SC2086 # A list of words.
-    packages_install $FERRY_BUILD_PACKAGES libpq-dev libmariadb-dev python3
+    # shellcheck disable=SC2086 # Lists of words.
+    packages_install $FERRY_BUILD_PACKAGES $FERRY_DATABASE_PACKAGES python3
     quietly "building" build_tree "$FERRY_BIN" -DFERRY_TESTS=OFF
 fi
 export FERRY_BIN

@@ -2,8 +2,8 @@
  *
  * A statement has `?` for its parameters; `types` names them in order: i an int64_t, t a text. Made
  * for this example: your own program has its own connection, and gives that to ferry_db_…(). */
-#ifndef BANK_SQL_H
-#define BANK_SQL_H
+#ifndef FERRY_EXAMPLE_BANK_SQL_H
+#define FERRY_EXAMPLE_BANK_SQL_H
 
 #include "ferry_outbox.h"
 

@@ -138,7 +138,7 @@ class World:
     a program that stands between clerks, tellers and their servers, or None."""
 
     def __init__(self, folder, binaries, *, seed=1, bank=None, relay=None, relay_environment=None,
-                 preload=None, disk_preload=None, proxy=None, say=print):
+                 preload=None, disk_preload=None, proxy=None, broker_options=()):
         self.folder = Path(folder).resolve()
         os.chmod(self.folder, 0o711)  # The database servers' users come through.
         self.bin = Path(binaries)
@@ -146,7 +146,7 @@ class World:
         self.relay = relay or self.bin / "ferry-outbox"
         self.relay_environment = relay_environment or {}
         self.preload, self.disk_preload, self.proxy_program = preload, disk_preload, proxy
-        self.seed, self.say = seed, say
+        self.seed, self.broker_options = seed, broker_options
         pid = os.getpid()
         self.host = f"127.{65 + (pid >> 16) % 64}.{(pid >> 8) % 256}.{1 + pid % 254}"
         self.processes = {}
@@ -180,7 +180,8 @@ class World:
         for n in NODES:
             self._add(f"broker-{n}", self.bin / "ferryd", "--data", self.folder / f"broker-{n}",
                       "--node", n, "--listen", self.endpoint(n), "--peer-listen",
-                      f"tcp://{self.host}:{7490 + 10 * n}", "--bootstrap", founders, disk=True)
+                      f"tcp://{self.host}:{7490 + 10 * n}", "--bootstrap", founders,
+                      *self.broker_options, disk=True)
         for n in NODES:
             self.wait_broker(n)
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "base/prng.h"
 #include "outbox/app/consume_dead.h"
 #include "outbox/app/db.h"
@@ -11,6 +12,7 @@
 #define CONSUME_RETRIES_DEFAULT   10
 #define CONSUME_FETCH_MS          200 /* `stop` is asked at least this often. */
 #define CONSUME_COMMIT_TIMEOUT_MS 2000
+#define CONSUME_COMMIT_MS         200 /* The brokers are told positions so often, or when idle. */
 #define CONSUME_PAUSE_FIRST_MS    10
 #define CONSUME_PAUSE_MAX_MS      1000
 #define CONSUME_REQUEUED_MS       1000  /* Dead letters that a person asks for are looked for. */
@@ -33,6 +35,12 @@ struct slice {
     const char *bury;    /* Not handled but kept as dead letters, for this reason; NULL: handled. */
 };
 
+/* How far a partition is done, and whether the brokers are still to be told. */
+struct progress {
+    int64_t position;
+    bool untold;
+};
+
 struct loop {
     const struct consume_source *source;
     struct ferry_db *db;
@@ -49,6 +57,9 @@ struct loop {
     int64_t counted_offset; /* Whose failures are counted. */
     char reason[CONSUME_REASON_MAX];
     int64_t requeued_at_ms, trimmed_at_ms;
+    struct progress *progress; /* Of each partition. */
+    int32_t partitions;
+    int64_t told_at_ms;
 };
 
 static bool should_stop(const struct loop *l)
@@ -294,16 +305,31 @@ static enum ferry_err mend(struct loop *l)
     return FERRY_OK;
 }
 
-/* A hint for people and for readers that start without this database; the chain is what counts. */
-static void commit_position(struct loop *l, int32_t partition)
+static void note_position(struct loop *l, int32_t partition)
 {
-    if (!l->has_subscription) {
-        return;
+    if (partition >= 0 && partition < l->partitions) {
+        l->progress[partition] = (struct progress){l->position, true};
     }
-    enum ferry_err err =
-        l->source->commit(l->source->ctx, partition, l->position, CONSUME_COMMIT_TIMEOUT_MS);
-    if (err == FERRY_ERR_INVALID_ARGUMENT || err == FERRY_ERR_UNKNOWN_SUBSCRIPTION) {
-        l->has_subscription = false;
+}
+
+/* A hint for people and for readers that start without this database; the chain is what counts. So
+ * it does not have to be told with every batch, which would cost the brokers an entry each. */
+static void tell_positions(struct loop *l)
+{
+    l->told_at_ms = now_ms(l);
+    for (int32_t p = 0; p < l->partitions && l->has_subscription; p++) {
+        if (!l->progress[p].untold) {
+            continue;
+        }
+        enum ferry_err err = l->source->commit(l->source->ctx, p, l->progress[p].position,
+                                               CONSUME_COMMIT_TIMEOUT_MS);
+        if (err == FERRY_ERR_INVALID_ARGUMENT || err == FERRY_ERR_UNKNOWN_SUBSCRIPTION) {
+            l->has_subscription = false;
+        }
+        if (ferry_err_is_retriable(err)) {
+            return; /* Nobody answers: later. */
+        }
+        l->progress[p].untold = false;
     }
 }
 
@@ -359,7 +385,7 @@ static enum ferry_err work_slice(struct loop *l, struct ferry_batch *batch, stru
         enum ferry_err err = FERRY_OK;
         switch (attempt) {
         case ATTEMPT_DONE:
-            commit_position(l, l->source->batch_partition(batch));
+            note_position(l, l->source->batch_partition(batch));
             *done = true;
             return FERRY_OK;
         case ATTEMPT_GAP:
@@ -508,6 +534,9 @@ static enum ferry_err run(struct loop *l)
         if (err != FERRY_OK) {
             return err;
         }
+        if (idle || now_ms(l) - l->told_at_ms >= CONSUME_COMMIT_MS) {
+            tell_positions(l);
+        }
         if (!idle) {
             busy_at_ms = now_ms(l);
         } else if (idle_ms > 0 && now_ms(l) - busy_at_ms >= idle_ms &&
@@ -516,6 +545,20 @@ static enum ferry_err run(struct loop *l)
         }
     }
     return FERRY_OK;
+}
+
+/* Waits for the database as the loop itself does. */
+static enum ferry_err begin_at_positions(struct loop *l)
+{
+    enum ferry_err err = seek_to_positions(l);
+    for (int attempts = 0; err == FERRY_ERR_DB_RETRY && !should_stop(l); attempts++) {
+        pause_before_retry(l, attempts);
+        err = mend(l);
+        if (err == FERRY_OK) {
+            err = seek_to_positions(l);
+        }
+    }
+    return err == FERRY_ERR_DB_RETRY ? FERRY_OK : err; /* Asked to stop. */
 }
 
 enum ferry_err consume_loop(const struct consume_source *source, struct ferry_db *db,
@@ -541,8 +584,19 @@ enum ferry_err consume_loop(const struct consume_source *source, struct ferry_db
         .counted_offset = -1,
         .requeued_at_ms = INT64_MIN / 2,
         .trimmed_at_ms = INT64_MIN / 2,
+        .told_at_ms = INT64_MIN / 2,
+        .partitions = source->partitions(source->ctx),
     };
+    l.progress = mem_zalloc((size_t)l.partitions, sizeof(*l.progress));
+    if (l.progress == NULL) {
+        return err_set(&db->error, FERRY_ERR_NO_MEMORY, "out of memory");
+    }
     prng_init(&l.prng, (uint64_t)source->now_ms(source->ctx));
-    enum ferry_err err = seek_to_positions(&l);
-    return err == FERRY_OK ? run(&l) : err;
+    enum ferry_err err = begin_at_positions(&l);
+    if (err == FERRY_OK) {
+        err = run(&l);
+        tell_positions(&l);
+    }
+    mem_free(l.progress);
+    return err;
 }

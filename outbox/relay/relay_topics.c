@@ -545,9 +545,6 @@ struct relay_target *relay_topics_route(struct relay *r, const struct source_row
     if (row->invalid != NULL && topic->blocked_from == RELAY_NOT_BLOCKED) {
         if (relay_refuse(r, row, row->invalid) == RELAY_WAIT) {
             int64_t pause_us = r->stuck ? 0 : relay_backoff_us(r, 0);
-            if (topic->partitions > 0) { /* Rows will be dropped: its marks are opened anew. */
-                relay_topic_forget(topic, row->position);
-            }
             relay_topic_block(r, topic, row->position, r->now_us + pause_us);
         }
         return NULL;

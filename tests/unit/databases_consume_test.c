@@ -300,6 +300,16 @@ static void a_lost_connection_is_made_anew(void **state)
     assert_int_equal(r.reconnects, 1);
 }
 
+/* Killed after the caller has connected and before the loop asks where to go on. */
+static void a_connection_lost_before_the_loop_begins_is_made_anew(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    database_kill(r.d, &r.d->a);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 30);
+    assert_int_equal(r.reconnects, 1);
+}
+
 static void without_reconnect_a_lost_connection_ends_the_loop(void **state)
 {
     struct run r = run_of(database_of(state), 30);
@@ -471,6 +481,7 @@ int main(void)
         DATABASE_TESTS(a_record_that_is_in_the_log_twice_has_one_effect),
         DATABASE_TESTS(a_record_of_long_ago_is_not_applied_blindly),
         SERVER_TESTS(a_lost_connection_is_made_anew),
+        SERVER_TESTS(a_connection_lost_before_the_loop_begins_is_made_anew),
         SERVER_TESTS(without_reconnect_a_lost_connection_ends_the_loop),
         SERVER_TESTS(a_commit_without_an_answer_is_read_from_the_chain),
         DATABASE_TESTS(every_message_of_a_queue_has_one_effect),

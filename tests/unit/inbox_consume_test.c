@@ -15,6 +15,7 @@ struct log {
     int64_t position; /* Next fetch. */
     int64_t batch_rows;
     int64_t committed;
+    int commits;
     int64_t now_ms;
     int fetch_errors; /* So many fetches fail with `fetch_error` first. */
     enum ferry_err fetch_error;
@@ -64,6 +65,7 @@ static enum ferry_err log_commit(void *ctx, int32_t partition, int64_t offset, i
     (void)partition;
     (void)timeout_ms;
     l->committed = offset;
+    l->commits++;
     return l->commit_error;
 }
 
@@ -230,6 +232,8 @@ static void every_record_has_one_effect_and_the_position_is_committed(void **sta
     assert_int_equal(consume(f, &l, &w), FERRY_OK);
     expect_effects(f, 50);
     assert_int_equal(l.committed, 50);
+    assert_in_range(l.commits, 1,
+                    3); /* At the beginning, and when it is idle: not with each batch. */
 }
 
 /* The broker forgot the position: the database knows it. */

@@ -7,6 +7,7 @@ from pathlib import Path
 from ferry_processes import BIN, folder, run
 
 DEMO = Path(os.environ["FERRY_SOURCE"]) / "examples/demo.sh"
+BANK = Path(os.environ["FERRY_SOURCE"]) / "examples/bank/run.sh"
 CLUSTER = Path(os.environ["FERRY_SOURCE"]) / "examples/cluster.sh"
 
 
@@ -53,6 +54,23 @@ class ExamplesTest(unittest.TestCase):
         self.assertEqual(self.demo("--input", "/no/such/file")[1], 2)
         self.assertEqual(self.demo("--no-such-option")[1], 2)
         self.assertEqual(self.demo("--help")[1], 0)
+
+    def bank(self, *words):
+        home = folder(self)
+        home.chmod(0o711)  # The servers' users come through.
+        result = run(BANK, *words, env={**os.environ, "TMPDIR": str(home)}, patience=150)
+        return home, *result
+
+    @unittest.skipUnless((BIN / "examples/bank").exists(), "PostgreSQL's or MariaDB's library is missing")
+    def test_the_bank_ends_with_not_a_cent_lost(self):
+        home, code, out, err = self.bank("--transfers", "150", "--kills", "4", "--seed", "3")
+        text = out.decode()
+        self.assertEqual(code, 0, text + err)
+        self.assertRegex(text, r"\d+ begun, \d+ done, \d+ compensated, \d+ in flight, \d+ kills, money")
+        self.assertRegex(text.splitlines()[-1], r"^good: 150 transfers, [4-9] kills, and not a cent")
+        self.assertEqual(list(home.iterdir()), [], "it cleans up after itself")
+        self.assertEqual(self.bank("--help")[1], 0)
+        self.assertEqual(self.bank("--no-such-option")[1], 2)
 
     def cluster(self, word, home, port):
         env = {**os.environ, "FERRY_PORT": str(port)}

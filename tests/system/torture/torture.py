@@ -150,7 +150,9 @@ def tools():
     """What a World needs for all faults."""
     folder = BIN / "tests/system"
     return {"preload": folder / "torture_fault.so", "disk_preload": folder / "disk_fault.so",
-            "proxy": folder / "commit_proxy"}
+            "proxy": folder / "commit_proxy",
+            # So that a disk that is full is felt soon.
+            "broker_options": ("--set", "store.grow_bytes=4M", "--set", "store.reserve_bytes=1M")}
 
 
 def options():

@@ -53,7 +53,7 @@ def judge_at_rest(run):
 def main():
     parser = options()
     parser.add_argument("variant", choices=VARIANTS)
-    parser.set_defaults(transfers=900, kills=8, patience=15)
+    parser.set_defaults(transfers=600, kills=6, patience=6)
     words = parser.parse_args()
     if databases.missing():
         print(f"SKIPPED, NOT TESTED HERE: install {' and '.join(databases.missing())}")

@@ -1,6 +1,6 @@
 /* held: a copy of an append, for the broken relays here that send it later or once more. */
-#ifndef TORTURE_HELD_H
-#define TORTURE_HELD_H
+#ifndef FERRY_TORTURE_HELD_H
+#define FERRY_TORTURE_HELD_H
 
 #include "ferry.h"
 
