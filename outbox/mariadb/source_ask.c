@@ -98,19 +98,19 @@ static enum ferry_err count_beyond(struct source_mariadb *s, uint64_t after, int
 {
     struct maria_field fields[2];
     bool found = false;
+    uint64_t end = after + COUNT_IDS_MAX;
     *rows = 0;
     buf_printf(maria_link_write(&s->reader),
                "SELECT COUNT(*), (SELECT MAX(id) FROM ferry_outbox) FROM ferry_outbox FORCE INDEX "
                "(PRIMARY) WHERE id > %llu AND id <= %llu AND lane = %u",
-               (unsigned long long)after, (unsigned long long)(after + COUNT_IDS_MAX),
-               s->options.lane);
+               (unsigned long long)after, (unsigned long long)end, s->options.lane);
     enum ferry_err err = maria_link_row(&s->reader, fields, 2, &found, e);
     if (err != FERRY_OK || !found) {
         return err;
     }
     *rows = strtoll(fields[0].text, NULL, 10);
     uint64_t last = strtoull(fields[1].text, NULL, 10);
-    if (last > after + COUNT_IDS_MAX) { /* As many of the ids there are rows, it is taken. */
+    if (last > end) { /* As many of the ids there are rows, it is taken. */
         *rows = (int64_t)((double)*rows * ((double)(last - after) / COUNT_IDS_MAX));
     }
     return FERRY_OK;
