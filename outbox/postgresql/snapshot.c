@@ -114,8 +114,10 @@ enum ferry_err snapshot_parse(struct bytes text, struct snapshot **s)
 
 void snapshot_text(const struct snapshot *s, struct buf *out)
 {
-    uint64_t xmin = s->count > 0 ? s->xips[0] : s->xmax;
-    buf_printf(out, "%llu:%llu:", (unsigned long long)xmin, (unsigned long long)s->xmax);
+    uint64_t xmax =
+        s->xmax > 0 ? s->xmax : 1; /* PostgreSQL takes no 0; no transaction is below 1. */
+    uint64_t xmin = s->count > 0 ? s->xips[0] : xmax;
+    buf_printf(out, "%llu:%llu:", (unsigned long long)xmin, (unsigned long long)xmax);
     for (uint32_t i = 0; i < s->count; i++) {
         buf_printf(out, i == 0 ? "%llu" : ",%llu", (unsigned long long)s->xips[i]);
     }
