@@ -34,7 +34,7 @@ class Nemesis:
                      (self.kill_broker, 8), (self.kill_leader, 8), (self.kill_all_brokers, 1),
                      (self.kill_postmaster, 4), (self.kill_backend, 4), (self.kill_mariadb, 6),
                      (self.pause_relay, 5), (self.pause_clerk, 5), (self.lose_commit, 14),
-                     (self.deafen, 3), (self.fill_disk, 2), (self.step_clock, 4),
+                     (self.deafen, 3), (self.fill_disk, 4), (self.step_clock, 4),
                      (self.hold_transaction, 2)]
         if ways is not None:
             self.ways = [(way, often) for way, often in self.ways if way.__name__ in ways]

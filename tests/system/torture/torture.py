@@ -152,7 +152,7 @@ def tools():
     return {"preload": folder / "torture_fault.so", "disk_preload": folder / "disk_fault.so",
             "proxy": folder / "commit_proxy",
             # So that a disk that is full is felt soon.
-            "broker_options": ("--set", "store.grow_bytes=4M", "--set", "store.reserve_bytes=1M")}
+            "broker_options": ("--set", "store.grow_bytes=1M", "--set", "store.reserve_bytes=1M")}
 
 
 def options():
