@@ -296,6 +296,7 @@ static void stop_step(struct relay *r)
         relay_checkpoint_step(r, true);
     }
     if (r->state == RELAY_ACTIVE) {
+        relay_rewind(r); /* What waits in the page is for the next relay. */
         (void)r->broker->resign(r->broker->ctx, relay_timeout_ms(r)); /* Else the lease runs out. */
     }
     if (r->state != RELAY_HALTED) {

@@ -362,4 +362,52 @@ static inline void fixture_open(struct database *db)
     database_exec(&db->a, "CREATE TABLE ledger (seq bigint, mkey bytea)");
 }
 
+/* ---- A database of a test and a twin of the relay on it. */
+
+struct fixture {
+    struct database db;
+    struct relay_twin twin;
+    int ring_looks;
+};
+
+static inline int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    assert_non_null(f);
+    if (!database_available(DATABASE_POSTGRESQL)) {
+        free(f);
+        return 0;
+    }
+    fixture_open(&f->db);
+    twin_open(&f->twin, f->db.url);
+    *state = f;
+    return 0;
+}
+
+static inline int teardown(void **state)
+{
+    struct fixture *f = *state;
+    if (f == NULL) {
+        return 0;
+    }
+    twin_kill(&f->twin);
+    twin_free(&f->twin);
+    database_close(&f->db);
+    free(f);
+    return 0;
+}
+
+static inline struct source_pg *inside(struct fixture *f)
+{
+    return f->twin.source.driver;
+}
+
+static inline struct fixture *fixture_of(void **state)
+{
+    if (*state == NULL) {
+        skip();
+    }
+    return *state;
+}
+
 #endif
