@@ -5,7 +5,7 @@
  *     npm install pg                              # the driver; nothing else is needed
  *     ferry outbox init postgresql://USER@HOST/DATABASE
  *     node outbox.mjs postgresql://USER@HOST/DATABASE orders < lines
- *     ferry-outbox --outbox.url postgresql://USER@HOST/DATABASE    # publishes what was committed
+ *     ferry-outbox --db postgresql://USER@HOST/DATABASE    # publishes what was committed
  *
  * A line is KEY, a tab, and anything: messages of one key stay in order. A line "KEY<tab>refuse" is rolled
  * back, and no message of it is ever seen. */

@@ -3,16 +3,18 @@
 standard input is one sale: a row of the business and the message about it, in one transaction, so that
 both are there or neither.
 
-    ferry outbox init sqlite:shop.db            # or postgresql://USER@HOST/DATABASE
+    ferry outbox init sqlite:shop.db        # or postgresql://USER@HOST/DATABASE, or mariadb://…
     python3 outbox.py sqlite:shop.db orders < lines
-    ferry-outbox --outbox.url sqlite:shop.db    # publishes what was committed
+    ferry-outbox --db sqlite:shop.db        # publishes what was committed
 
 A line is KEY, a tab, and anything: messages of one key stay in order. A line "KEY<tab>refuse" is rolled
-back, and no message of it is ever seen. PostgreSQL needs the driver: apt install python3-psycopg2.
+back, and no message of it is ever seen. Drivers: apt install python3-psycopg2 for PostgreSQL, python3-pymysql
+for MariaDB.
 """
 import json
 import sqlite3
 import sys
+from urllib.parse import unquote, urlsplit
 
 
 class SQLite:
@@ -54,6 +56,33 @@ class PostgreSQL:
         self.connection.commit() if how == "COMMIT" else self.connection.rollback()
 
 
+class MariaDB:
+    BUSINESS = "INSERT INTO sale (customer, what) VALUES (%s, %s)"
+    OUTBOX = "INSERT INTO ferry_outbox (topic, mkey, payload, headers) VALUES (%s, %s, %s, %s)"
+
+    def __init__(self, url):
+        import pymysql
+
+        at = urlsplit(url)
+        self.connection = pymysql.connect(host=at.hostname or "localhost", port=at.port or 3306,
+                                          user=unquote(at.username or ""),
+                                          password=unquote(at.password or ""),
+                                          database=unquote(at.path[1:]), charset="utf8mb4")
+        self.cursor = self.connection.cursor()
+
+    def begin(self):
+        self.connection.begin()
+
+    def execute(self, sql, values=()):
+        self.cursor.execute(sql, values)
+
+    def end(self, how):
+        self.connection.commit() if how == "COMMIT" else self.connection.rollback()
+
+
+DATABASES = {"sqlite": SQLite, "postgresql": PostgreSQL, "mariadb": MariaDB}
+
+
 def sell(database, topic, customer, what):
     """One transaction. True: it was committed."""
     message = json.dumps({"customer": customer, "what": what}).encode()
@@ -75,7 +104,9 @@ def main():
         sys.exit(__doc__)
     url, topic = sys.argv[1:]
     scheme, _, rest = url.partition(":")
-    database = PostgreSQL(url) if scheme == "postgresql" else SQLite(rest)
+    if scheme not in DATABASES:
+        sys.exit(__doc__)
+    database = DATABASES[scheme](rest if scheme == "sqlite" else url)
     database.begin()
     database.execute("CREATE TABLE IF NOT EXISTS sale (customer TEXT NOT NULL, what TEXT NOT NULL)")
     database.end("COMMIT")

@@ -53,6 +53,15 @@ static const char *value_of(const PQconninfoOption *options, const char *keyword
     return NULL;
 }
 
+/* A password with a '/' or '@' of its own ends too early, and the rest of it stands in a name. */
+static bool holds_a_password(const PQconninfoOption *options)
+{
+    const char *host = value_of(options, "host");
+    const char *database = value_of(options, "dbname");
+    return (host != NULL && strchr(host, '@') != NULL) ||
+           (database != NULL && strchr(database, '@') != NULL);
+}
+
 static void show(struct pg_url *url, const PQconninfoOption *options)
 {
     const char *host = value_of(options, "host");
@@ -92,7 +101,13 @@ enum ferry_err pg_url_parse(const char *text, struct pg_url *url, struct err_tex
                        "the URL cannot be read (an unknown option, or a character that needs "
                        "%%XX): write " FORM);
     }
-    show(url, options);
+    bool good = !holds_a_password(options);
+    if (good) {
+        show(url, options);
+    }
     PQconninfoFree(options);
-    return FERRY_OK;
+    return good ? FERRY_OK
+                : err_set(e, FERRY_ERR_INVALID_ARGUMENT,
+                          "the URL has a '/' or '@' too many: in a password write %%2F and %%40: "
+                          "write " FORM);
 }

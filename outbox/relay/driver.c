@@ -41,7 +41,8 @@ static const struct scheme *scheme_find(const char *url)
 static enum ferry_err no_such_scheme(const char *url, struct err_text *e)
 {
     const char *text = url == NULL ? "" : url;
-    int bytes = (int)strcspn(text, ":@/");
+    int bytes =
+        (int)strcspn(text, ":@/ ="); /* Of `host=… password=…` no more than the first word. */
     bool all = text[bytes] == '\0';
     return err_set(e, FERRY_ERR_INVALID_ARGUMENT,
                    "\"%.*s%s\" is not the URL of a database: write sqlite:PATH, "

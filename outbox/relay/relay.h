@@ -112,7 +112,7 @@ struct relay_status {
     bool figures_known;
     struct source_figures
         figures;           /* All that the source tells; asked at most five times a second. */
-    size_t blocked_topics; /* Unknown topics whose rows wait. */
+    size_t blocked_topics; /* Whose rows wait: unknown ones, or with a row that is not decided. */
     size_t blocked_partitions;
     size_t inflight_batches;
     size_t parked_keys;

@@ -334,7 +334,7 @@ static enum relay_verdict ask_person(struct relay *r, const struct source_row *r
     r->ask_at_us = r->now_us + r->options->topic_retry_ms * US_PER_MS;
     err_set(&r->error, FERRY_OK,
             "row %lld (topic %s) cannot be published: %s: nothing goes on until `ferry outbox "
-            "skip` for row %lld",
+            "skip URL --number %lld --reason WHY`",
             (long long)row->number, row->message.topic, reason, (long long)row->number);
     log_line(LOG_ERROR, "relay", "%s: blocked: %s", relay_name(r), r->error.text);
     return RELAY_WAIT;

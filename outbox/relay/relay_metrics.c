@@ -290,7 +290,7 @@ static const struct figure figures[] = {
      "Age of the oldest transaction that may hold rows back."},
     {"inflight_batches", "gauge", inflight, NULL, NULL, 1, "Batches sent and not answered."},
     {"blocked_topics", "gauge", blocked_topics, NULL, NULL, 1,
-     "Topics that do not exist and whose rows wait."},
+     "Topics whose rows wait: they do not exist, or a row of theirs is not decided."},
     {"blocked_partitions", "gauge", blocked_partitions, NULL, NULL, 1,
      "Partitions whose rows wait."},
     {"parked_keys", "gauge", parked_keys, NULL, NULL, 1, "Keys that are parked."},

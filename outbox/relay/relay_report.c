@@ -68,7 +68,7 @@ static void line_counts(struct buf *out, const struct relay_status *status,
         buf_printf(out, " | %" PRIu64 " parked", status->stats.parked_rows);
     }
     if (status->blocked_topics > 0) {
-        buf_printf(out, " | unknown topics: %zu", status->blocked_topics);
+        buf_printf(out, " | topics that wait: %zu", status->blocked_topics);
     }
 }
 

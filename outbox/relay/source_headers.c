@@ -8,6 +8,7 @@ struct headers {
     struct source_page *page;
     struct ferry_header list[SOURCE_HEADERS_MAX];
     size_t count;
+    int64_t due_ms;
     const char *invalid;
     bool no_memory;
 };
@@ -18,13 +19,20 @@ enum ferry_err source_row_invalid(struct source_page *page, struct source_row *r
     return row->invalid == NULL ? FERRY_ERR_NO_MEMORY : FERRY_OK;
 }
 
-/* Both texts are in the page already. */
+/* Both texts are in the page already. The header that asks for a delay is not the message's: it is
+ * obeyed. */
 static bool add(struct headers *h, char *name, size_t name_bytes, char *value, size_t value_bytes)
 {
     if (h->count == SOURCE_HEADERS_MAX || name_bytes < 1 || name_bytes > NAME_MAX_BYTES ||
         memchr(name, 0, name_bytes) != NULL) {
         h->invalid = "headers: more than 256, or a name not of 1 to 255 bytes";
         return false;
+    }
+    if (bytes_equal(bytes_of(name, name_bytes), bytes_of_string(SOURCE_HEADER_DUE))) {
+        if (!source_due(bytes_of(value, value_bytes), &h->due_ms)) {
+            h->invalid = "headers: " SOURCE_HEADER_DUE " is not Unix ms";
+        }
+        return h->invalid == NULL;
     }
     h->list[h->count++] = (struct ferry_header){name, value, value_bytes};
     return true;
@@ -221,6 +229,7 @@ enum ferry_err source_headers(struct source_page *page, struct source_row *row, 
     struct headers h;
     h.page = page;
     h.count = 0;
+    h.due_ms = 0;
     h.invalid = NULL;
     h.no_memory = false;
     if (column.data[0] >= 0x80) {
@@ -233,6 +242,10 @@ enum ferry_err source_headers(struct source_page *page, struct source_row *row, 
     }
     if (h.invalid != NULL) {
         return source_row_invalid(page, row, h.invalid);
+    }
+    row->message.due_ms = h.due_ms;
+    if (h.count == 0) {
+        return FERRY_OK;
     }
     size_t bytes = h.count * sizeof(h.list[0]);
     struct ferry_header *headers = source_page_take(page, bytes);

@@ -392,8 +392,8 @@ static enum ferry_err verify_id_at(struct source_sqlite *s, const struct source_
         if (!*same) {
             err_set(e, FERRY_OK,
                     "%s was set back in time: row %lld is another message than the one published "
-                    "under that id",
-                    s->path, (long long)cursor->position);
+                    "under that id: run `ferry outbox rebase sqlite:%s`",
+                    s->path, (long long)cursor->position, s->path);
         }
     } else if (code != SQLITE_DONE) {
         err = read_failed(s, code, e);
@@ -420,8 +420,9 @@ static enum ferry_err verify_cursor(struct source_sqlite *s, const struct source
     }
     if (last < cursor->position) {
         err_set(e, FERRY_OK,
-                "%s was set back in time: rows up to id %lld were published, its last is %lld",
-                s->path, (long long)cursor->position, (long long)last);
+                "%s was set back in time: rows up to id %lld were published, its last is %lld: run "
+                "`ferry outbox rebase sqlite:%s`",
+                s->path, (long long)cursor->position, (long long)last, s->path);
         return FERRY_OK;
     }
     *same = true;

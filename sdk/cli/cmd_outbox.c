@@ -39,7 +39,7 @@ static enum cli_exit init(const struct cli *cli, const struct database *db)
         output_json(object);
     } else if (!cli->quiet) {
         fprintf(stderr, "%s: %s\n", db->shown,
-                created ? "database made, with Ferry's tables" : "Ferry's tables are up to date");
+                created ? "Ferry's tables are made" : "Ferry's tables are up to date");
     }
     return CLI_EXIT_OK;
 }

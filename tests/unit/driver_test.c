@@ -42,7 +42,8 @@ static void a_wrong_url_shows_the_right_forms(void **state)
                                         "postgresql:geheim",
                                         "ferry:geheim@db",
                                         "mysql:/geheim",
-                                        "sqlit:geheim"};
+                                        "sqlit:geheim",
+                                        "host=db password=geheim"};
     (void)state;
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         char scheme[OUTBOX_SCHEME_MAX + 1] = "";
@@ -54,6 +55,28 @@ static void a_wrong_url_shows_the_right_forms(void **state)
         assert_null(strstr(e.text, "geheim"));
         assert_int_equal(outbox_driver_load(wrong[i], &driver, &e), FERRY_ERR_INVALID_ARGUMENT);
         assert_null(driver);
+    }
+}
+
+/* A password with a '/' or '@' of its own ends up in the name of a host, a port or a database. */
+static void a_password_that_is_not_escaped_is_not_shown(void **state)
+{
+    static const char *const wrong[] = {
+        "postgresql://ferry:ge/heim@db/shop", "postgresql://ferry:ge@heim@db/shop",
+        "mariadb://ferry:ge/heim@db/shop", "mariadb://ferry:ge/heim@db"};
+    (void)state;
+    setenv("FERRY_DRIVERS", getenv("FERRY_BIN"), 1);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        char shown[200] = "";
+        struct err_text e = {{0}};
+        const struct outbox_driver *driver = NULL;
+        if (outbox_driver_load(wrong[i], &driver, &e) != FERRY_OK) {
+            continue; /* Built without this database. */
+        }
+        assert_int_equal(driver->url_check(wrong[i], shown, sizeof(shown), &e),
+                         FERRY_ERR_INVALID_ARGUMENT);
+        assert_null(strstr(e.text, "heim"));
+        assert_null(strstr(shown, "heim"));
     }
 }
 
@@ -107,6 +130,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_url_names_its_driver),
         cmocka_unit_test(a_wrong_url_shows_the_right_forms),
+        cmocka_unit_test(a_password_that_is_not_escaped_is_not_shown),
         cmocka_unit_test(a_driver_is_loaded_once),
         cmocka_unit_test(a_library_that_does_not_load_says_what_to_install),
     };

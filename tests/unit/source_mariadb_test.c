@@ -111,6 +111,31 @@ static void rows_are_handed_out_once(void **state)
     source_page_fini(&page);
 }
 
+/* The header that asks for a delay is obeyed and taken out, in both forms; one that is no time
+ * makes the row no message. */
+static void a_delay_is_taken_from_the_headers(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_page page;
+    source_page_init(&page);
+    begin(f, bytes_of(NULL, 0));
+    maria_exec(f, "INSERT INTO ferry_outbox (topic, headers, payload) VALUES "
+                  "('orders', '{\"ferry-deliver-at\": \"1795735270000\"}', 'json'), "
+                  "('orders', CONCAT(X'82', X'A161', X'A178', X'B0', 'ferry-deliver-at', X'AD', "
+                  "'1795735270001'), 'map'), "
+                  "('orders', '{\"ferry-deliver-at\": \"tomorrow\"}', 'bad')");
+    assert_true(changed(f));
+    assert_int_equal(read_page(f, &page), 3);
+    assert_int_equal(page.rows[0].message.due_ms, 1795735270000);
+    assert_int_equal(page.rows[0].message.header_count, 0);
+    assert_null(page.rows[0].invalid);
+    assert_int_equal(page.rows[1].message.due_ms, 1795735270001);
+    assert_int_equal(page.rows[1].message.header_count, 1);
+    assert_string_equal(page.rows[1].message.headers[0].name, "a");
+    assert_string_equal(page.rows[2].invalid, "headers: ferry-deliver-at is not Unix ms");
+    source_page_fini(&page);
+}
+
 /* A transaction that took its id first and commits last is handed out; one that is rolled back
  * never. */
 static void late_commits_are_seen(void **state)
@@ -635,6 +660,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         MARIA_TEST(rows_are_handed_out_once),
+        MARIA_TEST(a_delay_is_taken_from_the_headers),
         MARIA_TEST(late_commits_are_seen),
         MARIA_TEST(acknowledged_rows_are_deleted),
         MARIA_TEST(rows_are_set_aside),

@@ -1,6 +1,15 @@
 -- Ferry's tables in a MariaDB database (10.6 or later), schema version 1. Made by ferry_migrate() and `ferry outbox
 -- init`. MariaDB commits after each of these statements; so they can be run again after a failure, and the schema
 -- version comes last. To change them: add mariadb_2.sql with the steps from 1 to 2, never edit this file.
+--
+-- An application's user needs:
+--     GRANT SELECT ON ferry_meta TO app;  GRANT INSERT ON ferry_outbox TO app;
+-- with SELECT, INSERT, UPDATE on ferry_key where it calls ferry_outbox_lock_key(); and, for inboxes and sagas,
+-- SELECT, INSERT, UPDATE, DELETE on the ferry_inbox_* and ferry_saga* tables. The relay's user needs:
+--     GRANT SELECT ON shop.* TO relay;  GRANT DELETE ON ferry_outbox TO relay;
+--     GRANT INSERT ON ferry_outbox_dead TO relay;  GRANT INSERT, UPDATE ON ferry_parked_key TO relay;
+--     GRANT INSERT, UPDATE ON ferry_meta TO relay;
+-- (and PROCESS ON *.* to know the longest open transaction); one that only asks for the status, SELECT.
 
 CREATE TABLE IF NOT EXISTS ferry_meta (
     name  VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,

@@ -6,8 +6,14 @@
 --     GRANT USAGE ON SCHEMA ferry TO app;
 --     GRANT SELECT ON ferry.meta TO app;
 --     GRANT INSERT ON ferry.outbox TO app;  GRANT USAGE ON SEQUENCE ferry.outbox_seq TO app;
--- and, for inboxes and sagas, SELECT, INSERT, UPDATE, DELETE on the inbox_* and saga* tables and USAGE on the
--- sequence ferry.inbox_dead_number_seq.
+-- with SELECT (msg_id) ON ferry.outbox where it calls ferry.put(), which returns the id; and, for inboxes and sagas,
+-- SELECT, INSERT, UPDATE, DELETE on the inbox_* and saga* tables and USAGE on the sequence
+-- ferry.inbox_dead_number_seq. The relay's role needs:
+--     GRANT USAGE ON SCHEMA ferry TO relay;
+--     GRANT SELECT ON ALL TABLES IN SCHEMA ferry TO relay;  GRANT SELECT ON SEQUENCE ferry.outbox_seq TO relay;
+--     GRANT INSERT ON ferry.outbox_dead TO relay;  GRANT INSERT, UPDATE ON ferry.parked_key TO relay;
+--     GRANT TRUNCATE ON ferry.outbox_0, ferry.outbox_1, ferry.outbox_2, ferry.outbox_3 TO relay;
+-- (and pg_read_all_stats to know the longest open transaction); one that only asks for the status, the first two lines.
 
 CREATE SCHEMA IF NOT EXISTS "ferry";
 

@@ -8,7 +8,7 @@ import sys
 import unittest
 from pathlib import Path
 
-from databases import PostgreSQL
+from databases import MariaDB, PostgreSQL
 from ferry_processes import BIN, folder, run
 
 SOURCE = Path(os.environ["FERRY_SOURCE"])
@@ -30,13 +30,17 @@ class PlainInsertTest(unittest.TestCase):
                               text=True, check=False, timeout=60, cwd=cwd)
         self.assertEqual((done.returncode, done.stdout), (0, "sold 2, refused 1\n"), done.stderr)
 
-    def postgresql(self):
+    def server(self, database):
         home = folder(self)
         home.chmod(0o755)  # The server is not this user.
-        server = PostgreSQL(home / "server")
+        server = database(home / "server")
         self.addCleanup(server.close)
         server.start()
         server.create("shop")
+        return server
+
+    def postgresql(self):
+        server = self.server(PostgreSQL)
         server.sql((SOURCE / "outbox/postgresql/schema/postgresql_1.sql").read_text(), "shop")
         return server
 
@@ -72,6 +76,17 @@ class PlainInsertTest(unittest.TestCase):
         self.feed(python_with("psycopg2"), SOURCE / "examples/outbox.py", server.url("shop"),
                   "orders")
         self.expect_in(server)
+
+    def test_python_puts_into_mariadb(self):
+        server = self.server(MariaDB)
+        code, _, words = run(BIN / "ferry", "outbox", "init", server.url("shop"))
+        self.assertEqual(code, 0, words)
+        self.feed(python_with("pymysql"), SOURCE / "examples/outbox.py", server.url("shop"), "orders")
+        self.assertEqual(server.sql("SELECT count(*) FROM sale", "shop"), [("2",)])
+        rows = server.sql("SELECT topic, HEX(mkey), HEX(payload), headers FROM ferry_outbox "
+                          "ORDER BY id", "shop")
+        self.expect([(topic, bytes.fromhex(key).decode(), bytes.fromhex(payload).decode(), headers)
+                     for topic, key, payload, headers in rows])
 
     def test_nodejs_puts_into_postgresql(self):
         """$FERRY_NODE_MODULES: a node_modules folder with the driver, pg."""
