@@ -310,7 +310,7 @@ static bool merge(const struct snapshot *base, struct bytes kept, const uint64_t
 {
     size_t at = 0;
     for (uint32_t i = 0; i < base->count; i++) {
-        if ((kept.data[i / 8] >> (i % 8) & 1u) == 0) {
+        if ((kept.data[i / 8] & (1u << (i % 8))) == 0) {
             continue;
         }
         while (at < fresh_count && fresh[at] < base->xips[i]) {

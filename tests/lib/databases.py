@@ -113,9 +113,14 @@ class Server:
             return {}
         return {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
 
+    def _environment(self):
+        """Its temporary files are its own: $TMPDIR may be somebody else's."""
+        return {**os.environ, "TMPDIR": str(self.folder)}
+
     def _run(self, *words, **more):
         done = subprocess.run([str(word) for word in words], capture_output=True, text=True,
-                              check=False, cwd=self.folder, timeout=PATIENCE, **more)
+                              check=False, cwd=self.folder, timeout=PATIENCE,
+                              env=self._environment(), **more)
         if done.returncode != 0:
             raise AssertionError(f"{words[0]}: {done.stderr or done.stdout}")
         return done.stdout
@@ -145,7 +150,8 @@ class Server:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([str(word) for word in self._command()], stdout=log,
                                             stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder,
-                                            preexec_fn=_dies_with_us, **self._as_user())
+                                            preexec_fn=_dies_with_us, env=self._environment(),
+                                            **self._as_user())
         if wait:
             self.wait_ready()
         return self

@@ -62,6 +62,7 @@ class ExamplesTest(unittest.TestCase):
         return home, *result
 
     @unittest.skipUnless((BIN / "examples/bank").exists(), "PostgreSQL's or MariaDB's library is missing")
+    @unittest.skipIf(b"__asan_init" in (BIN / "ferryd").read_bytes(), "too slow with a sanitizer")
     def test_the_bank_ends_with_not_a_cent_lost(self):
         home, code, out, err = self.bank("--transfers", "150", "--kills", "4", "--seed", "3")
         text = out.decode()
