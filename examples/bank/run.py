@@ -1,4 +1,5 @@
 """The banks for people to watch: run.sh, once everything is built."""
+import signal
 import sys
 from pathlib import Path
 
@@ -11,7 +12,12 @@ WAYS = ("kill_relay", "kill_clerk", "kill_teller", "kill_broker", "kill_leader",
         "kill_backend", "kill_mariadb", "pause_relay", "pause_clerk")
 
 
+def interrupted(_signal, _frame):
+    raise KeyboardInterrupt
+
+
 def main():
+    signal.signal(signal.SIGTERM, interrupted)  # Of timeout(1), for one: everything ends with us.
     parser = options()
     parser.set_defaults(rounds=1, per_second=20)
     words = parser.parse_args()
