@@ -1,11 +1,13 @@
 /* main: parses, dispatches, ends. The only file with mutable globals: those of the signal. */
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "cli/output.h"
+#include "outbox/relay/relay_urls.h"
 
 static volatile sig_atomic_t interrupted;
 static struct timespec interrupted_at;
@@ -131,6 +133,35 @@ static enum cli_exit run(struct cli *cli)
     return handlers[args->command](cli);
 }
 
+static void free_words(char **words, int argc, char **argv)
+{
+    for (int i = 0; words != NULL && i < argc; i++) {
+        if (words[i] != argv[i]) {
+            mem_free(words[i]);
+        }
+    }
+    mem_free(words);
+}
+
+/* Arguments are seen by everybody on the machine: those that hold a URL are copied for this
+ * process, and the password is taken out of what others see. NULL: no memory. */
+static char **private_words(int argc, char **argv)
+{
+    char **words = mem_zalloc((size_t)argc + 1, sizeof(*words));
+    for (int i = 0; words != NULL && i < argc; i++) {
+        bool holds_url = strstr(argv[i], "://") != NULL;
+        words[i] = holds_url ? mem_strdup(argv[i]) : argv[i];
+        if (words[i] == NULL) {
+            free_words(words, i, argv);
+            return NULL;
+        }
+        if (holds_url) {
+            relay_url_hide(argv[i]);
+        }
+    }
+    return words;
+}
+
 int main(int argc, char **argv)
 {
     struct args args;
@@ -138,7 +169,12 @@ int main(int argc, char **argv)
     mem_keep_frames();
     output_init();
     install_signals();
-    enum ferry_err err = args_parse(&args, argc, argv, &detail);
+    char **words = private_words(argc, argv);
+    if (words == NULL) {
+        fputs("ferry: out of memory\n", stderr);
+        return CLI_EXIT_FAILED;
+    }
+    enum ferry_err err = args_parse(&args, argc, words, &detail);
     struct cli cli = {
         .args = &args,
         .interrupted = &interrupted,
@@ -147,5 +183,7 @@ int main(int argc, char **argv)
         .quiet = args_has(&args, OPT_QUIET),
     };
     enum cli_exit code = err != FERRY_OK ? cli_fail(&cli, err, NULL, detail.text) : run(&cli);
-    return (int)cli_finish(&cli, code);
+    code = cli_finish(&cli, code);
+    free_words(words, argc, argv);
+    return (int)code;
 }

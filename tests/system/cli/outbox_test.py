@@ -650,6 +650,21 @@ class PostgreSqlTest(Transcripts, unittest.TestCase):
     def make(self):
         return PostgreSql(self.server)
 
+    def test_a_password_is_not_seen_among_the_processes(self):
+        """A server that takes the connection and says nothing: the command waits meanwhile."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"postgresql://someone:geheim@127.0.0.1:{silent.getsockname()[1]}/nothing"
+            with subprocess.Popen([BIN / "ferry", "outbox", "status", url],
+                                  stderr=subprocess.DEVNULL) as command:
+                try:
+                    silent.settimeout(PATIENCE)
+                    with silent.accept()[0]:
+                        words = Path(f"/proc/{command.pid}/cmdline").read_bytes()
+                    self.assertIn(b"someone:******@", words)
+                    self.assertNotIn(b"geheim", words)
+                finally:
+                    command.kill()
+
 
 @unittest.skipIf(any(shutil.which(p) is None for p in databases.MariaDB.PROGRAMS),
                  "MariaDB is not installed")
