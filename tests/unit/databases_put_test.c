@@ -110,7 +110,7 @@ static void many_are_put_at_once_in_order(void **state)
     static const size_t counts[] = {1, 63, 64, 65, 256, 257, 1000};
     static struct ferry_message messages[1000];
     static struct ferry_id ids[1000];
-    static char payloads[1000][16];
+    static char payloads[1000][24];
     struct ferry_header header = {"h", "v", 1};
     int64_t expected = 0;
     for (size_t c = 0; c < sizeof(counts) / sizeof(counts[0]); c++) {
