@@ -489,7 +489,8 @@ static void every_command_has_its_name(void **state)
     assert_string_equal(command_name(34), "WORKER_ID");
     assert_string_equal(command_name(35), "RECEIVE");
     assert_string_equal(command_name(55), "QUOTA_LIST");
-    assert_string_equal(command_name(56), "?");
+    assert_string_equal(command_name(57), "SOURCE_FENCE");
+    assert_string_equal(command_name(58), "?");
 }
 
 static void names_are_1_to_200_of_the_letters_allowed(void **state)
