@@ -27,18 +27,23 @@ static struct {
     size_t count;
 } outbox;
 
+static void keep(void *to, struct bytes from)
+{
+    if (from.size > 0) {
+        memcpy(to, from.data, from.size);
+    }
+}
+
 static enum ferry_err catch_put(void *driver, const struct db_row *row, struct err_text *e)
 {
     assert_true(outbox.count < MESSAGES_MAX);
     struct caught *m = &outbox.messages[outbox.count++];
     memset(m, 0, sizeof(*m));
     assert_true(row->headers.size <= sizeof(m->headers) && row->payload.size <= sizeof(m->payload));
-    memcpy(m->topic, row->topic.data, row->topic.size);
-    memcpy(m->key, row->key.data, row->key.size);
-    memcpy(m->headers, row->headers.data, row->headers.size);
-    if (row->payload.size > 0) {
-        memcpy(m->payload, row->payload.data, row->payload.size);
-    }
+    keep(m->topic, row->topic);
+    keep(m->key, row->key);
+    keep(m->headers, row->headers);
+    keep(m->payload, row->payload);
     m->headers_bytes = row->headers.size;
     m->payload_bytes = row->payload.size;
     m->id = row->id;
