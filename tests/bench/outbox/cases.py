@@ -28,10 +28,10 @@ class Sizes:
         self.transactions = 20 if smoke else 500
         self.load_rate = 200 if smoke else 5_000
         self.load_seconds = 1 if smoke else 10
-        self.pgbench_seconds = 5 if smoke else 15
+        self.pgbench_seconds = 5 if smoke else 8
         self.held_seconds = 3 if smoke else 1_800 if long else 60
         self.backlog = 20_000 if smoke else 10_000_000 if long else 1_000_000
-        self.takeovers = 2 if smoke else 20
+        self.takeovers = 2 if smoke else 10
         self.runs = 1 if smoke else 5
 
 
