@@ -481,6 +481,7 @@ static enum ferry_err put_many(struct db_mariadb *d, const struct db_row *rows, 
     if (err != FERRY_OK) {
         return err;
     }
+    must(d->many_numbers != NULL);
     for (size_t i = 0; i < DB_MARIADB_ROWS; i++) {
         bind_row(d, &d->many[i * PUT_PARAMETERS], d->many_numbers[i], &rows[i]);
     }

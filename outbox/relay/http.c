@@ -133,6 +133,7 @@ enum ferry_err http_start(struct http **http, const char *address, size_t body_m
     if (err != FERRY_OK) {
         return err;
     }
+    must(found != NULL);
     struct http *h = mem_zalloc(1, sizeof(*h));
     if (h == NULL) {
         freeaddrinfo(found);
