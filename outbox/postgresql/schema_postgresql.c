@@ -17,7 +17,7 @@ __asm__(".pushsection .rodata\n"
 extern const char schema_postgresql_1_text[];
 
 /* What stands for the schema's name in the files, and nothing else there does. */
-static const char placeholder[] = "\"" SCHEMA_POSTGRESQL_DEFAULT "\"";
+static const char quoted_default[] = "\"" SCHEMA_POSTGRESQL_DEFAULT "\"";
 
 bool schema_postgresql_name_is_valid(const char *name)
 {
@@ -39,10 +39,10 @@ void schema_postgresql_write(struct buf *out, int version, const char *schema)
     must(text != NULL);
     must(schema_postgresql_name_is_valid(schema));
     const char *at = NULL;
-    while ((at = strstr(text, placeholder)) != NULL) {
+    while ((at = strstr(text, quoted_default)) != NULL) {
         buf_append(out, text, (size_t)(at - text));
         buf_printf(out, "\"%s\"", schema);
-        text = at + strlen(placeholder);
+        text = at + strlen(quoted_default);
     }
     buf_append(out, text, strlen(text));
 }
