@@ -126,8 +126,8 @@ class Place:
 class Table:
     """Lines of: what, target, figure, ratio, pass or miss."""
 
-    def __init__(self):
-        self.rows = []
+    def __init__(self, ratio_of="of the limit"):
+        self.rows, self.ratio_of = [], ratio_of
 
     def add(self, what, target, figure, ratio="", passed=None):
         verdict = "" if passed is None else "pass" if passed else "MISS"
@@ -135,7 +135,7 @@ class Table:
         print("  ".join(part for part in self.rows[-1] if part), file=sys.stderr, flush=True)
 
     def text(self):
-        rows = [("what", "target", "figure", "of the limit", ""), *self.rows]
+        rows = [("what", "target", "figure", self.ratio_of, ""), *self.rows]
         widths = [max(len(r[i]) for r in rows) for i in range(5)]
         lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(r, widths)) + " |" for r in rows]
         lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")

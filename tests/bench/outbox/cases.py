@@ -30,6 +30,7 @@ class Sizes:
         self.load_seconds = 1 if smoke else 10
         self.pgbench_seconds = 5 if smoke else 8
         self.held_seconds = 3 if smoke else 1_800 if long else 60
+        self.open_seconds = 3 if smoke else 600 if long else 60
         self.backlog = 20_000 if smoke else 10_000_000 if long else 1_000_000
         self.takeovers = 2 if smoke else 10
         self.runs = 1 if smoke else 5
@@ -330,7 +331,7 @@ def open_case(b):
         holder = OpenTransaction(d, "INSERT INTO ferry.outbox (topic, payload) VALUES "
                                     f"('late', {late_payload})")
         cluster.create("late", 1)
-        with_it = steady(b, d, cluster, b.sizes.held_seconds)
+        with_it = steady(b, d, cluster, b.sizes.open_seconds)
         reader = subprocess.Popen([b.world.place.program("ferry"), "--server", cluster.endpoint,
                                    "--json", "--quiet", "consume", "late", "--from", "start", "--count", "1"],
                                   stdout=subprocess.PIPE, text=True)
@@ -342,7 +343,7 @@ def open_case(b):
         return without, with_it, line["append_time"] - began * 1000
     without, with_it, late_ms = running(b, "postgresql", 1, measure)
     change = with_it["latency_us"]["p99"] / without["latency_us"]["p99"] - 1
-    b.table.add(f"G12 a transaction left open for {b.sizes.held_seconds} s",
+    b.table.add(f"G12 a transaction left open for {b.sizes.open_seconds} s",
                 "others' p99 as before; its row <= 20 ms after COMMIT was sent",
                 f"p99 {ms(without['latency_us']['p99'])}, then {ms(with_it['latency_us']['p99'])}; "
                 f"its row {late_ms:.0f} ms", f"{change:+.0%}", change <= 0.10 and late_ms <= 20)
@@ -390,3 +391,4 @@ def app_started(b, d, cluster):
 CASES = {"null": null_cases, "drain": drain_cases, "writes": writes_case, "latency": latency_cases,
          "load": load_case, "effect": effect_case, "cost": cost_cases, "held": held_cases,
          "open": open_case, "backlog": backlog_case, "takeover": takeover_case}
+ONCE = ("writes", "held", "open", "backlog", "takeover")  # Whatever --runs says.
