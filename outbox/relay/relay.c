@@ -46,6 +46,7 @@ enum ferry_err relay_new(struct relay **r, const struct relay_options *options,
     made->broker = broker;
     made->hooks = hooks != NULL ? *hooks : (struct relay_hooks){0};
     prng_init(&made->prng, seed);
+    made->care.who = prng_next(&made->prng);
     source_page_init(&made->page);
     made->state = RELAY_ELECTING;
     made->poll_pause_us = options->poll_min_ms * US_PER_MS;
@@ -175,6 +176,7 @@ void relay_halt(struct relay *r, const char *why)
     if (r->state != RELAY_HALTED) {
         log_line(LOG_ERROR, "relay", "%s: halted: %s", relay_name(r), e.text);
     }
+    relay_deaths_leave(r);
     relay_lease_lost(r, RELAY_HALTED);
     r->error = e;
 }
@@ -332,7 +334,9 @@ static int64_t next_due(const struct relay *r)
     if (r->queued == 0) {
         bool waits = r->caught_up && !r->look;
         bool down = r->blocked > 0 && relay_topics_all_down(r);
-        due = sooner(due, waits ? r->poll_at_us : down ? due : r->now_us);
+        int64_t care_us = r->now_us;
+        bool careful = !waits && relay_deaths_wait(r, &care_us);
+        due = sooner(due, waits ? r->poll_at_us : down && !careful ? due : care_us);
     } else if (r->inflight == 0 || r->starved) {
         due = sooner(due, r->now_us + US_PER_MS); /* The client's queue was full, or a mark is. */
     }
@@ -348,6 +352,9 @@ static void active_step(struct relay *r)
         if (r->state == RELAY_ACTIVE && !r->stuck) {
             relay_publish_step(r);
         }
+    }
+    if (r->state == RELAY_ACTIVE) {
+        relay_deaths_step(r);
     }
     if (r->state == RELAY_ACTIVE) {
         relay_checkpoint_step(r, false);

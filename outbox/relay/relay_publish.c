@@ -275,13 +275,13 @@ static bool should_read(struct relay *r)
     return changed || r->read_failed;
 }
 
-static bool read_page(struct relay *r)
+bool relay_read(struct relay *r, size_t rows_max, size_t bytes_max)
 {
     bool more = false;
     struct err_text e = {{0}};
     int64_t began_us = clock_monotonic_us();
-    enum ferry_err err = r->source->ops->read(r->source->driver, (size_t)r->options->page_rows,
-                                              (size_t)r->options->page_bytes, &r->page, &more, &e);
+    enum ferry_err err =
+        r->source->ops->read(r->source->driver, rows_max, bytes_max, &r->page, &more, &e);
     r->stats.reads++;
     relay_count_time(&r->stats.read_times, clock_monotonic_us() - began_us);
     if (err != FERRY_OK) {
@@ -324,7 +324,7 @@ void relay_publish_step(struct relay *r)
         if (r->blocked > 0 && relay_topics_all_down(r)) {
             return;
         }
-        if (!should_read(r) || !read_page(r)) {
+        if (!should_read(r) || !relay_deaths_read(r)) {
             return;
         }
         distribute(r);

@@ -71,7 +71,7 @@ struct world {
     uint64_t epoch;
     int holder; /* 0: nobody. */
     int64_t lease_until_us;
-    uint8_t checkpoint[SOURCE_BLOB_MAX];
+    uint8_t checkpoint[FERRY_CURSOR_MAX_BYTES];
     size_t checkpoint_bytes;
     bool down;
     int lose_replies;
