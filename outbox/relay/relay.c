@@ -213,7 +213,7 @@ static void tidy_step(struct relay *r)
                                        .checkpointed = r->checkpointed,
                                        .quiet = idle && r->now_us - r->busy_at_us >=
                                                             r->options->delete_idle_ms * US_PER_MS,
-                                       .stopping = r->stopping,
+                                       .stopping = r->stopping || r->settling,
                                        .now_us = r->now_us};
     struct err_text e = {{0}};
     size_t removed = 0;
@@ -227,6 +227,7 @@ static void tidy_step(struct relay *r)
         return;
     }
     r->stats.deleted_rows += removed;
+    r->settled_at = r->settling && removed == 0 && !again ? progress.settled : -1;
     if (r->tidy_failed) {
         r->tidy_failed = false;
         relay_error_over(r);
@@ -322,7 +323,7 @@ static int64_t next_due(const struct relay *r)
     if (r->stopping) {
         return sooner(due, r->now_us + BLOCKED_LOOK_US);
     }
-    if (r->tidy_again) {
+    if (r->tidy_again || r->settling) {
         due = sooner(due, r->now_us);
     }
     if (r->paused || r->stuck) {

@@ -1,18 +1,21 @@
-/* relay_kept: what the relay keeps in the brokers around what the driver says: how the times in
- * office since the checkpoint have ended. Pure.
+/* relay_kept: what the relay keeps in the brokers around what the driver says: in the checkpoint,
+ * how the times in office since then have ended; in a mark, by how many partitions of the topic
+ * rows were placed. Pure.
  *
- * Layout of a checkpoint, little-endian: 0 u8 0xF1, 1 u8 version (1), 2 u8 flags (1: at risk),
- * 3 u8 deaths, 4 u32 blamed, 8 u32 rows, 12 u64 suspect, 20 u64 tried, 28 u64 who, 36 the driver's
- * checkpoint. A checkpoint that begins with a lesser byte than 0xF0 is the driver's alone: of a
- * relay that ended well, or of one that knew nothing of this. A relay of before takes 0xF1 for the
- * format of a newer one and says so. To change the layout: another version, and reading this one
- * stays. */
+ * Layout of a mark, little-endian: 0 u8 0xF2, 1 u8 version (1), 2 u16 zero, 4 u32 partitions, 8 the
+ * driver's blob. Layout of a checkpoint, little-endian: 0 u8 0xF1, 1 u8 version (1), 2 u8 flags (1:
+ * at risk), 3 u8 deaths, 4 u32 blamed, 8 u32 rows, 12 u64 suspect, 20 u64 tried, 28 u64 who, 36 the
+ * driver's checkpoint. A checkpoint that begins with a lesser byte than 0xF0 is the driver's alone:
+ * of a relay that ended well, or of one that knew nothing of this. A relay of before takes 0xF1 for
+ * the format of a newer one and says so. To change the layout: another version, and reading this
+ * one stays. */
 #ifndef FERRY_OUTBOX_RELAY_RELAY_KEPT_H
 #define FERRY_OUTBOX_RELAY_RELAY_KEPT_H
 
 #include "outbox/relay/source.h"
 
 #define RELAY_KEPT_HEAD      36u
+#define RELAY_KEPT_MARK_HEAD 8u
 #define RELAY_KEPT_MAX_BYTES FERRY_CURSOR_MAX_BYTES
 
 struct relay_kept {
@@ -36,5 +39,11 @@ void relay_kept_encode(const struct relay_kept *kept, struct relay_kept_blob *bl
 /* kept->checkpoint points into `blob`. Errors, with a detail: NEWER_FORMAT, CORRUPT. */
 MUST_CHECK enum ferry_err relay_kept_decode(struct bytes blob, struct relay_kept *kept,
                                             struct err_text *e);
+
+void relay_kept_mark_encode(int32_t partitions, struct bytes mark, struct relay_kept_blob *blob);
+/* *mark points into `blob`. *partitions 0: not known, of a relay of before. Errors, with a detail:
+ * NEWER_FORMAT, CORRUPT. */
+MUST_CHECK enum ferry_err relay_kept_mark_decode(struct bytes blob, int32_t *partitions,
+                                                 struct bytes *mark, struct err_text *e);
 
 #endif

@@ -3,7 +3,8 @@
  * relay.c steps and tells; relay_lease.c is elected and keeps the checkpoint; relay_topics.c knows
  * topics, their targets and their marks; relay_publish.c moves rows from a page into batches;
  * relay_outcome.c takes the answers; relay_aside.c decides about rows that are refused or parked;
- * relay_deaths.c finds rows that end the process.
+ * relay_deaths.c finds rows that end the process; relay_growth.c says by how many partitions rows
+ * are placed.
  */
 #ifndef FERRY_OUTBOX_RELAY_STATE_H
 #define FERRY_OUTBOX_RELAY_STATE_H
@@ -72,7 +73,10 @@ enum relay_topic_state {
 struct relay_topic {
     char *name;
     enum relay_topic_state state;
-    int32_t partitions;
+    int32_t partitions;    /* In force (relay_growth.c). */
+    int32_t grown;         /* What the broker has, if that is more; else 0. */
+    int32_t found, looked; /* While what is in force is looked for. */
+    bool fencing;
     struct relay_target *targets; /* `partitions` of them; flights point here, so it is replaced
                                      only when nothing is in flight. */
     int64_t blocked_from;         /* First row that waits for the topic. */
@@ -143,6 +147,10 @@ struct relay {
     size_t blocked;                 /* Topics and targets with a blocked_from. */
     size_t queued;                  /* Rows of the page that are in a target's queue. */
     bool starved;                   /* Some target's mark is full. */
+    bool growing;                   /* Some topic has grown. */
+    bool settling;                  /* Nothing is read until all that is published is deleted. */
+    int64_t growth_at_us;           /* When to ask the topics. */
+    int64_t settled_at; /* Position at which a deletion last found nothing while settling. */
 
     struct source_page page;
     size_t *page_next;             /* page_rows long: for each row, the next of its queue. */
@@ -223,6 +231,9 @@ void relay_topics_retry(struct relay *r);
 bool relay_topics_all_down(const struct relay *r);
 /* The broker does not know the topic any more: its targets are lost and its rows wait. */
 void relay_topic_forget(struct relay_topic *topic, int64_t from);
+/* The topic has so many partitions from now on; nothing of it is queued or in flight. False: no
+ * memory, and nothing has changed. */
+bool relay_topic_place(struct relay *r, struct relay_topic *topic, int32_t partitions);
 /* The target of a row, with a queue and READY, or NULL when the row has to wait (it is then noted
  * as blocked), is covered, or was set aside; or when the page is gone. */
 struct relay_target *relay_topics_route(struct relay *r, const struct source_row *row);
@@ -269,6 +280,16 @@ void relay_deaths_leave(struct relay *r);
 bool relay_deaths_read(struct relay *r);
 /* Whether care has reading wait, and until when. */
 bool relay_deaths_wait(const struct relay *r, int64_t *until_us);
+
+/* relay_growth.c */
+/* The number of partitions in force of a topic that has `now`. Errors: NOT_READY (call again),
+ * those of the broker's cursor and fence, and of marks (halted). */
+MUST_CHECK enum ferry_err relay_growth_find(struct relay *r, struct relay_topic *topic, int32_t now,
+                                            int32_t *in_force);
+void relay_growth_forget(struct relay_topic *topic); /* What was found so far. */
+void relay_growth_note(struct relay *r, struct relay_topic *topic, int32_t now);
+/* Before reading. True: nothing is read now, so that what was handed out becomes settled. */
+bool relay_growth_hold(struct relay *r);
 
 /* relay_publish.c */
 bool relay_read(struct relay *r, size_t rows_max, size_t bytes_max);
