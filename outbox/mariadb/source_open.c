@@ -230,6 +230,7 @@ static const struct source_ops source_ops_mariadb = {
     .name = driver_name,
     .begin = driver_begin,
     .read = source_maria_read,
+    .fetch = source_maria_fetch,
     .rewind = source_maria_rewind,
     .changed = source_maria_changed,
     .verify = driver_verify,

@@ -46,6 +46,7 @@ enum ferry_err relay_new(struct relay **r, const struct relay_options *options,
     made->broker = broker;
     made->hooks = hooks != NULL ? *hooks : (struct relay_hooks){0};
     prng_init(&made->prng, seed);
+    made->care.who = prng_next(&made->prng);
     source_page_init(&made->page);
     made->state = RELAY_ELECTING;
     made->poll_pause_us = options->poll_min_ms * US_PER_MS;
@@ -175,6 +176,7 @@ void relay_halt(struct relay *r, const char *why)
     if (r->state != RELAY_HALTED) {
         log_line(LOG_ERROR, "relay", "%s: halted: %s", relay_name(r), e.text);
     }
+    relay_deaths_leave(r);
     relay_lease_lost(r, RELAY_HALTED);
     r->error = e;
 }
@@ -216,7 +218,7 @@ static void tidy_step(struct relay *r)
                                        .checkpointed = r->checkpointed,
                                        .quiet = idle && r->now_us - r->busy_at_us >=
                                                             r->options->delete_idle_ms * US_PER_MS,
-                                       .stopping = r->stopping,
+                                       .stopping = r->stopping || r->settling,
                                        .now_us = r->now_us};
     struct err_text e = {{0}};
     size_t removed = 0;
@@ -230,6 +232,7 @@ static void tidy_step(struct relay *r)
         return;
     }
     r->stats.deleted_rows += removed;
+    r->settled_at = r->settling && removed == 0 && !again ? progress.settled : -1;
     if (r->tidy_failed) {
         r->tidy_failed = false;
         relay_error_over(r);
@@ -325,7 +328,7 @@ static int64_t next_due(const struct relay *r)
     if (r->stopping) {
         return sooner(due, r->now_us + BLOCKED_LOOK_US);
     }
-    if (r->tidy_again) {
+    if (r->tidy_again || r->settling) {
         due = sooner(due, r->now_us);
     }
     if (r->paused || r->stuck) {
@@ -337,7 +340,9 @@ static int64_t next_due(const struct relay *r)
     if (r->queued == 0) {
         bool waits = r->caught_up && !r->look;
         bool down = r->blocked > 0 && relay_topics_all_down(r);
-        int64_t look_us = waits ? r->poll_at_us : down ? due : r->now_us;
+        int64_t care_us = r->now_us;
+        bool careful = !waits && relay_deaths_wait(r, &care_us);
+        int64_t look_us = waits ? r->poll_at_us : down && !careful ? due : care_us;
         due = sooner(due, relay_is_paced(r, r->now_us) && look_us < r->pace_until_us
                               ? r->pace_until_us
                               : look_us);
@@ -356,6 +361,9 @@ static void active_step(struct relay *r)
         if (r->state == RELAY_ACTIVE && !r->stuck) {
             relay_publish_step(r);
         }
+    }
+    if (r->state == RELAY_ACTIVE) {
+        relay_deaths_step(r);
     }
     if (r->state == RELAY_ACTIVE) {
         relay_checkpoint_step(r, false);

@@ -147,6 +147,15 @@ enum ferry_err source_tidy(const struct source *source, const struct source_prog
                : source->ops->tidy(source->driver, progress, removed, again, e);
 }
 
+enum ferry_err source_fetch(const struct source *source, struct source_page *page, bool *there,
+                            struct err_text *e)
+{
+    must(page->count == 1);
+    *there = true;
+    return source->ops->fetch == NULL ? FERRY_OK
+                                      : source->ops->fetch(source->driver, page, there, e);
+}
+
 enum ferry_err source_decided(const struct source *source, int64_t number, bool *decided,
                               struct err_text *e)
 {
