@@ -60,12 +60,6 @@ struct counter {
 
 static const struct counter counters[] = {
     {"rows_read_total", STAT(rows_read), "Rows handed out by the database, again ones too."},
-    {"rows_published_total", STAT(published_rows), "Rows that are in a topic's log."},
-    {"rows_delayed_total", STAT(delayed_rows), "Published rows with a due time."},
-    {"batches_published_total", STAT(published_batches), "Batches that are in a topic's log."},
-    {"rows_refused_total", STAT(refused_rows), "Rows refused for what they are."},
-    {"rows_dead_total", STAT(dead_rows), "Rows set aside because they were refused."},
-    {"rows_parked_total", STAT(parked_rows), "Rows set aside because their key is parked."},
     {"rows_moved_total", STAT(moved_rows), "Rows dropped because unparking put them anew."},
     {"rows_deleted_total", STAT(deleted_rows), "Published rows deleted from the database."},
     {"dup_filtered_total", STAT(covered_rows), "Rows read again that the brokers had already."},
@@ -95,28 +89,40 @@ static void write_counters(struct buf *out, const struct serve_view *views, size
 
 static const struct counter histograms[] = {
     {"read_seconds", STAT(read_times), "How long reading a page of rows took."},
-    {"append_seconds", STAT(append_times), "From sending a batch to its answer."},
-    {"commit_to_append_seconds", STAT(commit_to_append),
-     "From a batch's first row's time to the answer; off by the difference of the two clocks."},
 };
+
+static void topic_series(struct buf *out, const char *name, const char *suffix,
+                         const struct serve_view *view, const char *topic)
+{
+    series(out, name, suffix, view);
+    if (topic != NULL) {
+        buf_printf(out, ",topic=\"%s\"", topic); /* relay_tally.h: nothing in it to escape. */
+    }
+}
+
+static void write_times(struct buf *out, const char *name, const struct serve_view *view,
+                        const char *topic, const struct relay_times *times)
+{
+    uint64_t below = 0;
+    for (size_t i = 0; i + 1 < RELAY_BUCKETS; i++) {
+        below += times->counts[i];
+        topic_series(out, name, "_bucket", view, topic);
+        buf_printf(out, ",le=\"%g\"} %" PRIu64 "\n", (double)relay_bucket_ms[i] / 1000, below);
+    }
+    topic_series(out, name, "_bucket", view, topic);
+    buf_printf(out, ",le=\"+Inf\"} %" PRIu64 "\n", times->count);
+    topic_series(out, name, "_sum", view, topic);
+    buf_append_u8(out, '}');
+    number(out, SECONDS_OF(times->sum_us));
+    topic_series(out, name, "_count", view, topic);
+    buf_printf(out, "} %" PRIu64 "\n", times->count);
+}
 
 static void write_histogram(struct buf *out, const struct counter *h, const struct serve_view *view)
 {
     struct relay_times times;
-    uint64_t below = 0;
     memcpy(&times, (const char *)&view->status.relay.stats + h->offset, sizeof(times));
-    for (size_t i = 0; i + 1 < RELAY_BUCKETS; i++) {
-        below += times.counts[i];
-        series(out, h->name, "_bucket", view);
-        buf_printf(out, ",le=\"%g\"} %" PRIu64 "\n", (double)relay_bucket_ms[i] / 1000, below);
-    }
-    series(out, h->name, "_bucket", view);
-    buf_printf(out, ",le=\"+Inf\"} %" PRIu64 "\n", times.count);
-    series(out, h->name, "_sum", view);
-    buf_append_u8(out, '}');
-    number(out, SECONDS_OF(times.sum_us));
-    series(out, h->name, "_count", view);
-    buf_printf(out, "} %" PRIu64 "\n", times.count);
+    write_times(out, h->name, view, NULL, &times);
 }
 
 static void write_histograms(struct buf *out, const struct serve_view *views, size_t count)
@@ -126,6 +132,93 @@ static void write_histograms(struct buf *out, const struct serve_view *views, si
         for (size_t v = 0; v < count; v++) {
             write_histogram(out, &histograms[i], &views[v]);
         }
+    }
+}
+
+/* ---- Of single topics: fields of struct relay_topic_figures. */
+
+#define OF_TOPIC(field) offsetof(struct relay_topic_figures, field)
+
+static const struct counter topic_counters[] = {
+    {"rows_published_total", OF_TOPIC(published_rows), "Rows that are in a topic's log."},
+    {"rows_delayed_total", OF_TOPIC(delayed_rows), "Published rows with a due time."},
+    {"batches_published_total", OF_TOPIC(published_batches), "Batches that are in a topic's log."},
+    {"rows_refused_total", OF_TOPIC(refused_rows), "Rows refused for what they are."},
+    {"rows_dead_total", OF_TOPIC(dead_rows), "Rows set aside because they were refused."},
+    {"rows_parked_total", OF_TOPIC(parked_rows), "Rows set aside because their key is parked."},
+};
+
+static const struct counter topic_histograms[] = {
+    {"append_seconds", OF_TOPIC(append_times), "From sending a batch to its answer."},
+    {"commit_to_append_seconds", OF_TOPIC(commit_to_append),
+     "From a batch's first row's time, by the clock of who put it, to the answer, by the relay's; "
+     "off by what the two differ."},
+};
+
+typedef void topic_writer(struct buf *out, const struct counter *c, const struct serve_view *view,
+                          const struct relay_topic_figures *topic);
+
+static void write_topic_count(struct buf *out, const struct counter *c,
+                              const struct serve_view *view,
+                              const struct relay_topic_figures *topic)
+{
+    uint64_t value = 0;
+    memcpy(&value, (const char *)topic + c->offset, sizeof(value));
+    topic_series(out, c->name, "", view, topic->name);
+    buf_printf(out, "} %" PRIu64 "\n", value);
+}
+
+static void write_topic_times(struct buf *out, const struct counter *c,
+                              const struct serve_view *view,
+                              const struct relay_topic_figures *topic)
+{
+    struct relay_times times;
+    memcpy(&times, (const char *)topic + c->offset, sizeof(times));
+    write_times(out, c->name, view, topic->name, &times);
+}
+
+static void write_topic_rows(struct buf *out, const struct counter *c,
+                             const struct serve_view *view, const struct relay_topic_figures *topic)
+{
+    uint64_t below = 0;
+    for (size_t i = 0; i < RELAY_ROW_BUCKETS; i++) {
+        below += topic->batch_rows[i];
+        topic_series(out, c->name, "_bucket", view, topic->name);
+        if (i + 1 < RELAY_ROW_BUCKETS) {
+            buf_printf(out, ",le=\"%" PRIu32 "\"} %" PRIu64 "\n", relay_bucket_rows[i], below);
+        } else {
+            buf_printf(out, ",le=\"+Inf\"} %" PRIu64 "\n", below);
+        }
+    }
+    topic_series(out, c->name, "_sum", view, topic->name);
+    buf_printf(out, "} %" PRIu64 "\n", topic->published_rows);
+    topic_series(out, c->name, "_count", view, topic->name);
+    buf_printf(out, "} %" PRIu64 "\n", below);
+}
+
+static void write_topic_family(struct buf *out, const struct counter *c, const char *type,
+                               topic_writer *writer, const struct serve_view *views, size_t count)
+{
+    head(out, c->name, type, c->help);
+    for (size_t v = 0; v < count; v++) {
+        size_t topics = relay_tally_count(views[v].tally);
+        for (size_t t = 0; t < topics; t++) {
+            struct relay_topic_figures topic;
+            relay_tally_copy(views[v].tally, t, &topic);
+            writer(out, c, &views[v], &topic);
+        }
+    }
+}
+
+static void write_topics(struct buf *out, const struct serve_view *views, size_t count)
+{
+    static const struct counter batch_rows = {"batch_rows", 0, "Rows of a published batch."};
+    for (size_t i = 0; i < sizeof(topic_counters) / sizeof(topic_counters[0]); i++) {
+        write_topic_family(out, &topic_counters[i], "counter", write_topic_count, views, count);
+    }
+    write_topic_family(out, &batch_rows, "histogram", write_topic_rows, views, count);
+    for (size_t i = 0; i < sizeof(topic_histograms) / sizeof(topic_histograms[0]); i++) {
+        write_topic_family(out, &topic_histograms[i], "histogram", write_topic_times, views, count);
     }
 }
 
@@ -332,4 +425,5 @@ void relay_metrics_write(struct buf *out, const struct serve_view *views, size_t
     write_figures(out, views, count);
     write_counters(out, views, count);
     write_histograms(out, views, count);
+    write_topics(out, views, count);
 }

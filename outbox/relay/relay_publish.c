@@ -283,7 +283,7 @@ static bool read_page(struct relay *r)
     enum ferry_err err = r->source->ops->read(r->source->driver, (size_t)r->options->page_rows,
                                               (size_t)r->options->page_bytes, &r->page, &more, &e);
     r->stats.reads++;
-    relay_count_time(&r->stats.read_times, clock_monotonic_us() - began_us);
+    relay_times_add(&r->stats.read_times, clock_monotonic_us() - began_us);
     if (err != FERRY_OK) {
         if (!r->read_failed) {
             r->unread_since_us = r->now_us;
