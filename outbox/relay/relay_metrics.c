@@ -3,49 +3,19 @@
 #include <inttypes.h>
 #include <math.h>
 
-#define PREFIX         "ferry_outbox_"
-#define EXACT_MAX      9007199254740992.0 /* Whole numbers below are exact in a double. */
+#include "outbox/relay/metric_text.h"
+
 #define SECONDS_OF(us) ((double)(us) / 1e6)
 
 /* ---- Text. */
-
-static void label_text(struct buf *out, const char *text)
-{
-    for (; *text != '\0'; text++) {
-        if (*text == '\n') {
-            buf_printf(out, "\\n");
-            continue;
-        }
-        if (*text == '\\' || *text == '"') {
-            buf_append_u8(out, '\\');
-        }
-        buf_append_u8(out, (uint8_t)*text);
-    }
-}
-
-static void number(struct buf *out, double value)
-{
-    if (isnan(value)) {
-        buf_printf(out, " NaN\n");
-    } else if (value == floor(value) && fabs(value) < EXACT_MAX) {
-        buf_printf(out, " %" PRId64 "\n", (int64_t)value);
-    } else {
-        buf_printf(out, " %.9g\n", value);
-    }
-}
-
-static void head(struct buf *out, const char *name, const char *type, const char *help)
-{
-    buf_printf(out, "# HELP " PREFIX "%s %s\n# TYPE " PREFIX "%s %s\n", name, help, name, type);
-}
 
 /* `name{source="…",lane="0"`: the caller closes it. */
 static void series(struct buf *out, const char *name, const char *suffix,
                    const struct serve_view *view)
 {
-    buf_printf(out, PREFIX "%s%s{source=\"", name, suffix);
-    label_text(out, view->shown);
-    buf_printf(out, "\",lane=\"%" PRIu32 "\"", view->lane);
+    metric_begin(out, name, suffix);
+    metric_label(out, "source", view->shown);
+    buf_printf(out, ",lane=\"%" PRIu32 "\"", view->lane);
 }
 
 /* ---- Counters: fields of struct relay_stats. */
@@ -74,7 +44,7 @@ static const struct counter counters[] = {
 static void write_counters(struct buf *out, const struct serve_view *views, size_t count)
 {
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++) {
-        head(out, counters[i].name, "counter", counters[i].help);
+        metric_head(out, counters[i].name, "counter", counters[i].help);
         for (size_t v = 0; v < count; v++) {
             uint64_t value = 0;
             memcpy(&value, (const char *)&views[v].status.relay.stats + counters[i].offset,
@@ -113,7 +83,7 @@ static void write_times(struct buf *out, const char *name, const struct serve_vi
     buf_printf(out, ",le=\"+Inf\"} %" PRIu64 "\n", times->count);
     topic_series(out, name, "_sum", view, topic);
     buf_append_u8(out, '}');
-    number(out, SECONDS_OF(times->sum_us));
+    metric_number(out, SECONDS_OF(times->sum_us));
     topic_series(out, name, "_count", view, topic);
     buf_printf(out, "} %" PRIu64 "\n", times->count);
 }
@@ -128,7 +98,7 @@ static void write_histogram(struct buf *out, const struct counter *h, const stru
 static void write_histograms(struct buf *out, const struct serve_view *views, size_t count)
 {
     for (size_t i = 0; i < sizeof(histograms) / sizeof(histograms[0]); i++) {
-        head(out, histograms[i].name, "histogram", histograms[i].help);
+        metric_head(out, histograms[i].name, "histogram", histograms[i].help);
         for (size_t v = 0; v < count; v++) {
             write_histogram(out, &histograms[i], &views[v]);
         }
@@ -199,7 +169,7 @@ static void write_topic_rows(struct buf *out, const struct counter *c,
 static void write_topic_family(struct buf *out, const struct counter *c, const char *type,
                                topic_writer *writer, const struct serve_view *views, size_t count)
 {
-    head(out, c->name, type, c->help);
+    metric_head(out, c->name, type, c->help);
     for (size_t v = 0; v < count; v++) {
         size_t topics = relay_tally_count(views[v].tally);
         for (size_t t = 0; t < topics; t++) {
@@ -404,7 +374,7 @@ static void write_figures(struct buf *out, const struct serve_view *views, size_
 {
     for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
         const struct figure *f = &figures[i];
-        head(out, f->name, f->type, f->help);
+        metric_head(out, f->name, f->type, f->help);
         for (size_t v = 0; v < count * f->values_count; v++) {
             const struct serve_view *view = &views[v / f->values_count];
             size_t at = v % f->values_count;
@@ -413,15 +383,15 @@ static void write_figures(struct buf *out, const struct serve_view *views, size_
                 buf_printf(out, ",%s=\"%s\"", f->label, f->values[at]);
             }
             buf_append_u8(out, '}');
-            number(out, f->value(view, at));
+            metric_number(out, f->value(view, at));
         }
     }
 }
 
 void relay_metrics_write(struct buf *out, const struct serve_view *views, size_t count)
 {
-    head(out, "build_info", "gauge", "1; its label is the version.");
-    buf_printf(out, PREFIX "build_info{version=\"%s\"} 1\n", FERRY_VERSION);
+    metric_head(out, "build_info", "gauge", "1; its label is the version.");
+    buf_printf(out, METRIC_PREFIX "build_info{version=\"%s\"} 1\n", FERRY_VERSION);
     write_figures(out, views, count);
     write_counters(out, views, count);
     write_histograms(out, views, count);

@@ -8,8 +8,11 @@
 #define FERRY_OUTBOX_RELAY_RELAY_METRICS_H
 
 #include "base/buf.h"
+#include "outbox/relay/figures.h"
 #include "outbox/relay/serve.h"
 
 void relay_metrics_write(struct buf *out, const struct serve_view *views, size_t count);
+/* Inboxes and sagas, one view of each database. `count` 0: nothing. */
+void figures_metrics_write(struct buf *out, const struct figures_view *views, size_t count);
 
 #endif
