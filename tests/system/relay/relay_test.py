@@ -2,6 +2,7 @@
 status port against what is so; what it refuses, and in which words."""
 import http.client
 import json
+import math
 import os
 import re
 import shutil
@@ -127,9 +128,9 @@ class Relay:
         return values
 
     def metric(self, name, database, values=None, **labels):
+        wanted = {**labels, "source": escaped(getattr(database, "url", database))}
         found = [value for (one, of), value in (values or self.metrics()).items()
-                 if one == f"ferry_outbox_{name}" and
-                 {**labels, "source": escaped(database.url)}.items() <= dict(of).items()]
+                 if one == f"ferry_outbox_{name}" and wanted.items() <= dict(of).items()]
         assert found, name
         return sum(found)  # Over topics, where they have figures of their own.
 
@@ -479,6 +480,86 @@ class Servers(WithBroker):
         self.outage(server, lambda topic, payload: server.sql(
             f"INSERT INTO ferry_outbox (topic, mkey, payload) VALUES ('{topic}', 'k', "
             f"'{payload}')", "shop"))
+
+    def figures(self, server, put, table, blob):
+        """Known rows, a refused one and what is parked behind it, an inbox and sagas: /metrics
+        tells each. `table` names a table, `blob` writes n bytes."""
+        first, second = self.topic(), self.topic()
+        long_ago, soon = 1000, 32503680000000
+        for number in range(3):
+            put(first, f"a{number}", "'1'")
+        put(second, "k", "'1'")
+        put(second, "k", blob(3 << 20))
+        put(second, "k", "'2'")
+        ids = self.uuid(server)
+        for offset in range(-1, 4):
+            server.sql(f"INSERT INTO {table('inbox_chain')} (grp, topic_id, part, start_off, "
+                       f"end_off) VALUES ('bi@lls', {ids(1)}, 0, {offset}, {offset + 1})", "shop")
+        for number in range(2):
+            server.sql(f"INSERT INTO {table('inbox_id')} (grp, msg_id, day) VALUES "
+                       f"('queue', {ids(number)}, 1)", "shop")
+        server.sql(f"INSERT INTO {table('inbox_dead')} (grp, topic_id, part, off, msg_id, reason, "
+                   f"payload, ts_ms) VALUES ('bi@lls', {ids(1)}, 0, 9, {ids(9)}, 'no', '', 1)",
+                   "shop")
+        for number, (kind, state, step, deadline) in enumerate((
+                ("pay", 1, 0, soon), ("pay", 1, 1, long_ago), ("pay", 2, 1, soon),
+                ("ship", 1, 0, 0), ("pay", 3, 2, 0), ("pay", 4, 0, long_ago), ("pay", 4, 0, 0),
+                ("ship", 5, 1, long_ago))):
+            server.sql(f"INSERT INTO {table('saga')} (saga_id, type, state, step, ver, deadline_ms,"
+                       f" reason, data) VALUES ({ids(number)}, '{kind}', {state}, {step}, 1, "
+                       f"{deadline}, '', '')", "shop")
+        url = server.url("shop")
+        relay = self.relay(url, words=("--set", "relay.figures_ms=1s", "--set",
+                                       f"relay.poison_topics={second}=park_key,later=dead"))
+
+        def read(name, values=None, **labels):
+            return relay.metric(name, url, values, **labels)
+        until(lambda: read("rows_parked_total", topic=second) == 1, "the third row is parked")
+        until(lambda: read("rows_published_total") == 4, "what can be published is")
+        until(lambda: read("sagas", state="stuck") == 1, "the figures are asked for")
+        values = relay.metrics()
+        for topic, name, value in (
+                (first, "rows_published_total", 3), (second, "rows_published_total", 1),
+                (second, "rows_refused_total", 1), (second, "rows_dead_total", 1),
+                (first, "rows_refused_total", 0), (second, "rows_parked_total", 1),
+                (first, "batch_rows_sum", 3), ("later", "rows_dead_total", 0),
+                ("other", "rows_published_total", 0)):
+            self.assertEqual(read(name, values, topic=topic), value, (topic, name))
+        for group, name, value in (("bi@lls", "inbox_chain_rows", 5), ("bi@lls", "inbox_id_rows", 0),
+                                   ("bi@lls", "inbox_dead_rows", 1), ("queue", "inbox_id_rows", 2),
+                                   ("queue", "inbox_chain_rows", 0)):
+            self.assertEqual(read(name, values, group=group), value, (group, name))
+        for state, value in (("running", 3), ("compensating", 1), ("done", 1), ("compensated", 2),
+                             ("stuck", 1), ("aborted", 0)):
+            self.assertEqual(read("sagas", values, state=state), value, state)
+        self.assertEqual(read("saga_open", values, type="pay", step="1"), 2)
+        self.assertEqual(read("saga_open", values, type="ship", step="0"), 1)
+        self.assertEqual(read("saga_open", values), 4)
+        self.assertEqual(read("saga_overdue", values), 1)
+        self.assertEqual(read("figures_cut", values), 0)
+        self.assertTrue(0 < read("saga_oldest_open_seconds", values) < PATIENCE)
+        if server.__class__ is databases.PostgreSQL:
+            server.sql("ALTER TABLE ferry.saga RENAME TO gone", "shop")
+            until(lambda: math.isnan(read("saga_overdue")), "what cannot be known is not 0")
+            self.assertTrue(math.isnan(read("sagas", state="done")))
+
+    @staticmethod
+    def uuid(server):
+        if isinstance(server, databases.PostgreSQL):
+            return lambda n: f"'00000000-0000-0000-0000-{n:012d}'"
+        return lambda n: f"x'{n:032x}'"
+
+    def test_postgresql_s_inbox_and_sagas_are_told(self):
+        server = self.server(databases.PostgreSQL, "postgresql")
+        self.figures(server, lambda topic, key, payload: server.sql(
+            f"SELECT ferry.put('{topic}', '{key}'::text, ({payload})::text)", "shop"),
+                     lambda name: f"ferry.{name}", lambda n: f"repeat('x', {n})")
+
+    def test_mariadb_s_inbox_and_sagas_are_told(self):
+        server = self.server(databases.MariaDB, "mariadb")
+        self.figures(server, lambda topic, key, payload: server.sql(
+            f"INSERT INTO ferry_outbox (topic, mkey, payload) VALUES ('{topic}', '{key}', "
+            f"{payload})", "shop"), lambda name: f"ferry_{name}", lambda n: f"REPEAT('x', {n})")
 
     def test_each_lane_has_an_active_relay(self):
         topic = self.topic()
