@@ -20,6 +20,7 @@ import databases  # noqa: E402
 import ferry_processes  # noqa: E402
 from ferry_processes import BIN, PATIENCE, run, until  # noqa: E402
 
+SOURCE = Path(__file__).parents[3]
 SECRET = "geheim"
 SERIES = re.compile(r'^(\w+)\{(.*)\} (\S+)$')
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -319,6 +320,23 @@ class Program(WithBroker):
                        and dict(labels).get("topic", topic) == topic]
             self.assertEqual(buckets, sorted(buckets), "buckets only rise")
             self.assertEqual(buckets[-1], count)
+
+    def test_alerts_and_the_readme_name_what_there_is(self):
+        relay = self.relay(self.database())
+        relay.until_ready()
+        families = set(re.findall(r"(?m)^# TYPE ferry_outbox_(\w+) ", relay.get("/metrics")[1]))
+        rules = (SOURCE / "conf/ferry-alerts.yml").read_text(encoding="utf-8")
+        named = {name for expr in re.findall(r"(?m)^ +expr: (.+)$", rules)
+                 for name in re.findall(r"ferry_outbox_(\w+)", expr)}
+        self.assertEqual(named - families, set(), "alerts about what is not there never fire")
+        alerts = re.findall(r"(?m)^      - alert: (\w+)\n        expr: \S", rules)
+        self.assertGreater(len(alerts), 10)
+        self.assertEqual(len(set(alerts)), rules.count("- alert:"))
+        readme = (SOURCE / "README.md").read_text(encoding="utf-8")
+        table = readme.split("## What the relay tells")[1].split("\n## ")[0]
+        shown = {name for line in re.findall(r"(?m)^\| (`.*?) \|", table)
+                 for name in re.findall(r"`(\w+)`", line)}
+        self.assertEqual(shown, families)
 
     def test_refused_rows_are_counted_and_kept(self):
         topic = self.topic()
