@@ -118,7 +118,7 @@ static void assert_exposition(const struct buf *out)
             (void)snprintf(mark, sizeof(mark), "\n%s\n", family);
             assert_null(strstr(heads, mark));
             assert_true(strlen(heads) + strlen(mark) < sizeof(heads));
-            (void)strcat(heads, mark + 1);
+            (void)snprintf(heads + strlen(heads), sizeof(heads) - strlen(heads), "%s", mark + 1);
         } else if (strncmp(line, "# TYPE ", 7) == 0) {
             assert_int_equal(strncmp(line + 7, family, strlen(family)), 0);
         } else {
