@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "base/prng.h"
+#include "outbox/app/consume_count.h"
 #include "outbox/app/consume_dead.h"
 #include "outbox/app/db.h"
 #include "wire/batch.h"
@@ -47,6 +48,7 @@ struct loop {
     ferry_handler *handler;
     void *arg;
     const struct ferry_consume_options *options;
+    struct consume_count count;
     struct ferry_id topic_id;
     struct prng prng;       /* Jitter. */
     bool has_subscription;  /* Until a commit says that there is none. */
@@ -138,6 +140,7 @@ static enum attempt claim(struct loop *l, const struct ferry_record *record, boo
         return ours(l, err);
     }
     if (verdict == FERRY_LATE) {
+        consume_count_late(&l->count);
         l->failed_offset = record->offset;
         l->err = err_set(&l->db->error, FERRY_ERR_INVALID_ARGUMENT,
                          "the record at offset %lld is older than the ids that are remembered: "
@@ -162,6 +165,7 @@ static enum attempt park(struct loop *l, const struct db_chain *chain,
     if (err == FERRY_OK && *parked) {
         err =
             consume_bury(l->db, chain, record, "earlier records of its key are dead letters", true);
+        l->count.dead += err == FERRY_OK;
     }
     return err == FERRY_OK ? ATTEMPT_DONE : ours(l, err);
 }
@@ -169,7 +173,7 @@ static enum attempt park(struct loop *l, const struct db_chain *chain,
 static enum attempt handle(struct loop *l, const struct ferry_record *record)
 {
     l->db->error.text[0] = '\0';
-    enum ferry_err err = l->handler(record, l->db, l->arg);
+    enum ferry_err err = consume_count_handler(&l->count, l->handler, record, l->db, l->arg);
     if (err != FERRY_OK) {
         return handler_failed(l, record->offset, err);
     }
@@ -183,6 +187,7 @@ static enum attempt handle(struct loop *l, const struct ferry_record *record)
                          (long long)record->offset);
         return ATTEMPT_FATAL;
     }
+    l->count.fresh++;
     return ATTEMPT_DONE;
 }
 
@@ -197,9 +202,11 @@ static enum attempt run_record(struct loop *l, const struct db_chain *chain,
     }
     if (slice->bury != NULL) {
         enum ferry_err err = consume_bury(l->db, chain, record, slice->bury, false);
+        l->count.dead += err == FERRY_OK;
         return err == FERRY_OK ? ATTEMPT_DONE : ours(l, err);
     }
     attempt = claim(l, record, &fresh);
+    l->count.duplicates += attempt == ATTEMPT_DONE && !fresh;
     return attempt == ATTEMPT_DONE && fresh ? handle(l, record) : attempt;
 }
 
@@ -211,8 +218,10 @@ static enum attempt run_records(struct loop *l, struct ferry_batch *batch,
     for (size_t i = slice->from; attempt == ATTEMPT_DONE && i < slice->to; i++) {
         struct ferry_record record;
         l->source->batch_record(batch, i, &record);
-        if (record.offset >= from) { /* Else it was done before. */
+        if (record.offset >= from) {
             attempt = run_record(l, chain, slice, &record);
+        } else {
+            l->count.duplicates++; /* It was done before. */
         }
     }
     return attempt;
@@ -231,12 +240,14 @@ static enum attempt apply(struct loop *l, struct ferry_batch *batch, const struc
         return ours(l, err);
     }
     if (verdict == FERRY_GAP) {
+        consume_count_gap(&l->count);
         err = l->source->seek(l->source->ctx, chain.partition, expected);
         l->err = err;
         return err == FERRY_OK ? ATTEMPT_GAP : ATTEMPT_FATAL;
     }
     l->position = expected > slice->next ? expected : slice->next;
     if (verdict == FERRY_DUPLICATE) {
+        l->count.duplicates += slice->to - slice->from;
         return ATTEMPT_DONE;
     }
     enum attempt attempt = run_records(l, batch, &chain, slice, slice->first + (int64_t)skip);
@@ -255,6 +266,7 @@ static enum attempt attempt_slice(struct loop *l, struct ferry_batch *batch,
                                   const struct slice *slice)
 {
     l->db->error.text[0] = '\0';
+    consume_count_begin(&l->count);
     enum ferry_err err = l->db->ops->begin(l->db->driver, &l->db->error);
     if (err != FERRY_OK) {
         return ours(l, err);
@@ -268,6 +280,8 @@ static enum attempt attempt_slice(struct loop *l, struct ferry_batch *batch,
     }
     if (attempt != ATTEMPT_DONE) {
         l->db->ops->rollback(l->db->driver);
+    } else {
+        consume_count_committed(&l->count);
     }
     return attempt;
 }
@@ -408,6 +422,7 @@ static enum ferry_err work_slice(struct loop *l, struct ferry_batch *batch, stru
             *stopped = true;
             return FERRY_OK;
         }
+        consume_count_retry(&l->count);
         pause_before_retry(l, attempts);
         if (*smaller) {
             return FERRY_OK;
@@ -579,6 +594,7 @@ enum ferry_err consume_loop(const struct consume_source *source, struct ferry_db
         .handler = handler,
         .arg = arg,
         .options = options,
+        .count = {.figures = options->figures},
         .topic_id = source->topic_id(source->ctx),
         .has_subscription = true,
         .counted_offset = -1,

@@ -5,6 +5,7 @@
 #include "base/checksum.h"
 #include "base/mem.h"
 #include "base/prng.h"
+#include "outbox/app/consume_count.h"
 #include "outbox/app/consume_dead.h"
 #include "outbox/app/db.h"
 
@@ -30,6 +31,7 @@ struct loop {
     ferry_handler *handler;
     void *arg;
     const struct ferry_consume_options *options;
+    struct consume_count count;
     struct prng prng;
     int64_t trimmed_at_ms;
     char reason[CONSUME_REASON_MAX]; /* Of the last failure. */
@@ -62,7 +64,7 @@ static enum ferry_err run_handler(struct loop *l, const struct ferry_record *rec
                                   enum fate *fate)
 {
     l->db->error.text[0] = '\0';
-    enum ferry_err err = l->handler(record, l->db, l->arg);
+    enum ferry_err err = consume_count_handler(&l->count, l->handler, record, l->db, l->arg);
     if (err == FERRY_ERR_DB_RETRY || (err != FERRY_OK && consume_lost(l->db))) {
         return FERRY_ERR_DB_RETRY;
     }
@@ -73,6 +75,7 @@ static enum ferry_err run_handler(struct loop *l, const struct ferry_record *rec
         return FERRY_OK;
     }
     *fate = FATE_DONE;
+    l->count.fresh++;
     if (!l->db->ops->in_transaction(l->db->driver)) {
         return consume_lost(l->db)
                    ? FERRY_ERR_DB_RETRY
@@ -95,6 +98,7 @@ static enum ferry_err work_one(struct loop *l, const struct ferry_record *record
         return err;
     }
     if (verdict == FERRY_LATE) {
+        consume_count_late(&l->count);
         *fate = FATE_LATE;
         l->failed_with = err_set(&l->db->error, FERRY_ERR_INVALID_ARGUMENT,
                                  "the message is older than the ids that are remembered: it may "
@@ -103,6 +107,7 @@ static enum ferry_err work_one(struct loop *l, const struct ferry_record *record
         return FERRY_OK;
     }
     if (verdict == FERRY_DUPLICATE) {
+        l->count.duplicates++;
         *fate = FATE_DONE;
         return FERRY_OK;
     }
@@ -117,6 +122,7 @@ static enum ferry_err attempt(struct loop *l, struct ferry_delivery *deliveries,
     *failed = to;
     *fate = FATE_DONE;
     l->db->error.text[0] = '\0';
+    consume_count_begin(&l->count);
     enum ferry_err err = l->db->ops->begin(l->db->driver, &l->db->error);
     for (size_t i = from; err == FERRY_OK && *fate == FATE_DONE && i < to; i++) {
         err = work_one(l, &deliveries[i].record, fate);
@@ -127,6 +133,9 @@ static enum ferry_err attempt(struct loop *l, struct ferry_delivery *deliveries,
     }
     if (err != FERRY_OK || *fate != FATE_DONE) {
         l->db->ops->rollback(l->db->driver);
+        consume_count_retry(&l->count);
+    } else {
+        consume_count_committed(&l->count);
     }
     return err;
 }
@@ -228,6 +237,9 @@ static enum ferry_err take_failure(struct loop *l, struct received *r, size_t fa
     bool dead = for_good && !stop;
     if (!dead) {
         release_followers(l, r, failed);
+    }
+    if (dead) {
+        consume_count_dead(&l->count);
     }
     settle_at(l, r, failed, dead ? FERRY_REJECT : stop ? FERRY_RELEASE : FERRY_NACK);
     return stop ? l->failed_with : FERRY_OK;
@@ -376,6 +388,7 @@ enum ferry_err receive_loop(const struct receive_source *source, struct ferry_db
         .handler = handler,
         .arg = arg,
         .options = options,
+        .count = {.figures = options->figures},
         .trimmed_at_ms = INT64_MIN / 2,
     };
     prng_init(&l.prng, (uint64_t)source->now_ms(source->ctx));

@@ -148,6 +148,23 @@ enum ferry_poison {
  * became of a COMMIT without an answer is then read from the chain. */
 typedef enum ferry_err ferry_handler(const struct ferry_record *record, struct ferry_db *db,
                                      void *arg);
+/* What loops have done, for your metrics: zero it, name it in the options of one loop at a time,
+ * and read it by ferry_consume_figures, from any thread. Counts only rise, and go on over the loops
+ * that are given the same. Whatever was done in a transaction counts once its COMMIT was answered:
+ * a commit whose answer was lost counts as a duplicate when the chain tells that it was done. What
+ * `ferry inbox requeue` puts before the handler again is not counted. */
+struct ferry_consume_figures {
+    uint64_t fresh;          /* Records that the handler was applied to. */
+    uint64_t duplicates;     /* Records that were done before, and were passed over. */
+    uint64_t late;           /* Times that a record was older than the ids that are remembered. */
+    uint64_t gaps;           /* Times that records were missing and the consumer was sent back. */
+    uint64_t retries;        /* Transactions that were rolled back to be tried again. */
+    uint64_t dead;           /* Records that became dead letters, or were parked behind one. */
+    uint64_t handler_calls;  /* Of the handler, those that failed too. */
+    uint64_t handler_us;     /* Time spent in it, in microseconds. */
+    uint64_t handler_us_max; /* The longest of its calls. */
+};
+
 struct ferry_consume_options {
     const char *group; /* Required: the name of the subscription is not known here. */
     bool (*stop)(void *arg);
@@ -157,7 +174,8 @@ struct ferry_consume_options {
     enum ferry_err (*reconnect)(struct ferry_db **db, void *arg);
     int64_t horizon_ms; /* Of ferry_receive_tx's ids; 0: 8 days. */
     size_t batch_max;   /* Records of one transaction; 0: a fetched batch, or 64 deliveries. */
-    bool possible_duplicates; /* Stream: claim each record's id as well. */
+    bool possible_duplicates;              /* Stream: claim each record's id as well. */
+    struct ferry_consume_figures *figures; /* Where it is counted; NULL: nowhere. */
 };
 enum ferry_err ferry_consume_tx(struct ferry_consumer *consumer, struct ferry_db *db,
                                 ferry_handler *handler, void *arg,
@@ -170,6 +188,11 @@ enum ferry_err ferry_consume_tx(struct ferry_consumer *consumer, struct ferry_db
 enum ferry_err ferry_receive_tx(struct ferry_receiver *receiver, struct ferry_db *db,
                                 ferry_handler *handler, void *arg,
                                 const struct ferry_consume_options *options);
+
+/* Copies what is counted so far: each figure whole, though a moment may lie between two of them.
+ * Any thread, at any time; never fails. */
+void ferry_consume_figures(const struct ferry_consume_figures *counted,
+                           struct ferry_consume_figures *copy);
 
 /* ---------------------------------------------------------------------------------------------
  * Replies. */

@@ -528,6 +528,7 @@ const struct outbox_admin_ops admin_mariadb_ops = {
     .sagas = admin_maria_sagas,
     .saga_retry = admin_maria_saga_retry,
     .saga_abort = admin_maria_saga_abort,
+    .figures = admin_maria_figures,
     .ids = admin_maria_ids,
     .bench_put = admin_maria_bench_put,
 };

@@ -98,4 +98,8 @@ enum ferry_err admin_maria_saga_retry(const char *url, const struct ferry_id *id
 enum ferry_err admin_maria_saga_abort(const char *url, const struct ferry_id *id,
                                       const char *reason, struct err_text *e);
 
+/* admin_mariadb_figures.c */
+enum ferry_err admin_maria_figures(const char *url, struct outbox_figures *figures,
+                                   struct err_text *e);
+
 #endif

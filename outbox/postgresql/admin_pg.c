@@ -582,6 +582,7 @@ const struct outbox_admin_ops admin_pg_ops = {
     .sagas = admin_pg_sagas,
     .saga_retry = admin_pg_saga_retry,
     .saga_abort = admin_pg_saga_abort,
+    .figures = admin_pg_figures,
     .ids = admin_pg_ids,
     .bench_put = admin_bench_put,
 };

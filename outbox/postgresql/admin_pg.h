@@ -95,6 +95,9 @@ enum ferry_err admin_pg_unpark(const char *url, const char *topic, struct bytes 
 /* admin_pg_rebase.c: */
 enum ferry_err admin_pg_rebase(const char *url, outbox_judge_fn *judge, void *arg, bool dry_run,
                                struct outbox_rebased *rebased, struct err_text *e);
+/* admin_pg_figures.c: */
+enum ferry_err admin_pg_figures(const char *url, struct outbox_figures *figures,
+                                struct err_text *e);
 /* admin_pg_inbox.c: */
 enum ferry_err admin_pg_inbox(const char *url, inbox_status_cb *callback, void *arg,
                               struct err_text *e);

@@ -44,6 +44,7 @@ struct program {
     struct relay_options options;
     struct relay_urls urls;
     struct serve *serve;
+    struct figures *figures;
     struct http *http;
     struct status_pages pages;
     struct relay_rate rates[SERVE_MAX];
@@ -483,9 +484,16 @@ static void catch_signals(sigset_t *unblocked)
 static enum ferry_err start_http(struct program *p, struct err_text *e)
 {
     uint16_t port = 0;
-    p->pages = (struct status_pages){p->serve, p->options.http_stuck_ms * 1000};
-    enum ferry_err err = http_start(&p->http, p->options.http, STATUS_PAGE_MAX_BYTES, status_page,
-                                    &p->pages, &port, e);
+    enum ferry_err err = FERRY_OK;
+    if (p->options.figures) {
+        err = figures_start(&p->figures, &p->urls, p->options.figures_ms);
+    }
+    if (err != FERRY_OK) {
+        return err_set(e, err, "no thread is left for the figures: relay.figures=off");
+    }
+    p->pages = (struct status_pages){p->serve, p->figures, p->options.http_stuck_ms * 1000};
+    err = http_start(&p->http, p->options.http, STATUS_PAGE_MAX_BYTES, status_page, &p->pages,
+                     &port, e);
     if (err == FERRY_OK) {
         log_line(LOG_INFO, "relay", "status at http://%.*s:%u/metrics, /livez, /readyz",
                  (int)(strrchr(p->options.http, ':') - p->options.http), p->options.http,
@@ -524,7 +532,9 @@ static void end(struct program *p, int code)
     if (p->serve != NULL) {
         serve_stop(p->serve);
     }
-    if (!serve_end(&p->serve, clock_monotonic_us() + END_GRACE_US)) {
+    int64_t until_us = clock_monotonic_us() + END_GRACE_US;
+    bool relays_ended = serve_end(&p->serve, until_us);
+    if (!figures_end(&p->figures, until_us) || !relays_ended) {
         fflush(NULL);
         _exit(code == EXIT_SUCCESS ? EXIT_TIMEOUT : code); /* A database holds a thread. */
     }

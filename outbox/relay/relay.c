@@ -14,9 +14,6 @@
 #define STOP_TIDY_US    (3000 * US_PER_MS) /* How long a clean exit tidies up. */
 #define FIGURES_US      (200 * US_PER_MS)  /* How often the source is asked for figures. */
 
-const int64_t relay_bucket_ms[RELAY_BUCKETS - 1] = {1,   2,   5,    10,   20,   50,   100,
-                                                    200, 500, 1000, 2000, 5000, 10000};
-
 const char *relay_state_name(enum relay_state state)
 {
     static const char *const names[] = {
@@ -89,18 +86,6 @@ int64_t relay_backoff_us(struct relay *r, uint32_t failures)
     }
     bound_us = bound_us < longest_us ? bound_us : longest_us;
     return 1 + (int64_t)prng_below(&r->prng, (uint64_t)bound_us);
-}
-
-void relay_count_time(struct relay_times *times, int64_t us)
-{
-    size_t bucket = 0;
-    us = us < 0 ? 0 : us; /* A wall clock was set back. */
-    while (bucket < RELAY_BUCKETS - 1 && us > relay_bucket_ms[bucket] * US_PER_MS) {
-        bucket++;
-    }
-    times->counts[bucket]++;
-    times->count++;
-    times->sum_us += (uint64_t)us;
 }
 
 void relay_error_over(struct relay *r)

@@ -41,6 +41,7 @@
 
 #include "outbox/relay/relay_broker.h"
 #include "outbox/relay/relay_options.h"
+#include "outbox/relay/relay_tally.h"
 #include "outbox/relay/source.h"
 
 struct relay;
@@ -65,16 +66,6 @@ const char *relay_state_name(enum relay_state state);
 
 #define RELAY_ASIDE_MAX       65536u /* Rows set aside that may come once more. */
 #define RELAY_PARKED_KEYS_MAX 65536u /* Of one source. */
-
-/* A time's distribution: bucket i counts what took at most relay_bucket_ms[i], the last the rest.
- */
-#define RELAY_BUCKETS 14
-extern const int64_t relay_bucket_ms[RELAY_BUCKETS - 1];
-
-struct relay_times {
-    uint64_t counts[RELAY_BUCKETS];
-    uint64_t count, sum_us;
-};
 
 /* Counts since relay_new; none ever falls. */
 struct relay_stats {
@@ -143,6 +134,7 @@ struct relay_refusal {
 struct relay_hooks {
     enum relay_poison (*poison)(const struct relay_refusal *refusal, void *arg);
     void *arg;
+    struct relay_tally *tally; /* Where figures of single topics are counted; NULL: nowhere. */
 };
 
 /* Borrows all until relay_free; `hooks` may be NULL, which leaves refused rows under the policy

@@ -216,6 +216,11 @@ enum ferry_err relay_parked_load(struct relay *r, struct err_text *e)
     return FERRY_OK;
 }
 
+static void tally_row(struct relay *r, const struct source_row *row, enum relay_tally_kind kind)
+{
+    relay_tally_row(r->hooks.tally, relay_tally_topic(r->hooks.tally, row->message.topic), kind);
+}
+
 static struct bytes key_of(const struct source_row *row)
 {
     return bytes_of(row->message.key, row->message.key_bytes);
@@ -272,6 +277,9 @@ enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row
     }
     r->stats.parked_rows += until == 0;
     r->stats.moved_rows += until != 0;
+    if (until == 0) {
+        tally_row(r, row, RELAY_TALLY_PARKED);
+    }
     aside_add(r, row->number, row->position);
     return RELAY_DROP;
 }
@@ -303,6 +311,8 @@ static enum relay_verdict set_aside_refused(struct relay *r, const struct source
     }
     r->stats.refused_rows++;
     r->stats.dead_rows++;
+    tally_row(r, row, RELAY_TALLY_REFUSED);
+    tally_row(r, row, RELAY_TALLY_DEAD);
     aside_add(r, row->number, row->position);
     log_line(LOG_WARN, "relay", "%s: row %lld (topic %s) set aside%s: %s", relay_name(r),
              (long long)row->number, row->message.topic,
@@ -324,6 +334,7 @@ static enum relay_verdict ask_person(struct relay *r, const struct source_row *r
         return RELAY_WAIT;
     }
     r->stats.refused_rows++;
+    tally_row(r, row, RELAY_TALLY_REFUSED);
     if (decided) {
         aside_add(r, row->number, row->position);
         return RELAY_DROP;

@@ -308,7 +308,7 @@ bool relay_read(struct relay *r, size_t rows_max, size_t bytes_max)
     enum ferry_err err =
         r->source->ops->read(r->source->driver, rows_max, bytes_max, &r->page, &more, &e);
     r->stats.reads++;
-    relay_count_time(&r->stats.read_times, clock_monotonic_us() - began_us);
+    relay_times_add(&r->stats.read_times, clock_monotonic_us() - began_us);
     if (err != FERRY_OK) {
         if (!r->read_failed) {
             r->unread_since_us = r->now_us;

@@ -83,6 +83,7 @@ struct relay_topic {
     int64_t retry_at_us;
     int64_t missing_until_us; /* How long the answer "no such topic" holds. */
     int64_t said_at_us;       /* When a person was last told that it is missing; 0: never. */
+    size_t tally;             /* Where its figures are counted. */
 };
 
 /* A row that was set aside, and where it was seen last. */
@@ -211,7 +212,6 @@ int64_t relay_low_mark(const struct relay *r);
 void relay_page_drop(struct relay *r); /* What waits in it is not read any more. */
 /* Reads again from the low mark: what waits in the page is dropped. ACTIVE. */
 void relay_rewind(struct relay *r);
-void relay_count_time(struct relay_times *times, int64_t us);
 
 /* relay_lease.c */
 void relay_lease_step(struct relay *r);

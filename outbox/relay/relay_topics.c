@@ -241,6 +241,7 @@ static struct relay_topic *topic_add(struct relay *r, const char *name, size_t a
         return NULL;
     }
     topic->blocked_from = RELAY_NOT_BLOCKED;
+    topic->tally = relay_tally_topic(r->hooks.tally, name);
     memmove(&r->topics[at + 1], &r->topics[at], (r->topic_count - at) * sizeof(r->topics[0]));
     r->topics[at] = topic;
     r->topic_count++;

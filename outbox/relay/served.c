@@ -194,7 +194,7 @@ static void watch(struct served *s, int fd, bool listen)
 static enum ferry_err open_relay(struct served *s, struct err_text *e)
 {
     char holder[HOLDER_MAX];
-    struct relay_hooks hooks = {ask_command, s};
+    struct relay_hooks hooks = {ask_command, s, s->conf.tally};
     enum ferry_err err = open_client(s, e);
     holder_name(s, holder);
     if (err == FERRY_OK) {

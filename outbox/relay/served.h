@@ -27,6 +27,7 @@ struct served_conf {
     const char *shown; /* The URL for people: no password. */
     uint32_t lane;
     bool once;
+    struct relay_tally *tally; /* Of single topics' figures; or NULL. */
     /* An application has announced rows, of whichever lane; or NULL. */
     void (*announced)(void *arg);
     void *arg;

@@ -444,6 +444,7 @@ const struct outbox_admin_ops admin_sqlite_ops = {
     .sagas = admin_sqlite_sagas,
     .saga_retry = admin_sqlite_saga_retry,
     .saga_abort = admin_sqlite_saga_abort,
+    .figures = admin_sqlite_figures,
     .ids = admin_sqlite_ids,
     .bench_put = admin_sqlite_bench_put,
 };

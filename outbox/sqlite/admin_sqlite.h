@@ -64,7 +64,7 @@ MUST_CHECK enum ferry_err admin_sqlite_bind_filter(sqlite3_stmt *stmt, enum outb
                                                    const struct outbox_filter *filter,
                                                    struct err_text *e);
 
-/* Entries of the table: admin_sqlite_rows.c, _change.c, _park.c, _rebase.c, _saga.c. */
+/* Entries of the table: admin_sqlite_rows.c, _change.c, _park.c, _rebase.c, _saga.c, _figures.c. */
 
 enum ferry_err admin_sqlite_rows(const char *url, enum outbox_table table,
                                  const struct outbox_filter *filter, outbox_row_cb *callback,
@@ -99,5 +99,7 @@ enum ferry_err admin_sqlite_saga_retry(const char *url, const struct ferry_id *i
                                        struct err_text *e);
 enum ferry_err admin_sqlite_saga_abort(const char *url, const struct ferry_id *id,
                                        const char *reason, struct err_text *e);
+enum ferry_err admin_sqlite_figures(const char *url, struct outbox_figures *figures,
+                                    struct err_text *e);
 
 #endif

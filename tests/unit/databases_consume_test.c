@@ -229,11 +229,17 @@ static void every_record_has_one_effect(void **state)
 static void a_bad_record_becomes_a_dead_letter_and_the_rest_goes_on(void **state)
 {
     struct run r = run_of(database_of(state), 20);
+    struct ferry_consume_figures counted = {0};
     r.options.poison = FERRY_POISON_DEAD;
+    r.options.figures = &counted;
     r.fail_at = 9;
     r.fail_times = 3;
     assert_int_equal(consume(&r), FERRY_OK);
     expect_effects(&r, 19);
+    assert_int_equal(counted.fresh, 19);
+    assert_int_equal(counted.dead, 1);
+    assert_int_equal(counted.retries, 3);
+    assert_int_equal(counted.handler_calls, r.calls);
     assert_int_equal(r.calls, 20 + 1 + 2); /* Offsets 8 and 9 in the batch, 9 twice alone. */
     assert_int_equal(database_number(&r.d->a, "SELECT off FROM {inbox_dead}"), 9);
     assert_non_null(strstr(database_text(&r.d->a, "SELECT reason FROM {inbox_dead}"), "DENIED"));
@@ -421,15 +427,21 @@ static int64_t settled_as(const struct run *r, enum ferry_settle how)
 static void every_message_of_a_queue_has_one_effect(void **state)
 {
     struct run r = run_of(database_of(state), 50);
+    struct ferry_consume_figures counted = {0};
     r.options.batch_max = 7;
+    r.options.figures = &counted;
     r.records[9].id = (struct ferry_id){{0}}; /* Known by its place. */
     r.records[30].id = r.records[2].id;       /* The same once more. */
     assert_int_equal(receive(&r), FERRY_OK);
     expect_effects(&r, 49);
     assert_int_equal(settled_as(&r, FERRY_ACK), 50);
+    assert_int_equal(counted.fresh, 49);
+    assert_int_equal(counted.duplicates, 1);
     memset(r.settled, 0, sizeof(r.settled)); /* All acks were lost. */
     assert_int_equal(receive(&r), FERRY_OK);
     expect_effects(&r, 49);
+    assert_int_equal(counted.fresh, 49);
+    assert_int_equal(counted.duplicates, 51);
     assert_int_equal(settled_as(&r, FERRY_ACK), 50);
 }
 
@@ -437,10 +449,15 @@ static void a_message_that_keeps_failing_is_rejected(void **state)
 {
     struct run r = run_of(database_of(state), 10);
     r.options.poison = FERRY_POISON_DEAD;
+    struct ferry_consume_figures counted = {0};
+    r.options.figures = &counted;
     r.fail_at = 4;
     r.fail_times = 99;
     assert_int_equal(receive(&r), FERRY_OK);
     expect_effects(&r, 9);
+    assert_int_equal(counted.fresh, 9);
+    assert_int_equal(counted.dead, 1);
+    assert_true(counted.retries >= 1);
     assert_int_equal(r.settled[4], FERRY_REJECT);
     assert_int_equal(settled_as(&r, FERRY_ACK), 9);
     assert_int_equal(r.failed[4], 2);

@@ -149,6 +149,7 @@ struct work {
     bool rolls_back;
     int calls;
     int stop_after_calls; /* 0: never. */
+    struct ferry_consume_figures figures;
 };
 
 static enum ferry_err insert_effect(const struct ferry_record *record, struct ferry_db *db,
@@ -196,8 +197,11 @@ static enum ferry_err consume(struct fixture *f, struct log *l, struct work *w)
         .now_ms = log_now_ms,
         .pause = log_pause,
     };
-    struct ferry_consume_options options = {
-        .group = "ledger", .stop = stop_after, .idle_exit_ms = 1000, .retries_max = 3};
+    struct ferry_consume_options options = {.group = "ledger",
+                                            .stop = stop_after,
+                                            .idle_exit_ms = 1000,
+                                            .retries_max = 3,
+                                            .figures = &w->figures};
     batch_owner = l;
     w->f = f;
     enum ferry_err err = consume_loop(&source, f->db, insert_effect, w, &options);
@@ -282,6 +286,33 @@ static void a_failing_handler_rolls_back_and_is_tried_again(void **state)
     assert_int_equal(consume(f, &l, &w), FERRY_OK);
     expect_effects(f, 20);
     assert_int_equal(w.calls, 20 + 3 + 1); /* Offsets 7 to 9 in the batch, then 9 alone. */
+}
+
+/* What was rolled back counts as tried again, not as done; what came twice counts as that. */
+static void what_the_loop_does_is_counted(void **state)
+{
+    struct fixture *f = *state;
+    struct log l = log_of(20);
+    struct work w = {.fail_at = 9, .fail_times = 2, .fail_with = FERRY_ERR_DENIED};
+    struct ferry_consume_figures seen;
+    assert_int_equal(consume(f, &l, &w), FERRY_OK);
+    ferry_consume_figures(&w.figures, &seen);
+    assert_int_equal(seen.fresh, 20);
+    assert_int_equal(seen.retries, 2);
+    assert_int_equal(seen.handler_calls, w.calls);
+    assert_true(seen.handler_us >= seen.handler_us_max);
+    assert_int_equal(seen.duplicates + seen.gaps + seen.late + seen.dead, 0);
+    l.jump_to = 5; /* 15 records again, and 3 new ones. */
+    l.end = 23;
+    assert_int_equal(consume(f, &l, &w), FERRY_OK);
+    l.jump_to = 30;
+    l.end = 40;
+    assert_int_equal(consume(f, &l, &w), FERRY_OK);
+    ferry_consume_figures(&w.figures, &seen);
+    assert_int_equal(seen.fresh, 40);
+    assert_int_equal(seen.duplicates, 15);
+    assert_int_equal(seen.gaps, 1);
+    assert_int_equal(seen.retries, 2);
 }
 
 static void a_handler_that_keeps_failing_ends_the_loop_with_its_error(void **state)
@@ -418,6 +449,7 @@ int main(void)
         CONSUME_TEST(a_second_run_begins_where_the_database_says),
         CONSUME_TEST(a_repeated_delivery_has_no_second_effect),
         CONSUME_TEST(a_gap_is_sought_back),
+        CONSUME_TEST(what_the_loop_does_is_counted),
         CONSUME_TEST(a_failing_handler_rolls_back_and_is_tried_again),
         CONSUME_TEST(a_handler_that_keeps_failing_ends_the_loop_with_its_error),
         CONSUME_TEST(a_handler_that_ends_the_transaction_is_told_off),

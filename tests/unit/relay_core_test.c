@@ -303,7 +303,7 @@ static void the_program_decides_about_a_poison_row(void **state)
 {
     struct rig *g = *state;
     int asked = 0;
-    struct relay_hooks hooks = {decide, &asked};
+    struct relay_hooks hooks = {.poison = decide, .arg = &asked};
     fake_create(&g->fake, "orders", 1);
     relay_free(&g->relay);
     assert_int_equal(relay_new(&g->relay, &g->options, &g->source, &g->broker, &hooks, 7),
