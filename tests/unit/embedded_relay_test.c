@@ -18,6 +18,7 @@
 #define STEP_MS     20
 #define ROWS        60
 #define TAKEOVER_MS 1500
+#define HANDOVER_MS 800 /* Below the lease, which is a second. */
 
 struct world {
     struct database d;
@@ -336,7 +337,7 @@ static void a_standby_takes_over_at_close(void **state)
     int64_t took_us = clock_monotonic_us() - from_us;
     print_message("%s: close to received from the standby: %lld us\n",
                   database_kind_name(w->d.kind), (long long)took_us);
-    assert_true(took_us < TAKEOVER_MS * 1000LL);
+    assert_true(took_us < HANDOVER_MS * 1000LL);
     thread_stop(&two);
     assert_int_equal(ferry_relay_close(&two.relay, PATIENCE_MS), FERRY_OK);
     assert_int_equal(w->received, 2);
@@ -447,7 +448,7 @@ static void tables_may_come_later(void **state)
     } while (status.err == FERRY_OK);
     assert_int_equal(status.state, FERRY_RELAY_CONNECTING);
     assert_int_equal(status.err, FERRY_ERR_DB_SCHEMA);
-    assert_int_equal(status.lanes, 0);
+    assert_int_equal(status.pending_rows, -1);
     assert_int_equal(ferry_migrate(w->d.a.db), FERRY_OK);
     put_row(w);
     until_received(w, 1);
@@ -516,6 +517,7 @@ int main(int argc, char **argv)
     if (argc == 4 && strcmp(argv[1], "relay") == 0) {
         return be_a_relay(argv[2], argv[3]);
     }
+    setenv("FERRY_TEST_FSYNC", "1", 1); /* A relay refuses a database that can lose rows. */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrong_options_are_told),
         TEST_ON(what_is_committed_is_received, sqlite),
