@@ -393,8 +393,10 @@ struct ferry_relay_status {
     enum ferry_relay_state state;
     uint32_t lanes;        /* Served by this relay; 0: not known yet. */
     uint32_t lanes_active; /* Of them. */
-    bool caught_up;        /* Every lane is active and has published all that was there when it
-                              looked last. */
+    bool caught_up;        /* Every lane is active, and all that was there when it looked last is
+                              published or set aside. */
+    size_t blocked_topics; /* Whose rows wait: there is no such topic, or a row of it is not
+                              decided. */
     bool pending_known;    /* False where this relay is not active, or cannot know. */
     int64_t pending_rows;  /* Committed and not published or set aside: an estimate; -1: unknown. */
     int64_t oldest_ms;     /* Age of the oldest of them; 0: there is none; -1: unknown. */
@@ -415,11 +417,12 @@ const char *ferry_relay_state_name(enum ferry_relay_state state);
 
 /* Publishes what is committed, as long as it is the active one and patience lasts, settles what is
  * in flight, gives up the lease, so that a standby need not wait for its end, and frees all,
- * whatever it returns; *relay is NULL then. No other call may be under way. May take about a second
- * longer than `patience_ms`, and a blocking call's time when something is down. Errors: TIMEOUT:
- * some rows may wait, or some answer did not come. Nothing is lost: another relay, or the next one,
- * finds out from the brokers and goes on. A halted or standing-by relay has nothing to wait for:
- * OK. */
+ * whatever it returns; *relay is NULL then (and may be before). No other call may be under way. May
+ * take about a second longer than `patience_ms`, and a blocking call's time when something is down.
+ * Nothing is ever lost: another relay, or the next one, finds out from the brokers and goes on.
+ * Errors: TIMEOUT (some rows may wait, or some answer did not come), UNKNOWN_TOPIC (rows wait for a
+ * topic that does not exist; the others are out). One that stands by, or that a person has to do
+ * with (paused, blocked, halted), waits for nothing: OK. */
 enum ferry_err ferry_relay_close(struct ferry_relay **relay, int patience_ms);
 
 #ifdef __cplusplus

@@ -227,7 +227,9 @@ static void add_lane(struct ferry_relay_status *sum, const struct served_status 
         (void)snprintf(sum->error, sizeof(sum->error), "%s", s->error.text);
     }
     sum->lanes_active += state == FERRY_RELAY_ACTIVE;
-    sum->caught_up = sum->caught_up && state == FERRY_RELAY_ACTIVE && s->relay.caught_up;
+    sum->caught_up = sum->caught_up && state == FERRY_RELAY_ACTIVE && s->relay.caught_up &&
+                     s->relay.blocked_topics == 0;
+    sum->blocked_topics += s->phase == SERVED_RELAYING ? s->relay.blocked_topics : 0;
     sum->published_rows += s->relay.stats.published_rows;
     sum->dead_rows += s->relay.stats.dead_rows;
     sum->parked_rows += s->relay.stats.parked_rows;
@@ -465,11 +467,15 @@ enum ferry_err ferry_relay_close(struct ferry_relay **relay, int patience_ms)
     ferry_relay_wake(r); /* What was committed just now is looked for, wherever it was told. */
     (void)ferry_relay_step(r, 0);
     bool published = step_while(r, may_publish, until_us);
+    bool no_topic = r->status.state == FERRY_RELAY_ACTIVE && r->status.blocked_topics > 0;
     for (size_t i = 0; i < r->count; i++) {
         served_stop(r->lanes[i]);
     }
     (void)ferry_relay_step(r, 0); /* Also without patience: it may be all that is needed. */
     bool stopped = step_while(r, not_stopped, until_us);
     free_all(relay);
-    return published && stopped ? FERRY_OK : FERRY_ERR_TIMEOUT;
+    if (!published || !stopped) {
+        return FERRY_ERR_TIMEOUT;
+    }
+    return no_topic ? FERRY_ERR_UNKNOWN_TOPIC : FERRY_OK;
 }

@@ -39,7 +39,7 @@ static void broker_up(struct world *w)
     (void)snprintf(data, sizeof(data), "node.data=%s", w->folder);
     (void)snprintf(listen, sizeof(listen), "listen.endpoint=%s",
                    w->servers[0] == '\0' ? "tcp://127.0.0.1:*" : w->servers);
-    const char *options[] = {data, listen, "topic.auto_create=true"};
+    const char *options[] = {data, listen, "topic.auto_create=false"};
     assert_int_equal(ferry_broker_start(&w->broker, options, 3, w->detail, sizeof(w->detail)),
                      FERRY_OK);
     (void)snprintf(w->servers, sizeof(w->servers), "%s", ferry_broker_endpoint(w->broker));
@@ -277,6 +277,29 @@ static void close_publishes_what_waits(void **state)
     until_received(w, ROWS);
     assert_int_equal(w->received, ROWS);
     assert_int_equal(ferry_relay_close(&relay, 0), FERRY_OK); /* NULL by now. */
+}
+
+/* Rows whose topic does not exist are no success, whatever patience; the others are out. */
+static void close_tells_of_a_topic_that_is_missing(void **state)
+{
+    struct world *w = world_of(state);
+    struct ferry_relay *relay = NULL;
+    struct ferry_relay_status status = {.state = FERRY_RELAY_CONNECTING};
+    struct ferry_message message = {.topic = "nowhere", .payload = "x", .payload_bytes = 1};
+    database_exec(&w->d.a, "BEGIN IMMEDIATE");
+    assert_int_equal(ferry_outbox_put(w->d.a.db, &message, NULL), FERRY_OK);
+    database_exec(&w->d.a, "COMMIT");
+    put_row(w);
+    assert_int_equal(open_relay(w, &relay, NULL), FERRY_OK);
+    int64_t until_us = clock_monotonic_us() + PATIENCE_MS * 1000LL;
+    while (status.blocked_topics == 0 && clock_monotonic_us() < until_us) {
+        assert_int_equal(ferry_relay_step(relay, STEP_MS), FERRY_OK);
+        ferry_relay_status(relay, &status);
+        assert_false(status.caught_up);
+    }
+    assert_int_equal(status.blocked_topics, 1);
+    assert_int_equal(ferry_relay_close(&relay, PATIENCE_MS), FERRY_ERR_UNKNOWN_TOPIC);
+    until_received(w, 1);
 }
 
 /* A wake makes the descriptor readable, long before the next poll. */
@@ -525,6 +548,7 @@ int main(int argc, char **argv)
         TEST_ON(what_is_committed_is_received, mariadb),
         TEST_ON(close_publishes_what_waits, sqlite),
         TEST_ON(close_publishes_what_waits, postgresql),
+        TEST_ON(close_tells_of_a_topic_that_is_missing, sqlite),
         TEST_ON(a_commit_makes_the_descriptor_readable, sqlite),
         TEST_ON(a_commit_makes_the_descriptor_readable, postgresql),
         TEST_ON(a_standby_takes_over_at_close, sqlite),
