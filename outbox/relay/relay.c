@@ -199,6 +199,11 @@ void relay_wake(struct relay *r)
     r->poll_pause_us = r->options->poll_min_ms * US_PER_MS;
 }
 
+bool relay_is_paced(const struct relay *r, int64_t now_us)
+{
+    return now_us < r->pace_until_us;
+}
+
 /* ---- Deleting what is published: when and how much is the driver's to say. */
 
 static void tidy_step(struct relay *r)
@@ -332,7 +337,10 @@ static int64_t next_due(const struct relay *r)
     if (r->queued == 0) {
         bool waits = r->caught_up && !r->look;
         bool down = r->blocked > 0 && relay_topics_all_down(r);
-        due = sooner(due, waits ? r->poll_at_us : down ? due : r->now_us);
+        int64_t look_us = waits ? r->poll_at_us : down ? due : r->now_us;
+        due = sooner(due, relay_is_paced(r, r->now_us) && look_us < r->pace_until_us
+                              ? r->pace_until_us
+                              : look_us);
     } else if (r->inflight == 0 || r->starved) {
         due = sooner(due, r->now_us + US_PER_MS); /* The client's queue was full, or a mark is. */
     }

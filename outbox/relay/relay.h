@@ -154,6 +154,8 @@ void relay_free(struct relay **r);
  * the database. */
 MUST_CHECK int64_t relay_step(struct relay *r, int64_t now_us);
 void relay_wake(struct relay *r); /* Something was committed. */
+/* Nothing is read before relay.pace_ms is over: a wake need not be listened for. */
+bool relay_is_paced(const struct relay *r, int64_t now_us);
 
 /* Reads nothing more; relay_step settles what is in flight, writes the checkpoint, deletes, resigns
  * and ends in STOPPED. */

@@ -48,6 +48,9 @@ static const struct option_row rows[] = {
     {"relay.poll_max_ms", OPTION_MS, AT(poll_max_ms), 1, 60000, "50ms", NULL,
      "The longest pause between two looks when nothing happens; each look costs some "
      "microseconds."},
+    {"relay.pace_ms", OPTION_MS, AT(pace_ms), 0, 1000, "4ms", NULL,
+     "While commits come faster than one by one, the database is read no more often than this; 0: "
+     "as often as it can be."},
     {"relay.retry_min_ms", OPTION_MS, AT(retry_min_ms), 1, 60000, "50ms", NULL,
      "The longest first pause after a failure; the pause is random and its bound doubles."},
     {"relay.retry_max_ms", OPTION_MS, AT(retry_max_ms), 10, 600000, "10s", NULL,

@@ -36,6 +36,7 @@ struct relay_options {
     int64_t batch_rows, batch_bytes;
     int64_t window;
     int64_t poll_min_ms, poll_max_ms;
+    int64_t pace_ms;
     int64_t retry_min_ms, retry_max_ms;
     int64_t topic_retry_ms;
     int64_t delete_rows, delete_backlog_rows, delete_idle_ms;

@@ -253,9 +253,33 @@ static void distribute(struct relay *r)
     }
 }
 
+/* A page costs the database, the broker's disk and both ends about the same for one row as for
+ * some dozens. So where pages with a few rows follow each other, the next waits for more; one row
+ * at a time, as in a quiet outbox, and full pages, as of a backlog, never wait. */
+#define CROWDED_ROWS_MIN  2u
+#define CROWDED_ROWS_MAX  512u
+#define CROWDED_PAGES_MIN 4u
+
+static void pace(struct relay *r)
+{
+    if (r->page.count == 0) {
+        return; /* The look behind a page: it says nothing. */
+    }
+    bool full = r->page.count > CROWDED_ROWS_MAX || r->page.count == (size_t)r->options->page_rows;
+    bool crowded = r->page.count >= CROWDED_ROWS_MIN && !full;
+    r->crowded_pages = crowded ? r->crowded_pages + 1 : 0;
+    if (r->crowded_pages >= CROWDED_PAGES_MIN) {
+        r->crowded_pages = CROWDED_PAGES_MIN;
+        r->pace_until_us = r->now_us + r->options->pace_ms * US_PER_MS;
+    }
+}
+
 /* Looks whether there may be something new: a wake, the rest of a backlog, or the poll. */
 static bool should_read(struct relay *r)
 {
+    if (relay_is_paced(r, r->now_us)) {
+        return false;
+    }
     if (r->look || !r->caught_up) {
         return true;
     }
@@ -303,6 +327,7 @@ static bool read_page(struct relay *r)
     relay_error_over(r);
     r->look = false;
     r->caught_up = !more;
+    pace(r);
     if (r->page.count > 0) {
         must(r->page.rows[0].position > r->given);
         r->given = r->page.rows[r->page.count - 1].position;

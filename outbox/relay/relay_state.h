@@ -138,6 +138,8 @@ struct relay {
     bool rewound;            /* The page was dropped while its rows were being looked at. */
     bool look;               /* A wake, or a reason of our own, to read now. */
     int64_t poll_at_us, poll_pause_us;
+    unsigned crowded_pages; /* One after the other that held some rows, and no backlog. */
+    int64_t pace_until_us;  /* Not read before. */
 
     /* Rows set aside in this time in office that may come again; sorted by number. */
     struct relay_aside *aside;

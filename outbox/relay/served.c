@@ -182,9 +182,9 @@ static enum relay_poison ask_command(const struct relay_refusal *refusal, void *
 
 /* ---- Connecting. */
 
-static void watch(struct served *s, int fd)
+static void watch(struct served *s, int fd, bool listen)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    struct epoll_event event = {.events = listen ? EPOLLIN : 0, .data.fd = fd};
     /* A driver that connected again may have a new descriptor under an old number. */
     if (fd >= 0 && epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, fd, &event) != 0) {
         (void)epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &event);
@@ -205,7 +205,7 @@ static enum ferry_err open_relay(struct served *s, struct err_text *e)
                         prng_next(&s->prng));
     }
     if (err == FERRY_OK) {
-        watch(s, ferry_fd(s->client));
+        watch(s, ferry_fd(s->client), true);
     }
     return err;
 }
@@ -333,7 +333,8 @@ void served_free(struct served **served)
 static int64_t relaying_step(struct served *s, int64_t now_us)
 {
     struct epoll_event events[4];
-    watch(s, source_wake_fd(&s->source));
+    /* While it is paced, a wake would change nothing. */
+    watch(s, source_wake_fd(&s->source), !relay_is_paced(s->relay, now_us));
     int count = epoll_wait(s->epoll_fd, events, 4, 0);
     for (int i = 0; i < count; i++) {
         if (events[i].data.fd == source_wake_fd(&s->source)) {

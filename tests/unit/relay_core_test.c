@@ -665,6 +665,40 @@ static void a_commit_wakes_the_relay(void **state)
     rig_expect(g, "orders", 1, 1, 0);
 }
 
+static uint64_t reads_of_a_crowd(struct rig *g, int64_t pace_ms, int first)
+{
+    g->options.pace_ms = pace_ms;
+    uint64_t reads = rig_status(g).stats.reads;
+    for (int i = 0; i < 200; i++) {
+        rig_put(g, "orders", first + 3 * i, first + 3 * i + 2, 1);
+        relay_wake(g->relay);
+        rig_step(g);
+        fake_answer(&g->link);
+    }
+    reads = rig_status(g).stats.reads - reads;
+    rig_drain(g);
+    return reads;
+}
+
+/* As many transactions, a quarter of the looks; and none of it for who comes alone. */
+static void a_crowd_is_read_at_a_pace_and_a_single_row_at_once(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_drain(g);
+    assert_in_range(reads_of_a_crowd(g, 0, 1), 200, 500);
+    assert_in_range(reads_of_a_crowd(g, 4, 601), 40, 70);
+    for (int i = 1201; i <= 1210; i++) {
+        rig_run(g, 100);
+        rig_put(g, "orders", i, i, 1);
+        relay_wake(g->relay);
+        rig_step(g);
+        assert_int_equal(g->link.pending_count, 1);
+    }
+    rig_run(g, 100);
+    rig_expect(g, "orders", 1, 1210, 0);
+}
+
 /* A plain INSERT from another program sends no datagram. */
 static void without_a_wake_the_poll_finds_it_within_its_longest_pause(void **state)
 {
@@ -833,6 +867,7 @@ int main(void)
         RIG_TEST(a_relay_that_stands_by_becomes_the_first_when_that_one_is_gone),
         RIG_TEST(a_stopped_relay_settles_checkpoints_and_resigns),
         RIG_TEST(a_commit_wakes_the_relay),
+        RIG_TEST(a_crowd_is_read_at_a_pace_and_a_single_row_at_once),
         RIG_TEST(without_a_wake_the_poll_finds_it_within_its_longest_pause),
         RIG_TEST(status_tells_backlog_and_the_word_of_the_relay),
         RIG_TEST(out_of_memory_at_any_point_loses_nothing),
