@@ -349,6 +349,105 @@ enum ferry_err ferry_saga_state_of(struct ferry_db *db, const struct ferry_id *i
 /* "running", "compensating", "done", "compensated", "stuck", "aborted"; else "unknown". */
 const char *ferry_saga_state_name(enum ferry_saga_state state);
 
+/* ---------------------------------------------------------------------------------------------
+ * A relay inside the application: what the program `ferry-outbox` does, on a thread of yours or in
+ * your event loop; -lferry_relay. Others may serve the same database, here or elsewhere, the
+ * program among them: the brokers' lease decides, one is active, the others stand by. It opens
+ * connections of its own and shares none with the application. It loads the database's library, as
+ * the program does: from $FERRY_DRIVERS, the folder of the program or of libferry_relay, or the
+ * folder that Ferry was installed to. What changes (active, an outage, the end of it) is a line on
+ * standard error.
+ *
+ *   const char *options[] = {"relay.db=sqlite:shop.db", "relay.servers=tcp://10.0.0.1:7400"};
+ *   ferry_relay_open(&relay, options, 2, detail, sizeof(detail));
+ *   while (!stopping) { ferry_relay_step(relay, 100); }       // the thread
+ *   ferry_relay_close(&relay, 5000);
+ *
+ * Rows are put by any thread, and any process, meanwhile; ferry_outbox_committed() wakes it.
+ * examples/embedded_relay.c is whole. After fork() the child must not use it. */
+struct ferry_relay;
+
+/* Reads `count` options "relay.KEY=VALUE", as in conf/ferry-outbox.conf, and borrows nothing
+ * afterwards; a later one wins. relay.db is required and names one database, as a URL or as @FILE;
+ * the lanes of it that relay.lanes names are all served. relay.http is the program's and refused;
+ * relay.report_ms has no effect. No file and no environment variable is read. Waits for nothing:
+ * neither database nor brokers need to be there, and Ferry's tables may be made later; steps try
+ * again, and status tells what is missing. Errors, with a `detail` (may be NULL, `detail_bytes`
+ * long): UNKNOWN_OPTION, BAD_OPTION_VALUE (of one option, of two that do not go together, of a URL
+ * or its database's library, which is not installed), IO (no descriptor is left), NO_MEMORY. */
+enum ferry_err ferry_relay_open(struct ferry_relay **relay, const char *const *options,
+                                size_t count, char *detail, size_t detail_bytes);
+
+/* Waits at most `timeout_ms` (0: not at all) until there is something to do, does what can be done
+ * now, and returns: call it again and again, from one thread at a time, which may change. It has to
+ * be called several times within relay.lease_ms, or a standby takes over; that is harmless. When
+ * something is down a call may block for a few times relay.call_timeout_ms,
+ * relay.connect_timeout_ms or relay.statement_timeout_ms; so an event loop that must not wait gives
+ * the relay a thread. Outages are no errors: they are in the status and are tried again. Errors:
+ * INVALID_ARGUMENT (timeout_ms is negative), NO_MEMORY and IO (another lane could not be started,
+ * or waiting failed: tried again by the next call). */
+enum ferry_err ferry_relay_step(struct ferry_relay *relay, int timeout_ms);
+
+/* A descriptor for poll(), select() or epoll: readable when ferry_relay_step(relay, 0) has
+ * something to do, be it a wake, an answer of a broker or only that its time has come. It is the
+ * relay's, the same until close. */
+int ferry_relay_fd(const struct ferry_relay *relay);
+
+/* Something was committed: the descriptor becomes readable and the next step looks. For a commit
+ * hook, or where the datagram of ferry_outbox_committed() does not get here: another relay of this
+ * machine was first and takes it. Any thread, and signal handlers; never blocks. */
+void ferry_relay_wake(struct ferry_relay *relay);
+
+/* Of several lanes it is the last in this list that any of them has. */
+enum ferry_relay_state {
+    FERRY_RELAY_STOPPED = 0,    /* All lanes: closing. */
+    FERRY_RELAY_ACTIVE = 1,     /* Publishes. */
+    FERRY_RELAY_STANDBY = 2,    /* Another relay publishes. */
+    FERRY_RELAY_PAUSED = 3,     /* By a person: `ferry outbox resume`. */
+    FERRY_RELAY_CONNECTING = 4, /* Not connected yet, or not any more: see err and error. */
+    FERRY_RELAY_OUTAGE = 5,     /* No broker answers, or the database does not. */
+    FERRY_RELAY_BLOCKED = 6,    /* A refused row waits for a person, under relay.poison=block. */
+    FERRY_RELAY_HALTED = 7,     /* The database was set back in time, or is another one, or a mark
+                                   cannot be read: nothing is published until a person decides;
+                                   `ferry outbox rebase`. */
+};
+
+struct ferry_relay_status {
+    enum ferry_relay_state state;
+    uint32_t lanes;        /* Served by this relay; 0: not known yet. */
+    uint32_t lanes_active; /* Of them. */
+    bool caught_up;        /* Every lane is active, and all that was there when it looked last is
+                              published or set aside. */
+    size_t blocked_topics; /* Whose rows wait: there is no such topic, or a row of it is not
+                              decided. */
+    bool pending_known;    /* False where this relay is not active, or cannot know. */
+    int64_t pending_rows;  /* Committed and not published or set aside: an estimate; -1: unknown. */
+    int64_t oldest_ms;     /* Age of the oldest of them; 0: there is none; -1: unknown. */
+    /* Since open; none ever falls. Rows that another relay publishes are not counted here. */
+    uint64_t published_rows;
+    uint64_t dead_rows;   /* Set aside because a broker refused them. */
+    uint64_t parked_rows; /* Set aside because their key is parked. */
+    uint64_t elections;   /* How often it became active. */
+    uint64_t connects;    /* To the database: how often that succeeded. */
+    enum ferry_err err; /* CONNECTING: why, if it has failed (DB_SCHEMA: no tables yet); else OK. */
+    char error[512];    /* What is wrong, of the lane that `state` is from; empty: nothing. */
+};
+/* A copy, at most about 100 ms old while the relay is stepped. Any thread, also during a step;
+ * not during close. */
+void ferry_relay_status(struct ferry_relay *relay, struct ferry_relay_status *status);
+/* "active", "standby", …; else "unknown". */
+const char *ferry_relay_state_name(enum ferry_relay_state state);
+
+/* Publishes what is committed, as long as it is the active one and patience lasts, settles what is
+ * in flight, gives up the lease, so that a standby need not wait for its end, and frees all,
+ * whatever it returns; *relay is NULL then (and may be before). No other call may be under way. May
+ * take about a second longer than `patience_ms`, and a blocking call's time when something is down.
+ * Nothing is ever lost: another relay, or the next one, finds out from the brokers and goes on.
+ * Errors: TIMEOUT (some rows may wait, or some answer did not come), UNKNOWN_TOPIC (rows wait for a
+ * topic that does not exist; the others are out). One that stands by, or that a person has to do
+ * with (paused, blocked, halted), waits for nothing: OK. */
+enum ferry_err ferry_relay_close(struct ferry_relay **relay, int patience_ms);
+
 #ifdef __cplusplus
 }
 #endif

@@ -4,7 +4,9 @@
 #include "base/log.h"
 #include "outbox/relay/relay_state.h"
 
-#define RENEWALS_BY_LEASE 3                  /* A renewal is due after a third of the lease. */
+#define RENEWALS_BY_LEASE 3  /* A renewal is due after a third of the lease. */
+#define STANDBY_BY_LEASE  10 /* A standby asks so often: the active one may resign. */
+#define STANDBY_MIN_US    (100 * US_PER_MS)  /* But not more often: the broker's memory answers. */
 #define CHECKPOINT_US     (1000 * US_PER_MS) /* Between two; a new relay reads so much again. */
 
 void relay_lease_lost(struct relay *r, enum relay_state state)
@@ -132,7 +134,10 @@ static void answered(struct relay *r, const struct ferry_source_grant *grant, in
             relay_lease_lost(r, RELAY_STANDBY);
         }
         int64_t wait_us = grant->retry_ms * US_PER_MS;
-        wait_us = wait_us < lease_us ? wait_us : lease_us; /* The end of the present lease. */
+        int64_t look_us = lease_us / STANDBY_BY_LEASE;
+        look_us = look_us < STANDBY_MIN_US ? STANDBY_MIN_US : look_us;
+        wait_us =
+            wait_us < look_us ? wait_us : look_us; /* At the end of the lease at the latest. */
         r->elect_at_us = r->now_us + (wait_us < 1 ? US_PER_MS : wait_us);
         return;
     }

@@ -393,6 +393,11 @@ void served_wake(struct served *s)
     }
 }
 
+void served_look(struct served *s)
+{
+    s->status_at_us = 0;
+}
+
 void served_stop(struct served *s)
 {
     s->stopping = true;
