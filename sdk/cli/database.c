@@ -5,15 +5,19 @@
 #include <unistd.h>
 
 #include "cli/format.h"
+#include "outbox/relay/relay_urls.h"
 
-enum cli_exit database_open(const struct cli *cli, const char *url, struct database *db)
+enum cli_exit database_open(const struct cli *cli, const char *text, struct database *db)
 {
     const struct outbox_driver *driver = NULL;
     struct err_text e = {.text = ""};
-    *db = (struct database){.url = url};
-    enum ferry_err err = outbox_driver_load(url, &driver, &e);
+    *db = (struct database){.url = ""};
+    enum ferry_err err = relay_url_only(text, db->url, &e);
     if (err == FERRY_OK) {
-        err = driver->url_check(url, db->shown, sizeof(db->shown), &e);
+        err = outbox_driver_load(db->url, &driver, &e);
+    }
+    if (err == FERRY_OK) {
+        err = driver->url_check(db->url, db->shown, sizeof(db->shown), &e);
     }
     if (err != FERRY_OK) {
         return cli_fail(cli, err, NULL, e.text);

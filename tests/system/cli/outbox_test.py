@@ -262,6 +262,13 @@ class Transcripts:
 
     # ---- Rows
 
+    def test_a_url_is_read_from_a_file(self):
+        file = Path(self.home) / f"{uuid.uuid4().hex}.url"
+        file.write_text(f"# Not for everybody.\n{self.db.url}\n")
+        self.assertEqual(self.json("outbox", "status", f"@{file}")[0]["lanes"], 1)
+        file.write_text("# Nothing yet.\n")
+        self.refused(USAGE, f"{file} has no URL", "outbox", "status", f"@{file}")
+
     def test_a_row_is_shown_skipped_and_put_back(self):
         topic = self.topic()
         self.put(topic, ("k1", "one"), ("k2", "two"), ("k1", "three"))
