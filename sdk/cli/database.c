@@ -33,7 +33,7 @@ enum cli_exit database_open(const struct cli *cli, const char *text, struct data
 enum cli_exit database_fail(const struct cli *cli, const struct database *db, enum ferry_err err,
                             const struct err_text *e)
 {
-    return cli_fail(cli, err, db->shown, e->text);
+    return cli_fail(cli, err, db->shown, source_words(db->shown, e->text));
 }
 
 /* ---- Choosing ------------------------------------------------------------------------------- */

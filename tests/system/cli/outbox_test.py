@@ -35,7 +35,8 @@ class Sqlite:
     """A file; has what tests ask of the servers of databases.py."""
 
     def __init__(self, folder):
-        self.path = Path(folder) / f"{uuid.uuid4().hex}.db"
+        self.name = uuid.uuid4().hex
+        self.path = Path(folder) / f"{self.name}.db"
         self.url = f"sqlite:{self.path}"
 
     def table(self, name):
@@ -261,6 +262,21 @@ class Transcripts:
         self.refused(USAGE, "--print-sql", "outbox", "init", other.url, "--from", "1")
 
     # ---- Rows
+
+    def test_an_error_names_the_database_once(self):
+        """The database is not there at all, or the tables are not."""
+        commands = [["ferry", *words] for words in
+                    (["outbox", "status"], ["outbox", "peek"], ["outbox", "pause"],
+                     ["inbox", "status"], ["saga", "list"])]
+        commands.append(["ferry-outbox", "--once", "--server", NOBODY, "--db"])
+        for url in (self.db.url.replace(self.db.name, "nowhere"), self.make().url):
+            for words in commands:
+                with self.subTest(url=url, words=words):
+                    code, out, err = run(BIN / words[0], *words[1:], url)
+                    line = (out.decode() + err).strip().splitlines()[-1]
+                    place = url.rpartition("@" if "@" in url else "/")[2]
+                    self.assertNotEqual(code, OK, line)
+                    self.assertEqual(re.sub("`.*?`", "", line).count(place), 1, line)
 
     def test_a_url_is_read_from_a_file(self):
         file = Path(self.home) / f"{uuid.uuid4().hex}.url"
