@@ -76,8 +76,10 @@ struct outbox_row {
     bool created_known;
     int64_t created_ms;
     bool settled_known, settled; /* By the checkpoint. */
-    bool parked;                 /* Dead only because its key is parked. */
-    const char *reason;          /* Of dead ones. */
+    bool set_aside; /* PostgreSQL, of a pending row's table: it is among the dead as well, and was
+                       never published. */
+    bool parked;    /* Dead only because its key is parked. */
+    const char *reason; /* Of dead ones. */
     int64_t dead_ms;
     bool requeued;     /* Of the inbox: a person has put it before its handler again. */
     const char *group; /* Of the inbox. */

@@ -165,3 +165,11 @@ json_t *database_known(bool known, int64_t n)
 {
     return known ? json_integer(n) : json_null();
 }
+
+const char *database_row_state(enum outbox_table table, const struct outbox_row *row)
+{
+    if (table != OUTBOX_TABLE_PENDING || row->set_aside) {
+        return row->requeued ? "requeued" : row->parked ? "parked" : "dead";
+    }
+    return !row->settled_known ? "unknown" : row->settled ? "published" : "pending";
+}

@@ -50,6 +50,8 @@ void database_print_time(const char *what, int64_t unix_ms);
 /* The beginning of a key, with what cannot be printed as dots. */
 #define DATABASE_KEY_TEXT 49
 void database_key_text(struct bytes key, char text[DATABASE_KEY_TEXT]);
+/* "pending", "published", "dead", "parked", "requeued"; "unknown" is what cannot be known. */
+const char *database_row_state(enum outbox_table table, const struct outbox_row *row);
 json_t *database_known(bool known, int64_t n); /* Null when it is not. */
 
 #endif

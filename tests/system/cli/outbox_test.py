@@ -329,6 +329,9 @@ class Transcripts:
         self.assertEqual(code, OK, said)
         self.assertEqual(self.published(topic), ["other"])
         self.assertEqual(self.published(other_topic), ["a", "b"])
+        aside = self.json("outbox", "peek", self.db.url, "--topic", topic, "--key", "k")
+        self.assertIn([(r["payload"], r["state"]) for r in aside],
+                      ([], [("one", "parked"), ("two", "parked")]))  # PostgreSQL deletes none.
         self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, other_topic, "k")
         status = self.status()
         self.assertEqual((status["parked_keys"], status["parked_rows"]), (1, 2))
