@@ -42,7 +42,7 @@
  *   any other pair                              no change
  *
  * Choreographed: the slip travels with the messages, a participant needs only its barrier. The row
- * has no timers and no place in the slip while the saga runs.
+ * has no place in the slip while the saga runs, and one timer: if the whole has a deadline.
  *
  *   at step k     do k done                     do k+1; after the last: end (done)
  *                 do k refused, undo k done     undo of the next lower step that has a
@@ -50,7 +50,7 @@
  *   the row       end (done)                    RUNNING -> DONE
  *                 end (compensated)             RUNNING, COMPENSATING, STUCK -> COMPENSATED
  *                 end (stuck), k                RUNNING, COMPENSATING -> STUCK k
- *                 operator's abort              RUNNING -> COMPENSATING: undo of the last step that
+ *                 operator's abort, timer       RUNNING -> COMPENSATING: undo of the last step that
  * has a compensation. The undo runs towards the do that is under way, bars each step that it meets
  * first, and compensates from where they cross. Each undo goes on once, so there is one end however
  * many undos start. operator's retry              STUCK, COMPENSATING: undo k again. RUNNING:

@@ -272,6 +272,10 @@ struct ferry_saga_def {
     const struct ferry_saga_step *steps;
     size_t count;
     const char *reply_topic; /* Where the starting database takes answers, ends and timers. */
+    int64_t deadline_ms;     /* Choreographed: how long the whole may take; 0: for ever; 364 days at
+                                most. If its end is not known here by then, it is compensated, as if a
+                                person had aborted it: what is under way is met, a late end changes
+                                nothing. By the clock of whoever starts it. */
 };
 
 /* Starts one: its row and the first command. `data` travels with every command as its payload, and

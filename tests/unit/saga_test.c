@@ -599,6 +599,52 @@ static void records_of_nobody_are_no_saga(void **state)
     assert_int_equal(command.step, 1);
 }
 
+/* The timer of the whole acts once: not on a saga that has ended, and an end that comes after it
+ * changes nothing. */
+static void a_choreographed_saga_ends_by_its_deadline(void **state)
+{
+    struct database *d = begin_test(state);
+    struct ferry_saga_def def = {.type = "order",
+                                 .kind = FERRY_SAGA_CHOREOGRAPHED,
+                                 .steps = steps,
+                                 .count = 1,
+                                 .reply_topic = "answers",
+                                 .deadline_ms = 60000};
+    struct ferry_db *db = d->a.db;
+    struct ferry_id id;
+    for (int late = 0; late < 2; late++) {
+        int64_t due_ms = clock_wall_ms() + def.deadline_ms;
+        begin(db);
+        well(db, ferry_saga_start(db, &def, NULL, 0, "o-1", 3, &id));
+        commit(db);
+        struct caught m = take("pay do 0");
+        struct caught timer = take("answers timer 0");
+        struct ferry_record record = record_of(&timer);
+        int64_t due =
+            strtoll(database_text(&d->a, "SELECT max(deadline_ms) FROM {saga}"), NULL, 10);
+        assert_true(due >= due_ms && due <= clock_wall_ms() + def.deadline_ms);
+        assert_int_equal(record.payload_bytes, 0);
+        assert_true(work(&d->a, &m, NULL));
+        struct caught end = take("answers end 0");
+        assert_int_equal(answer(db, late ? &timer : &end),
+                         late ? FERRY_SAGA_COMPENSATING : FERRY_SAGA_DONE);
+        assert_int_equal(answer(db, late ? &end : &timer), 0);
+        assert_int_equal(answer(db, &timer), 0);
+        if (late) {
+            m = take("pay undo 0");
+            assert_true(work(&d->a, &m, NULL));
+            m = take("answers end 0");
+            assert_int_equal(answer(db, &m), FERRY_SAGA_COMPENSATED);
+        }
+        assert_int_equal(outbox.count, 0);
+    }
+    has_effects(d, 2, 1);
+    def.kind = FERRY_SAGA_ORCHESTRATED;
+    begin(db);
+    assert_int_equal(ferry_saga_start(db, &def, NULL, 0, "", 0, &id), FERRY_ERR_INVALID_ARGUMENT);
+    commit(db);
+}
+
 /* ---- Forgetting ------------------------------------------------------------------------------ */
 
 #define DAY_MS (INT64_C(24) * 60 * 60 * 1000)
@@ -839,6 +885,7 @@ int main(void)
         SERVER_TESTS(an_undo_sees_a_refusal_newer_than_its_snapshot),
         DATABASE_TESTS(the_second_of_two_answers_is_asked_to_retry),
         DATABASE_TESTS(what_cannot_be_started_is_refused_with_words),
+        DATABASE_TESTS(a_choreographed_saga_ends_by_its_deadline),
         DATABASE_TESTS(what_a_trimmed_barrier_knew_is_not_run_again),
         DATABASE_TESTS(a_saga_is_forgotten_long_after_its_end),
         DATABASE_TESTS(a_trim_takes_a_bounded_number_of_rows),
