@@ -519,6 +519,7 @@ const struct outbox_admin_ops admin_mariadb_ops = {
     .park = admin_maria_park,
     .unpark = admin_maria_unpark,
     .set_paused = admin_maria_set_paused,
+    .set_lanes = admin_maria_set_lanes,
     .rebase = admin_maria_rebase,
     .inbox = admin_inbox,
     .inbox_trace = admin_maria_inbox_trace,

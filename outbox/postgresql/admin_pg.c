@@ -576,6 +576,7 @@ const struct outbox_admin_ops admin_pg_ops = {
     .park = admin_pg_park,
     .unpark = admin_pg_unpark,
     .set_paused = admin_pg_set_paused,
+    .set_lanes = admin_pg_set_lanes,
     .rebase = admin_pg_rebase,
     .inbox = admin_pg_inbox,
     .inbox_trace = admin_pg_inbox_trace,

@@ -11,7 +11,7 @@
 #include "outbox/relay/admin.h"
 #include "outbox/relay/source.h"
 
-#define OUTBOX_DRIVER_ABI 1u
+#define OUTBOX_DRIVER_ABI 2u
 
 struct outbox_driver {
     uint32_t abi; /* OUTBOX_DRIVER_ABI of its build. */

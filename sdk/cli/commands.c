@@ -625,6 +625,18 @@ static const struct command_spec commands[COMMAND_COUNT] = {
          {OPT_NONE},
          "lists the keys that are parked",
          "In which topic, since when, and how many rows are set aside for each."},
+    [COMMAND_OUTBOX_LANES] =
+        {"outbox lanes",
+         "DB N",
+         2,
+         {OPT_NONE},
+         "sets into how many lanes keys are spread",
+         "Each lane has one active relay, so several machines can share the work of one outbox. A "
+         "key's lane depends on their number, so with rows on their way it would lose its order: "
+         "stop the applications (each remembers the number), wait until `outbox status` says that "
+         "nothing is pending, stop the relays, set the number, start all again. Refused while rows "
+         "are pending, dead or parked or that is not known, and while a relay is active. SQLite "
+         "has one lane."},
     [COMMAND_OUTBOX_PAUSE] =
         {"outbox pause",
          "DB",

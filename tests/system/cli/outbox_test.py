@@ -350,6 +350,34 @@ class Transcripts:
         self.assertEqual(self.published(other_topic), ["a", "b"])
         self.assertEqual(self.status()["parked_rows"], 0)
 
+    # ---- Lanes
+
+    def test_lanes_change_only_when_nothing_is_on_its_way(self):
+        topic = self.topic()
+        lanes = ("outbox", "lanes", self.db.url)
+        self.refused(USAGE, "from 1 to", *lanes, "0")
+        if isinstance(self.db, Sqlite):
+            self.refused(USAGE, "one lane", *lanes, "2")
+            return
+        self.put(topic, ("k", "one"))
+        code, _, err = self.elsewhere(*lanes, "2")
+        self.assertEqual(code, USAGE, err)
+        self.assertIn("no broker says", err)
+        self.refused(USAGE, "pending", *lanes, "2")
+        self.ok(*lanes, "1")  # It is.
+        self.ok("outbox", "park", self.db.url, topic, "other")
+        self.assertEqual(self.relay()[0], OK)
+        self.refused(USAGE, "set aside", *lanes, "2")
+        self.ok("outbox", "unpark", self.db.url, topic, "other")
+        until(lambda: self.broker.ferry(*lanes, "3")[0] == OK, "lanes are set")
+        self.assertEqual(self.status()["lanes"], 3)
+        for lane in range(3):
+            self.db.sql(f"INSERT INTO {self.db.table('outbox')} (lane, topic, mkey, payload) VALUES "
+                        f"({lane}, '{topic}', 'k{lane}', '{lane}')")
+        self.refused(USAGE, "pending", *lanes, "1")
+        self.assertEqual(self.relay()[0], OK)
+        self.assertEqual(sorted(self.published(topic)), ["0", "1", "2", "one"])
+
     # ---- Status
 
     def test_what_is_not_known_is_never_zero(self):
