@@ -15,7 +15,7 @@ sys.path += [BENCH, os.path.join(os.path.dirname(BENCH), "lib")]
 import databases  # pylint: disable=wrong-import-position
 from cluster import TICKS, end_with_us, until  # pylint: disable=wrong-import-position
 
-PATIENCE = 900
+PATIENCE = 2400  # Longer than the half hour of G11.
 KEYS = 1000
 ROW_BYTES = 200
 TOPIC = "bench"
