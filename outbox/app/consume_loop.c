@@ -8,6 +8,7 @@
 #include "outbox/app/consume_count.h"
 #include "outbox/app/consume_dead.h"
 #include "outbox/app/db.h"
+#include "outbox/app/loop_trim.h"
 #include "wire/batch.h"
 
 #define CONSUME_RETRIES_DEFAULT   10
@@ -16,8 +17,7 @@
 #define CONSUME_COMMIT_MS         200 /* The brokers are told positions so often, or when idle. */
 #define CONSUME_PAUSE_FIRST_MS    10
 #define CONSUME_PAUSE_MAX_MS      1000
-#define CONSUME_REQUEUED_MS       1000  /* Dead letters that a person asks for are looked for. */
-#define CONSUME_TRIM_MS           60000 /* Ids that are too old are forgotten. */
+#define CONSUME_REQUEUED_MS       1000 /* Dead letters that a person asks for are looked for. */
 
 /* Why an attempt at a batch ended as it did. */
 enum attempt {
@@ -478,23 +478,10 @@ static enum ferry_err work_requeued(struct loop *l)
     return FERRY_OK;
 }
 
-static enum ferry_err trim_ids(struct loop *l)
+static enum ferry_err trim(struct loop *l)
 {
-    if (!l->options->possible_duplicates || now_ms(l) - l->trimmed_at_ms < CONSUME_TRIM_MS) {
-        return FERRY_OK;
-    }
-    l->trimmed_at_ms = now_ms(l);
-    size_t removed = 0;
-    enum ferry_err err = l->db->ops->begin(l->db->driver, &l->db->error);
-    if (err == FERRY_OK) {
-        err = ferry_inbox_claim_trim(l->db, l->options->group, l->options->horizon_ms, &removed);
-    }
-    if (err == FERRY_OK) {
-        err = l->db->ops->commit(l->db->driver, &l->db->error);
-    }
-    if (err != FERRY_OK) {
-        l->db->ops->rollback(l->db->driver);
-    }
+    enum ferry_err err =
+        loop_trim(l->db, l->options, l->options->possible_duplicates, now_ms(l), &l->trimmed_at_ms);
     return err == FERRY_ERR_DB_RETRY ? mend(l) : err;
 }
 
@@ -541,7 +528,7 @@ static enum ferry_err run(struct loop *l)
         bool idle = false;
         enum ferry_err err = work_requeued(l);
         if (err == FERRY_OK) {
-            err = trim_ids(l);
+            err = trim(l);
         }
         if (err == FERRY_OK) {
             err = fetch_and_work(l, wait_ms, &idle, &stopped);

@@ -61,6 +61,14 @@ struct db_saga {
     struct bytes data;
 };
 
+/* What ferry_saga_trim forgets. */
+struct db_saga_trim {
+    int32_t day;                  /* For the barrier's row of no saga, unless it has a later one. */
+    struct ferry_id begun_before; /* Barrier rows of sagas with lesser ids, but for that row. */
+    int64_t ended_before_ms;      /* Rows of sagas that are over and were changed before. */
+    size_t rows_max;              /* Of each of the two. */
+};
+
 #define DB_CHAIN_ROWS_MAX   64 /* Kept of each chain; older intervals say nothing new. */
 #define DB_CHAIN_TRIM_EVERY 16 /* PostgreSQL, MariaDB: so many extensions between two trims. */
 #define DB_CHAIN_BEFORE                                                                            \
@@ -125,7 +133,7 @@ struct db_ops {
     enum ferry_err (*barrier_add)(void *driver, const struct ferry_id *saga, int32_t step,
                                   int32_t op, int32_t why, bool *fresh, struct err_text *e);
     /* Sees what made barrier_add say not fresh, and what was committed with it, even where the
-     * transaction's snapshot is older: a locking read there. */
+     * transaction's snapshot is older, and holds it unchanged: a locking read. */
     enum ferry_err (*barrier_why)(void *driver, const struct ferry_id *saga, int32_t step,
                                   int32_t op, bool *found, int32_t *why, struct err_text *e);
     enum ferry_err (*saga_insert)(void *driver, const struct db_saga *saga, struct err_text *e);
@@ -134,6 +142,9 @@ struct db_ops {
     /* Sets all but id and type; DB_RETRY when its version is not `saga->version`, which then rises.
      */
     enum ferry_err (*saga_update)(void *driver, const struct db_saga *saga, struct err_text *e);
+
+    enum ferry_err (*saga_trim)(void *driver, const struct db_saga_trim *trim, size_t *removed,
+                                struct err_text *e);
 
     enum ferry_err (*begin)(void *driver, struct err_text *e); /* For writing, at once. */
     enum ferry_err (*commit)(void *driver, struct err_text *e);

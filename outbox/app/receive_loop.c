@@ -8,14 +8,14 @@
 #include "outbox/app/consume_count.h"
 #include "outbox/app/consume_dead.h"
 #include "outbox/app/db.h"
+#include "outbox/app/loop_trim.h"
 
 #define RECEIVE_RETRIES_DEFAULT 10
 #define RECEIVE_WAIT_MS         200 /* `stop` is asked at least this often. */
 #define RECEIVE_FLUSH_MS        5000
 #define RECEIVE_PAUSE_FIRST_MS  10
 #define RECEIVE_PAUSE_MAX_MS    1000
-#define RECEIVE_TRIM_MS         60000 /* Ids that are too old are forgotten. */
-#define RECEIVE_REASON_MAX      200   /* Of ferry_settle. */
+#define RECEIVE_REASON_MAX      200 /* Of ferry_settle. */
 
 /* What is to become of a delivery. */
 enum fate {
@@ -286,24 +286,10 @@ static enum ferry_err work(struct loop *l, struct received *r, bool *stopped)
     return err;
 }
 
-static enum ferry_err trim_ids(struct loop *l)
+static enum ferry_err trim(struct loop *l)
 {
-    int64_t now_ms = l->source->now_ms(l->source->ctx);
-    if (now_ms - l->trimmed_at_ms < RECEIVE_TRIM_MS) {
-        return FERRY_OK;
-    }
-    l->trimmed_at_ms = now_ms;
-    size_t removed = 0;
-    enum ferry_err err = l->db->ops->begin(l->db->driver, &l->db->error);
-    if (err == FERRY_OK) {
-        err = ferry_inbox_claim_trim(l->db, l->options->group, l->options->horizon_ms, &removed);
-    }
-    if (err == FERRY_OK) {
-        err = l->db->ops->commit(l->db->driver, &l->db->error);
-    }
-    if (err != FERRY_OK) {
-        l->db->ops->rollback(l->db->driver);
-    }
+    enum ferry_err err =
+        loop_trim(l->db, l->options, true, l->source->now_ms(l->source->ctx), &l->trimmed_at_ms);
     return err == FERRY_ERR_DB_RETRY ? mend(l) : err;
 }
 
@@ -335,7 +321,7 @@ static enum ferry_err run(struct loop *l, struct received *r, size_t max)
     bool stopped = false;
     while (!stopped && !should_stop(l)) {
         bool idle = false;
-        enum ferry_err err = trim_ids(l);
+        enum ferry_err err = trim(l);
         if (err == FERRY_OK) {
             err = receive_and_work(l, r, max, wait_ms, &idle, &stopped);
         }

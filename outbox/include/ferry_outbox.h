@@ -175,6 +175,7 @@ struct ferry_consume_options {
     int64_t horizon_ms; /* Of ferry_receive_tx's ids; 0: 8 days. */
     size_t batch_max;   /* Records of one transaction; 0: a fetched batch, or 64 deliveries. */
     bool possible_duplicates;              /* Stream: claim each record's id as well. */
+    int64_t saga_keep_ms;                  /* ferry_saga_trim() now and then; 0: never. */
     struct ferry_consume_figures *figures; /* Where it is counted; NULL: nowhere. */
 };
 enum ferry_err ferry_consume_tx(struct ferry_consumer *consumer, struct ferry_db *db,
@@ -294,6 +295,10 @@ struct ferry_saga_def {
     const struct ferry_saga_step *steps;
     size_t count;
     const char *reply_topic; /* Where the starting database takes answers, ends and timers. */
+    int64_t deadline_ms;     /* Choreographed: how long the whole may take; 0: for ever; 364 days at
+                                most. If its end is not known here by then, it is compensated, as if a
+                                person had aborted it: what is under way is met, a late end changes
+                                nothing. By the clock of whoever starts it. */
 };
 
 /* Starts one: its row and the first command. `data` travels with every command as its payload, and
@@ -320,7 +325,8 @@ bool ferry_saga_of(const struct ferry_record *record, struct ferry_id *saga);
  * repeat, an empty compensation or a hanging do: apply nothing and call neither; the answer that is
  * due was put, and a first answer cannot be lost, since it is in the outbox with the effect. Read
  * what an undo compensates after this call, and with MariaDB's REPEATABLE READ by a locking read
- * (SELECT … FOR UPDATE): the do may have been committed since your transaction's snapshot. */
+ * (SELECT … FOR UPDATE): the do may have been committed since your transaction's snapshot. Errors
+ * besides: UNKNOWN_MESSAGE (see ferry_saga_trim). */
 enum ferry_err ferry_saga_enter(struct ferry_db *db, const struct ferry_record *record, bool *run);
 /* The step is done (or undone): answers the orchestrator, or passes the saga on along its slip.
  * `data` is what later commands carry; NULL: the record's payload goes on. An undo that was sent
@@ -333,6 +339,19 @@ enum ferry_err ferry_saga_done(struct ferry_db *db, const struct ferry_record *r
  * that may pass, return an error from the handler instead and be tried again. */
 enum ferry_err ferry_saga_refuse(struct ferry_db *db, const struct ferry_record *record,
                                  const char *why);
+
+/* Forgets, at most FERRY_SAGA_TRIM_ROWS_MAX rows of each kind a call, in the caller's transaction:
+ * of the participant, what the barrier knows of sagas that began more than `keep_ms` ago, by whole
+ * days; of the starter, sagas that have been DONE, COMPENSATED or ABORTED for as long. 0: 30 days.
+ * *removed: rows; call again, in a transaction of its own, while it is not 0. Give more than any
+ * saga lasts and any message waits: a command that comes after that may have been run before and is
+ * not run, ferry_saga_enter() says UNKNOWN_MESSAGE, and a person has to mend the saga. With
+ * `saga_keep_ms` the loops call it now and then. Errors besides: INVALID_ARGUMENT (under
+ * FERRY_SAGA_KEEP_MIN_MS). */
+enum ferry_err ferry_saga_trim(struct ferry_db *db, int64_t keep_ms, size_t *removed);
+#define FERRY_SAGA_KEEP_MS       (INT64_C(30) * 86400000)
+#define FERRY_SAGA_KEEP_MIN_MS   (INT64_C(8) * 86400000)
+#define FERRY_SAGA_TRIM_ROWS_MAX 1000
 
 /* The starter's side: takes a record of the reply topic (answer, end or timer), moves the saga on
  * and puts what follows. Records that are not of a saga of this database, or that come late or

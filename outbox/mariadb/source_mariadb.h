@@ -67,6 +67,7 @@ struct source_mariadb {
     struct source_options options;
     struct ferry_id id;
     char stamp_name[32]; /* In ferry_meta: of this lane. */
+    const char *index;   /* Of ferry_outbox, for this lane's rows. */
     struct maria_link reader, writer;
     uint64_t reconnects_before; /* Connections made by open. */
 

@@ -132,9 +132,9 @@ static void write_scan(struct source_mariadb *s, size_t rows, bool bare)
         buf_printf(out, "SELECT " COLUMNS, SOURCE_ROW_MAX_BYTES);
     }
     buf_printf(out,
-               "FROM ferry_outbox FORCE INDEX (PRIMARY) WHERE id > %llu AND lane = %u "
+               "FROM ferry_outbox FORCE INDEX (%s) WHERE id > %llu AND lane = %u "
                "ORDER BY id LIMIT %zu",
-               (unsigned long long)s->cursor, s->options.lane, rows);
+               s->index, (unsigned long long)s->cursor, s->options.lane, rows);
 }
 
 static enum ferry_err fetch_rows(struct source_mariadb *s, MYSQL_RES *result, size_t rows_max,
@@ -252,10 +252,10 @@ static enum ferry_err comparison_send(struct source_mariadb *s, uint64_t through
         return err;
     }
     buf_printf(maria_link_write(&s->reader),
-               "SELECT COUNT(*), BIT_XOR(id), (SELECT 1 FROM ferry_outbox FORCE INDEX (PRIMARY) "
+               "SELECT COUNT(*), BIT_XOR(id), (SELECT 1 FROM ferry_outbox FORCE INDEX (%s) "
                "WHERE id > %llu AND lane = %u ORDER BY id LIMIT 1) FROM ferry_outbox FORCE INDEX "
-               "(PRIMARY) WHERE id > %llu AND id <= %llu AND lane = %u",
-               (unsigned long long)through, s->options.lane,
+               "(%s) WHERE id > %llu AND id <= %llu AND lane = %u",
+               s->index, (unsigned long long)through, s->options.lane, s->index,
                (unsigned long long)(c->recent ? s->handout.low : 0), (unsigned long long)through,
                s->options.lane);
     return maria_link_send(&s->reader, e);
@@ -325,11 +325,10 @@ static enum ferry_err sweep(struct source_mariadb *s, bool recent, uint64_t thro
     if (err != FERRY_OK) {
         return err;
     }
-    buf_printf(
-        maria_link_write(&s->reader),
-        "SELECT id FROM ferry_outbox FORCE INDEX (PRIMARY) WHERE id > %llu AND id <= %llu AND "
-        "lane = %u ORDER BY id",
-        (unsigned long long)after, (unsigned long long)through, s->options.lane);
+    buf_printf(maria_link_write(&s->reader),
+               "SELECT id FROM ferry_outbox FORCE INDEX (%s) WHERE id > %llu AND id <= %llu AND "
+               "lane = %u ORDER BY id",
+               s->index, (unsigned long long)after, (unsigned long long)through, s->options.lane);
     err = maria_link_send(&s->reader, e);
     if (err == FERRY_OK) {
         err = maria_link_take(&s->reader, &result, e);

@@ -76,8 +76,10 @@ struct outbox_row {
     bool created_known;
     int64_t created_ms;
     bool settled_known, settled; /* By the checkpoint. */
-    bool parked;                 /* Dead only because its key is parked. */
-    const char *reason;          /* Of dead ones. */
+    bool set_aside; /* PostgreSQL, of a pending row's table: it is among the dead as well, and was
+                       never published. */
+    bool parked;    /* Dead only because its key is parked. */
+    const char *reason; /* Of dead ones. */
     int64_t dead_ms;
     bool requeued;     /* Of the inbox: a person has put it before its handler again. */
     const char *group; /* Of the inbox. */
@@ -219,6 +221,10 @@ struct outbox_admin_ops {
     enum ferry_err (*unpark)(const char *url, const char *topic, struct bytes key, int64_t *count,
                              struct err_text *e);
     enum ferry_err (*set_paused)(const char *url, bool paused, struct err_text *e);
+    /* The caller has seen that nothing is pending, dead or parked and that no relay is active.
+     * INVALID_ARGUMENT: more than one lane is not for this database, or (MariaDB) rows are there.
+     */
+    enum ferry_err (*set_lanes)(const char *url, uint32_t lanes, struct err_text *e);
     /* Rebase: in one transaction, does with each row what `judge` says, and gives the source a new
      * id, under which the brokers know nothing: what is left is published. With `dry_run` it only
      * counts. */

@@ -159,7 +159,8 @@ void relay_halt(struct relay *r, const char *why)
     struct err_text e;
     err_set(&e, FERRY_OK, "%s", why); /* `why` may be our own error text. */
     if (r->state != RELAY_HALTED) {
-        log_line(LOG_ERROR, "relay", "%s: halted: %s", relay_name(r), e.text);
+        log_line(LOG_ERROR, "relay", "%s: halted: %s", relay_name(r),
+                 source_words(relay_name(r), e.text));
     }
     relay_deaths_leave(r);
     relay_lease_lost(r, RELAY_HALTED);

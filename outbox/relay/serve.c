@@ -318,7 +318,7 @@ static void spread(struct serve *s, struct serve_item *item, uint32_t lanes)
         if (serve_lane_listed(s->options->lanes, lane) &&
             start_one(s, item->url, lane, false, &e) != FERRY_OK) {
             log_line(LOG_ERROR, "relay", "%s: lane %u is not served: %s", item->url->shown,
-                     (unsigned)lane, e.text);
+                     (unsigned)lane, source_words(item->url->shown, e.text));
             return;
         }
     }

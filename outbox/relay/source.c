@@ -1,5 +1,7 @@
 #include "outbox/relay/source.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 
 #define CHUNK_BYTES (256u << 10)
@@ -210,4 +212,21 @@ void source_place(const struct source *source, char text[SOURCE_PLACE_MAX + 1])
     if (source->ops->place != NULL) {
         source->ops->place(source->driver, text, SOURCE_PLACE_MAX + 1);
     }
+}
+
+static const char *words_after(const char *name, const char *detail)
+{
+    size_t bytes = strlen(name);
+    bool named = bytes > 0 && strncmp(detail, name, bytes) == 0;
+    return named && strncmp(detail + bytes, ": ", 2) == 0 ? detail + bytes + 2 : NULL;
+}
+
+const char *source_words(const char *name, const char *detail)
+{
+    const char *path = strchr(name, ':');
+    const char *words = words_after(name, detail);
+    if (words == NULL && path != NULL) {
+        words = words_after(path + 1, detail);
+    }
+    return words == NULL ? detail : words;
 }

@@ -245,6 +245,10 @@ void source_wake_drain(const struct source *source);
 void source_leave_word(const struct source *source, const struct source_word *word);
 void source_place(const struct source *source, char text[SOURCE_PLACE_MAX + 1]);
 
+/* A driver's detail, for those who name the database before it: without the name, if it begins with
+ * that, as "sqlite:PATH", or as the path alone. Points into `detail`. */
+const char *source_words(const char *name, const char *detail);
+
 struct source_options {
     uint32_t lane; /* Rows of this lane only. */
     bool barrier;  /* What is handed out is on the database's disk before. */

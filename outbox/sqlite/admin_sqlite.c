@@ -437,6 +437,7 @@ const struct outbox_admin_ops admin_sqlite_ops = {
     .park = admin_sqlite_park,
     .unpark = admin_sqlite_unpark,
     .set_paused = admin_sqlite_set_paused,
+    .set_lanes = admin_sqlite_set_lanes,
     .rebase = admin_sqlite_rebase,
     .inbox = admin_inbox,
     .inbox_trace = admin_sqlite_inbox_trace,

@@ -82,6 +82,7 @@ enum ferry_err admin_sqlite_inbox_requeue(const char *url, const struct outbox_f
 enum ferry_err admin_sqlite_skip(const char *url, int64_t number, const char *reason,
                                  struct err_text *e);
 enum ferry_err admin_sqlite_set_paused(const char *url, bool paused, struct err_text *e);
+enum ferry_err admin_sqlite_set_lanes(const char *url, uint32_t lanes, struct err_text *e);
 enum ferry_err admin_sqlite_parked(const char *url, outbox_parked_cb *callback, void *arg,
                                    struct err_text *e);
 enum ferry_err admin_sqlite_park(const char *url, const char *topic, struct bytes key,
