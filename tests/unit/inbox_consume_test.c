@@ -137,7 +137,7 @@ static void a_failing_handler_rolls_back_and_is_tried_again(void **state)
 static void what_the_loop_does_is_counted(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(20);
+    struct consume_log l = log_of(20);
     struct work w = {.fail_at = 9, .fail_times = 2, .fail_with = FERRY_ERR_DENIED};
     struct ferry_consume_figures seen;
     assert_int_equal(consume(f, &l, &w), FERRY_OK);
