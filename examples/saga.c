@@ -57,7 +57,8 @@ struct service {
     sqlite3 *sqlite;
     struct ferry_db *db;
     struct ferry_consumer *consumer;
-    int *ended; /* Of the shop: how many sagas have. */
+    struct ferry_consume_figures figures; /* What a metrics page of this service would tell. */
+    int *ended;                           /* Of the shop: how many sagas have. */
 };
 
 struct order {
@@ -284,8 +285,8 @@ static void serve(struct service *services, const int *ended)
 {
     for (int turn = 0; *ended < ORDERS; turn++) {
         struct service *s = &services[turn % SERVICES];
-        const struct ferry_consume_options options = {.group = names[s->which],
-                                                      .idle_exit_ms = A_MOMENT};
+        const struct ferry_consume_options options = {
+            .group = names[s->which], .idle_exit_ms = A_MOMENT, .figures = &s->figures};
         check(ferry_consume_tx(s->consumer, s->db, s->which == SHOP ? take_answer : take_part, s,
                                &options),
               names[s->which], ferry_db_detail(s->db));
@@ -293,8 +294,21 @@ static void serve(struct service *services, const int *ended)
     }
 }
 
+/* As another thread would read them for Prometheus. */
+static void tell_figures(const struct service *services)
+{
+    for (int i = 0; i < SERVICES; i++) {
+        struct ferry_consume_figures f;
+        ferry_consume_figures(&services[i].figures, &f);
+        printf("%s: %llu applied, %llu again, %llu tried once more; the handler took %llu us\n",
+               names[i], (unsigned long long)f.fresh, (unsigned long long)f.duplicates,
+               (unsigned long long)f.retries, (unsigned long long)f.handler_us);
+    }
+}
+
 static int verdict(struct service *services)
 {
+    tell_figures(services);
     int done =
         number_of(&services[SHOP], "SELECT count(*) FROM purchase WHERE state = 'delivered'");
     int cancelled =

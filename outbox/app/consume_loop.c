@@ -5,9 +5,10 @@
 
 #include "base/mem.h"
 #include "base/prng.h"
+#include "outbox/app/consume_count.h"
 #include "outbox/app/consume_dead.h"
 #include "outbox/app/db.h"
-#include "wire/batch.h"
+#include "outbox/app/loop_trim.h"
 
 #define CONSUME_RETRIES_DEFAULT   10
 #define CONSUME_FETCH_MS          200 /* `stop` is asked at least this often. */
@@ -15,8 +16,7 @@
 #define CONSUME_COMMIT_MS         200 /* The brokers are told positions so often, or when idle. */
 #define CONSUME_PAUSE_FIRST_MS    10
 #define CONSUME_PAUSE_MAX_MS      1000
-#define CONSUME_REQUEUED_MS       1000  /* Dead letters that a person asks for are looked for. */
-#define CONSUME_TRIM_MS           60000 /* Ids that are too old are forgotten. */
+#define CONSUME_REQUEUED_MS       1000 /* Dead letters that a person asks for are looked for. */
 
 /* Why an attempt at a batch ended as it did. */
 enum attempt {
@@ -47,6 +47,7 @@ struct loop {
     ferry_handler *handler;
     void *arg;
     const struct ferry_consume_options *options;
+    struct consume_count count;
     struct ferry_id topic_id;
     struct prng prng;       /* Jitter. */
     bool has_subscription;  /* Until a commit says that there is none. */
@@ -107,37 +108,24 @@ static enum attempt handler_failed(struct loop *l, int64_t offset, enum ferry_er
     return ATTEMPT_HANDLER;
 }
 
-/* A record that a rebase has put once more is as old as its message, not as its place in the log.
- */
-static int64_t claim_time(const struct ferry_record *record)
-{
-    struct bytes headers = bytes_of(record->headers, record->headers_bytes);
-    struct bytes name;
-    struct bytes value;
-    size_t at = 0;
-    while (batch_next_header(headers, &at, &name, &value)) {
-        if (bytes_equal(name, bytes_of_string(FERRY_HEADER_POSSIBLE_DUPLICATE)) &&
-            record->timestamp_ms < record->append_time_ms) {
-            return record->timestamp_ms;
-        }
-    }
-    return record->append_time_ms;
-}
-
-/* Whether the record is to be handled: *fresh. */
-static enum attempt claim(struct loop *l, const struct ferry_record *record, bool *fresh)
+/* Whether the record is to be handled: *fresh. A dead letter has claimed its id as well, so that
+ * its duplicate is none; where it is one for being late there is nothing to claim. */
+static enum attempt claim(struct loop *l, const struct slice *slice,
+                          const struct ferry_record *record, bool *fresh)
 {
     *fresh = true;
     if (!l->options->possible_duplicates || id_is_zero(&record->id)) {
         return ATTEMPT_DONE;
     }
     enum ferry_verdict verdict = FERRY_FRESH;
-    enum ferry_err err = ferry_inbox_claim(l->db, l->options->group, &record->id,
-                                           claim_time(record), l->options->horizon_ms, &verdict);
+    enum ferry_err err =
+        ferry_inbox_claim(l->db, l->options->group, &record->id, consume_claim_time(record),
+                          l->options->horizon_ms, &verdict);
     if (err != FERRY_OK) {
         return ours(l, err);
     }
-    if (verdict == FERRY_LATE) {
+    if (verdict == FERRY_LATE && slice->bury == NULL) {
+        consume_count_late(&l->count);
         l->failed_offset = record->offset;
         l->err = err_set(&l->db->error, FERRY_ERR_INVALID_ARGUMENT,
                          "the record at offset %lld is older than the ids that are remembered: "
@@ -146,7 +134,7 @@ static enum attempt claim(struct loop *l, const struct ferry_record *record, boo
         consume_reason(l->reason, l->db, l->err);
         return ATTEMPT_LATE;
     }
-    *fresh = verdict == FERRY_FRESH;
+    *fresh = verdict != FERRY_DUPLICATE;
     return ATTEMPT_DONE;
 }
 
@@ -162,6 +150,7 @@ static enum attempt park(struct loop *l, const struct db_chain *chain,
     if (err == FERRY_OK && *parked) {
         err =
             consume_bury(l->db, chain, record, "earlier records of its key are dead letters", true);
+        l->count.dead += err == FERRY_OK;
     }
     return err == FERRY_OK ? ATTEMPT_DONE : ours(l, err);
 }
@@ -169,7 +158,7 @@ static enum attempt park(struct loop *l, const struct db_chain *chain,
 static enum attempt handle(struct loop *l, const struct ferry_record *record)
 {
     l->db->error.text[0] = '\0';
-    enum ferry_err err = l->handler(record, l->db, l->arg);
+    enum ferry_err err = consume_count_handler(&l->count, l->handler, record, l->db, l->arg);
     if (err != FERRY_OK) {
         return handler_failed(l, record->offset, err);
     }
@@ -183,6 +172,7 @@ static enum attempt handle(struct loop *l, const struct ferry_record *record)
                          (long long)record->offset);
         return ATTEMPT_FATAL;
     }
+    l->count.fresh++;
     return ATTEMPT_DONE;
 }
 
@@ -191,16 +181,21 @@ static enum attempt run_record(struct loop *l, const struct db_chain *chain,
 {
     bool aside = false;
     bool fresh = true;
-    enum attempt attempt = park(l, chain, record, &aside);
+    enum attempt attempt = claim(l, slice, record, &fresh);
+    l->count.duplicates += attempt == ATTEMPT_DONE && !fresh;
+    if (attempt != ATTEMPT_DONE || !fresh) {
+        return attempt;
+    }
+    attempt = park(l, chain, record, &aside);
     if (attempt != ATTEMPT_DONE || aside) {
         return attempt;
     }
     if (slice->bury != NULL) {
         enum ferry_err err = consume_bury(l->db, chain, record, slice->bury, false);
+        l->count.dead += err == FERRY_OK;
         return err == FERRY_OK ? ATTEMPT_DONE : ours(l, err);
     }
-    attempt = claim(l, record, &fresh);
-    return attempt == ATTEMPT_DONE && fresh ? handle(l, record) : attempt;
+    return handle(l, record);
 }
 
 static enum attempt run_records(struct loop *l, struct ferry_batch *batch,
@@ -211,8 +206,10 @@ static enum attempt run_records(struct loop *l, struct ferry_batch *batch,
     for (size_t i = slice->from; attempt == ATTEMPT_DONE && i < slice->to; i++) {
         struct ferry_record record;
         l->source->batch_record(batch, i, &record);
-        if (record.offset >= from) { /* Else it was done before. */
+        if (record.offset >= from) {
             attempt = run_record(l, chain, slice, &record);
+        } else {
+            l->count.duplicates++; /* It was done before. */
         }
     }
     return attempt;
@@ -231,12 +228,14 @@ static enum attempt apply(struct loop *l, struct ferry_batch *batch, const struc
         return ours(l, err);
     }
     if (verdict == FERRY_GAP) {
+        consume_count_gap(&l->count);
         err = l->source->seek(l->source->ctx, chain.partition, expected);
         l->err = err;
         return err == FERRY_OK ? ATTEMPT_GAP : ATTEMPT_FATAL;
     }
     l->position = expected > slice->next ? expected : slice->next;
     if (verdict == FERRY_DUPLICATE) {
+        l->count.duplicates += slice->to - slice->from;
         return ATTEMPT_DONE;
     }
     enum attempt attempt = run_records(l, batch, &chain, slice, slice->first + (int64_t)skip);
@@ -255,6 +254,7 @@ static enum attempt attempt_slice(struct loop *l, struct ferry_batch *batch,
                                   const struct slice *slice)
 {
     l->db->error.text[0] = '\0';
+    consume_count_begin(&l->count);
     enum ferry_err err = l->db->ops->begin(l->db->driver, &l->db->error);
     if (err != FERRY_OK) {
         return ours(l, err);
@@ -268,6 +268,8 @@ static enum attempt attempt_slice(struct loop *l, struct ferry_batch *batch,
     }
     if (attempt != ATTEMPT_DONE) {
         l->db->ops->rollback(l->db->driver);
+    } else {
+        consume_count_committed(&l->count);
     }
     return attempt;
 }
@@ -408,6 +410,7 @@ static enum ferry_err work_slice(struct loop *l, struct ferry_batch *batch, stru
             *stopped = true;
             return FERRY_OK;
         }
+        consume_count_retry(&l->count);
         pause_before_retry(l, attempts);
         if (*smaller) {
             return FERRY_OK;
@@ -463,23 +466,10 @@ static enum ferry_err work_requeued(struct loop *l)
     return FERRY_OK;
 }
 
-static enum ferry_err trim_ids(struct loop *l)
+static enum ferry_err trim(struct loop *l)
 {
-    if (!l->options->possible_duplicates || now_ms(l) - l->trimmed_at_ms < CONSUME_TRIM_MS) {
-        return FERRY_OK;
-    }
-    l->trimmed_at_ms = now_ms(l);
-    size_t removed = 0;
-    enum ferry_err err = l->db->ops->begin(l->db->driver, &l->db->error);
-    if (err == FERRY_OK) {
-        err = ferry_inbox_claim_trim(l->db, l->options->group, l->options->horizon_ms, &removed);
-    }
-    if (err == FERRY_OK) {
-        err = l->db->ops->commit(l->db->driver, &l->db->error);
-    }
-    if (err != FERRY_OK) {
-        l->db->ops->rollback(l->db->driver);
-    }
+    enum ferry_err err =
+        loop_trim(l->db, l->options, l->options->possible_duplicates, now_ms(l), &l->trimmed_at_ms);
     return err == FERRY_ERR_DB_RETRY ? mend(l) : err;
 }
 
@@ -526,7 +516,7 @@ static enum ferry_err run(struct loop *l)
         bool idle = false;
         enum ferry_err err = work_requeued(l);
         if (err == FERRY_OK) {
-            err = trim_ids(l);
+            err = trim(l);
         }
         if (err == FERRY_OK) {
             err = fetch_and_work(l, wait_ms, &idle, &stopped);
@@ -579,6 +569,7 @@ enum ferry_err consume_loop(const struct consume_source *source, struct ferry_db
         .handler = handler,
         .arg = arg,
         .options = options,
+        .count = {.figures = options->figures},
         .topic_id = source->topic_id(source->ctx),
         .has_subscription = true,
         .counted_offset = -1,

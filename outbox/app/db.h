@@ -61,6 +61,14 @@ struct db_saga {
     struct bytes data;
 };
 
+/* What ferry_saga_trim forgets. */
+struct db_saga_trim {
+    int32_t day;                  /* For the barrier's row of no saga, unless it has a later one. */
+    struct ferry_id begun_before; /* Barrier rows of sagas with lesser ids, but for that row. */
+    int64_t ended_before_ms;      /* Rows of sagas that are over and were changed before. */
+    size_t rows_max;              /* Of each of the two. */
+};
+
 #define DB_CHAIN_ROWS_MAX   64 /* Kept of each chain; older intervals say nothing new. */
 #define DB_CHAIN_TRIM_EVERY 16 /* PostgreSQL, MariaDB: so many extensions between two trims. */
 #define DB_CHAIN_BEFORE                                                                            \
@@ -90,7 +98,7 @@ struct db_ops {
     enum ferry_err (*chain_end)(void *driver, const struct db_chain *chain, bool *found,
                                 int64_t *end, struct err_text *e);
     /* Adds [start, end) and trims, now or after some more. DB_RETRY when the interval is there
-     * already. */
+     * already, or a later one (which this transaction's snapshot may not see). */
     enum ferry_err (*chain_extend)(void *driver, const struct db_chain *chain, int64_t start,
                                    int64_t end, struct err_text *e);
     enum ferry_err (*skip_add)(void *driver, const struct db_chain *chain, int64_t from, int64_t to,
@@ -125,7 +133,7 @@ struct db_ops {
     enum ferry_err (*barrier_add)(void *driver, const struct ferry_id *saga, int32_t step,
                                   int32_t op, int32_t why, bool *fresh, struct err_text *e);
     /* Sees what made barrier_add say not fresh, and what was committed with it, even where the
-     * transaction's snapshot is older: a locking read there. */
+     * transaction's snapshot is older, and holds it unchanged: a locking read. */
     enum ferry_err (*barrier_why)(void *driver, const struct ferry_id *saga, int32_t step,
                                   int32_t op, bool *found, int32_t *why, struct err_text *e);
     enum ferry_err (*saga_insert)(void *driver, const struct db_saga *saga, struct err_text *e);
@@ -135,11 +143,22 @@ struct db_ops {
      */
     enum ferry_err (*saga_update)(void *driver, const struct db_saga *saga, struct err_text *e);
 
+    enum ferry_err (*saga_trim)(void *driver, const struct db_saga_trim *trim, size_t *removed,
+                                struct err_text *e);
+
     enum ferry_err (*begin)(void *driver, struct err_text *e); /* For writing, at once. */
     enum ferry_err (*commit)(void *driver, struct err_text *e);
     void (*rollback)(void *driver); /* No effect when none is open. */
     /* Whether the connection is gone, as far as the last error told. NULL: it never is. */
     bool (*lost)(void *driver);
+};
+
+/* Where a chain ended when its batch was entered: its effects are of what comes behind that. */
+struct db_entered {
+    char group[DB_NAME_MAX_BYTES + 1];
+    struct ferry_id topic_id;
+    int32_t partition;
+    int64_t end; /* DB_CHAIN_BEFORE: there was none. */
 };
 
 struct ferry_db {
@@ -150,6 +169,8 @@ struct ferry_db {
     struct buf headers;  /* Scratch of the puts. */
     struct db_row *rows; /* The same, of ferry_outbox_putv. */
     size_t rows_capacity;
+    struct db_entered *entered; /* Batches that were not left; one of each chain at most. */
+    size_t entered_count, entered_capacity;
     struct wake_sender wake;
 };
 

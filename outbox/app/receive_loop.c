@@ -5,16 +5,17 @@
 #include "base/checksum.h"
 #include "base/mem.h"
 #include "base/prng.h"
+#include "outbox/app/consume_count.h"
 #include "outbox/app/consume_dead.h"
 #include "outbox/app/db.h"
+#include "outbox/app/loop_trim.h"
 
 #define RECEIVE_RETRIES_DEFAULT 10
 #define RECEIVE_WAIT_MS         200 /* `stop` is asked at least this often. */
 #define RECEIVE_FLUSH_MS        5000
 #define RECEIVE_PAUSE_FIRST_MS  10
 #define RECEIVE_PAUSE_MAX_MS    1000
-#define RECEIVE_TRIM_MS         60000 /* Ids that are too old are forgotten. */
-#define RECEIVE_REASON_MAX      200   /* Of ferry_settle. */
+#define RECEIVE_REASON_MAX      200 /* Of ferry_settle. */
 
 /* What is to become of a delivery. */
 enum fate {
@@ -30,6 +31,7 @@ struct loop {
     ferry_handler *handler;
     void *arg;
     const struct ferry_consume_options *options;
+    struct consume_count count;
     struct prng prng;
     int64_t trimmed_at_ms;
     char reason[CONSUME_REASON_MAX]; /* Of the last failure. */
@@ -62,7 +64,7 @@ static enum ferry_err run_handler(struct loop *l, const struct ferry_record *rec
                                   enum fate *fate)
 {
     l->db->error.text[0] = '\0';
-    enum ferry_err err = l->handler(record, l->db, l->arg);
+    enum ferry_err err = consume_count_handler(&l->count, l->handler, record, l->db, l->arg);
     if (err == FERRY_ERR_DB_RETRY || (err != FERRY_OK && consume_lost(l->db))) {
         return FERRY_ERR_DB_RETRY;
     }
@@ -73,6 +75,7 @@ static enum ferry_err run_handler(struct loop *l, const struct ferry_record *rec
         return FERRY_OK;
     }
     *fate = FATE_DONE;
+    l->count.fresh++;
     if (!l->db->ops->in_transaction(l->db->driver)) {
         return consume_lost(l->db)
                    ? FERRY_ERR_DB_RETRY
@@ -89,12 +92,14 @@ static enum ferry_err work_one(struct loop *l, const struct ferry_record *record
 {
     struct ferry_id id = id_of(record);
     enum ferry_verdict verdict = FERRY_FRESH;
-    enum ferry_err err = ferry_inbox_claim(l->db, l->options->group, &id, record->append_time_ms,
-                                           l->options->horizon_ms, &verdict);
+    enum ferry_err err =
+        ferry_inbox_claim(l->db, l->options->group, &id, consume_claim_time(record),
+                          l->options->horizon_ms, &verdict);
     if (err != FERRY_OK) {
         return err;
     }
     if (verdict == FERRY_LATE) {
+        consume_count_late(&l->count);
         *fate = FATE_LATE;
         l->failed_with = err_set(&l->db->error, FERRY_ERR_INVALID_ARGUMENT,
                                  "the message is older than the ids that are remembered: it may "
@@ -103,6 +108,7 @@ static enum ferry_err work_one(struct loop *l, const struct ferry_record *record
         return FERRY_OK;
     }
     if (verdict == FERRY_DUPLICATE) {
+        l->count.duplicates++;
         *fate = FATE_DONE;
         return FERRY_OK;
     }
@@ -117,6 +123,7 @@ static enum ferry_err attempt(struct loop *l, struct ferry_delivery *deliveries,
     *failed = to;
     *fate = FATE_DONE;
     l->db->error.text[0] = '\0';
+    consume_count_begin(&l->count);
     enum ferry_err err = l->db->ops->begin(l->db->driver, &l->db->error);
     for (size_t i = from; err == FERRY_OK && *fate == FATE_DONE && i < to; i++) {
         err = work_one(l, &deliveries[i].record, fate);
@@ -127,6 +134,9 @@ static enum ferry_err attempt(struct loop *l, struct ferry_delivery *deliveries,
     }
     if (err != FERRY_OK || *fate != FATE_DONE) {
         l->db->ops->rollback(l->db->driver);
+        consume_count_retry(&l->count);
+    } else {
+        consume_count_committed(&l->count);
     }
     return err;
 }
@@ -229,6 +239,9 @@ static enum ferry_err take_failure(struct loop *l, struct received *r, size_t fa
     if (!dead) {
         release_followers(l, r, failed);
     }
+    if (dead) {
+        consume_count_dead(&l->count);
+    }
     settle_at(l, r, failed, dead ? FERRY_REJECT : stop ? FERRY_RELEASE : FERRY_NACK);
     return stop ? l->failed_with : FERRY_OK;
 }
@@ -274,24 +287,10 @@ static enum ferry_err work(struct loop *l, struct received *r, bool *stopped)
     return err;
 }
 
-static enum ferry_err trim_ids(struct loop *l)
+static enum ferry_err trim(struct loop *l)
 {
-    int64_t now_ms = l->source->now_ms(l->source->ctx);
-    if (now_ms - l->trimmed_at_ms < RECEIVE_TRIM_MS) {
-        return FERRY_OK;
-    }
-    l->trimmed_at_ms = now_ms;
-    size_t removed = 0;
-    enum ferry_err err = l->db->ops->begin(l->db->driver, &l->db->error);
-    if (err == FERRY_OK) {
-        err = ferry_inbox_claim_trim(l->db, l->options->group, l->options->horizon_ms, &removed);
-    }
-    if (err == FERRY_OK) {
-        err = l->db->ops->commit(l->db->driver, &l->db->error);
-    }
-    if (err != FERRY_OK) {
-        l->db->ops->rollback(l->db->driver);
-    }
+    enum ferry_err err =
+        loop_trim(l->db, l->options, true, l->source->now_ms(l->source->ctx), &l->trimmed_at_ms);
     return err == FERRY_ERR_DB_RETRY ? mend(l) : err;
 }
 
@@ -323,7 +322,7 @@ static enum ferry_err run(struct loop *l, struct received *r, size_t max)
     bool stopped = false;
     while (!stopped && !should_stop(l)) {
         bool idle = false;
-        enum ferry_err err = trim_ids(l);
+        enum ferry_err err = trim(l);
         if (err == FERRY_OK) {
             err = receive_and_work(l, r, max, wait_ms, &idle, &stopped);
         }
@@ -376,6 +375,7 @@ enum ferry_err receive_loop(const struct receive_source *source, struct ferry_db
         .handler = handler,
         .arg = arg,
         .options = options,
+        .count = {.figures = options->figures},
         .trimmed_at_ms = INT64_MIN / 2,
     };
     prng_init(&l.prng, (uint64_t)source->now_ms(source->ctx));

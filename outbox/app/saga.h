@@ -42,7 +42,7 @@
  *   any other pair                              no change
  *
  * Choreographed: the slip travels with the messages, a participant needs only its barrier. The row
- * has no timers and no place in the slip while the saga runs.
+ * has no place in the slip while the saga runs, and one timer: if the whole has a deadline.
  *
  *   at step k     do k done                     do k+1; after the last: end (done)
  *                 do k refused, undo k done     undo of the next lower step that has a
@@ -50,7 +50,7 @@
  *   the row       end (done)                    RUNNING -> DONE
  *                 end (compensated)             RUNNING, COMPENSATING, STUCK -> COMPENSATED
  *                 end (stuck), k                RUNNING, COMPENSATING -> STUCK k
- *                 operator's abort              RUNNING -> COMPENSATING: undo of the last step that
+ *                 operator's abort, timer       RUNNING -> COMPENSATING: undo of the last step that
  * has a compensation. The undo runs towards the do that is under way, bars each step that it meets
  * first, and compensates from where they cross. Each undo goes on once, so there is one end however
  * many undos start. operator's retry              STUCK, COMPENSATING: undo k again. RUNNING:
@@ -59,7 +59,8 @@
  * The barrier's rows (saga, step, op, why); op is enum barrier_op, why is enum barrier_why or, of
  * refused undos, the attempt that was refused. A refused undo may be run again by a later attempt:
  * it then inserts a row of the next round, (UNDO of round r) = 2, 5, 7, 9, …; (refused in round r)
- * = 4, 6, 8, … A round is over when its refusal is there.
+ * = 4, 6, 8, … A round is over when its refusal is there. The row of no saga (all 0) has in `why`
+ * the day before which rows are forgotten; see saga_trim.c.
  *
  * Messages: headers (ferry_outbox.h), numbers as decimal text; the payload is the saga's data; the
  * key the saga's key. Commands go to the step's topic with FERRY_HEADER_REPLY_TO; answers, timers
@@ -205,6 +206,10 @@ int32_t saga_plan_undoable(const struct saga_plan *plan, int32_t step);
 
 /* Bytes of anybody's to a text that every database takes. */
 void saga_text_copy(struct bytes from, char *to, size_t to_bytes);
+
+/* After a row of the saga was inserted into the barrier: whether rows of it may have been there
+ * before. Errors: UNKNOWN_MESSAGE (they may). */
+MUST_CHECK enum ferry_err saga_check_age(struct ferry_db *db, const struct ferry_id *saga);
 
 /* The checks that all functions begin with: clears the detail. Errors: NO_TRANSACTION. */
 MUST_CHECK enum ferry_err saga_check_transaction(struct ferry_db *db);

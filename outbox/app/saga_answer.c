@@ -77,6 +77,16 @@ static enum ferry_err orchestrate(struct ferry_db *db, struct saga *s, const str
     return FERRY_OK;
 }
 
+/* The deadline of a choreographed saga. The undo runs back from the last step, and whichever of it
+ * and the do comes first to a step's barrier decides there. */
+static enum ferry_err on_deadline(struct ferry_db *db, struct saga *s,
+                                  const struct ferry_record *record, bool *changed)
+{
+    *changed = true;
+    saga_set_reason(s, "it had not ended by its deadline");
+    return saga_undo_from(db, s, (int32_t)s->plan.count - 1, record);
+}
+
 /* The end of a choreographed saga. A done that an abort has overtaken is undone behind it. */
 static enum ferry_err learn_end(struct ferry_db *db, struct saga *s, const struct saga_note *note,
                                 const struct ferry_record *record, bool *changed)
@@ -87,6 +97,9 @@ static enum ferry_err learn_end(struct ferry_db *db, struct saga *s, const struc
         ((note->outcome == FERRY_SAGA_DONE && s->state == FERRY_SAGA_RUNNING) ||
          (note->outcome == FERRY_SAGA_COMPENSATED && (open || s->state == FERRY_SAGA_STUCK)) ||
          (note->outcome == FERRY_SAGA_STUCK && open && note->attempt >= s->plan.attempt));
+    if (note->op == SAGA_TIMER && s->state == FERRY_SAGA_RUNNING && note->version == s->version) {
+        return on_deadline(db, s, record, changed);
+    }
     if (!taken) {
         return FERRY_OK;
     }

@@ -156,7 +156,7 @@ static int64_t deadline_of(const struct saga *s)
 {
     int64_t wait_ms = s->plan.steps[s->step].deadline_ms;
     if (s->plan.kind == FERRY_SAGA_CHOREOGRAPHED) {
-        return 0;
+        return s->state == FERRY_SAGA_RUNNING ? s->deadline_ms : 0; /* Of the whole. */
     }
     if (s->state == FERRY_SAGA_COMPENSATING) {
         wait_ms = wait_ms == 0 ? FERRY_SAGA_UNDO_AGAIN_MS : wait_ms;

@@ -30,6 +30,11 @@ static enum ferry_err check_def(struct ferry_db *db, const struct ferry_saga_def
     if (def->kind != FERRY_SAGA_ORCHESTRATED && def->kind != FERRY_SAGA_CHOREOGRAPHED) {
         return err_set(&db->error, FERRY_ERR_INVALID_ARGUMENT, "there is no such kind of saga");
     }
+    bool orchestrated = def->kind == FERRY_SAGA_ORCHESTRATED;
+    if (def->deadline_ms < 0 || def->deadline_ms > (orchestrated ? 0 : SAGA_DEADLINE_MAX_MS)) {
+        return err_set(&db->error, FERRY_ERR_INVALID_ARGUMENT,
+                       "the deadline of a whole saga is for choreographed ones, 0 to 364 days");
+    }
     if (def->steps == NULL || def->count == 0 || def->count > FERRY_SAGA_STEPS_MAX) {
         return err_set(&db->error, FERRY_ERR_INVALID_ARGUMENT, "a saga has 1 to %d steps, not %zu",
                        FERRY_SAGA_STEPS_MAX, def->count);
@@ -97,6 +102,7 @@ enum ferry_err ferry_saga_start(struct ferry_db *db, const struct ferry_saga_def
     copy_def(def, &s);
     s.plan.key = key_bytes > 0 ? bytes_of(key, key_bytes) : bytes_of_string(id_text);
     s.plan.payload = bytes_of(data, data_bytes);
+    s.deadline_ms = def->deadline_ms == 0 ? 0 : clock_wall_ms() + def->deadline_ms;
     err = saga_begin(db, &s);
     if (err == FERRY_OK && id != NULL) {
         *id = s.id;

@@ -131,7 +131,13 @@ static enum ferry_err answer_refused(struct ferry_db *db, const struct saga_note
 static enum ferry_err add_row(struct ferry_db *db, const struct saga_note *note, int32_t op,
                               int32_t why, bool *fresh)
 {
-    return db->ops->barrier_add(db->driver, &note->saga, note->step, op, why, fresh, &db->error);
+    enum ferry_err err =
+        db->ops->barrier_add(db->driver, &note->saga, note->step, op, why, fresh, &db->error);
+    if (err == FERRY_OK && *fresh) {
+        err = saga_check_age(db, &note->saga);
+        *fresh = err == FERRY_OK;
+    }
+    return err;
 }
 
 static enum ferry_err find_row(struct ferry_db *db, const struct saga_note *note, int32_t op,

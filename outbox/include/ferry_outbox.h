@@ -148,6 +148,23 @@ enum ferry_poison {
  * became of a COMMIT without an answer is then read from the chain. */
 typedef enum ferry_err ferry_handler(const struct ferry_record *record, struct ferry_db *db,
                                      void *arg);
+/* What loops have done, for your metrics: zero it, name it in the options of one loop at a time,
+ * and read it by ferry_consume_figures, from any thread. Counts only rise, and go on over the loops
+ * that are given the same. Whatever was done in a transaction counts once its COMMIT was answered:
+ * a commit whose answer was lost counts as a duplicate when the chain tells that it was done. What
+ * `ferry inbox requeue` puts before the handler again is not counted. */
+struct ferry_consume_figures {
+    uint64_t fresh;          /* Records that the handler was applied to. */
+    uint64_t duplicates;     /* Records that were done before, and were passed over. */
+    uint64_t late;           /* Times that a record was older than the ids that are remembered. */
+    uint64_t gaps;           /* Times that records were missing and the consumer was sent back. */
+    uint64_t retries;        /* Transactions that were rolled back to be tried again. */
+    uint64_t dead;           /* Records that became dead letters, or were parked behind one. */
+    uint64_t handler_calls;  /* Of the handler, those that failed too. */
+    uint64_t handler_us;     /* Time spent in it, in microseconds. */
+    uint64_t handler_us_max; /* The longest of its calls. */
+};
+
 struct ferry_consume_options {
     const char *group; /* Required: the name of the subscription is not known here. */
     bool (*stop)(void *arg);
@@ -157,7 +174,9 @@ struct ferry_consume_options {
     enum ferry_err (*reconnect)(struct ferry_db **db, void *arg);
     int64_t horizon_ms; /* Of ferry_receive_tx's ids; 0: 8 days. */
     size_t batch_max;   /* Records of one transaction; 0: a fetched batch, or 64 deliveries. */
-    bool possible_duplicates; /* Stream: claim each record's id as well. */
+    bool possible_duplicates;              /* Stream: claim each record's id as well. */
+    int64_t saga_keep_ms;                  /* ferry_saga_trim() now and then; 0: never. */
+    struct ferry_consume_figures *figures; /* Where it is counted; NULL: nowhere. */
 };
 enum ferry_err ferry_consume_tx(struct ferry_consumer *consumer, struct ferry_db *db,
                                 ferry_handler *handler, void *arg,
@@ -170,6 +189,11 @@ enum ferry_err ferry_consume_tx(struct ferry_consumer *consumer, struct ferry_db
 enum ferry_err ferry_receive_tx(struct ferry_receiver *receiver, struct ferry_db *db,
                                 ferry_handler *handler, void *arg,
                                 const struct ferry_consume_options *options);
+
+/* Copies what is counted so far: each figure whole, though a moment may lie between two of them.
+ * Any thread, at any time; never fails. */
+void ferry_consume_figures(const struct ferry_consume_figures *counted,
+                           struct ferry_consume_figures *copy);
 
 /* ---------------------------------------------------------------------------------------------
  * Replies. */
@@ -271,6 +295,10 @@ struct ferry_saga_def {
     const struct ferry_saga_step *steps;
     size_t count;
     const char *reply_topic; /* Where the starting database takes answers, ends and timers. */
+    int64_t deadline_ms;     /* Choreographed: how long the whole may take; 0: for ever; 364 days at
+                                most. If its end is not known here by then, it is compensated, as if a
+                                person had aborted it: what is under way is met, a late end changes
+                                nothing. By the clock of whoever starts it. */
 };
 
 /* Starts one: its row and the first command. `data` travels with every command as its payload, and
@@ -297,7 +325,8 @@ bool ferry_saga_of(const struct ferry_record *record, struct ferry_id *saga);
  * repeat, an empty compensation or a hanging do: apply nothing and call neither; the answer that is
  * due was put, and a first answer cannot be lost, since it is in the outbox with the effect. Read
  * what an undo compensates after this call, and with MariaDB's REPEATABLE READ by a locking read
- * (SELECT … FOR UPDATE): the do may have been committed since your transaction's snapshot. */
+ * (SELECT … FOR UPDATE): the do may have been committed since your transaction's snapshot. Errors
+ * besides: UNKNOWN_MESSAGE (see ferry_saga_trim). */
 enum ferry_err ferry_saga_enter(struct ferry_db *db, const struct ferry_record *record, bool *run);
 /* The step is done (or undone): answers the orchestrator, or passes the saga on along its slip.
  * `data` is what later commands carry; NULL: the record's payload goes on. An undo that was sent
@@ -310,6 +339,19 @@ enum ferry_err ferry_saga_done(struct ferry_db *db, const struct ferry_record *r
  * that may pass, return an error from the handler instead and be tried again. */
 enum ferry_err ferry_saga_refuse(struct ferry_db *db, const struct ferry_record *record,
                                  const char *why);
+
+/* Forgets, at most FERRY_SAGA_TRIM_ROWS_MAX rows of each kind a call, in the caller's transaction:
+ * of the participant, what the barrier knows of sagas that began more than `keep_ms` ago, by whole
+ * days; of the starter, sagas that have been DONE, COMPENSATED or ABORTED for as long. 0: 30 days.
+ * *removed: rows; call again, in a transaction of its own, while it is not 0. Give more than any
+ * saga lasts and any message waits: a command that comes after that may have been run before and is
+ * not run, ferry_saga_enter() says UNKNOWN_MESSAGE, and a person has to mend the saga. With
+ * `saga_keep_ms` the loops call it now and then. Errors besides: INVALID_ARGUMENT (under
+ * FERRY_SAGA_KEEP_MIN_MS). */
+enum ferry_err ferry_saga_trim(struct ferry_db *db, int64_t keep_ms, size_t *removed);
+#define FERRY_SAGA_KEEP_MS       (INT64_C(30) * 86400000)
+#define FERRY_SAGA_KEEP_MIN_MS   (INT64_C(8) * 86400000)
+#define FERRY_SAGA_TRIM_ROWS_MAX 1000
 
 /* The starter's side: takes a record of the reply topic (answer, end or timer), moves the saga on
  * and puts what follows. Records that are not of a saga of this database, or that come late or
@@ -325,6 +367,105 @@ enum ferry_err ferry_saga_state_of(struct ferry_db *db, const struct ferry_id *i
                                    enum ferry_saga_state *state, int *step);
 /* "running", "compensating", "done", "compensated", "stuck", "aborted"; else "unknown". */
 const char *ferry_saga_state_name(enum ferry_saga_state state);
+
+/* ---------------------------------------------------------------------------------------------
+ * A relay inside the application: what the program `ferry-outbox` does, on a thread of yours or in
+ * your event loop; -lferry_relay. Others may serve the same database, here or elsewhere, the
+ * program among them: the brokers' lease decides, one is active, the others stand by. It opens
+ * connections of its own and shares none with the application. It loads the database's library, as
+ * the program does: from $FERRY_DRIVERS, the folder of the program or of libferry_relay, or the
+ * folder that Ferry was installed to. What changes (active, an outage, the end of it) is a line on
+ * standard error.
+ *
+ *   const char *options[] = {"relay.db=sqlite:shop.db", "relay.servers=tcp://10.0.0.1:7400"};
+ *   ferry_relay_open(&relay, options, 2, detail, sizeof(detail));
+ *   while (!stopping) { ferry_relay_step(relay, 100); }       // the thread
+ *   ferry_relay_close(&relay, 5000);
+ *
+ * Rows are put by any thread, and any process, meanwhile; ferry_outbox_committed() wakes it.
+ * examples/embedded_relay.c is whole. After fork() the child must not use it. */
+struct ferry_relay;
+
+/* Reads `count` options "relay.KEY=VALUE", as in conf/ferry-outbox.conf, and borrows nothing
+ * afterwards; a later one wins. relay.db is required and names one database, as a URL or as @FILE;
+ * the lanes of it that relay.lanes names are all served. relay.http is the program's and refused;
+ * relay.report_ms has no effect. No file and no environment variable is read. Waits for nothing:
+ * neither database nor brokers need to be there, and Ferry's tables may be made later; steps try
+ * again, and status tells what is missing. Errors, with a `detail` (may be NULL, `detail_bytes`
+ * long): UNKNOWN_OPTION, BAD_OPTION_VALUE (of one option, of two that do not go together, of a URL
+ * or its database's library, which is not installed), IO (no descriptor is left), NO_MEMORY. */
+enum ferry_err ferry_relay_open(struct ferry_relay **relay, const char *const *options,
+                                size_t count, char *detail, size_t detail_bytes);
+
+/* Waits at most `timeout_ms` (0: not at all) until there is something to do, does what can be done
+ * now, and returns: call it again and again, from one thread at a time, which may change. It has to
+ * be called several times within relay.lease_ms, or a standby takes over; that is harmless. When
+ * something is down a call may block for a few times relay.call_timeout_ms,
+ * relay.connect_timeout_ms or relay.statement_timeout_ms; so an event loop that must not wait gives
+ * the relay a thread. Outages are no errors: they are in the status and are tried again. Errors:
+ * INVALID_ARGUMENT (timeout_ms is negative), NO_MEMORY and IO (another lane could not be started,
+ * or waiting failed: tried again by the next call). */
+enum ferry_err ferry_relay_step(struct ferry_relay *relay, int timeout_ms);
+
+/* A descriptor for poll(), select() or epoll: readable when ferry_relay_step(relay, 0) has
+ * something to do, be it a wake, an answer of a broker or only that its time has come. It is the
+ * relay's, the same until close. */
+int ferry_relay_fd(const struct ferry_relay *relay);
+
+/* Something was committed: the descriptor becomes readable and the next step looks. For a commit
+ * hook, or where the datagram of ferry_outbox_committed() does not get here: another relay of this
+ * machine was first and takes it. Any thread, and signal handlers; never blocks. */
+void ferry_relay_wake(struct ferry_relay *relay);
+
+/* Of several lanes it is the last in this list that any of them has. */
+enum ferry_relay_state {
+    FERRY_RELAY_STOPPED = 0,    /* All lanes: closing. */
+    FERRY_RELAY_ACTIVE = 1,     /* Publishes. */
+    FERRY_RELAY_STANDBY = 2,    /* Another relay publishes. */
+    FERRY_RELAY_PAUSED = 3,     /* By a person: `ferry outbox resume`. */
+    FERRY_RELAY_CONNECTING = 4, /* Not connected yet, or not any more: see err and error. */
+    FERRY_RELAY_OUTAGE = 5,     /* No broker answers, or the database does not. */
+    FERRY_RELAY_BLOCKED = 6,    /* A refused row waits for a person, under relay.poison=block. */
+    FERRY_RELAY_HALTED = 7,     /* The database was set back in time, or is another one, or a mark
+                                   cannot be read: nothing is published until a person decides;
+                                   `ferry outbox rebase`. */
+};
+
+struct ferry_relay_status {
+    enum ferry_relay_state state;
+    uint32_t lanes;        /* Served by this relay; 0: not known yet. */
+    uint32_t lanes_active; /* Of them. */
+    bool caught_up;        /* Every lane is active, and all that was there when it looked last is
+                              published or set aside. */
+    size_t blocked_topics; /* Whose rows wait: there is no such topic, or a row of it is not
+                              decided. */
+    bool pending_known;    /* False where this relay is not active, or cannot know. */
+    int64_t pending_rows;  /* Committed and not published or set aside: an estimate; -1: unknown. */
+    int64_t oldest_ms;     /* Age of the oldest of them; 0: there is none; -1: unknown. */
+    /* Since open; none ever falls. Rows that another relay publishes are not counted here. */
+    uint64_t published_rows;
+    uint64_t dead_rows;   /* Set aside because a broker refused them. */
+    uint64_t parked_rows; /* Set aside because their key is parked. */
+    uint64_t elections;   /* How often it became active. */
+    uint64_t connects;    /* To the database: how often that succeeded. */
+    enum ferry_err err; /* CONNECTING: why, if it has failed (DB_SCHEMA: no tables yet); else OK. */
+    char error[512];    /* What is wrong, of the lane that `state` is from; empty: nothing. */
+};
+/* A copy, at most about 100 ms old while the relay is stepped. Any thread, also during a step;
+ * not during close. */
+void ferry_relay_status(struct ferry_relay *relay, struct ferry_relay_status *status);
+/* "active", "standby", …; else "unknown". */
+const char *ferry_relay_state_name(enum ferry_relay_state state);
+
+/* Publishes what is committed, as long as it is the active one and patience lasts, settles what is
+ * in flight, gives up the lease, so that a standby need not wait for its end, and frees all,
+ * whatever it returns; *relay is NULL then (and may be before). No other call may be under way. May
+ * take about a second longer than `patience_ms`, and a blocking call's time when something is down.
+ * Nothing is ever lost: another relay, or the next one, finds out from the brokers and goes on.
+ * Errors: TIMEOUT (some rows may wait, or some answer did not come), UNKNOWN_TOPIC (rows wait for a
+ * topic that does not exist; the others are out). One that stands by, or that a person has to do
+ * with (paused, blocked, halted), waits for nothing: OK. */
+enum ferry_err ferry_relay_close(struct ferry_relay **relay, int patience_ms);
 
 #ifdef __cplusplus
 }

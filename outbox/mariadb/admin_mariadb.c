@@ -20,10 +20,8 @@
 
 static enum ferry_err connect_error(struct admin_maria *a, struct err_text *e)
 {
-    struct err_text words;
-    enum ferry_err err =
-        maria_error(mysql_errno(a->connection), mysql_error(a->connection), a->url.shown, &words);
-    return err_set(e, err == FERRY_ERR_DB_SCHEMA ? err : FERRY_ERR_IO, "%s", words.text);
+    return err_set(e, FERRY_ERR_IO, "%s: %s (error %u)", a->url.shown, mysql_error(a->connection),
+                   mysql_errno(a->connection));
 }
 
 static const char *text_or_null(const char *text)
@@ -521,6 +519,7 @@ const struct outbox_admin_ops admin_mariadb_ops = {
     .park = admin_maria_park,
     .unpark = admin_maria_unpark,
     .set_paused = admin_maria_set_paused,
+    .set_lanes = admin_maria_set_lanes,
     .rebase = admin_maria_rebase,
     .inbox = admin_inbox,
     .inbox_trace = admin_maria_inbox_trace,
@@ -528,6 +527,7 @@ const struct outbox_admin_ops admin_mariadb_ops = {
     .sagas = admin_maria_sagas,
     .saga_retry = admin_maria_saga_retry,
     .saga_abort = admin_maria_saga_abort,
+    .figures = admin_maria_figures,
     .ids = admin_maria_ids,
     .bench_put = admin_maria_bench_put,
 };

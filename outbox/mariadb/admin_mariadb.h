@@ -76,6 +76,7 @@ enum ferry_err admin_maria_inbox_requeue(const char *url, const struct outbox_fi
 enum ferry_err admin_maria_skip(const char *url, int64_t number, const char *reason,
                                 struct err_text *e);
 enum ferry_err admin_maria_set_paused(const char *url, bool paused, struct err_text *e);
+enum ferry_err admin_maria_set_lanes(const char *url, uint32_t lanes, struct err_text *e);
 enum ferry_err admin_maria_parked(const char *url, outbox_parked_cb *callback, void *arg,
                                   struct err_text *e);
 enum ferry_err admin_maria_park(const char *url, const char *topic, struct bytes key,
@@ -97,5 +98,9 @@ enum ferry_err admin_maria_saga_retry(const char *url, const struct ferry_id *id
                                       struct err_text *e);
 enum ferry_err admin_maria_saga_abort(const char *url, const struct ferry_id *id,
                                       const char *reason, struct err_text *e);
+
+/* admin_mariadb_figures.c */
+enum ferry_err admin_maria_figures(const char *url, struct outbox_figures *figures,
+                                   struct err_text *e);
 
 #endif

@@ -1,5 +1,6 @@
 /* Decisions about rows: requeue, skip, pause, and keys that are parked. */
 #include "outbox/mariadb/admin_mariadb.h"
+#include "outbox/mariadb/schema_mariadb.h"
 
 #define ROW_COLUMNS "lane, topic, mkey, msg_id, headers, payload, created_ms"
 
@@ -141,6 +142,51 @@ enum ferry_err admin_maria_set_paused(const char *url, bool paused, struct err_t
                "UPDATE value = VALUES(value)",
                paused ? 1 : 0);
     return admin_maria_end(&a, admin_maria_run(&a, NULL, e), e);
+}
+
+/* ---- Lanes. */
+
+static enum ferry_err check_empty(struct admin_maria *a, struct err_text *e)
+{
+    bool found = false;
+    int64_t one = 0;
+    buf_printf(admin_maria_sql(a), "SELECT 1 FROM ferry_outbox LIMIT 1");
+    enum ferry_err err = admin_maria_number(a, &found, &one, e);
+    return err == FERRY_OK && found
+               ? err_set(e, FERRY_ERR_INVALID_ARGUMENT, "rows wait: let a relay publish them first")
+               : err;
+}
+
+/* With several lanes each looks for its own rows: without an index it would pass over all that wait
+ * in the others. With one lane the index would only cost. */
+static enum ferry_err define(struct admin_maria *a, bool wanted, struct err_text *e)
+{
+    buf_printf(admin_maria_sql(a), wanted ? "CREATE INDEX IF NOT EXISTS " SCHEMA_MARIADB_LANE_INDEX
+                                            " ON ferry_outbox (lane, id)"
+                                          : "DROP INDEX IF EXISTS " SCHEMA_MARIADB_LANE_INDEX
+                                            " ON ferry_outbox");
+    return admin_maria_run(a, NULL, e);
+}
+
+enum ferry_err admin_maria_set_lanes(const char *url, uint32_t lanes, struct err_text *e)
+{
+    struct admin_maria a;
+    enum ferry_err err = admin_maria_write(&a, url, e);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    err = check_empty(&a, e);
+    if (err == FERRY_OK) {
+        err = define(&a, lanes > 1, e);
+    }
+    if (err == FERRY_OK) {
+        buf_printf(admin_maria_sql(&a),
+                   "INSERT INTO ferry_meta (name, value) VALUES ('lanes', '%u') ON DUPLICATE KEY "
+                   "UPDATE value = VALUES(value)",
+                   lanes);
+        err = admin_maria_run(&a, NULL, e);
+    }
+    return admin_maria_end(&a, err, e);
 }
 
 /* ---- Parked keys: parked in every lane. */

@@ -33,12 +33,16 @@ enum statement {
     STATEMENT_DEAD_AGAIN,
     STATEMENT_BARRIER_ADD,
     STATEMENT_BARRIER_WHY,
+    STATEMENT_BARRIER_DAY,
+    STATEMENT_BARRIER_TRIM,
     STATEMENT_SAGA_INSERT,
     STATEMENT_SAGA_GET,
     STATEMENT_SAGA_UPDATE,
+    STATEMENT_SAGA_TRIM,
     STATEMENT_COUNT
 };
 
+#define NO_SAGA     "x'00000000000000000000000000000000'"
 #define CHAIN_WHERE " grp = ? AND topic_id = ? AND part = ? "
 #define PUT_HEAD                                                                                   \
     "INSERT INTO ferry_outbox (lane, topic, mkey, msg_id, headers, payload, created_ms) VALUES "
@@ -53,8 +57,12 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_LOCK_KEY] = "INSERT INTO ferry_key (k) VALUES (?) ON DUPLICATE KEY UPDATE k = k",
     [STATEMENT_CHAIN_END] =
         "SELECT end_off FROM ferry_inbox_chain WHERE" CHAIN_WHERE "ORDER BY start_off DESC LIMIT 1",
-    [STATEMENT_CHAIN_EXTEND] = "INSERT INTO ferry_inbox_chain (grp, topic_id, part, start_off, "
-                               "end_off) VALUES (?, ?, ?, ?, ?)",
+    /* The row that the key would collide with may be trimmed by now, unseen by the snapshot of
+     * REPEATABLE READ; what an INSERT selects is read as it is now. */
+    [STATEMENT_CHAIN_EXTEND] =
+        "INSERT INTO ferry_inbox_chain (grp, topic_id, part, start_off, end_off) "
+        "SELECT ?, ?, ?, ?, ? FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM ferry_inbox_chain "
+        "WHERE" CHAIN_WHERE "AND start_off >= ?)",
     [STATEMENT_CHAIN_NTH] = "SELECT start_off FROM ferry_inbox_chain WHERE" CHAIN_WHERE
                             "ORDER BY start_off DESC LIMIT 1 OFFSET ?",
     [STATEMENT_CHAIN_TRIM] = "DELETE FROM ferry_inbox_chain WHERE" CHAIN_WHERE "AND start_off < ?",
@@ -83,6 +91,11 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_BARRIER_WHY] =
         "SELECT why FROM ferry_saga_barrier WHERE saga_id = ? AND step = ? AND op = ? "
         "LOCK IN SHARE MODE",
+    [STATEMENT_BARRIER_DAY] =
+        "UPDATE ferry_saga_barrier SET why = GREATEST(why, ?) WHERE saga_id = " NO_SAGA
+        " AND step = 0 AND op = 0",
+    [STATEMENT_BARRIER_TRIM] = "DELETE FROM ferry_saga_barrier WHERE saga_id > " NO_SAGA
+                               " AND saga_id < ? ORDER BY saga_id, step, op LIMIT ?",
     [STATEMENT_SAGA_INSERT] = "INSERT INTO ferry_saga (saga_id, type, state, step, ver, "
                               "deadline_ms, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     [STATEMENT_SAGA_GET] = "SELECT type, state, step, ver, deadline_ms, reason, data FROM "
@@ -91,6 +104,9 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
         "UPDATE ferry_saga SET state = ?, step = ?, ver = ver + 1, deadline_ms = ?, reason = ?, "
         "data = ?, changed_ms = CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED) "
         "WHERE saga_id = ? AND ver = ?",
+    [STATEMENT_SAGA_TRIM] =
+        "DELETE FROM ferry_saga WHERE state IN (3, 4, 6) AND created_ms < ? AND "
+        "changed_ms < ? LIMIT ?",
 };
 
 #define PARAMS_MAX  12
@@ -563,9 +579,11 @@ static enum ferry_err driver_chain_extend(void *driver, const struct db_chain *c
     add_chain(&p, chain);
     add_number(&p, start);
     add_number(&p, end);
+    add_chain(&p, chain);
+    add_number(&p, start);
     enum ferry_err err =
         change(d, STATEMENT_CHAIN_EXTEND, &p, "inserting into ferry_inbox_chain", e);
-    if (err == FERRY_OK && d->duplicate) {
+    if (err == FERRY_OK && (d->duplicate || rows_changed(d, STATEMENT_CHAIN_EXTEND) == 0)) {
         return err_set(e, FERRY_ERR_DB_RETRY,
                        "another consumer has done offset %lld already: roll back and fetch again",
                        (long long)start);
@@ -824,6 +842,31 @@ static enum ferry_err driver_migrate(void *driver, struct err_text *e)
     return migrate_mariadb(d->connection, e);
 }
 
+static enum ferry_err driver_saga_trim(void *driver, const struct db_saga_trim *trim,
+                                       size_t *removed, struct err_text *e)
+{
+    struct db_mariadb *d = driver;
+    struct params day = {0}, barrier = {0}, sagas = {0};
+    add_number(&day, trim->day);
+    add_id(&barrier, &trim->begun_before);
+    add_number(&barrier, (int64_t)trim->rows_max);
+    add_number(&sagas, trim->ended_before_ms);
+    add_number(&sagas, trim->ended_before_ms);
+    add_number(&sagas, (int64_t)trim->rows_max);
+    enum ferry_err err = change(d, STATEMENT_BARRIER_DAY, &day, "changing ferry_saga_barrier", e);
+    if (err == FERRY_OK) {
+        err = change(d, STATEMENT_BARRIER_TRIM, &barrier, "trimming ferry_saga_barrier", e);
+    }
+    if (err == FERRY_OK) {
+        *removed = (size_t)rows_changed(d, STATEMENT_BARRIER_TRIM);
+        err = change(d, STATEMENT_SAGA_TRIM, &sagas, "trimming ferry_saga", e);
+    }
+    if (err == FERRY_OK) {
+        *removed += (size_t)rows_changed(d, STATEMENT_SAGA_TRIM);
+    }
+    return err;
+}
+
 static enum ferry_err driver_begin(void *driver, struct err_text *e)
 {
     struct db_mariadb *d = driver;
@@ -869,6 +912,7 @@ static const struct db_ops mariadb_ops = {
     .saga_insert = driver_saga_insert,
     .saga_get = driver_saga_get,
     .saga_update = driver_saga_update,
+    .saga_trim = driver_saga_trim,
     .begin = driver_begin,
     .commit = driver_commit,
     .rollback = driver_rollback,

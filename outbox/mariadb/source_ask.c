@@ -68,9 +68,9 @@ static enum ferry_err find_oldest(struct source_mariadb *s, uint64_t from, uint6
     }
     buf_printf(maria_link_write(&s->reader),
                "SELECT id, CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED) - created_ms FROM "
-               "ferry_outbox FORCE INDEX (PRIMARY) WHERE id >= %llu AND lane = %u ORDER BY id "
+               "ferry_outbox FORCE INDEX (%s) WHERE id >= %llu AND lane = %u ORDER BY id "
                "LIMIT %d",
-               (unsigned long long)from, s->options.lane, LOOK_ROWS_MAX);
+               s->index, (unsigned long long)from, s->options.lane, LOOK_ROWS_MAX);
     err = maria_link_send(&s->reader, e);
     if (err == FERRY_OK) {
         err = maria_link_take(&s->reader, &result, e);
@@ -102,8 +102,8 @@ static enum ferry_err count_beyond(struct source_mariadb *s, uint64_t after, int
     *rows = 0;
     buf_printf(maria_link_write(&s->reader),
                "SELECT COUNT(*), (SELECT MAX(id) FROM ferry_outbox) FROM ferry_outbox FORCE INDEX "
-               "(PRIMARY) WHERE id > %llu AND id <= %llu AND lane = %u",
-               (unsigned long long)after, (unsigned long long)end, s->options.lane);
+               "(%s) WHERE id > %llu AND id <= %llu AND lane = %u",
+               s->index, (unsigned long long)after, (unsigned long long)end, s->options.lane);
     enum ferry_err err = maria_link_row(&s->reader, fields, 2, &found, e);
     if (err != FERRY_OK || !found) {
         return err;

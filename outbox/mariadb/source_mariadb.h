@@ -67,6 +67,7 @@ struct source_mariadb {
     struct source_options options;
     struct ferry_id id;
     char stamp_name[32]; /* In ferry_meta: of this lane. */
+    const char *index;   /* Of ferry_outbox, for this lane's rows. */
     struct maria_link reader, writer;
     uint64_t reconnects_before; /* Connections made by open. */
 
@@ -110,6 +111,8 @@ enum ferry_err source_maria_compare(struct source_mariadb *s, const struct sourc
 /* source_read.c */
 enum ferry_err source_maria_read(void *driver, size_t rows_max, size_t bytes_max,
                                  struct source_page *page, bool *more, struct err_text *e);
+enum ferry_err source_maria_fetch(void *driver, struct source_page *page, bool *there,
+                                  struct err_text *e);
 enum ferry_err source_maria_changed(void *driver, bool *changed, struct err_text *e);
 void source_maria_rewind(void *driver, int64_t after);
 

@@ -230,6 +230,7 @@ static const struct source_ops source_ops_mariadb = {
     .name = driver_name,
     .begin = driver_begin,
     .read = source_maria_read,
+    .fetch = source_maria_fetch,
     .rewind = source_maria_rewind,
     .changed = source_maria_changed,
     .verify = driver_verify,
@@ -349,7 +350,7 @@ static enum ferry_err check_server(struct source_mariadb *s, struct err_text *e)
     return FERRY_OK;
 }
 
-enum table { TABLE_VERSION, TABLE_ID, TABLE_LANES, TABLE_ENGINE, TABLE_COUNT };
+enum table { TABLE_VERSION, TABLE_ID, TABLE_LANES, TABLE_ENGINE, TABLE_INDEX, TABLE_COUNT };
 
 static enum ferry_err check_tables(struct source_mariadb *s, uint32_t *lanes, struct err_text *e)
 {
@@ -359,7 +360,9 @@ static enum ferry_err check_tables(struct source_mariadb *s, uint32_t *lanes, st
                "SELECT (SELECT value FROM ferry_meta WHERE name = 'schema_version'), (SELECT value "
                "FROM ferry_meta WHERE name = 'source_uuid'), (SELECT value FROM ferry_meta WHERE "
                "name = 'lanes'), (SELECT ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA "
-               "= DATABASE() AND TABLE_NAME = 'ferry_outbox')");
+               "= DATABASE() AND TABLE_NAME = 'ferry_outbox'), EXISTS (SELECT 1 FROM "
+               "information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = "
+               "'ferry_outbox' AND INDEX_NAME = '" SCHEMA_MARIADB_LANE_INDEX "')");
     enum ferry_err err = maria_link_row(&s->reader, fields, TABLE_COUNT, &found, e);
     if (err != FERRY_OK) {
         return err;
@@ -383,6 +386,8 @@ static enum ferry_err check_tables(struct source_mariadb *s, uint32_t *lanes, st
                        "ferry_outbox ENGINE = InnoDB",
                        s->url.shown, fields[TABLE_ENGINE].text);
     }
+    bool indexed = strcmp(fields[TABLE_INDEX].text, "1") == 0;
+    s->index = indexed ? SCHEMA_MARIADB_LANE_INDEX : "PRIMARY";
     *lanes = there >= 1 && there <= SOURCE_LANES_MAX ? (uint32_t)there : 1;
     return FERRY_OK;
 }

@@ -109,14 +109,32 @@ static bool scan_is_behind(const struct scan *scan)
     return scan->ended || scan->fetched == scan->asked;
 }
 
-static void write_scan(struct source_mariadb *s, size_t rows)
+/* Larger payloads than any batch holds are not even fetched. */
+#define COLUMNS                                                                                    \
+    "id, topic, mkey, msg_id, headers, IF(LENGTH(payload) <= %u, payload, NULL), created_ms "
+
+static void write_row(struct source_mariadb *s, int64_t number)
 {
-    /* Larger payloads than any batch holds are not even fetched. */
     buf_printf(maria_link_write(&s->reader),
-               "SELECT id, topic, mkey, msg_id, headers, IF(LENGTH(payload) <= %u, payload, NULL), "
-               "created_ms FROM ferry_outbox FORCE INDEX (PRIMARY) WHERE id > %llu AND lane = %u "
+               "SELECT " COLUMNS "FROM ferry_outbox WHERE id = %lld AND lane = %u",
+               SOURCE_ROW_MAX_BYTES, (long long)number, s->options.lane);
+}
+
+static void write_scan(struct source_mariadb *s, size_t rows, bool bare)
+{
+    struct buf *out = maria_link_write(&s->reader);
+    if (bare) {
+        buf_printf(out,
+                   "SELECT id, topic, IF(LENGTH(mkey) <= %u, mkey, NULL), msg_id, NULL, '', "
+                   "created_ms ",
+                   SOURCE_PARKED_KEY_MAX);
+    } else {
+        buf_printf(out, "SELECT " COLUMNS, SOURCE_ROW_MAX_BYTES);
+    }
+    buf_printf(out,
+               "FROM ferry_outbox FORCE INDEX (%s) WHERE id > %llu AND lane = %u "
                "ORDER BY id LIMIT %zu",
-               SOURCE_ROW_MAX_BYTES, (unsigned long long)s->cursor, s->options.lane, rows);
+               s->index, (unsigned long long)s->cursor, s->options.lane, rows);
 }
 
 static enum ferry_err fetch_rows(struct source_mariadb *s, MYSQL_RES *result, size_t rows_max,
@@ -155,7 +173,7 @@ static enum ferry_err scan_some(struct source_mariadb *s, size_t rows_max, size_
     if (err != FERRY_OK) {
         return err;
     }
-    write_scan(s, scan->asked);
+    write_scan(s, scan->asked, bytes_max == 0);
     err = maria_link_send(&s->reader, e);
     if (err == FERRY_OK) {
         err = maria_link_take(&s->reader, &result, e);
@@ -234,10 +252,10 @@ static enum ferry_err comparison_send(struct source_mariadb *s, uint64_t through
         return err;
     }
     buf_printf(maria_link_write(&s->reader),
-               "SELECT COUNT(*), BIT_XOR(id), (SELECT 1 FROM ferry_outbox FORCE INDEX (PRIMARY) "
+               "SELECT COUNT(*), BIT_XOR(id), (SELECT 1 FROM ferry_outbox FORCE INDEX (%s) "
                "WHERE id > %llu AND lane = %u ORDER BY id LIMIT 1) FROM ferry_outbox FORCE INDEX "
-               "(PRIMARY) WHERE id > %llu AND id <= %llu AND lane = %u",
-               (unsigned long long)through, s->options.lane,
+               "(%s) WHERE id > %llu AND id <= %llu AND lane = %u",
+               s->index, (unsigned long long)through, s->options.lane, s->index,
                (unsigned long long)(c->recent ? s->handout.low : 0), (unsigned long long)through,
                s->options.lane);
     return maria_link_send(&s->reader, e);
@@ -307,11 +325,10 @@ static enum ferry_err sweep(struct source_mariadb *s, bool recent, uint64_t thro
     if (err != FERRY_OK) {
         return err;
     }
-    buf_printf(
-        maria_link_write(&s->reader),
-        "SELECT id FROM ferry_outbox FORCE INDEX (PRIMARY) WHERE id > %llu AND id <= %llu AND "
-        "lane = %u ORDER BY id",
-        (unsigned long long)after, (unsigned long long)through, s->options.lane);
+    buf_printf(maria_link_write(&s->reader),
+               "SELECT id FROM ferry_outbox FORCE INDEX (%s) WHERE id > %llu AND id <= %llu AND "
+               "lane = %u ORDER BY id",
+               s->index, (unsigned long long)after, (unsigned long long)through, s->options.lane);
     err = maria_link_send(&s->reader, e);
     if (err == FERRY_OK) {
         err = maria_link_take(&s->reader, &result, e);
@@ -465,6 +482,40 @@ enum ferry_err source_maria_read(void *driver, size_t rows_max, size_t bytes_max
     }
     if (err != FERRY_OK) {
         source_page_clear(page);
+    }
+    return err;
+}
+
+enum ferry_err source_maria_fetch(void *driver, struct source_page *page, bool *there,
+                                  struct err_text *e)
+{
+    struct source_mariadb *s = driver;
+    const struct source_row bare = page->rows[0];
+    MYSQL_RES *result = NULL;
+    MYSQL_ROW values = NULL;
+    source_page_clear(page);
+    enum ferry_err err = maria_link_ready(&s->reader, e);
+    if (err == FERRY_OK) {
+        write_row(s, bare.number);
+        err = maria_link_send(&s->reader, e);
+    }
+    if (err == FERRY_OK) {
+        err = maria_link_take(&s->reader, &result, e);
+    }
+    if (err != FERRY_OK) {
+        return err;
+    }
+    if ((values = mysql_fetch_row(result)) != NULL) {
+        err = add_row(page, (uint64_t)bare.number, values, mysql_fetch_lengths(result));
+    }
+    enum ferry_err ended = maria_link_done(&s->reader, result, e);
+    err = err == FERRY_OK ? ended : err;
+    if (err != FERRY_OK) {
+        source_page_clear(page);
+    }
+    *there = page->count == 1;
+    if (*there) {
+        page->rows[0].position = bare.position;
     }
     return err;
 }

@@ -57,7 +57,7 @@ static enum ferry_err check_version(struct admin_pg *a, struct err_text *e)
     enum ferry_err err = admin_pg_ask(
         a, "SELECT value::bigint FROM @.meta WHERE name = 'schema_version'", NULL, &result, e);
     if (err == FERRY_ERR_DB_SCHEMA) {
-        return err_set(e, err, "%s has no Ferry tables: `ferry outbox init` makes them",
+        return err_set(e, err, "%s: it has no Ferry tables: `ferry outbox init` makes them",
                        a->url.shown);
     }
     if (err != FERRY_OK) {
@@ -67,12 +67,13 @@ static enum ferry_err check_version(struct admin_pg *a, struct err_text *e)
     PQclear(result);
     if (version > SCHEMA_POSTGRESQL_VERSION) {
         return err_set(e, FERRY_ERR_NEWER_FORMAT,
-                       "%s has tables of version %" PRId64 ", of a newer Ferry: this one knows %d",
+                       "%s: it has tables of version %" PRId64
+                       ", of a newer Ferry: this one knows %d",
                        a->url.shown, version, SCHEMA_POSTGRESQL_VERSION);
     }
     if (version < SCHEMA_POSTGRESQL_VERSION) {
         return err_set(e, FERRY_ERR_DB_SCHEMA,
-                       "%s has tables of version %" PRId64
+                       "%s: it has tables of version %" PRId64
                        ": `ferry outbox init` brings them to %d",
                        a->url.shown, version, SCHEMA_POSTGRESQL_VERSION);
     }
@@ -575,6 +576,7 @@ const struct outbox_admin_ops admin_pg_ops = {
     .park = admin_pg_park,
     .unpark = admin_pg_unpark,
     .set_paused = admin_pg_set_paused,
+    .set_lanes = admin_pg_set_lanes,
     .rebase = admin_pg_rebase,
     .inbox = admin_pg_inbox,
     .inbox_trace = admin_pg_inbox_trace,
@@ -582,6 +584,7 @@ const struct outbox_admin_ops admin_pg_ops = {
     .sagas = admin_pg_sagas,
     .saga_retry = admin_pg_saga_retry,
     .saga_abort = admin_pg_saga_abort,
+    .figures = admin_pg_figures,
     .ids = admin_pg_ids,
     .bench_put = admin_bench_put,
 };

@@ -86,6 +86,7 @@ enum ferry_err admin_pg_inbox_requeue(const char *url, const struct outbox_filte
 enum ferry_err admin_pg_skip(const char *url, int64_t number, const char *reason,
                              struct err_text *e);
 enum ferry_err admin_pg_set_paused(const char *url, bool paused, struct err_text *e);
+enum ferry_err admin_pg_set_lanes(const char *url, uint32_t lanes, struct err_text *e);
 enum ferry_err admin_pg_parked(const char *url, outbox_parked_cb *callback, void *arg,
                                struct err_text *e);
 enum ferry_err admin_pg_park(const char *url, const char *topic, struct bytes key,
@@ -95,6 +96,9 @@ enum ferry_err admin_pg_unpark(const char *url, const char *topic, struct bytes 
 /* admin_pg_rebase.c: */
 enum ferry_err admin_pg_rebase(const char *url, outbox_judge_fn *judge, void *arg, bool dry_run,
                                struct outbox_rebased *rebased, struct err_text *e);
+/* admin_pg_figures.c: */
+enum ferry_err admin_pg_figures(const char *url, struct outbox_figures *figures,
+                                struct err_text *e);
 /* admin_pg_inbox.c: */
 enum ferry_err admin_pg_inbox(const char *url, inbox_status_cb *callback, void *arg,
                               struct err_text *e);

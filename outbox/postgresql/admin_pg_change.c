@@ -86,9 +86,10 @@ enum ferry_err admin_pg_skip(const char *url, int64_t number, const char *reason
 
 /* ---- Pause ---------------------------------------------------------------------------------- */
 
-enum ferry_err admin_pg_set_paused(const char *url, bool paused, struct err_text *e)
+static enum ferry_err set_meta(const char *url, const char *name, const char *value,
+                               struct err_text *e)
 {
-    static const char sql[] = "INSERT INTO @.meta (name, value) VALUES ('paused', $1::text) ON "
+    static const char sql[] = "INSERT INTO @.meta (name, value) VALUES ($1::text, $2::text) ON "
                               "CONFLICT (name) DO UPDATE SET value = excluded.value";
     struct admin_pg a;
     struct admin_pg_params p = {0};
@@ -96,9 +97,22 @@ enum ferry_err admin_pg_set_paused(const char *url, bool paused, struct err_text
     if (err != FERRY_OK) {
         return err;
     }
-    admin_pg_add_text(&p, paused ? "1" : "0");
+    admin_pg_add_text(&p, name);
+    admin_pg_add_text(&p, value);
     err = admin_pg_run(&a, sql, &p, NULL, e);
     return admin_pg_end(&a, err, e);
+}
+
+enum ferry_err admin_pg_set_paused(const char *url, bool paused, struct err_text *e)
+{
+    return set_meta(url, "paused", paused ? "1" : "0", e);
+}
+
+enum ferry_err admin_pg_set_lanes(const char *url, uint32_t lanes, struct err_text *e)
+{
+    char value[16];
+    snprintf(value, sizeof(value), "%u", lanes);
+    return set_meta(url, "lanes", value, e);
 }
 
 /* ---- Parked keys ---------------------------------------------------------------------------- */

@@ -38,7 +38,7 @@ enum ferry_err admin_pg_filter(struct admin_pg_params *p, enum outbox_table tabl
 /* ---- Rows ----------------------------------------------------------------------------------- */
 
 /* Columns: number, topic, key, headers, payload, id, created, parked, reason, dead, requeued,
- * group, partition, offset, transaction, whether it is among the dead. */
+ * group, partition, offset, transaction, whether it is among the dead: 0, 1, or 2 parked there. */
 static const char *rows_sql(enum outbox_table table)
 {
     switch (table) {
@@ -46,8 +46,9 @@ static const char *rows_sql(enum outbox_table table)
         return "SELECT seq, topic, mkey, coalesce(headers, convert_to(headers_json::text, "
                "'UTF8')), "
                "payload, msg_id, created_ms, false, NULL::text, 0::bigint, false, NULL::text, "
-               "0::int, 0::bigint, xid::text::bigint, EXISTS (SELECT 1 FROM @.outbox_dead d WHERE "
-               "d.seq = o.seq) FROM @.outbox o WHERE seq > $1::bigint AND ($2::bigint IS NULL OR "
+               "0::int, 0::bigint, xid::text::bigint, coalesce((SELECT 1 + d.parked::int FROM "
+               "@.outbox_dead d WHERE d.seq = o.seq), 0) FROM @.outbox o WHERE seq > $1::bigint "
+               "AND ($2::bigint IS NULL OR "
                "seq = $2) AND ($3::text IS NULL OR topic = $3) AND ($4::bytea IS NULL OR mkey = "
                "$4) "
                "AND ($5::uuid IS NULL OR msg_id = $5) AND $6::text IS NULL ORDER BY seq "
@@ -56,7 +57,7 @@ static const char *rows_sql(enum outbox_table table)
         return "SELECT seq, topic, mkey, coalesce(headers, convert_to(headers_json::text, "
                "'UTF8')), "
                "payload, msg_id, created_ms, parked, reason, dead_ms, false, NULL::text, 0::int, "
-               "0::bigint, 0::bigint, true FROM @.outbox_dead WHERE seq > $1::bigint AND "
+               "0::bigint, 0::bigint, 1 FROM @.outbox_dead WHERE seq > $1::bigint AND "
                "($2::bigint "
                "IS NULL OR seq = $2) AND ($3::text IS NULL OR topic = $3) AND ($4::bytea IS NULL "
                "OR "
@@ -65,7 +66,7 @@ static const char *rows_sql(enum outbox_table table)
     case INBOX_TABLE_DEAD:
         return "SELECT number, topic_id::text, mkey, headers, payload, msg_id, ts_ms, parked, "
                "reason, "
-               "at_ms, requeued, grp, part, off, 0::bigint, true FROM @.inbox_dead WHERE number > "
+               "at_ms, requeued, grp, part, off, 0::bigint, 1 FROM @.inbox_dead WHERE number > "
                "$1::bigint AND ($2::bigint IS NULL OR number = $2) AND ($3::text IS NULL OR "
                "topic_id "
                "= $3::uuid) AND ($4::bytea IS NULL OR mkey = $4) AND ($5::uuid IS NULL OR msg_id = "
@@ -107,10 +108,13 @@ static void each_row(const PGresult *r, enum outbox_table table, const struct co
     for (int i = 0; i < PQntuples(r); i++) {
         struct outbox_row row = row_of(r, i);
         if (table == OUTBOX_TABLE_PENDING) {
-            bool dead = admin_pg_bool(r, i, 15);
-            row.settled_known = cover->base != NULL || dead;
-            row.settled = dead || (cover->base != NULL &&
-                                   cover_has(cover, (uint64_t)admin_pg_int(r, i, 14), row.number));
+            int64_t aside = admin_pg_int(r, i, 15);
+            row.set_aside = aside != 0;
+            row.parked = aside == 2;
+            row.settled_known = cover->base != NULL || row.set_aside;
+            row.settled =
+                row.set_aside || (cover->base != NULL &&
+                                  cover_has(cover, (uint64_t)admin_pg_int(r, i, 14), row.number));
         }
         if (!callback(&row, arg)) {
             return;

@@ -33,12 +33,16 @@ enum statement {
     STATEMENT_DEAD_AGAIN,
     STATEMENT_BARRIER_ADD,
     STATEMENT_BARRIER_WHY,
+    STATEMENT_BARRIER_DAY,
+    STATEMENT_BARRIER_TRIM,
     STATEMENT_SAGA_INSERT,
     STATEMENT_SAGA_GET,
     STATEMENT_SAGA_UPDATE,
+    STATEMENT_SAGA_TRIM,
     STATEMENT_COUNT
 };
 
+#define NO_SAGA     "'00000000-0000-0000-0000-000000000000'::uuid"
 #define CHAIN_WHERE " grp = $1 AND topic_id = $2 AND part = $3 "
 
 /* S. stands for the schema. {lane K} stands for the lane of key K, where there are several. */
@@ -54,8 +58,14 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_CHAIN_END] =
         "SELECT end_off FROM S.inbox_chain WHERE" CHAIN_WHERE "ORDER BY start_off DESC LIMIT 1",
     [STATEMENT_CHAIN_EXTEND] =
-        "INSERT INTO S.inbox_chain (grp, topic_id, part, start_off, end_off) "
-        "VALUES ($1::text, $2::uuid, $3::integer, $4::bigint, $5::bigint)",
+        /* Above READ COMMITTED the row that the key would collide with may be trimmed, unseen: then
+         * the last row of the snapshot is trimmed too, and to lock it cannot be serialized. */
+    "WITH seen AS MATERIALIZED (SELECT end_off FROM S.inbox_chain WHERE" CHAIN_WHERE
+    "AND current_setting('transaction_isolation') <> 'read committed' "
+    "ORDER BY start_off DESC LIMIT 1 FOR KEY SHARE) "
+    "INSERT INTO S.inbox_chain (grp, topic_id, part, start_off, end_off) "
+    "SELECT $1::text, $2::uuid, $3::integer, $4::bigint, $5::bigint "
+    "WHERE (SELECT count(*) FROM seen) >= 0",
     [STATEMENT_CHAIN_TRIM] =
         "DELETE FROM S.inbox_chain WHERE" CHAIN_WHERE
         "AND start_off < (SELECT start_off FROM S.inbox_chain WHERE" CHAIN_WHERE
@@ -93,7 +103,13 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
         "INSERT INTO S.saga_barrier (saga_id, step, op, why) "
         "VALUES ($1::uuid, $2::integer, $3::integer, $4::integer) ON CONFLICT DO NOTHING",
     [STATEMENT_BARRIER_WHY] = "SELECT why::integer FROM S.saga_barrier WHERE saga_id = $1::uuid "
-                              "AND step = $2::integer AND op = $3::integer",
+                              "AND step = $2::integer AND op = $3::integer FOR SHARE",
+    [STATEMENT_BARRIER_DAY] = "UPDATE S.saga_barrier SET why = $1::integer WHERE saga_id = " NO_SAGA
+                              " AND step = 0 AND op = 0 AND why < $1::integer",
+    [STATEMENT_BARRIER_TRIM] =
+        "DELETE FROM S.saga_barrier WHERE (saga_id, step, op) IN (SELECT saga_id, step, op FROM "
+        "S.saga_barrier WHERE saga_id > " NO_SAGA " AND saga_id < $1::uuid "
+        "ORDER BY saga_id, step, op LIMIT $2::bigint FOR UPDATE SKIP LOCKED)",
     [STATEMENT_SAGA_INSERT] =
         "INSERT INTO S.saga (saga_id, type, state, step, ver, deadline_ms, reason, data) "
         "VALUES ($1::uuid, $2::text, $3::integer, $4::integer, $5::bigint, $6::bigint, $7::text, "
@@ -104,6 +120,10 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
         "UPDATE S.saga SET state = $2::integer, step = $3::integer, ver = ver + 1, "
         "deadline_ms = $5::bigint, reason = $6::text, data = $7::bytea, changed_ms = S.now_ms() "
         "WHERE saga_id = $1::uuid AND ver = $4::bigint",
+    [STATEMENT_SAGA_TRIM] =
+        "DELETE FROM S.saga WHERE saga_id IN (SELECT saga_id FROM S.saga WHERE state IN (3, 4, 6) "
+        "AND created_ms < $1::bigint AND changed_ms < $1::bigint LIMIT $2::bigint "
+        "FOR UPDATE SKIP LOCKED)",
 };
 
 struct db_postgresql {
@@ -814,6 +834,30 @@ static const char *driver_path(void *driver)
     return d->place[0] == '\0' ? NULL : d->place;
 }
 
+static enum ferry_err driver_saga_trim(void *driver, const struct db_saga_trim *trim,
+                                       size_t *removed, struct err_text *e)
+{
+    struct db_postgresql *d = driver;
+    struct pq_params day = {0}, barrier = {0}, sagas = {0};
+    pq_add_i32(&day, trim->day);
+    pq_add_id(&barrier, &trim->begun_before);
+    pq_add_i64(&barrier, (int64_t)trim->rows_max);
+    pq_add_i64(&sagas, trim->ended_before_ms);
+    pq_add_i64(&sagas, (int64_t)trim->rows_max);
+    enum ferry_err err = execute(d, STATEMENT_BARRIER_DAY, &day, "changing saga_barrier", NULL, e);
+    if (err == FERRY_OK) {
+        err = execute(d, STATEMENT_BARRIER_TRIM, &barrier, "trimming saga_barrier", NULL, e);
+    }
+    if (err == FERRY_OK) {
+        *removed = (size_t)rows_changed(d);
+        err = execute(d, STATEMENT_SAGA_TRIM, &sagas, "trimming saga", NULL, e);
+    }
+    if (err == FERRY_OK) {
+        *removed += (size_t)rows_changed(d);
+    }
+    return err;
+}
+
 static enum ferry_err driver_begin(void *driver, struct err_text *e)
 {
     return simple(driver, "BEGIN", "BEGIN", e);
@@ -876,6 +920,7 @@ static const struct db_ops postgresql_ops = {
     .saga_insert = driver_saga_insert,
     .saga_get = driver_saga_get,
     .saga_update = driver_saga_update,
+    .saga_trim = driver_saga_trim,
     .begin = driver_begin,
     .commit = driver_commit,
     .rollback = driver_rollback,

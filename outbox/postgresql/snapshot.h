@@ -21,7 +21,7 @@
 /* More transactions open at once than this, or bytes of them, and a relay waits: two snapshots have
  * to fit into one cursor of the broker. */
 #define SNAPSHOT_XIPS_MAX  2048u
-#define SNAPSHOT_BYTES_MAX 1880u
+#define SNAPSHOT_BYTES_MAX 1860u
 
 struct snapshot {
     uint32_t holders;

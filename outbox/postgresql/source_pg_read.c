@@ -186,9 +186,10 @@ static bool way_is_of(const struct source_pg *d, const struct ticks_job *job)
 
 static void choose_way(struct source_pg *d, const struct ticks_job *job, int64_t rows, size_t limit)
 {
-    d->way = rows <= (int64_t)limit         ? PG_WAY_SMALL
-             : rows <= d->options.copy_rows ? PG_WAY_WINDOW
-                                            : PG_WAY_COPY;
+    bool single = limit == 1; /* A COPY would send the next one, too. */
+    d->way = rows <= (int64_t)limit                   ? PG_WAY_SMALL
+             : rows <= d->options.copy_rows || single ? PG_WAY_WINDOW
+                                                      : PG_WAY_COPY;
     d->way_upper = job->upper;
     d->way_lower = job->lower;
     d->way_extra = job->extra;
@@ -216,7 +217,7 @@ static enum ferry_err send_page(struct source_pg *d, const struct ticks_job *job
                                 const struct reading *r, struct err_text *e)
 {
     d->rows_limit = r->rows_max;
-    d->bytes_limit = r->bytes_max;
+    d->bytes_limit = r->bytes_max > 0 ? r->bytes_max : 1; /* Bare: one row fills it. */
     enum pg_statement statement = d->way == PG_WAY_SMALL ? PG_SMALL : PG_WINDOW;
     uint64_t bound = job->upper->xmax;
     struct ticks_job from = *job;
@@ -291,7 +292,7 @@ static enum ferry_err take_page(struct source_pg *d, const PGresult *result, str
     }
     bool whole = r->page->count < d->rows_limit && bytes < (int64_t)d->bytes_limit;
     bool ended = hand_out(d, r, whole, step);
-    if (r->page->count > 0 && !ended && d->way == PG_WAY_WINDOW) {
+    if (r->page->count > 0 && !ended && d->way == PG_WAY_WINDOW && r->rows_max > 1) {
         ask_ahead(d, r);
     }
     return FERRY_OK;

@@ -7,20 +7,27 @@
 
 /* A page of the rows that `inner` finds in order of seq: it ends with the row by which it holds
  * `bytes`. A payload that fits no batch is not fetched (NULL). Headers in JSON come as name, value,
- * name, value, …; a value that is no string as NULL. */
+ * name, value, …; a value that is no string as NULL. Where `bytes` is 0 the first row comes bare.
+ */
 #define PAGE(inner, bytes)                                                                         \
-    "SELECT " RESULT "FROM (SELECT q.*, sum(octet_length(q.payload) + "                            \
-    "coalesce(octet_length(q.headers), 0)) OVER (ORDER BY q.seq "                                  \
-    "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before FROM (" inner ") q) p "     \
-    "WHERE p.bytes_before IS NULL OR p.bytes_before < " bytes "::bigint ORDER BY p.seq"
-#define RESULT                                                                                     \
-    "p.seq, p.xid, p.tli, p.created_ms, p.msg_id, p.topic, p.mkey, p.headers, "                    \
-    "CASE WHEN p.headers_json IS NOT NULL THEN ARRAY(SELECT unnest(ARRAY[j.key, "                  \
+    "SELECT " RESULT("WHEN " bytes "::bigint = 0 THEN ''::bytea ", bytes                           \
+                     "::bigint > 0") "FROM (SELECT q.*, sum(octet_length(q.payload) + "            \
+                                     "coalesce(octet_length(q.headers), 0)) OVER (ORDER BY q.seq " \
+                                     "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS "       \
+                                     "bytes_before FROM (" inner ") q) p "                         \
+                                     "WHERE p.bytes_before IS NULL OR p.bytes_before < " bytes     \
+                                     "::bigint ORDER BY p.seq"
+#define RESULT(bare, is_whole)                                                                     \
+    "p.seq, p.xid, p.tli, p.created_ms, p.msg_id, p.topic, "                                       \
+    "CASE WHEN " is_whole " OR octet_length(p.mkey) <= 1024 THEN p.mkey END, "                     \
+    "CASE WHEN " is_whole " THEN p.headers END, "                                                  \
+    "CASE WHEN " is_whole " AND p.headers_json IS NOT NULL THEN ARRAY(SELECT unnest(ARRAY[j.key, " \
     "CASE WHEN jsonb_typeof(j.value) = 'string' THEN j.value #>> '{}' END]) "                      \
     "FROM jsonb_each(p.headers_json) j) END, "                                                     \
-    "CASE WHEN octet_length(p.payload) <= 15728640 THEN p.payload END "
+    "CASE " bare "WHEN octet_length(p.payload) <= 15728640 THEN p.payload END "
 
 _Static_assert(SOURCE_ROW_MAX_BYTES == 15728640, "as in RESULT");
+_Static_assert(SOURCE_PARKED_KEY_MAX == 1024, "as in RESULT");
 
 const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
     /* lane, xmax of the lower, what it lists, limit */
@@ -59,6 +66,9 @@ const char *const source_pg_statements[PG_STATEMENT_COUNT] = {
                        "AND pg_visible_in_snapshot(o.xid, $4::pg_snapshot) "
                        "ORDER BY o.seq LIMIT $7::bigint",
                        "$8"),
+    /* lane, seq */
+    [PG_ROW] = "SELECT " RESULT("", "true") "FROM @.outbox p WHERE p.lane = $1::smallint "
+                                            "AND p.seq = $2::bigint",
     [PG_FLUSHED] = "SELECT pg_current_wal_flush_lsn()",
     [PG_IDENTITY] =
         "SELECT r.standby, (SELECT system_identifier FROM pg_control_system()), "
@@ -147,8 +157,9 @@ void source_pg_copy_text(const struct source_pg *d, const struct ticks_job *job,
                          int64_t to, struct buf *out)
 {
     buf_printf(out,
-               "COPY (SELECT " RESULT "FROM %s.outbox p WHERE p.lane = %u AND p.seq > %lld "
-               "AND p.seq <= %lld AND (p.xid >= '%llu'::xid8 OR p.xid = ANY('",
+               "COPY (SELECT " RESULT(
+                   "", "true") "FROM %s.outbox p WHERE p.lane = %u AND p.seq > %lld "
+                               "AND p.seq <= %lld AND (p.xid >= '%llu'::xid8 OR p.xid = ANY('",
                d->url.schema, d->options.lane, (long long)from, (long long)to,
                (unsigned long long)job->lower->xmax);
     snapshot_late_text(job->lower, job->upper, out);

@@ -288,6 +288,33 @@ static enum ferry_err driver_set_aside(void *driver, const struct source_row *ro
     return err;
 }
 
+static enum ferry_err driver_fetch(void *driver, struct source_page *page, bool *there,
+                                   struct err_text *e)
+{
+    struct source_pg *d = driver;
+    const struct source_row bare = page->rows[0];
+    char lane[NUMBER_BYTES];
+    char seq[NUMBER_BYTES];
+    snprintf(lane, sizeof(lane), "%u", d->options.lane);
+    snprintf(seq, sizeof(seq), "%lld", (long long)bare.number);
+    const char *values[] = {lane, seq};
+    PGresult *result = NULL;
+    int64_t bytes = 0;
+    source_page_clear(page);
+    enum ferry_err err = side_ask(d, PG_ROW, values, 2, &result, e);
+    if (err == FERRY_OK && source_pg_rows(d, result, page, &bytes) != FERRY_OK) {
+        err = err_set(e, FERRY_ERR_NO_MEMORY, "%s: out of memory: lower relay.page_bytes",
+                      d->url.shown);
+        source_page_clear(page);
+    }
+    *there = page->count == 1;
+    if (*there) {
+        page->rows[0].position = bare.position;
+    }
+    PQclear(result);
+    return err;
+}
+
 static enum ferry_err driver_decided(void *driver, int64_t number, bool *decided,
                                      struct err_text *e)
 {
@@ -369,6 +396,7 @@ const struct source_ops source_pg_ops = {
     .name = driver_name,
     .begin = driver_begin,
     .read = source_pg_read,
+    .fetch = driver_fetch,
     .rewind = source_pg_rewind,
     .changed = source_pg_changed,
     .verify = driver_verify,

@@ -29,6 +29,7 @@ enum pg_statement {
     PG_WINDOW,
     PG_FLUSHED,
     PG_IDENTITY,
+    PG_ROW,
     PG_MSG_ID,
     PG_BARRIER,
     PG_ASIDE,

@@ -76,8 +76,10 @@ struct outbox_row {
     bool created_known;
     int64_t created_ms;
     bool settled_known, settled; /* By the checkpoint. */
-    bool parked;                 /* Dead only because its key is parked. */
-    const char *reason;          /* Of dead ones. */
+    bool set_aside; /* PostgreSQL, of a pending row's table: it is among the dead as well, and was
+                       never published. */
+    bool parked;    /* Dead only because its key is parked. */
+    const char *reason; /* Of dead ones. */
     int64_t dead_ms;
     bool requeued;     /* Of the inbox: a person has put it before its handler again. */
     const char *group; /* Of the inbox. */
@@ -112,6 +114,36 @@ struct outbox_saga {
     int64_t deadline_ms;
     const char *reason; /* Why it compensates or is stuck; empty: none. */
     struct bytes data;
+};
+
+#define OUTBOX_FIGURES_MAX      64 /* Groups, and (type, step) pairs of sagas. */
+#define OUTBOX_FIGURES_ROWS_MAX 10000
+#define OUTBOX_FIGURES_NAME_MAX 800 /* Bytes; 200 characters. */
+#define OUTBOX_SAGA_STATES      6
+
+struct outbox_group_figures {
+    char group[OUTBOX_FIGURES_NAME_MAX + 1];
+    int64_t chain_rows, id_rows, dead_rows;
+};
+
+struct outbox_step_figures {
+    char type[OUTBOX_FIGURES_NAME_MAX + 1];
+    int32_t step;
+    int64_t open; /* Running or compensating there. */
+};
+
+/* What is told of a database again and again. A count of OUTBOX_FIGURES_ROWS_MAX + 1 means "at
+ * least so many". */
+struct outbox_figures {
+    size_t group_count;
+    struct outbox_group_figures groups[OUTBOX_FIGURES_MAX];
+    bool groups_more; /* There are others, which are not here. */
+    size_t step_count;
+    struct outbox_step_figures steps[OUTBOX_FIGURES_MAX];
+    bool steps_more;
+    int64_t sagas[OUTBOX_SAGA_STATES]; /* By enum ferry_saga_state, from FERRY_SAGA_RUNNING on. */
+    int64_t oldest_open_ms;            /* By the database's clock; 0: none is open. */
+    int64_t overdue;                   /* Open, and the deadline of the step is over. */
 };
 
 /* Return false to stop early. */
@@ -189,6 +221,10 @@ struct outbox_admin_ops {
     enum ferry_err (*unpark)(const char *url, const char *topic, struct bytes key, int64_t *count,
                              struct err_text *e);
     enum ferry_err (*set_paused)(const char *url, bool paused, struct err_text *e);
+    /* The caller has seen that nothing is pending, dead or parked and that no relay is active.
+     * INVALID_ARGUMENT: more than one lane is not for this database, or (MariaDB) rows are there.
+     */
+    enum ferry_err (*set_lanes)(const char *url, uint32_t lanes, struct err_text *e);
     /* Rebase: in one transaction, does with each row what `judge` says, and gives the source a new
      * id, under which the brokers know nothing: what is left is published. With `dry_run` it only
      * counts. */
@@ -219,6 +255,8 @@ struct outbox_admin_ops {
      * over `connections` connections one after another in this thread. *us: how long it took. */
     enum ferry_err (*bench_put)(const char *url, const char *topic, int64_t count, size_t bytes,
                                 int64_t per_commit, int64_t keys, int64_t *us, struct err_text *e);
+    /* Inbox and sagas for the metrics; reads a bounded number of rows (admin_figures.h). */
+    enum ferry_err (*figures)(const char *url, struct outbox_figures *figures, struct err_text *e);
 };
 
 #endif

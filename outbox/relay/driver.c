@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FOLDERS_MAX     3u
+#define FOLDERS_MAX     4u
 #define SCHEME_TEXT_MAX 40 /* Of a wrong URL, so much is shown: what follows may be a password. */
 
 /* What a URL may begin with. */
@@ -75,6 +75,23 @@ static void folders_add(struct folders *f, const char *path)
     }
 }
 
+/* Where this code is: libferry_relay's folder; of a program, its own once more or nothing. */
+static void folders_add_own(struct folders *f)
+{
+    Dl_info own;
+    char path[PATH_MAX];
+    static const char here = 0;
+    if (dladdr(&here, &own) == 0 || own.dli_fname == NULL ||
+        realpath(own.dli_fname, path) == NULL) {
+        return;
+    }
+    char *slash = strrchr(path, '/');
+    if (slash != NULL) {
+        *slash = '\0';
+        folders_add(f, path);
+    }
+}
+
 static void folders_find(struct folders *f)
 {
     char program[PATH_MAX];
@@ -89,6 +106,7 @@ static void folders_find(struct folders *f)
             folders_add(f, program);
         }
     }
+    folders_add_own(f);
     folders_add(f, FERRY_LIBRARY_FOLDER);
 }
 

@@ -2,16 +2,16 @@
  *
  * A driver is one shared library, libferry_outbox_SCHEME.so: it has the source for the relay, the
  * questions and decisions of people, and ferry_db_SCHEME() for applications. It is looked for in
- * $FERRY_DRIVERS, beside the program, and in the library folder that Ferry was installed to, in
- * this order; so neither the relay nor the command line needs the client library of a database that
- * is not used. A loaded driver stays loaded. */
+ * $FERRY_DRIVERS, beside the program, beside libferry_relay, and in the library folder that Ferry
+ * was installed to, in this order; so neither the relay nor the command line needs the client
+ * library of a database that is not used. A loaded driver stays loaded. */
 #ifndef FERRY_OUTBOX_RELAY_DRIVER_H
 #define FERRY_OUTBOX_RELAY_DRIVER_H
 
 #include "outbox/relay/admin.h"
 #include "outbox/relay/source.h"
 
-#define OUTBOX_DRIVER_ABI 1u
+#define OUTBOX_DRIVER_ABI 2u
 
 struct outbox_driver {
     uint32_t abi; /* OUTBOX_DRIVER_ABI of its build. */

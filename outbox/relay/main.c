@@ -16,8 +16,8 @@
 #include "base/mem.h"
 #include "outbox/relay/driver.h"
 #include "outbox/relay/http.h"
-#include "outbox/relay/relay_policy.h"
 #include "outbox/relay/relay_report.h"
+#include "outbox/relay/relay_setup.h"
 #include "outbox/relay/status_pages.h"
 
 #define EXIT_USAGE     2
@@ -44,6 +44,7 @@ struct program {
     struct relay_options options;
     struct relay_urls urls;
     struct serve *serve;
+    struct figures *figures;
     struct http *http;
     struct status_pages pages;
     struct relay_rate rates[SERVE_MAX];
@@ -170,51 +171,16 @@ static void read_arguments(struct program *p, int argc, char **argv,
     }
 }
 
-/* The program that decides has to be there before the first row needs it. */
-static void check_poison(const struct program *p, struct config_problems *problems)
+static void check_together(const struct program *p, struct config_problems *problems)
 {
-    const char *command = p->options.poison_command;
-    char path[RELAY_COMMAND_MAX + 1];
-    bool asked = p->options.poison == RELAY_POISON_CALLBACK ||
-                 strstr(p->options.poison_topics, "=callback") != NULL;
-    (void)snprintf(path, sizeof(path), "%.*s", (int)strcspn(command, " \t"), command);
-    if (asked && command[0] == '\0') {
-        config_problem(problems, "relay.poison_command is to be given: callback asks it");
-    } else if (command[0] != '\0' && path[0] != '/') {
-        config_problem(problems, "relay.poison_command: %s is not an absolute path", path);
-    } else if (command[0] != '\0' && access(path, X_OK) != 0) {
-        config_problem(problems, "relay.poison_command: %s: %s", path, strerror(errno));
+    if (p->urls.count == 0 && problems->count == 0) {
+        config_problem(problems, "no database is given: use --db URL or relay.db");
     }
-}
-
-static void check_texts(const struct program *p, struct config_problems *problems)
-{
-    struct err_text e = {{0}};
-    if (relay_policy_check(&p->options, &e) != FERRY_OK) {
-        config_problem(problems, "%s", e.text);
-    }
-    if (serve_lanes_check(p->options.lanes, &e) != FERRY_OK) {
-        config_problem(problems, "%s", e.text);
-    }
+    relay_setup_check(&p->options, problems);
     if (p->options.http_stuck_ms <= p->options.statement_timeout_ms) {
         config_problem(problems, "relay.http_stuck_ms is to be larger than "
                                  "relay.statement_timeout_ms");
     }
-}
-
-static void check_together(const struct program *p, struct config_problems *problems)
-{
-    if (p->options.poll_min_ms > p->options.poll_max_ms) {
-        config_problem(problems, "relay.poll_min_ms is larger than relay.poll_max_ms");
-    }
-    if (p->options.retry_min_ms > p->options.retry_max_ms) {
-        config_problem(problems, "relay.retry_min_ms is larger than relay.retry_max_ms");
-    }
-    if (p->urls.count == 0 && problems->count == 0) {
-        config_problem(problems, "no database is given: use --db URL or relay.db");
-    }
-    check_poison(p, problems);
-    check_texts(p, problems);
 }
 
 /* Returns an exit code, or -1 to go on. */
@@ -483,9 +449,16 @@ static void catch_signals(sigset_t *unblocked)
 static enum ferry_err start_http(struct program *p, struct err_text *e)
 {
     uint16_t port = 0;
-    p->pages = (struct status_pages){p->serve, p->options.http_stuck_ms * 1000};
-    enum ferry_err err = http_start(&p->http, p->options.http, STATUS_PAGE_MAX_BYTES, status_page,
-                                    &p->pages, &port, e);
+    enum ferry_err err = FERRY_OK;
+    if (p->options.figures) {
+        err = figures_start(&p->figures, &p->urls, p->options.figures_ms);
+    }
+    if (err != FERRY_OK) {
+        return err_set(e, err, "no thread is left for the figures: relay.figures=off");
+    }
+    p->pages = (struct status_pages){p->serve, p->figures, p->options.http_stuck_ms * 1000};
+    err = http_start(&p->http, p->options.http, STATUS_PAGE_MAX_BYTES, status_page, &p->pages,
+                     &port, e);
     if (err == FERRY_OK) {
         log_line(LOG_INFO, "relay", "status at http://%.*s:%u/metrics, /livez, /readyz",
                  (int)(strrchr(p->options.http, ':') - p->options.http), p->options.http,
@@ -524,7 +497,9 @@ static void end(struct program *p, int code)
     if (p->serve != NULL) {
         serve_stop(p->serve);
     }
-    if (!serve_end(&p->serve, clock_monotonic_us() + END_GRACE_US)) {
+    int64_t until_us = clock_monotonic_us() + END_GRACE_US;
+    bool relays_ended = serve_end(&p->serve, until_us);
+    if (!figures_end(&p->figures, until_us) || !relays_ended) {
         fflush(NULL);
         _exit(code == EXIT_SUCCESS ? EXIT_TIMEOUT : code); /* A database holds a thread. */
     }

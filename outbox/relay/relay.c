@@ -14,9 +14,6 @@
 #define STOP_TIDY_US    (3000 * US_PER_MS) /* How long a clean exit tidies up. */
 #define FIGURES_US      (200 * US_PER_MS)  /* How often the source is asked for figures. */
 
-const int64_t relay_bucket_ms[RELAY_BUCKETS - 1] = {1,   2,   5,    10,   20,   50,   100,
-                                                    200, 500, 1000, 2000, 5000, 10000};
-
 const char *relay_state_name(enum relay_state state)
 {
     static const char *const names[] = {
@@ -46,6 +43,7 @@ enum ferry_err relay_new(struct relay **r, const struct relay_options *options,
     made->broker = broker;
     made->hooks = hooks != NULL ? *hooks : (struct relay_hooks){0};
     prng_init(&made->prng, seed);
+    made->care.who = prng_next(&made->prng);
     source_page_init(&made->page);
     made->state = RELAY_ELECTING;
     made->poll_pause_us = options->poll_min_ms * US_PER_MS;
@@ -88,18 +86,6 @@ int64_t relay_backoff_us(struct relay *r, uint32_t failures)
     }
     bound_us = bound_us < longest_us ? bound_us : longest_us;
     return 1 + (int64_t)prng_below(&r->prng, (uint64_t)bound_us);
-}
-
-void relay_count_time(struct relay_times *times, int64_t us)
-{
-    size_t bucket = 0;
-    us = us < 0 ? 0 : us; /* A wall clock was set back. */
-    while (bucket < RELAY_BUCKETS - 1 && us > relay_bucket_ms[bucket] * US_PER_MS) {
-        bucket++;
-    }
-    times->counts[bucket]++;
-    times->count++;
-    times->sum_us += (uint64_t)us;
 }
 
 void relay_error_over(struct relay *r)
@@ -173,8 +159,10 @@ void relay_halt(struct relay *r, const char *why)
     struct err_text e;
     err_set(&e, FERRY_OK, "%s", why); /* `why` may be our own error text. */
     if (r->state != RELAY_HALTED) {
-        log_line(LOG_ERROR, "relay", "%s: halted: %s", relay_name(r), e.text);
+        log_line(LOG_ERROR, "relay", "%s: halted: %s", relay_name(r),
+                 source_words(relay_name(r), e.text));
     }
+    relay_deaths_leave(r);
     relay_lease_lost(r, RELAY_HALTED);
     r->error = e;
 }
@@ -216,7 +204,7 @@ static void tidy_step(struct relay *r)
                                        .checkpointed = r->checkpointed,
                                        .quiet = idle && r->now_us - r->busy_at_us >=
                                                             r->options->delete_idle_ms * US_PER_MS,
-                                       .stopping = r->stopping,
+                                       .stopping = r->stopping || r->settling,
                                        .now_us = r->now_us};
     struct err_text e = {{0}};
     size_t removed = 0;
@@ -230,6 +218,7 @@ static void tidy_step(struct relay *r)
         return;
     }
     r->stats.deleted_rows += removed;
+    r->settled_at = r->settling && removed == 0 && !again ? progress.settled : -1;
     if (r->tidy_failed) {
         r->tidy_failed = false;
         relay_error_over(r);
@@ -325,7 +314,7 @@ static int64_t next_due(const struct relay *r)
     if (r->stopping) {
         return sooner(due, r->now_us + BLOCKED_LOOK_US);
     }
-    if (r->tidy_again) {
+    if (r->tidy_again || r->settling) {
         due = sooner(due, r->now_us);
     }
     if (r->paused || r->stuck) {
@@ -337,7 +326,9 @@ static int64_t next_due(const struct relay *r)
     if (r->queued == 0) {
         bool waits = r->caught_up && !r->look;
         bool down = r->blocked > 0 && relay_topics_all_down(r);
-        int64_t look_us = waits ? r->poll_at_us : down ? due : r->now_us;
+        int64_t care_us = r->now_us;
+        bool careful = !waits && relay_deaths_wait(r, &care_us);
+        int64_t look_us = waits ? r->poll_at_us : down && !careful ? due : care_us;
         due = sooner(due, relay_is_paced(r, r->now_us) && look_us < r->pace_until_us
                               ? r->pace_until_us
                               : look_us);
@@ -356,6 +347,9 @@ static void active_step(struct relay *r)
         if (r->state == RELAY_ACTIVE && !r->stuck) {
             relay_publish_step(r);
         }
+    }
+    if (r->state == RELAY_ACTIVE) {
+        relay_deaths_step(r);
     }
     if (r->state == RELAY_ACTIVE) {
         relay_checkpoint_step(r, false);

@@ -19,9 +19,14 @@
  * `blocked_from`, unless no such row was met yet; (2) rows are deleted, and the checkpoint moves,
  * only up to the low mark; (3) nothing is sent unless the last election was won and its lease, by
  * our clock, has not run out; (4) an outage never makes a row poison; only a refusal of that row
- * alone does; (5) a row that was set aside is not sent in the same time in office; (6) a mark is
+ * alone does, or that the process has ended several times in a row while it had this row alone in
+ * hand (relay_deaths.c: it is found by reading with more and more care, and treated as a refused
+ * one, save that a person decides where the policy is callback, or after three such rows in a
+ * row); (5) a row that was set aside is not sent in the same time in office; (6) a mark is
  * opened only when nothing of its target is in flight, so each batch in flight of a READY target
- * was added to its mark.
+ * was added to its mark; (7) rows are placed by one number of partitions of their topic, in force
+ * over restarts and relays; a greater one comes into force while nothing is on its way, from where
+ * no row was placed (relay_growth.c), so that a topic may grow while rows wait.
  *
  * States: ELECTING (asks to be the active relay; also after being fenced) → ACTIVE (publishes) |
  * STANDBY (another is; asks again) | OUTAGE (no broker answers, or the database; asks again after a
@@ -36,6 +41,7 @@
 
 #include "outbox/relay/relay_broker.h"
 #include "outbox/relay/relay_options.h"
+#include "outbox/relay/relay_tally.h"
 #include "outbox/relay/source.h"
 
 struct relay;
@@ -60,16 +66,6 @@ const char *relay_state_name(enum relay_state state);
 
 #define RELAY_ASIDE_MAX       65536u /* Rows set aside that may come once more. */
 #define RELAY_PARKED_KEYS_MAX 65536u /* Of one source. */
-
-/* A time's distribution: bucket i counts what took at most relay_bucket_ms[i], the last the rest.
- */
-#define RELAY_BUCKETS 14
-extern const int64_t relay_bucket_ms[RELAY_BUCKETS - 1];
-
-struct relay_times {
-    uint64_t counts[RELAY_BUCKETS];
-    uint64_t count, sum_us;
-};
 
 /* Counts since relay_new; none ever falls. */
 struct relay_stats {
@@ -138,6 +134,7 @@ struct relay_refusal {
 struct relay_hooks {
     enum relay_poison (*poison)(const struct relay_refusal *refusal, void *arg);
     void *arg;
+    struct relay_tally *tally; /* Where figures of single topics are counted; NULL: nowhere. */
 };
 
 /* Borrows all until relay_free; `hooks` may be NULL, which leaves refused rows under the policy

@@ -216,6 +216,11 @@ enum ferry_err relay_parked_load(struct relay *r, struct err_text *e)
     return FERRY_OK;
 }
 
+static void tally_row(struct relay *r, const struct source_row *row, enum relay_tally_kind kind)
+{
+    relay_tally_row(r->hooks.tally, relay_tally_topic(r->hooks.tally, row->message.topic), kind);
+}
+
 static struct bytes key_of(const struct source_row *row)
 {
     return bytes_of(row->message.key, row->message.key_bytes);
@@ -272,6 +277,9 @@ enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row
     }
     r->stats.parked_rows += until == 0;
     r->stats.moved_rows += until != 0;
+    if (until == 0) {
+        tally_row(r, row, RELAY_TALLY_PARKED);
+    }
     aside_add(r, row->number, row->position);
     return RELAY_DROP;
 }
@@ -303,6 +311,8 @@ static enum relay_verdict set_aside_refused(struct relay *r, const struct source
     }
     r->stats.refused_rows++;
     r->stats.dead_rows++;
+    tally_row(r, row, RELAY_TALLY_REFUSED);
+    tally_row(r, row, RELAY_TALLY_DEAD);
     aside_add(r, row->number, row->position);
     log_line(LOG_WARN, "relay", "%s: row %lld (topic %s) set aside%s: %s", relay_name(r),
              (long long)row->number, row->message.topic,
@@ -324,6 +334,7 @@ static enum relay_verdict ask_person(struct relay *r, const struct source_row *r
         return RELAY_WAIT;
     }
     r->stats.refused_rows++;
+    tally_row(r, row, RELAY_TALLY_REFUSED);
     if (decided) {
         aside_add(r, row->number, row->position);
         return RELAY_DROP;
@@ -357,11 +368,12 @@ static enum relay_poison ask_policy(struct relay *r, const struct source_row *ro
     return r->hooks.poison(&refusal, r->hooks.arg);
 }
 
-enum relay_verdict relay_refuse(struct relay *r, const struct source_row *row, const char *reason)
+static enum relay_verdict refuse_by(struct relay *r, const struct source_row *row,
+                                    enum relay_poison policy, const char *reason)
 {
     bool has_key = row->invalid == NULL && row->message.key != NULL &&
                    row->message.key_bytes <= SOURCE_PARKED_KEY_MAX;
-    switch (ask_policy(r, row, reason)) {
+    switch (policy) {
     case RELAY_POISON_BLOCK:
         return ask_person(r, row, reason);
     case RELAY_POISON_PARK_KEY:
@@ -375,6 +387,27 @@ enum relay_verdict relay_refuse(struct relay *r, const struct source_row *row, c
         break;
     }
     return set_aside_refused(r, row, SOURCE_ASIDE_REFUSED, reason);
+}
+
+enum relay_verdict relay_refuse(struct relay *r, const struct source_row *row, const char *reason)
+{
+    return refuse_by(r, row, ask_policy(r, row, reason), reason);
+}
+
+/* Under `callback` a person decides: the program, or the application, would have it in hand. So
+ * does one when row after row seems to end the relay: it is hardly the rows then. */
+enum relay_verdict relay_blame(struct relay *r, const struct source_row *row)
+{
+    struct err_text reason;
+    enum relay_poison policy = relay_policy_of(r->options, row->message.topic);
+    bool many = r->care.blamed >= RELAY_BLAMED_MAX;
+    err_set(&reason, FERRY_OK,
+            "the relay's process has ended %u times while it had only this row%s", r->care.deaths,
+            many ? ", and of rows before it: look for another reason, as a limit of memory" : "");
+    if (policy == RELAY_POISON_CALLBACK || many) {
+        policy = RELAY_POISON_BLOCK;
+    }
+    return refuse_by(r, row, policy, reason.text);
 }
 
 void relay_undecided_step(struct relay *r)

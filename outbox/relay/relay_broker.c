@@ -44,6 +44,12 @@ static enum ferry_err real_append(void *ctx, const char *topic, int32_t partitio
                                cursor_bytes, messages, count, callback, arg);
 }
 
+static enum ferry_err real_fence(void *ctx, const char *topic, int32_t partition, int timeout_ms)
+{
+    const struct real *b = ctx;
+    return ferry_source_fence(b->source, topic, partition, timeout_ms);
+}
+
 static enum ferry_err real_checkpoint(void *ctx, const void *blob, size_t blob_bytes,
                                       int timeout_ms)
 {
@@ -73,6 +79,7 @@ enum ferry_err relay_broker_open(struct relay_broker *broker, struct ferry_clien
         .partition_of_key = ferry_partition_of_key,
         .cursor = real_cursor,
         .append = real_append,
+        .fence = real_fence,
         .checkpoint = real_checkpoint,
     };
     return FERRY_OK;

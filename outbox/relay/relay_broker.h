@@ -20,6 +20,7 @@ struct relay_broker {
                              uint64_t expect_version, const void *cursor_blob, size_t cursor_bytes,
                              const struct ferry_message *messages, size_t count,
                              ferry_append_cb *callback, void *arg);
+    enum ferry_err (*fence)(void *ctx, const char *topic, int32_t partition, int timeout_ms);
     enum ferry_err (*checkpoint)(void *ctx, const void *blob, size_t blob_bytes, int timeout_ms);
 };
 

@@ -4,7 +4,9 @@
 #include "base/log.h"
 #include "outbox/relay/relay_state.h"
 
-#define RENEWALS_BY_LEASE 3                  /* A renewal is due after a third of the lease. */
+#define RENEWALS_BY_LEASE 3  /* A renewal is due after a third of the lease. */
+#define STANDBY_BY_LEASE  10 /* A standby asks so often: the active one may resign. */
+#define STANDBY_MIN_US    (100 * US_PER_MS)  /* But not more often: the broker's memory answers. */
 #define CHECKPOINT_US     (1000 * US_PER_MS) /* Between two; a new relay reads so much again. */
 
 void relay_lease_lost(struct relay *r, enum relay_state state)
@@ -35,6 +37,7 @@ void relay_give_up_office(struct relay *r, const struct err_text *why)
         log_line(LOG_WARN, "relay", "%s: the database cannot be read; another relay may try: %s",
                  relay_name(r), why->text);
     }
+    relay_deaths_leave(r);
     (void)r->broker->resign(r->broker->ctx, relay_timeout_ms(r));
     r->elect_at_us =
         r->now_us + lease_us / 2 + (int64_t)prng_below(&r->prng, (uint64_t)lease_us / 2);
@@ -42,19 +45,31 @@ void relay_give_up_office(struct relay *r, const struct err_text *why)
     r->error = *why;
 }
 
+static void take_blob(struct relay_kept_blob *blob, struct bytes from)
+{
+    blob->size = from.size;
+    if (from.size > 0) {
+        memcpy(blob->data, from.data, from.size);
+    }
+}
+
 /* The checkpoint says where to begin; what lies before it is in the log or set aside. False:
  * halted, or the database does not answer now: given up to whoever can read it. */
 static bool begin_at_checkpoint(struct relay *r, const struct ferry_source_grant *grant)
 {
-    struct bytes checkpoint = bytes_of(grant->checkpoint, grant->checkpoint_bytes);
+    struct bytes whole = bytes_of(grant->checkpoint, grant->checkpoint_bytes);
+    struct relay_kept kept;
     struct err_text e = {{0}};
     int64_t settled = 0;
-    bool same = false;
-    if (checkpoint.size > SOURCE_BLOB_MAX) {
+    bool same = true;
+    if (whole.size > RELAY_KEPT_MAX_BYTES) {
         relay_halt(r, "the checkpoint in the broker is larger than any");
         return false;
     }
-    enum ferry_err err = r->source->ops->begin(r->source->driver, checkpoint, &settled, &same, &e);
+    enum ferry_err err = relay_kept_decode(whole, &kept, &e);
+    if (err == FERRY_OK) {
+        err = r->source->ops->begin(r->source->driver, kept.checkpoint, &settled, &same, &e);
+    }
     if (err == FERRY_OK && !same) {
         relay_halt_set_back(r, e.text);
         return false;
@@ -77,10 +92,9 @@ static bool begin_at_checkpoint(struct relay *r, const struct ferry_source_grant
     r->read_pos = settled;
     r->given = settled;
     r->checkpointed = settled;
-    r->checkpoint.size = checkpoint.size;
-    if (checkpoint.size > 0) {
-        memcpy(r->checkpoint.data, checkpoint.data, checkpoint.size);
-    }
+    take_blob(&r->kept, whole);
+    take_blob(&r->checkpoint, kept.checkpoint);
+    relay_deaths_begin(r, &kept);
     return true;
 }
 
@@ -107,6 +121,7 @@ static void become_active(struct relay *r, const struct ferry_source_grant *gran
     log_line(LOG_INFO, "relay", "%s: active, epoch %llu, from row %lld%s", relay_name(r),
              (unsigned long long)grant->epoch, (long long)r->read_pos + 1,
              r->paused ? "; paused" : "");
+    (void)relay_checkpoint_say(r); /* Who is in office, before anything is read. */
 }
 
 static void answered(struct relay *r, const struct ferry_source_grant *grant, int64_t asked_at_us)
@@ -119,7 +134,10 @@ static void answered(struct relay *r, const struct ferry_source_grant *grant, in
             relay_lease_lost(r, RELAY_STANDBY);
         }
         int64_t wait_us = grant->retry_ms * US_PER_MS;
-        wait_us = wait_us < lease_us ? wait_us : lease_us; /* The end of the present lease. */
+        int64_t look_us = lease_us / STANDBY_BY_LEASE;
+        look_us = look_us < STANDBY_MIN_US ? STANDBY_MIN_US : look_us;
+        wait_us =
+            wait_us < look_us ? wait_us : look_us; /* At the end of the lease at the latest. */
         r->elect_at_us = r->now_us + (wait_us < 1 ? US_PER_MS : wait_us);
         return;
     }
@@ -161,32 +179,72 @@ void relay_lease_step(struct relay *r)
     }
 }
 
-void relay_checkpoint_step(struct relay *r, bool now)
+/* ---- The checkpoint. */
+
+/* Has the broker keep that, with how this time in office stands. False: it does not now, or the
+ * relay is not active any more. */
+static bool keep(struct relay *r, struct bytes checkpoint)
 {
-    if (!now && r->now_us < r->checkpoint_at_us) {
-        return;
+    struct relay_kept_blob blob;
+    struct relay_kept kept;
+    if (checkpoint.size > SOURCE_BLOB_MAX) {
+        return false; /* An earlier relay's, and there was more room: until the next of our own. */
     }
-    int64_t low = relay_low_mark(r);
-    struct source_blob blob = {0};
-    relay_aside_prune(r);
-    r->checkpoint_at_us = r->now_us + CHECKPOINT_US;
-    r->source->ops->checkpoint(r->source->driver, low, &blob);
-    must(blob.size <= SOURCE_BLOB_MAX);
-    if (blob.size == 0) {
-        return;
+    relay_kept_now(r, &kept);
+    kept.checkpoint = checkpoint;
+    relay_kept_encode(&kept, &blob);
+    if (r->stopping && checkpoint.size > 0) {
+        blob.size = checkpoint.size; /* The driver's alone: it ends well. */
+        memcpy(blob.data, checkpoint.data, checkpoint.size);
     }
-    if (blob.size == r->checkpoint.size && memcmp(blob.data, r->checkpoint.data, blob.size) == 0) {
-        r->checkpointed = low;
-        return;
+    if (blob.size == r->kept.size && memcmp(blob.data, r->kept.data, blob.size) == 0) {
+        return true;
     }
     enum ferry_err err =
         r->broker->checkpoint(r->broker->ctx, blob.data, blob.size, relay_timeout_ms(r));
     if (err == FERRY_OK) {
-        r->checkpointed = low;
-        r->checkpoint = blob;
-    } else if (err == FERRY_ERR_SOURCE_FENCED) {
+        r->kept = blob;
+        r->checkpoint.size = checkpoint.size;
+        if (checkpoint.size > 0) {
+            memmove(r->checkpoint.data, checkpoint.data, checkpoint.size); /* May be itself. */
+        }
+        return true;
+    }
+    if (err == FERRY_ERR_SOURCE_FENCED) {
         r->stats.fenced++;
         r->elect_at_us = r->now_us;
         relay_lease_lost(r, RELAY_ELECTING);
     } /* Otherwise a restart reads a little more than it needs. */
+    return false;
+}
+
+bool relay_checkpoint_say(struct relay *r)
+{
+    return keep(r, bytes_of(r->checkpoint.data, r->checkpoint.size));
+}
+
+bool relay_checkpoint_write(struct relay *r)
+{
+    int64_t low = relay_low_mark(r);
+    struct source_blob blob = {0};
+    relay_deaths_forget(r, low);
+    r->source->ops->checkpoint(r->source->driver, low, &blob);
+    must(blob.size <= SOURCE_BLOB_MAX);
+    if (blob.size == 0) {
+        return relay_checkpoint_say(r); /* The driver has nothing new to say. */
+    }
+    bool kept = keep(r, bytes_of(blob.data, blob.size));
+    if (kept) {
+        r->checkpointed = low;
+    }
+    return kept;
+}
+
+void relay_checkpoint_step(struct relay *r, bool now)
+{
+    if (now || r->now_us >= r->checkpoint_at_us) {
+        relay_aside_prune(r);
+        r->checkpoint_at_us = r->now_us + CHECKPOINT_US;
+        (void)relay_checkpoint_write(r);
+    }
 }

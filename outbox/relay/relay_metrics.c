@@ -3,49 +3,19 @@
 #include <inttypes.h>
 #include <math.h>
 
-#define PREFIX         "ferry_outbox_"
-#define EXACT_MAX      9007199254740992.0 /* Whole numbers below are exact in a double. */
+#include "outbox/relay/metric_text.h"
+
 #define SECONDS_OF(us) ((double)(us) / 1e6)
 
 /* ---- Text. */
-
-static void label_text(struct buf *out, const char *text)
-{
-    for (; *text != '\0'; text++) {
-        if (*text == '\n') {
-            buf_printf(out, "\\n");
-            continue;
-        }
-        if (*text == '\\' || *text == '"') {
-            buf_append_u8(out, '\\');
-        }
-        buf_append_u8(out, (uint8_t)*text);
-    }
-}
-
-static void number(struct buf *out, double value)
-{
-    if (isnan(value)) {
-        buf_printf(out, " NaN\n");
-    } else if (value == floor(value) && fabs(value) < EXACT_MAX) {
-        buf_printf(out, " %" PRId64 "\n", (int64_t)value);
-    } else {
-        buf_printf(out, " %.9g\n", value);
-    }
-}
-
-static void head(struct buf *out, const char *name, const char *type, const char *help)
-{
-    buf_printf(out, "# HELP " PREFIX "%s %s\n# TYPE " PREFIX "%s %s\n", name, help, name, type);
-}
 
 /* `name{source="…",lane="0"`: the caller closes it. */
 static void series(struct buf *out, const char *name, const char *suffix,
                    const struct serve_view *view)
 {
-    buf_printf(out, PREFIX "%s%s{source=\"", name, suffix);
-    label_text(out, view->shown);
-    buf_printf(out, "\",lane=\"%" PRIu32 "\"", view->lane);
+    metric_begin(out, name, suffix);
+    metric_label(out, "source", view->shown);
+    buf_printf(out, ",lane=\"%" PRIu32 "\"", view->lane);
 }
 
 /* ---- Counters: fields of struct relay_stats. */
@@ -60,12 +30,6 @@ struct counter {
 
 static const struct counter counters[] = {
     {"rows_read_total", STAT(rows_read), "Rows handed out by the database, again ones too."},
-    {"rows_published_total", STAT(published_rows), "Rows that are in a topic's log."},
-    {"rows_delayed_total", STAT(delayed_rows), "Published rows with a due time."},
-    {"batches_published_total", STAT(published_batches), "Batches that are in a topic's log."},
-    {"rows_refused_total", STAT(refused_rows), "Rows refused for what they are."},
-    {"rows_dead_total", STAT(dead_rows), "Rows set aside because they were refused."},
-    {"rows_parked_total", STAT(parked_rows), "Rows set aside because their key is parked."},
     {"rows_moved_total", STAT(moved_rows), "Rows dropped because unparking put them anew."},
     {"rows_deleted_total", STAT(deleted_rows), "Published rows deleted from the database."},
     {"dup_filtered_total", STAT(covered_rows), "Rows read again that the brokers had already."},
@@ -80,7 +44,7 @@ static const struct counter counters[] = {
 static void write_counters(struct buf *out, const struct serve_view *views, size_t count)
 {
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++) {
-        head(out, counters[i].name, "counter", counters[i].help);
+        metric_head(out, counters[i].name, "counter", counters[i].help);
         for (size_t v = 0; v < count; v++) {
             uint64_t value = 0;
             memcpy(&value, (const char *)&views[v].status.relay.stats + counters[i].offset,
@@ -95,37 +59,136 @@ static void write_counters(struct buf *out, const struct serve_view *views, size
 
 static const struct counter histograms[] = {
     {"read_seconds", STAT(read_times), "How long reading a page of rows took."},
-    {"append_seconds", STAT(append_times), "From sending a batch to its answer."},
-    {"commit_to_append_seconds", STAT(commit_to_append),
-     "From a batch's first row's time to the answer; off by the difference of the two clocks."},
 };
+
+static void topic_series(struct buf *out, const char *name, const char *suffix,
+                         const struct serve_view *view, const char *topic)
+{
+    series(out, name, suffix, view);
+    if (topic != NULL) {
+        buf_printf(out, ",topic=\"%s\"", topic); /* relay_tally.h: nothing in it to escape. */
+    }
+}
+
+static void write_times(struct buf *out, const char *name, const struct serve_view *view,
+                        const char *topic, const struct relay_times *times)
+{
+    uint64_t below = 0;
+    for (size_t i = 0; i + 1 < RELAY_BUCKETS; i++) {
+        below += times->counts[i];
+        topic_series(out, name, "_bucket", view, topic);
+        buf_printf(out, ",le=\"%g\"} %" PRIu64 "\n", (double)relay_bucket_ms[i] / 1000, below);
+    }
+    topic_series(out, name, "_bucket", view, topic);
+    buf_printf(out, ",le=\"+Inf\"} %" PRIu64 "\n", times->count);
+    topic_series(out, name, "_sum", view, topic);
+    buf_append_u8(out, '}');
+    metric_number(out, SECONDS_OF(times->sum_us));
+    topic_series(out, name, "_count", view, topic);
+    buf_printf(out, "} %" PRIu64 "\n", times->count);
+}
 
 static void write_histogram(struct buf *out, const struct counter *h, const struct serve_view *view)
 {
     struct relay_times times;
-    uint64_t below = 0;
     memcpy(&times, (const char *)&view->status.relay.stats + h->offset, sizeof(times));
-    for (size_t i = 0; i + 1 < RELAY_BUCKETS; i++) {
-        below += times.counts[i];
-        series(out, h->name, "_bucket", view);
-        buf_printf(out, ",le=\"%g\"} %" PRIu64 "\n", (double)relay_bucket_ms[i] / 1000, below);
-    }
-    series(out, h->name, "_bucket", view);
-    buf_printf(out, ",le=\"+Inf\"} %" PRIu64 "\n", times.count);
-    series(out, h->name, "_sum", view);
-    buf_append_u8(out, '}');
-    number(out, SECONDS_OF(times.sum_us));
-    series(out, h->name, "_count", view);
-    buf_printf(out, "} %" PRIu64 "\n", times.count);
+    write_times(out, h->name, view, NULL, &times);
 }
 
 static void write_histograms(struct buf *out, const struct serve_view *views, size_t count)
 {
     for (size_t i = 0; i < sizeof(histograms) / sizeof(histograms[0]); i++) {
-        head(out, histograms[i].name, "histogram", histograms[i].help);
+        metric_head(out, histograms[i].name, "histogram", histograms[i].help);
         for (size_t v = 0; v < count; v++) {
             write_histogram(out, &histograms[i], &views[v]);
         }
+    }
+}
+
+/* ---- Of single topics: fields of struct relay_topic_figures. */
+
+#define OF_TOPIC(field) offsetof(struct relay_topic_figures, field)
+
+static const struct counter topic_counters[] = {
+    {"rows_published_total", OF_TOPIC(published_rows), "Rows that are in a topic's log."},
+    {"rows_delayed_total", OF_TOPIC(delayed_rows), "Published rows with a due time."},
+    {"batches_published_total", OF_TOPIC(published_batches), "Batches that are in a topic's log."},
+    {"rows_refused_total", OF_TOPIC(refused_rows), "Rows refused for what they are."},
+    {"rows_dead_total", OF_TOPIC(dead_rows), "Rows set aside because they were refused."},
+    {"rows_parked_total", OF_TOPIC(parked_rows), "Rows set aside because their key is parked."},
+};
+
+static const struct counter topic_histograms[] = {
+    {"append_seconds", OF_TOPIC(append_times), "From sending a batch to its answer."},
+    {"commit_to_append_seconds", OF_TOPIC(commit_to_append),
+     "From a batch's first row's time, by the clock of who put it, to the answer, by the relay's; "
+     "off by what the two differ."},
+};
+
+typedef void topic_writer(struct buf *out, const struct counter *c, const struct serve_view *view,
+                          const struct relay_topic_figures *topic);
+
+static void write_topic_count(struct buf *out, const struct counter *c,
+                              const struct serve_view *view,
+                              const struct relay_topic_figures *topic)
+{
+    uint64_t value = 0;
+    memcpy(&value, (const char *)topic + c->offset, sizeof(value));
+    topic_series(out, c->name, "", view, topic->name);
+    buf_printf(out, "} %" PRIu64 "\n", value);
+}
+
+static void write_topic_times(struct buf *out, const struct counter *c,
+                              const struct serve_view *view,
+                              const struct relay_topic_figures *topic)
+{
+    struct relay_times times;
+    memcpy(&times, (const char *)topic + c->offset, sizeof(times));
+    write_times(out, c->name, view, topic->name, &times);
+}
+
+static void write_topic_rows(struct buf *out, const struct counter *c,
+                             const struct serve_view *view, const struct relay_topic_figures *topic)
+{
+    uint64_t below = 0;
+    for (size_t i = 0; i < RELAY_ROW_BUCKETS; i++) {
+        below += topic->batch_rows[i];
+        topic_series(out, c->name, "_bucket", view, topic->name);
+        if (i + 1 < RELAY_ROW_BUCKETS) {
+            buf_printf(out, ",le=\"%" PRIu32 "\"} %" PRIu64 "\n", relay_bucket_rows[i], below);
+        } else {
+            buf_printf(out, ",le=\"+Inf\"} %" PRIu64 "\n", below);
+        }
+    }
+    topic_series(out, c->name, "_sum", view, topic->name);
+    buf_printf(out, "} %" PRIu64 "\n", topic->published_rows);
+    topic_series(out, c->name, "_count", view, topic->name);
+    buf_printf(out, "} %" PRIu64 "\n", below);
+}
+
+static void write_topic_family(struct buf *out, const struct counter *c, const char *type,
+                               topic_writer *writer, const struct serve_view *views, size_t count)
+{
+    metric_head(out, c->name, type, c->help);
+    for (size_t v = 0; v < count; v++) {
+        size_t topics = relay_tally_count(views[v].tally);
+        for (size_t t = 0; t < topics; t++) {
+            struct relay_topic_figures topic;
+            relay_tally_copy(views[v].tally, t, &topic);
+            writer(out, c, &views[v], &topic);
+        }
+    }
+}
+
+static void write_topics(struct buf *out, const struct serve_view *views, size_t count)
+{
+    static const struct counter batch_rows = {"batch_rows", 0, "Rows of a published batch."};
+    for (size_t i = 0; i < sizeof(topic_counters) / sizeof(topic_counters[0]); i++) {
+        write_topic_family(out, &topic_counters[i], "counter", write_topic_count, views, count);
+    }
+    write_topic_family(out, &batch_rows, "histogram", write_topic_rows, views, count);
+    for (size_t i = 0; i < sizeof(topic_histograms) / sizeof(topic_histograms[0]); i++) {
+        write_topic_family(out, &topic_histograms[i], "histogram", write_topic_times, views, count);
     }
 }
 
@@ -311,7 +374,7 @@ static void write_figures(struct buf *out, const struct serve_view *views, size_
 {
     for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
         const struct figure *f = &figures[i];
-        head(out, f->name, f->type, f->help);
+        metric_head(out, f->name, f->type, f->help);
         for (size_t v = 0; v < count * f->values_count; v++) {
             const struct serve_view *view = &views[v / f->values_count];
             size_t at = v % f->values_count;
@@ -320,16 +383,17 @@ static void write_figures(struct buf *out, const struct serve_view *views, size_
                 buf_printf(out, ",%s=\"%s\"", f->label, f->values[at]);
             }
             buf_append_u8(out, '}');
-            number(out, f->value(view, at));
+            metric_number(out, f->value(view, at));
         }
     }
 }
 
 void relay_metrics_write(struct buf *out, const struct serve_view *views, size_t count)
 {
-    head(out, "build_info", "gauge", "1; its label is the version.");
-    buf_printf(out, PREFIX "build_info{version=\"%s\"} 1\n", FERRY_VERSION);
+    metric_head(out, "build_info", "gauge", "1; its label is the version.");
+    buf_printf(out, METRIC_PREFIX "build_info{version=\"%s\"} 1\n", FERRY_VERSION);
     write_figures(out, views, count);
     write_counters(out, views, count);
     write_histograms(out, views, count);
+    write_topics(out, views, count);
 }

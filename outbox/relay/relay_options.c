@@ -88,6 +88,11 @@ static const struct option_row rows[] = {
      "ADDRESS:PORT of /metrics, /livez and /readyz, as 127.0.0.1:7480; empty: off."},
     {"relay.http_stuck_ms", OPTION_MS, AT(http_stuck_ms), 1000, 3600000, "60s", NULL,
      "/livez fails when the loop of an outbox has not turned for so long."},
+    {"relay.figures", OPTION_BOOL, AT(figures), 0, 0, "on", NULL,
+     "Tell of the inboxes and sagas of each database in /metrics; a count reads at most 10,000 "
+     "index entries."},
+    {"relay.figures_ms", OPTION_MS, AT(figures_ms), 1000, 3600000, "15s", NULL,
+     "How often each database is asked for them, over a connection made for it."},
 };
 
 static const struct option_table table = {rows, sizeof(rows) / sizeof(rows[0])};

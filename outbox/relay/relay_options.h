@@ -46,6 +46,8 @@ struct relay_options {
     bool barrier, strict, notify, tidy;
     char http[RELAY_ADDRESS_MAX + 1]; /* Empty: off. */
     int64_t http_stuck_ms;
+    bool figures; /* Of inboxes and sagas. */
+    int64_t figures_ms;
 };
 
 /* Static. */

@@ -95,11 +95,16 @@ static void succeeded(struct relay_target *t, const struct relay_flight *flight)
     r->stats.published_batches++;
     r->stats.published_rows += flight->count;
     r->stats.delayed_rows += flight->delayed;
-    relay_count_time(&r->stats.append_times, clock_monotonic_us() - flight->sent_us);
+    int64_t append_us = clock_monotonic_us() - flight->sent_us;
+    int64_t commit_us = -1;
+    relay_times_add(&r->stats.append_times, append_us);
     if (flight->created_ms > 0) {
-        relay_count_time(&r->stats.commit_to_append,
-                         (clock_wall_ms() - flight->created_ms) * US_PER_MS);
+        commit_us = (clock_wall_ms() - flight->created_ms) * US_PER_MS;
+        commit_us = commit_us < 0 ? 0 : commit_us; /* One of the two clocks was set back. */
+        relay_times_add(&r->stats.commit_to_append, commit_us);
     }
+    relay_tally_batch(r->hooks.tally, t->topic->tally, flight->count, flight->delayed, append_us,
+                      commit_us);
     if (t->state != RELAY_TARGET_READY) {
         return;
     }

@@ -77,3 +77,13 @@ enum ferry_err relay_policy_check(const struct relay_options *options, struct er
     }
     return FERRY_OK;
 }
+
+bool relay_policy_next_topic(const char **at, struct bytes *topic)
+{
+    struct pair pair;
+    if (!next_pair(at, &pair)) {
+        return false;
+    }
+    *topic = bytes_of(pair.topic, pair.topic_bytes);
+    return true;
+}

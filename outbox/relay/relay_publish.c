@@ -177,16 +177,17 @@ static enum sent batch_send(struct relay_target *t)
     struct relay *r = t->relay;
     size_t slot = (t->flight_first + t->flight_count) % RELAY_WINDOW_MAX;
     struct relay_flight *flight = &t->flights[slot];
-    struct source_blob blob;
+    struct source_blob mark;
+    struct relay_kept_blob blob;
     size_t filled = batch_fill(t);
     size_t count = r->source->ops->mark_encode(r->source->driver, t->mark, r->scratch_rows, filled,
-                                               filled == t->queue_count, &blob);
+                                               filled == t->queue_count, &mark);
     must(count <= filled);
     t->full = count == 0;
     if (count == 0) {
         return SENT_NO_ROOM;
     }
-    must(blob.size <= SOURCE_BLOB_MAX);
+    relay_kept_mark_encode(t->topic->partitions, bytes_of(mark.data, mark.size), &blob);
     *flight = (struct relay_flight){.target = t};
     flight_fill(r, flight, count);
     bool last = count == t->queue_count;
@@ -299,15 +300,15 @@ static bool should_read(struct relay *r)
     return changed || r->read_failed;
 }
 
-static bool read_page(struct relay *r)
+bool relay_read(struct relay *r, size_t rows_max, size_t bytes_max)
 {
     bool more = false;
     struct err_text e = {{0}};
     int64_t began_us = clock_monotonic_us();
-    enum ferry_err err = r->source->ops->read(r->source->driver, (size_t)r->options->page_rows,
-                                              (size_t)r->options->page_bytes, &r->page, &more, &e);
+    enum ferry_err err =
+        r->source->ops->read(r->source->driver, rows_max, bytes_max, &r->page, &more, &e);
     r->stats.reads++;
-    relay_count_time(&r->stats.read_times, clock_monotonic_us() - began_us);
+    relay_times_add(&r->stats.read_times, clock_monotonic_us() - began_us);
     if (err != FERRY_OK) {
         if (!r->read_failed) {
             r->unread_since_us = r->now_us;
@@ -349,7 +350,10 @@ void relay_publish_step(struct relay *r)
         if (r->blocked > 0 && relay_topics_all_down(r)) {
             return;
         }
-        if (!should_read(r) || !read_page(r)) {
+        if (relay_growth_hold(r)) {
+            return;
+        }
+        if (!should_read(r) || !relay_deaths_read(r)) {
             return;
         }
         distribute(r);

@@ -2,13 +2,16 @@
  *
  * relay.c steps and tells; relay_lease.c is elected and keeps the checkpoint; relay_topics.c knows
  * topics, their targets and their marks; relay_publish.c moves rows from a page into batches;
- * relay_outcome.c takes the answers; relay_aside.c decides about rows that are refused or parked.
+ * relay_outcome.c takes the answers; relay_aside.c decides about rows that are refused or parked;
+ * relay_deaths.c finds rows that end the process; relay_growth.c says by how many partitions rows
+ * are placed.
  */
 #ifndef FERRY_OUTBOX_RELAY_STATE_H
 #define FERRY_OUTBOX_RELAY_STATE_H
 
 #include "base/prng.h"
 #include "outbox/relay/relay.h"
+#include "outbox/relay/relay_kept.h"
 
 #define RELAY_TOPICS_MAX  10000u /* Different topics in one outbox table. */
 #define RELAY_NOT_BLOCKED INT64_MAX
@@ -70,13 +73,17 @@ enum relay_topic_state {
 struct relay_topic {
     char *name;
     enum relay_topic_state state;
-    int32_t partitions;
+    int32_t partitions;    /* In force (relay_growth.c). */
+    int32_t grown;         /* What the broker has, if that is more; else 0. */
+    int32_t found, looked; /* While what is in force is looked for. */
+    bool fencing;
     struct relay_target *targets; /* `partitions` of them; flights point here, so it is replaced
                                      only when nothing is in flight. */
     int64_t blocked_from;         /* First row that waits for the topic. */
     int64_t retry_at_us;
     int64_t missing_until_us; /* How long the answer "no such topic" holds. */
     int64_t said_at_us;       /* When a person was last told that it is missing; 0: never. */
+    size_t tally;             /* Where its figures are counted. */
 };
 
 /* A row that was set aside, and where it was seen last. */
@@ -98,6 +105,22 @@ struct relay_parked_set {
     size_t parked; /* Those that are; the others were freed lately. */
 };
 
+/* See relay_deaths.c; the first seven as in relay_kept.h. */
+struct relay_care {
+    uint64_t who;
+    bool at_risk;
+    uint32_t deaths, blamed;
+    uint32_t rows;          /* 0: the ordinary way, and nothing below matters but `began`. */
+    int64_t suspect, tried; /* `tried` stays when it is not at risk any more. */
+    bool survived;          /* It did not end the process when it was tried last. */
+    int64_t began;          /* Position at which this time in office began. */
+    bool in_hand;           /* A page was read; once it is settled the next may be. */
+    int64_t in_hand_us;     /* When at risk: since then; 0: since this step. */
+    int64_t pause_until_us; /* Nothing is read before. */
+    int64_t rest_us;        /* Everything is settled since then; 0: it is not. */
+    uint32_t passed;        /* Pages of this size that went well. */
+};
+
 struct relay {
     const struct relay_options *options;
     const struct source *source;
@@ -113,8 +136,10 @@ struct relay {
     int64_t lease_ends_us; /* By our clock, counted from before the question. */
     uint32_t elect_failures;
     int64_t checkpoint_at_us;
-    int64_t checkpointed;          /* The low mark that the broker keeps. */
-    struct source_blob checkpoint; /* What it keeps. */
+    int64_t checkpointed;              /* The low mark that the broker keeps. */
+    struct relay_kept_blob checkpoint; /* The driver's part of what it keeps. */
+    struct relay_kept_blob kept;       /* What it keeps. */
+    struct relay_care care;
 
     struct relay_topic **topics; /* Sorted by name. */
     size_t topic_count, topic_capacity;
@@ -123,6 +148,10 @@ struct relay {
     size_t blocked;                 /* Topics and targets with a blocked_from. */
     size_t queued;                  /* Rows of the page that are in a target's queue. */
     bool starved;                   /* Some target's mark is full. */
+    bool growing;                   /* Some topic has grown. */
+    bool settling;                  /* Nothing is read until all that is published is deleted. */
+    int64_t growth_at_us;           /* When to ask the topics. */
+    int64_t settled_at; /* Position at which a deletion last found nothing while settling. */
 
     struct source_page page;
     size_t *page_next;             /* page_rows long: for each row, the next of its queue. */
@@ -183,7 +212,6 @@ int64_t relay_low_mark(const struct relay *r);
 void relay_page_drop(struct relay *r); /* What waits in it is not read any more. */
 /* Reads again from the low mark: what waits in the page is dropped. ACTIVE. */
 void relay_rewind(struct relay *r);
-void relay_count_time(struct relay_times *times, int64_t us);
 
 /* relay_lease.c */
 void relay_lease_step(struct relay *r);
@@ -192,6 +220,9 @@ void relay_outage(struct relay *r, enum ferry_err err, const char *doing);
 /* The database cannot be read from here: resigns, and asks again after a while. */
 void relay_give_up_office(struct relay *r, const struct err_text *why);
 void relay_checkpoint_step(struct relay *r, bool now);
+/* Both: false: the broker does not keep it now, or the relay is not active any more. */
+bool relay_checkpoint_write(struct relay *r); /* Up to the low mark. */
+bool relay_checkpoint_say(struct relay *r);   /* The same place; how things stand is told. */
 
 /* relay_topics.c */
 void relay_topics_free(struct relay *r);
@@ -202,6 +233,9 @@ void relay_topics_retry(struct relay *r);
 bool relay_topics_all_down(const struct relay *r);
 /* The broker does not know the topic any more: its targets are lost and its rows wait. */
 void relay_topic_forget(struct relay_topic *topic, int64_t from);
+/* The topic has so many partitions from now on; nothing of it is queued or in flight. False: no
+ * memory, and nothing has changed. */
+bool relay_topic_place(struct relay *r, struct relay_topic *topic, int32_t partitions);
 /* The target of a row, with a queue and READY, or NULL when the row has to wait (it is then noted
  * as blocked), is covered, or was set aside; or when the page is gone. */
 struct relay_target *relay_topics_route(struct relay *r, const struct source_row *row);
@@ -220,6 +254,9 @@ enum relay_verdict {
 };
 /* About a row that is refused or cannot be a message: DROP, or WAIT. */
 enum relay_verdict relay_refuse(struct relay *r, const struct source_row *row, const char *reason);
+/* About a row that ends the process when it is read: of its message only the topic and the key are
+ * there. DROP, or WAIT. */
+enum relay_verdict relay_blame(struct relay *r, const struct source_row *row);
 /* About a row whose key may be parked. */
 enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row);
 bool relay_was_set_aside(struct relay *r, const struct source_row *row);
@@ -229,7 +266,35 @@ MUST_CHECK enum ferry_err relay_parked_load(struct relay *r, struct err_text *e)
 void relay_undecided_step(struct relay *r);
 void relay_aside_fini(struct relay *r);
 
+/* relay_deaths.c */
+#define RELAY_DEATHS_MAX                                                                           \
+    3u                      /* At one place without progress: then with care. Of one row: blame.   \
+                             */
+#define RELAY_NARROW     8u /* A page that was in hand at a death is made so much smaller. */
+#define RELAY_BLAMED_MAX 3u /* Rows in a row: more, and a person decides. */
+void relay_kept_now(const struct relay *r, struct relay_kept *kept); /* All but `checkpoint`. */
+void relay_deaths_begin(struct relay *r, const struct relay_kept *kept);
+void relay_deaths_forget(struct relay *r, int64_t low);
+void relay_deaths_step(struct relay *r);
+/* Before an office is given up by a relay that lives. */
+void relay_deaths_leave(struct relay *r);
+/* The next page, with as much care as is due. False: no row, or not now. */
+bool relay_deaths_read(struct relay *r);
+/* Whether care has reading wait, and until when. */
+bool relay_deaths_wait(const struct relay *r, int64_t *until_us);
+
+/* relay_growth.c */
+/* The number of partitions in force of a topic that has `now`. Errors: NOT_READY (call again),
+ * those of the broker's cursor and fence, and of marks (halted). */
+MUST_CHECK enum ferry_err relay_growth_find(struct relay *r, struct relay_topic *topic, int32_t now,
+                                            int32_t *in_force);
+void relay_growth_forget(struct relay_topic *topic); /* What was found so far. */
+void relay_growth_note(struct relay *r, struct relay_topic *topic, int32_t now);
+/* Before reading. True: nothing is read now, so that what was handed out becomes settled. */
+bool relay_growth_hold(struct relay *r);
+
 /* relay_publish.c */
+bool relay_read(struct relay *r, size_t rows_max, size_t bytes_max);
 void relay_publish_step(struct relay *r);
 void relay_queue_drop(struct relay *r); /* Empties every queue and the page. */
 void relay_target_queue_drop(struct relay_target *t);

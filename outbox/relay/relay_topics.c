@@ -146,8 +146,14 @@ void relay_topics_lose(struct relay *r)
 
 void relay_topics_unblock(struct relay *r)
 {
+    r->growing = false;
+    r->settling = false;
+    r->settled_at = -1;
     for (size_t i = 0; i < r->topic_count; i++) {
         topic_unblock(r, r->topics[i]);
+        r->topics[i]->state = RELAY_TOPIC_UNKNOWN; /* Another relay may have placed by others. */
+        r->topics[i]->grown = 0;
+        relay_growth_forget(r->topics[i]);
         for (int32_t p = 0; p < r->topics[i]->partitions; p++) {
             struct relay_target *t = &r->topics[i]->targets[p];
             must(t->state == RELAY_TARGET_LOST);
@@ -164,6 +170,7 @@ void relay_topics_unblock(struct relay *r)
 void relay_topic_forget(struct relay_topic *topic, int64_t from)
 {
     topic->state = RELAY_TOPIC_UNKNOWN;
+    relay_growth_forget(topic);
     for (int32_t p = 0; p < topic->partitions; p++) {
         struct relay_target *t = &topic->targets[p];
         if (t->queue_count > 0) {
@@ -234,6 +241,7 @@ static struct relay_topic *topic_add(struct relay *r, const char *name, size_t a
         return NULL;
     }
     topic->blocked_from = RELAY_NOT_BLOCKED;
+    topic->tally = relay_tally_topic(r->hooks.tally, name);
     memmove(&r->topics[at + 1], &r->topics[at], (r->topic_count - at) * sizeof(r->topics[0]));
     r->topics[at] = topic;
     r->topic_count++;
@@ -278,7 +286,7 @@ static void tell_missing(struct relay *r, struct relay_topic *topic)
     log_line(LOG_WARN, "relay", "%s: %s", relay_name(r), r->error.text);
 }
 
-static bool topic_set_partitions(struct relay *r, struct relay_topic *topic, int32_t partitions)
+bool relay_topic_place(struct relay *r, struct relay_topic *topic, int32_t partitions)
 {
     must(!topic_has_flights(topic));
     relay_waiting_forget(r, topic);
@@ -287,11 +295,14 @@ static bool topic_set_partitions(struct relay *r, struct relay_topic *topic, int
         return false;
     }
     for (int32_t p = 0; p < topic->partitions; p++) {
+        must(topic->targets[p].queue_count == 0);
+        target_close_mark(&topic->targets[p]);
         target_unblock(&topic->targets[p]);
     }
     mem_free(topic->targets);
     topic->targets = targets;
     topic->partitions = partitions;
+    topic->grown = 0;
     for (int32_t p = 0; p < partitions; p++) {
         target_init(r, topic, p);
     }
@@ -314,8 +325,21 @@ static enum ferry_err topic_ask(struct relay *r, struct relay_topic *topic)
     }
     enum ferry_err err =
         r->broker->partitions(r->broker->ctx, topic->name, relay_timeout_ms(r), &partitions);
-    if (err == FERRY_OK && (partitions <= 0 || !topic_set_partitions(r, topic, partitions))) {
+    if (err == FERRY_OK && partitions <= 0) {
         err = FERRY_ERR_NO_MEMORY;
+    }
+    int32_t in_force = partitions;
+    if (err == FERRY_OK) {
+        err = relay_growth_find(r, topic, partitions, &in_force);
+        if (r->state != RELAY_ACTIVE || err == FERRY_ERR_UNREACHABLE || err == FERRY_ERR_TIMEOUT) {
+            return err; /* One partition does not answer: others may. */
+        }
+    }
+    if (err == FERRY_OK && !relay_topic_place(r, topic, in_force)) {
+        err = FERRY_ERR_NO_MEMORY;
+    }
+    if (err == FERRY_OK && in_force < partitions) {
+        relay_growth_note(r, topic, partitions);
     }
     if (err == FERRY_ERR_UNKNOWN_TOPIC) {
         topic->missing_until_us = r->now_us + r->options->topic_retry_ms * US_PER_MS;
@@ -335,12 +359,16 @@ static int64_t topic_pause_us(const struct relay *r, enum ferry_err err)
 static bool target_take_mark(struct relay_target *t, const struct ferry_cursor *cursor, bool *again)
 {
     struct relay *r = t->relay;
-    struct bytes blob = bytes_of(cursor->blob, cursor->version > 0 ? cursor->blob_bytes : 0);
+    struct bytes whole = bytes_of(cursor->blob, cursor->version > 0 ? cursor->blob_bytes : 0);
+    struct bytes blob;
     struct source_mark *mark = NULL;
     struct err_text e = {{0}};
     bool same = true;
-    enum ferry_err err =
-        r->source->ops->mark_open(r->source->driver, blob, &mark, &same, again, &e);
+    int32_t placed = 0;
+    enum ferry_err err = relay_kept_mark_decode(whole, &placed, &blob, &e);
+    if (err == FERRY_OK) {
+        err = r->source->ops->mark_open(r->source->driver, blob, &mark, &same, again, &e);
+    }
     if (err == FERRY_ERR_CORRUPT || err == FERRY_ERR_NEWER_FORMAT) {
         relay_halt(r, e.text);
         return false;

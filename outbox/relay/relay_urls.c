@@ -101,6 +101,27 @@ static void trim_end(char *text)
     }
 }
 
+/* The next line that is a URL, in place; NULL: no more. */
+static char *next_url(char **rest)
+{
+    for (char *line = strsep(rest, "\n"); line != NULL; line = strsep(rest, "\n")) {
+        line += strspn(line, " \t");
+        trim_end(line);
+        if (line[0] != '\0' && line[0] != '#') {
+            return line;
+        }
+    }
+    return NULL;
+}
+
+static void free_text(char *text)
+{
+    if (text != NULL) {
+        explicit_bzero(text, RELAY_URL_FILE_MAX);
+        mem_free(text);
+    }
+}
+
 static void add_file(struct relay_urls *u, const char *from, const char *path,
                      struct config_problems *problems)
 {
@@ -114,19 +135,14 @@ static void add_file(struct relay_urls *u, const char *from, const char *path,
     }
     (void)snprintf(where, sizeof(where), "%s", path);
     char *rest = text;
-    for (char *line = strsep(&rest, "\n"); line != NULL; line = strsep(&rest, "\n")) {
-        line += strspn(line, " \t");
-        trim_end(line);
-        if (line[0] != '\0' && line[0] != '#') {
-            found++;
-            add_url(u, where, line, problems);
-        }
+    for (char *url = next_url(&rest); url != NULL; url = next_url(&rest)) {
+        found++;
+        add_url(u, where, url, problems);
     }
     if (found == 0) {
         config_problem(problems, "%s: %s has no URL", from, path);
     }
-    explicit_bzero(text, RELAY_URL_FILE_MAX);
-    mem_free(text);
+    free_text(text);
 }
 
 void relay_urls_add(struct relay_urls *u, const char *from, const char *text,
@@ -137,6 +153,46 @@ void relay_urls_add(struct relay_urls *u, const char *from, const char *text,
     } else {
         add_url(u, from, text, problems);
     }
+}
+
+/* The file's only URL. */
+static enum ferry_err take_only(char *text, const char *path, char url[OUTBOX_URL_MAX + 1],
+                                struct err_text *e)
+{
+    char *rest = text;
+    const char *first = next_url(&rest);
+    if (first == NULL) {
+        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "%s has no URL", path);
+    }
+    if (next_url(&rest) != NULL) {
+        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "%s has several URLs: leave one", path);
+    }
+    if (strlen(first) > OUTBOX_URL_MAX) {
+        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "%s: a URL has at most %d bytes", path,
+                       OUTBOX_URL_MAX);
+    }
+    (void)snprintf(url, OUTBOX_URL_MAX + 1, "%s", first);
+    return FERRY_OK;
+}
+
+enum ferry_err relay_url_only(const char *text, char url[OUTBOX_URL_MAX + 1], struct err_text *e)
+{
+    const char *why = NULL;
+    if (text[0] != '@') {
+        if (strlen(text) > OUTBOX_URL_MAX) {
+            return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "a URL has at most %d bytes",
+                           OUTBOX_URL_MAX);
+        }
+        (void)snprintf(url, OUTBOX_URL_MAX + 1, "%s", text);
+        return FERRY_OK;
+    }
+    char *file = read_text(text + 1, &why);
+    if (file == NULL) {
+        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "%s: %s", text + 1, why);
+    }
+    enum ferry_err err = take_only(file, text + 1, url, e);
+    free_text(file);
+    return err;
 }
 
 /* ---- Lists. */

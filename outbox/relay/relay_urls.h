@@ -1,5 +1,5 @@
-/* relay_urls: the databases that a relay serves, from a list, from files, one by one. No URL's
- * password is in any text that this returns.
+/* relay_urls: the databases that a relay serves, from a list, from files, one by one; and the one
+ * that a command is about. No URL's password is in any message of this.
  *
  * A list's items are separated by commas; a comma belongs to the item before it unless what follows
  * (after blanks) begins like a URL, like @FILE, or is nothing. So paths and lists of hosts may have
@@ -35,6 +35,11 @@ void relay_urls_add(struct relay_urls *u, const char *from, const char *text,
                     struct config_problems *problems);
 void relay_urls_add_list(struct relay_urls *u, const char *from, const char *list,
                          struct config_problems *problems);
+
+/* The URL that `text` is, or the only one in the file of @FILE (written as for a relay). Errors:
+ * INVALID_ARGUMENT (no such file, none in it or several, too long). */
+MUST_CHECK enum ferry_err relay_url_only(const char *text, char url[OUTBOX_URL_MAX + 1],
+                                         struct err_text *e);
 
 /* Overwrites the password in a URL, in place: for arguments, which others can see. */
 void relay_url_hide(char *url);

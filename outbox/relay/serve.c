@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "outbox/relay/relay_policy.h"
 
 #define END_LOOK_US   (10 * 1000)
 #define TELL_EVERY_US (100 * 1000)
@@ -22,6 +24,7 @@ struct serve_item {
     const struct relay_url *url;
     uint32_t lane;
     pthread_t thread;
+    struct relay_tally *tally;
     int wake_fd; /* Written by serve_stop, and with `announced`. */
     bool scout;  /* The first lane of its outbox: finds out how many there are. */
     bool spread; /* The others were started. The main thread's. */
@@ -40,6 +43,7 @@ struct serve {
     int changed_fd;
     struct serve_item *items; /* SERVE_MAX of them; those below `count` are complete. */
     atomic_size_t count;
+    atomic_size_t tally_room;
 };
 
 /* ---- Lanes. */
@@ -206,6 +210,7 @@ static void *run(void *arg)
                                .shown = item->url->shown,
                                .lane = item->lane,
                                .once = item->serve->once,
+                               .tally = item->tally,
                                .announced = wake_other_lanes,
                                .arg = item};
     enum ferry_err err = served_new(&served, &conf);
@@ -223,6 +228,20 @@ static void *run(void *arg)
     return NULL;
 }
 
+/* Topics that the options name have their figures from the start. */
+static enum ferry_err tally_topics(struct serve *s, struct serve_item *item)
+{
+    const char *at = s->options->poison_topics;
+    struct bytes topic;
+    enum ferry_err err = relay_tally_new(&item->tally, &s->tally_room);
+    while (err == FERRY_OK && relay_policy_next_topic(&at, &topic)) {
+        char name[RELAY_TALLY_NAME_MAX + 1];
+        (void)snprintf(name, sizeof(name), "%.*s", (int)topic.size, (const char *)topic.data);
+        (void)relay_tally_topic(item->tally, name);
+    }
+    return err;
+}
+
 static enum ferry_err start_one(struct serve *s, const struct relay_url *url, uint32_t lane,
                                 bool scout, struct err_text *e)
 {
@@ -237,13 +256,18 @@ static enum ferry_err start_one(struct serve *s, const struct relay_url *url, ui
     item->lane = lane;
     item->scout = scout;
     atomic_store(&item->beat_us, clock_monotonic_us());
+    if (tally_topics(s, item) != FERRY_OK) {
+        return err_set(e, FERRY_ERR_NO_MEMORY, "out of memory");
+    }
     item->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (item->wake_fd < 0 || pthread_mutex_init(&item->lock, NULL) != 0) {
+        relay_tally_free(&item->tally);
         return err_set(e, FERRY_ERR_IO, "no descriptor is left for another outbox");
     }
     if (pthread_create(&item->thread, NULL, run, item) != 0) {
         pthread_mutex_destroy(&item->lock);
         (void)close(item->wake_fd);
+        relay_tally_free(&item->tally);
         return err_set(e, FERRY_ERR_IO, "the system gives no thread for another outbox");
     }
     atomic_store(&s->count, at + 1);
@@ -271,6 +295,7 @@ enum ferry_err serve_start(struct serve **serve, const struct relay_options *opt
     s->options = options;
     s->urls = urls;
     s->once = once;
+    atomic_store(&s->tally_room, SERVE_TALLY_TOPICS_MAX);
     s->items = mem_zalloc(SERVE_MAX, sizeof(*s->items));
     s->changed_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     enum ferry_err err = s->items == NULL ? FERRY_ERR_NO_MEMORY : FERRY_OK;
@@ -293,7 +318,7 @@ static void spread(struct serve *s, struct serve_item *item, uint32_t lanes)
         if (serve_lane_listed(s->options->lanes, lane) &&
             start_one(s, item->url, lane, false, &e) != FERRY_OK) {
             log_line(LOG_ERROR, "relay", "%s: lane %u is not served: %s", item->url->shown,
-                     (unsigned)lane, e.text);
+                     (unsigned)lane, source_words(item->url->shown, e.text));
             return;
         }
     }
@@ -343,6 +368,7 @@ void serve_view(struct serve *s, size_t at, struct serve_view *view)
     struct serve_item *item = &s->items[at];
     view->shown = item->url->shown;
     view->lane = item->lane;
+    view->tally = item->tally;
     view->beat_us = atomic_load(&item->beat_us);
     pthread_mutex_lock(&item->lock);
     view->status = item->status;
@@ -383,6 +409,7 @@ bool serve_end(struct serve **serve, int64_t until_us)
         pthread_join(s->items[i].thread, NULL);
         pthread_mutex_destroy(&s->items[i].lock);
         (void)close(s->items[i].wake_fd);
+        relay_tally_free(&s->items[i].tally);
     }
     if (s->changed_fd >= 0) {
         (void)close(s->changed_fd);

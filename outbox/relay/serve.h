@@ -15,11 +15,14 @@
 
 #define SERVE_MAX 256u /* Lanes of all outboxes. */
 
+#define SERVE_TALLY_TOPICS_MAX 2048u /* Of all lanes: topics with figures of their own. */
+
 struct serve_view {
     const char *shown; /* The URL for people. Lives as long as `urls` of the start. */
     uint32_t lane;
     struct served_status status;
-    int64_t beat_us; /* When its loop turned last, by the monotonic clock. */
+    struct relay_tally *tally; /* Its topics' figures. Lives until serve_end. */
+    int64_t beat_us;           /* When its loop turned last, by the monotonic clock. */
 };
 
 struct serve;

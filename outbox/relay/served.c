@@ -64,6 +64,13 @@ static void stats_add(struct relay_stats *sum, const struct relay_stats *more)
     memcpy(sum, a, sizeof(*sum));
 }
 
+/* It is shown beside the database's name. */
+static void set_error(struct served *s, const char *text)
+{
+    (void)snprintf(s->status.error.text, sizeof(s->status.error.text), "%s",
+                   source_words(s->conf.shown, text));
+}
+
 static void look_at_relay(struct served *s)
 {
     struct relay_stats now;
@@ -72,7 +79,7 @@ static void look_at_relay(struct served *s)
     stats_add(&now, &s->status.relay.stats);
     s->status.relay.stats = now;
     s->status.relay_known = true;
-    s->status.error = s->status.relay.error;
+    set_error(s, s->status.relay.error.text);
 }
 
 /* The client before the relay: it runs the callbacks that are left. */
@@ -194,7 +201,7 @@ static void watch(struct served *s, int fd, bool listen)
 static enum ferry_err open_relay(struct served *s, struct err_text *e)
 {
     char holder[HOLDER_MAX];
-    struct relay_hooks hooks = {ask_command, s};
+    struct relay_hooks hooks = {ask_command, s, s->conf.tally};
     enum ferry_err err = open_client(s, e);
     holder_name(s, holder);
     if (err == FERRY_OK) {
@@ -213,7 +220,8 @@ static enum ferry_err open_relay(struct served *s, struct err_text *e)
 static void say_trouble(struct served *s, enum ferry_err err, const struct err_text *e,
                         int64_t now_us)
 {
-    const char *text = e->text[0] == '\0' ? ferry_err_text(err) : e->text;
+    const char *text =
+        source_words(s->conf.shown, e->text[0] == '\0' ? ferry_err_text(err) : e->text);
     bool same = strcmp(s->status.error.text, text) == 0 && s->said_at_us != 0;
     if (!same || now_us - s->said_at_us >= SAY_AGAIN_US) {
         log_line(LOG_WARN, "relay", "%s: cannot be served now, tried again: %s", s->conf.shown,
@@ -221,7 +229,7 @@ static void say_trouble(struct served *s, enum ferry_err err, const struct err_t
         s->said_at_us = now_us;
     }
     s->status.err = err;
-    (void)snprintf(s->status.error.text, sizeof(s->status.error.text), "%s", text);
+    set_error(s, text);
 }
 
 static int64_t backoff_us(struct served *s)
@@ -261,8 +269,7 @@ static void connect_step(struct served *s, int64_t now_us)
         say_trouble(s, err, &e, now_us);
     }
     s->status.err = err;
-    (void)snprintf(s->status.error.text, sizeof(s->status.error.text), "%s",
-                   e.text[0] == '\0' ? ferry_err_text(err) : e.text);
+    set_error(s, e.text[0] == '\0' ? ferry_err_text(err) : e.text);
     s->status.phase = s->conf.once ? SERVED_STOPPED : SERVED_CONNECTING;
     s->connect_at_us = now_us + backoff_us(s);
 }
@@ -391,6 +398,11 @@ void served_wake(struct served *s)
     if (s->relay != NULL) {
         relay_wake(s->relay);
     }
+}
+
+void served_look(struct served *s)
+{
+    s->status_at_us = 0;
 }
 
 void served_stop(struct served *s)

@@ -27,6 +27,7 @@ struct served_conf {
     const char *shown; /* The URL for people: no password. */
     uint32_t lane;
     bool once;
+    struct relay_tally *tally; /* Of single topics' figures; or NULL. */
     /* An application has announced rows, of whichever lane; or NULL. */
     void (*announced)(void *arg);
     void *arg;
@@ -52,6 +53,7 @@ MUST_CHECK int64_t served_step(struct served *s, int64_t now_us);
 /* Readable when there is something to do before that time. */
 int served_fd(const struct served *s);
 void served_wake(struct served *s); /* Rows may have come: another lane heard it. */
+void served_look(struct served *s); /* The next step renews the status, however new it is. */
 void served_stop(struct served *s);
 /* Lives as long as `s`; changes in served_step. */
 const struct served_status *served_status(const struct served *s);

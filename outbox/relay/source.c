@@ -1,5 +1,7 @@
 #include "outbox/relay/source.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 
 #define CHUNK_BYTES (256u << 10)
@@ -147,6 +149,15 @@ enum ferry_err source_tidy(const struct source *source, const struct source_prog
                : source->ops->tidy(source->driver, progress, removed, again, e);
 }
 
+enum ferry_err source_fetch(const struct source *source, struct source_page *page, bool *there,
+                            struct err_text *e)
+{
+    must(page->count == 1);
+    *there = true;
+    return source->ops->fetch == NULL ? FERRY_OK
+                                      : source->ops->fetch(source->driver, page, there, e);
+}
+
 enum ferry_err source_decided(const struct source *source, int64_t number, bool *decided,
                               struct err_text *e)
 {
@@ -201,4 +212,21 @@ void source_place(const struct source *source, char text[SOURCE_PLACE_MAX + 1])
     if (source->ops->place != NULL) {
         source->ops->place(source->driver, text, SOURCE_PLACE_MAX + 1);
     }
+}
+
+static const char *words_after(const char *name, const char *detail)
+{
+    size_t bytes = strlen(name);
+    bool named = bytes > 0 && strncmp(detail, name, bytes) == 0;
+    return named && strncmp(detail + bytes, ": ", 2) == 0 ? detail + bytes + 2 : NULL;
+}
+
+const char *source_words(const char *name, const char *detail)
+{
+    const char *path = strchr(name, ':');
+    const char *words = words_after(name, detail);
+    if (words == NULL && path != NULL) {
+        words = words_after(path + 1, detail);
+    }
+    return words == NULL ? detail : words;
 }

@@ -37,7 +37,7 @@
 #define SOURCE_ROW_MAX_BYTES (15u << 20) /* Larger ones fit no batch and are told as invalid. */
 #define SOURCE_HEADERS_MAX   256u
 #define SOURCE_INVALID_MAX   159
-#define SOURCE_BLOB_MAX      4096u /* As the broker's cursors and checkpoints. */
+#define SOURCE_BLOB_MAX      4056u /* Of the broker's 4,096 the relay has the rest. */
 #define SOURCE_LANES_MAX     64u
 #define SOURCE_PARKED_KEY_MAX                                                                      \
     1024u /* A row with a longer key is set aside, its key is not parked. */
@@ -139,11 +139,18 @@ struct source_ops {
     enum ferry_err (*begin)(void *driver, struct bytes checkpoint, int64_t *settled, bool *same,
                             struct err_text *e);
     /* The next rows, in order, at most `rows_max`, ending early when the page holds `bytes_max`.
-     * *more: the end was not reached (the page may be empty all the same). When this is called,
-     * each open mark has taken all rows of the pages before that it wanted, but those set aside: a
-     * mark whose target has to wait is closed first. Required. */
+     * With `rows_max` 1 and `bytes_max` 0 nothing is fetched ahead, and the row comes bare: its
+     * position, number and topic, and its key if that is at most SOURCE_PARKED_KEY_MAX long, are
+     * right, the rest is empty and was not fetched. *more: the end was not reached (the page may be
+     * empty all the same). When this is called, each open mark has taken all rows of the pages
+     * before that it wanted, but those set aside: a mark whose target has to wait is closed first.
+     * Required. */
     enum ferry_err (*read)(void *driver, size_t rows_max, size_t bytes_max,
                            struct source_page *page, bool *more, struct err_text *e);
+    /* The only row of the page, which came bare: the rest of it is fetched, from the row as it is
+     * in the table. *there false: it is gone, and the page is empty. NULL: no row comes bare. */
+    enum ferry_err (*fetch)(void *driver, struct source_page *page, bool *there,
+                            struct err_text *e);
     /* Rows after that position, which is settled, are handed out again. The position may be one
      * that a rewind before it went back over: then it stands for where that one went back to.
      * Marks stay as they are. Required. */
@@ -223,6 +230,8 @@ MUST_CHECK enum ferry_err source_verify(const struct source *source, bool *same,
 MUST_CHECK enum ferry_err source_tidy(const struct source *source,
                                       const struct source_progress *progress, size_t *removed,
                                       bool *again, struct err_text *e);
+MUST_CHECK enum ferry_err source_fetch(const struct source *source, struct source_page *page,
+                                       bool *there, struct err_text *e);
 MUST_CHECK enum ferry_err source_decided(const struct source *source, int64_t number, bool *decided,
                                          struct err_text *e);
 MUST_CHECK enum ferry_err source_parked(const struct source *source, source_parked_cb *callback,
@@ -235,6 +244,10 @@ int source_wake_fd(const struct source *source);
 void source_wake_drain(const struct source *source);
 void source_leave_word(const struct source *source, const struct source_word *word);
 void source_place(const struct source *source, char text[SOURCE_PLACE_MAX + 1]);
+
+/* A driver's detail, for those who name the database before it: without the name, if it begins with
+ * that, as "sqlite:PATH", or as the path alone. Points into `detail`. */
+const char *source_words(const char *name, const char *detail);
 
 struct source_options {
     uint32_t lane; /* Rows of this lane only. */

@@ -121,6 +121,11 @@ int status_page(void *arg, const char *path, struct buf *body, const char **cont
     if (strcmp(path, "/metrics") == 0) {
         *content_type = "text/plain; version=0.0.4; charset=utf-8";
         relay_metrics_write(body, views, count);
+        size_t databases = 0;
+        const struct figures_view *figures =
+            figures_lock(pages->figures, looked.now_us, &databases);
+        figures_metrics_write(body, figures, databases);
+        figures_unlock(pages->figures);
         code = HTTP_OK;
     } else if (strcmp(path, "/livez") == 0) {
         code = live_page(&looked, body);

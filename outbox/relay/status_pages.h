@@ -5,13 +5,16 @@
 #define FERRY_OUTBOX_RELAY_STATUS_PAGES_H
 
 #include "base/buf.h"
+#include "outbox/relay/figures.h"
 #include "outbox/relay/serve.h"
 
-#define STATUS_PAGE_MAX_BYTES (8u << 20) /* SERVE_MAX lanes, some 16 KiB of metrics each. */
+/* SERVE_MAX lanes with some 24 KiB of metrics each, and SERVE_TALLY_TOPICS_MAX topics with 10. */
+#define STATUS_PAGE_MAX_BYTES (32u << 20)
 
 struct status_pages {
     struct serve *serve;
-    int64_t stuck_us; /* relay.http_stuck_ms. */
+    struct figures *figures; /* Or NULL. */
+    int64_t stuck_us;        /* relay.http_stuck_ms. */
 };
 
 /* Writes the page into `body`; returns the HTTP status. `arg`: a struct status_pages. */

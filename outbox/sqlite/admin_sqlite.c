@@ -437,6 +437,7 @@ const struct outbox_admin_ops admin_sqlite_ops = {
     .park = admin_sqlite_park,
     .unpark = admin_sqlite_unpark,
     .set_paused = admin_sqlite_set_paused,
+    .set_lanes = admin_sqlite_set_lanes,
     .rebase = admin_sqlite_rebase,
     .inbox = admin_inbox,
     .inbox_trace = admin_sqlite_inbox_trace,
@@ -444,6 +445,7 @@ const struct outbox_admin_ops admin_sqlite_ops = {
     .sagas = admin_sqlite_sagas,
     .saga_retry = admin_sqlite_saga_retry,
     .saga_abort = admin_sqlite_saga_abort,
+    .figures = admin_sqlite_figures,
     .ids = admin_sqlite_ids,
     .bench_put = admin_sqlite_bench_put,
 };

@@ -64,7 +64,7 @@ MUST_CHECK enum ferry_err admin_sqlite_bind_filter(sqlite3_stmt *stmt, enum outb
                                                    const struct outbox_filter *filter,
                                                    struct err_text *e);
 
-/* Entries of the table: admin_sqlite_rows.c, _change.c, _park.c, _rebase.c, _saga.c. */
+/* Entries of the table: admin_sqlite_rows.c, _change.c, _park.c, _rebase.c, _saga.c, _figures.c. */
 
 enum ferry_err admin_sqlite_rows(const char *url, enum outbox_table table,
                                  const struct outbox_filter *filter, outbox_row_cb *callback,
@@ -82,6 +82,7 @@ enum ferry_err admin_sqlite_inbox_requeue(const char *url, const struct outbox_f
 enum ferry_err admin_sqlite_skip(const char *url, int64_t number, const char *reason,
                                  struct err_text *e);
 enum ferry_err admin_sqlite_set_paused(const char *url, bool paused, struct err_text *e);
+enum ferry_err admin_sqlite_set_lanes(const char *url, uint32_t lanes, struct err_text *e);
 enum ferry_err admin_sqlite_parked(const char *url, outbox_parked_cb *callback, void *arg,
                                    struct err_text *e);
 enum ferry_err admin_sqlite_park(const char *url, const char *topic, struct bytes key,
@@ -99,5 +100,7 @@ enum ferry_err admin_sqlite_saga_retry(const char *url, const struct ferry_id *i
                                        struct err_text *e);
 enum ferry_err admin_sqlite_saga_abort(const char *url, const struct ferry_id *id,
                                        const char *reason, struct err_text *e);
+enum ferry_err admin_sqlite_figures(const char *url, struct outbox_figures *figures,
+                                    struct err_text *e);
 
 #endif

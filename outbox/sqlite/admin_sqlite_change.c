@@ -137,6 +137,20 @@ enum ferry_err admin_sqlite_skip(const char *url, int64_t number, const char *re
 
 /* ---- Pause ---------------------------------------------------------------------------------- */
 
+enum ferry_err admin_sqlite_set_lanes(const char *url, uint32_t lanes, struct err_text *e)
+{
+    struct admin_file f;
+    enum ferry_err err = admin_sqlite_open_writing(&f, url, e);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    if (lanes != 1) {
+        err = err_set(e, FERRY_ERR_INVALID_ARGUMENT,
+                      "SQLite has one lane: one writer at a time puts, one relay publishes");
+    }
+    return admin_sqlite_end(&f, err, e);
+}
+
 enum ferry_err admin_sqlite_set_paused(const char *url, bool paused, struct err_text *e)
 {
     struct admin_file f;

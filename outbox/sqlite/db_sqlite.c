@@ -23,9 +23,12 @@ enum statement {
     STATEMENT_DEAD_AGAIN,
     STATEMENT_BARRIER_ADD,
     STATEMENT_BARRIER_WHY,
+    STATEMENT_BARRIER_DAY,
+    STATEMENT_BARRIER_TRIM,
     STATEMENT_SAGA_INSERT,
     STATEMENT_SAGA_GET,
     STATEMENT_SAGA_UPDATE,
+    STATEMENT_SAGA_TRIM,
     STATEMENT_BEGIN,
     STATEMENT_COMMIT,
     STATEMENT_COUNT
@@ -83,6 +86,15 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_SAGA_UPDATE] =
         "UPDATE main.ferry_saga SET state = ?3, step = ?4, ver = ver + 1, deadline_ms = ?6, "
         "reason = ?7, data = ?8, changed_ms = " NOW_MS " WHERE saga_id = ?1 AND ver = ?5",
+    [STATEMENT_BARRIER_DAY] = "UPDATE main.ferry_saga_barrier SET why = max(why, ?1) WHERE "
+                              "saga_id = zeroblob(16) AND step = 0 AND op = 0",
+    [STATEMENT_BARRIER_TRIM] =
+        "DELETE FROM main.ferry_saga_barrier WHERE (saga_id, step, op) IN (SELECT saga_id, step, "
+        "op FROM main.ferry_saga_barrier WHERE saga_id > zeroblob(16) AND saga_id < ?1 "
+        "ORDER BY saga_id, step, op LIMIT ?2)",
+    [STATEMENT_SAGA_TRIM] =
+        "DELETE FROM main.ferry_saga WHERE saga_id IN (SELECT saga_id FROM main.ferry_saga WHERE "
+        "state IN (3, 4, 6) AND created_ms < ?1 AND changed_ms < ?1 LIMIT ?2)",
     [STATEMENT_BEGIN] = "BEGIN IMMEDIATE",
     [STATEMENT_COMMIT] = "COMMIT",
 };
@@ -700,6 +712,41 @@ static enum ferry_err driver_saga_update(void *driver, const struct db_saga *sag
                : err;
 }
 
+static enum ferry_err trim_one(struct db_sqlite *d, enum statement which,
+                               const struct db_saga_trim *trim, size_t *removed, struct err_text *e)
+{
+    struct binder b;
+    int changed = 0;
+    enum ferry_err err = binder_begin(d, which, &b, e);
+    if (err != FERRY_OK) {
+        return err;
+    }
+    if (which == STATEMENT_BARRIER_DAY) {
+        add_number(&b, trim->day);
+        return binder_run(d, &b, "changing ferry_saga_barrier", NULL, e);
+    }
+    if (which == STATEMENT_BARRIER_TRIM) {
+        add_id(&b, &trim->begun_before);
+    } else {
+        add_number(&b, trim->ended_before_ms);
+    }
+    add_number(&b, (int64_t)trim->rows_max);
+    err = binder_run(d, &b, "trimming sagas", &changed, e);
+    *removed += (size_t)changed;
+    return err;
+}
+
+static enum ferry_err driver_saga_trim(void *driver, const struct db_saga_trim *trim,
+                                       size_t *removed, struct err_text *e)
+{
+    *removed = 0;
+    enum ferry_err err = trim_one(driver, STATEMENT_BARRIER_DAY, trim, removed, e);
+    if (err == FERRY_OK) {
+        err = trim_one(driver, STATEMENT_BARRIER_TRIM, trim, removed, e);
+    }
+    return err == FERRY_OK ? trim_one(driver, STATEMENT_SAGA_TRIM, trim, removed, e) : err;
+}
+
 static enum ferry_err driver_begin(void *driver, struct err_text *e)
 {
     struct db_sqlite *d = driver;
@@ -823,6 +870,7 @@ static const struct db_ops sqlite_ops = {
     .saga_insert = driver_saga_insert,
     .saga_get = driver_saga_get,
     .saga_update = driver_saga_update,
+    .saga_trim = driver_saga_trim,
     .begin = driver_begin,
     .commit = driver_commit,
     .rollback = driver_rollback,

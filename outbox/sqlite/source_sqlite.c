@@ -276,13 +276,14 @@ static enum ferry_err driver_read(void *driver, size_t rows_max, size_t bytes_ma
                                   struct source_page *page, bool *more, struct err_text *e)
 {
     struct source_sqlite *s = driver;
-    sqlite3_stmt *stmt = reset(s, STATEMENT_READ);
+    bool bare = bytes_max == 0;
+    sqlite3_stmt *stmt = reset(s, bare ? STATEMENT_READ_BARE : STATEMENT_READ);
     sqlite3_bind_int64(stmt, 1, s->after);
     sqlite3_bind_int64(stmt, 2, (int64_t)rows_max);
     source_page_clear(page);
     enum ferry_err err = FERRY_OK;
     int code = SQLITE_ROW;
-    while (err == FERRY_OK && page->bytes < bytes_max &&
+    while (err == FERRY_OK && (page->bytes < bytes_max || (bare && page->count == 0)) &&
            (code = sqlite3_step(stmt)) == SQLITE_ROW) {
         err = add_row(s, page, stmt);
     }
@@ -302,6 +303,30 @@ static enum ferry_err driver_read(void *driver, size_t rows_max, size_t bytes_ma
     note_last(s, page);
     *more = code == SQLITE_ROW || page->count == rows_max;
     return FERRY_OK;
+}
+
+static enum ferry_err driver_fetch(void *driver, struct source_page *page, bool *there,
+                                   struct err_text *e)
+{
+    struct source_sqlite *s = driver;
+    int64_t number = page->rows[0].number;
+    sqlite3_stmt *stmt = reset(s, STATEMENT_READ);
+    sqlite3_bind_int64(stmt, 1, number - 1);
+    sqlite3_bind_int64(stmt, 2, 1);
+    source_page_clear(page);
+    enum ferry_err err = FERRY_OK;
+    int code = sqlite3_step(stmt);
+    *there = code == SQLITE_ROW && sqlite3_column_int64(stmt, 0) == number;
+    if (*there) {
+        err = add_row(s, page, stmt);
+    } else if (code != SQLITE_ROW && code != SQLITE_DONE) {
+        err = read_failed(s, code, e);
+    }
+    if (err == FERRY_ERR_NO_MEMORY) {
+        err_set(e, err, "%s: out of memory: lower relay.page_bytes", s->path);
+    }
+    sqlite3_reset(stmt);
+    return err;
 }
 
 static void driver_rewind(void *driver, int64_t after)
@@ -622,6 +647,7 @@ const struct source_ops source_sqlite_ops = {
     .name = driver_name,
     .begin = driver_begin,
     .read = driver_read,
+    .fetch = driver_fetch,
     .rewind = driver_rewind,
     .changed = driver_changed,
     .verify = driver_verify,

@@ -77,8 +77,9 @@ static bool take_event(struct bytes line, struct bench_payload *item)
     return taken;
 }
 
-static enum ferry_err take_line(struct bench_payloads *p, struct bytes line)
+static enum ferry_err take_line(struct bytes line, void *arg)
 {
+    struct bench_payloads *p = arg;
     if (!mem_grow((void **)&p->items, &p->capacity, p->count + 1, sizeof(p->items[0]))) {
         return FERRY_ERR_NO_MEMORY;
     }
@@ -92,28 +93,6 @@ static enum ferry_err take_line(struct bench_payloads *p, struct bytes line)
     return p->total_bytes > FILE_BYTES_MAX ? FERRY_ERR_LIMIT_REACHED : FERRY_OK;
 }
 
-static enum ferry_err read_lines(struct bench_payloads *p, struct lines *lines)
-{
-    enum ferry_err err = FERRY_OK;
-    while (err == FERRY_OK) {
-        struct bytes line;
-        switch (lines_next(lines, &line)) {
-        case LINES_LINE:
-            err = take_line(p, line);
-            break;
-        case LINES_TOO_LONG:
-            err = FERRY_ERR_TOO_LARGE;
-            break;
-        case LINES_MORE:
-            err = lines_fill(lines);
-            break;
-        case LINES_END:
-            return FERRY_OK;
-        }
-    }
-    return err;
-}
-
 static enum cli_exit read_file(const struct cli *cli, struct bench_payloads *p, const char *path)
 {
     struct lines lines;
@@ -123,7 +102,7 @@ static enum cli_exit read_file(const struct cli *cli, struct bench_payloads *p, 
     }
     p->from_file = true;
     lines_init(&lines, fd, LINE_BYTES_MAX);
-    enum ferry_err err = read_lines(p, &lines);
+    enum ferry_err err = lines_each(&lines, FERRY_ERR_TOO_LARGE, take_line, p);
     const char *why = err == FERRY_ERR_IO              ? strerror(errno)
                       : err == FERRY_ERR_LIMIT_REACHED ? "more than 1 GiB of payloads: give less"
                                                        : NULL;

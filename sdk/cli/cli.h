@@ -122,6 +122,7 @@ enum cli_exit cmd_outbox_skip(struct cli *cli);
 enum cli_exit cmd_outbox_park(struct cli *cli);
 enum cli_exit cmd_outbox_unpark(struct cli *cli);
 enum cli_exit cmd_outbox_parked(struct cli *cli);
+enum cli_exit cmd_outbox_lanes(struct cli *cli);
 enum cli_exit cmd_outbox_pause(struct cli *cli);
 enum cli_exit cmd_outbox_resume(struct cli *cli);
 enum cli_exit cmd_outbox_rebase(struct cli *cli);

@@ -154,25 +154,32 @@ static void print_status_json(const struct database *db, const struct outbox_sta
 }
 
 /* The database first, for who it is to the brokers; then they, for what is published; then the
- * database again where that tells it more. */
-static enum cli_exit status(struct cli *cli, const struct database *db, struct relay_view *relays)
+ * database again where that tells it more. Tells the user when it fails. */
+static enum cli_exit ask(struct cli *cli, const struct database *db, struct relay_view *relays,
+                         struct outbox_status *s)
 {
-    struct outbox_status s;
     struct err_text e = {.text = ""};
-    enum ferry_err err = db->admin->status(db->url, NULL, 0, &s, &e);
+    enum ferry_err err = db->admin->status(db->url, NULL, 0, s, &e);
     if (err == FERRY_OK && !args_has(cli->args, OPT_OFFLINE)) {
-        enum cli_exit code = relay_view_ask(cli, &s.source_id, s.lanes, relays);
+        enum cli_exit code = relay_view_ask(cli, &s->source_id, s->lanes, relays);
         if (code != CLI_EXIT_OK) {
             return code;
         }
         struct bytes checkpoints[SOURCE_LANES_MAX];
         size_t count = relay_view_checkpoints(relays, checkpoints);
         if (count > 0) {
-            err = db->admin->status(db->url, checkpoints, count, &s, &e);
+            err = db->admin->status(db->url, checkpoints, count, s, &e);
         }
     }
-    if (err != FERRY_OK) {
-        return database_fail(cli, db, err, &e);
+    return err != FERRY_OK ? database_fail(cli, db, err, &e) : CLI_EXIT_OK;
+}
+
+static enum cli_exit status(struct cli *cli, const struct database *db, struct relay_view *relays)
+{
+    struct outbox_status s;
+    enum cli_exit code = ask(cli, db, relays, &s);
+    if (code != CLI_EXIT_OK) {
+        return code;
     }
     if (cli->json) {
         print_status_json(db, &s, relays);
@@ -189,6 +196,71 @@ enum cli_exit cmd_outbox_status(struct cli *cli)
     enum cli_exit code = database_open(cli, cli->args->positionals[0], &db);
     if (code == CLI_EXIT_OK) {
         code = status(cli, &db, &relays);
+    }
+    relay_view_fini(&relays);
+    return code;
+}
+
+/* ---- Lanes ---------------------------------------------------------------------------------- */
+
+/* Why the number cannot be changed now; NULL: it can. */
+static const char *lanes_fixed_by(const struct outbox_status *s, const struct relay_view *relays)
+{
+    if (relays->infos == NULL) {
+        return "no broker says what is published and who publishes: nothing is changed";
+    }
+    for (uint32_t lane = 0; lane < relays->lanes; lane++) {
+        if (relays->infos[lane].left_ms > 0) {
+            return "a relay is active: once nothing is pending, stop it and wait until its lease "
+                   "ends";
+        }
+    }
+    if (s->dead_rows > 0 || s->parked_rows > 0 || s->parked_keys > 0) {
+        return "rows or keys are set aside, each in its lane: requeue or unpark them, and let them "
+               "be published";
+    }
+    if (!s->pending_known && s->last_id > 0) {
+        return "whether rows are pending is not known: let a relay run for a moment";
+    }
+    return s->pending_known && s->pending_rows > 0
+               ? "rows are pending, and their keys would lose their order: stop the applications, "
+                 "and let a relay publish them"
+               : NULL;
+}
+
+static enum cli_exit set_lanes(struct cli *cli, const struct database *db, uint32_t lanes,
+                               struct relay_view *relays)
+{
+    struct outbox_status s;
+    struct err_text e = {.text = ""};
+    enum cli_exit code = ask(cli, db, relays, &s);
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    if (s.lanes != lanes) {
+        const char *why = lanes_fixed_by(&s, relays);
+        if (why != NULL) {
+            return cli_fail(cli, FERRY_ERR_INVALID_ARGUMENT, db->shown, why);
+        }
+        enum ferry_err err = db->admin->set_lanes(db->url, lanes, &e);
+        if (err != FERRY_OK) {
+            return database_fail(cli, db, err, &e);
+        }
+    }
+    return cli_tell_done(cli, "db", db->shown, "lanes set");
+}
+
+enum cli_exit cmd_outbox_lanes(struct cli *cli)
+{
+    struct database db;
+    struct relay_view relays = {.asked = false};
+    int64_t lanes = 0;
+    if (!cli_number(cli, 1, "the number of lanes", 1, SOURCE_LANES_MAX, &lanes)) {
+        return CLI_EXIT_USAGE;
+    }
+    enum cli_exit code = database_open(cli, cli->args->positionals[0], &db);
+    if (code == CLI_EXIT_OK) {
+        code = set_lanes(cli, &db, (uint32_t)lanes, &relays);
     }
     relay_view_fini(&relays);
     return code;

@@ -42,19 +42,11 @@ static json_t *headers_json(struct bytes headers)
     return object;
 }
 
-static const char *state_of(enum outbox_table table, const struct outbox_row *row)
-{
-    if (table == OUTBOX_TABLE_PENDING) {
-        return !row->settled_known ? "unknown" : row->settled ? "published" : "pending";
-    }
-    return row->requeued ? "requeued" : row->parked ? "parked" : "dead";
-}
-
 static json_t *row_json(enum outbox_table table, const struct outbox_row *row)
 {
     json_t *object = output_object();
     output_set_int(object, "number", row->number);
-    output_set_text(object, "state", state_of(table, row));
+    output_set_text(object, "state", database_row_state(table, row));
     if (table == INBOX_TABLE_DEAD) {
         output_set_text(object, "group", row->group);
         output_set_text(object, "topic_id", row->topic);
@@ -97,7 +89,7 @@ static void print_whole(enum outbox_table table, const struct outbox_row *row)
     database_key_text(row->key, key);
     ferry_id_format(&row->id, id);
     printf("%-18s %lld\n", "number", (long long)row->number);
-    database_print_line("state", state_of(table, row));
+    database_print_line("state", database_row_state(table, row));
     database_print_line(table == INBOX_TABLE_DEAD ? "topic id" : "topic", row->topic);
     if (table == INBOX_TABLE_DEAD) {
         database_print_line("group", row->group);
@@ -141,7 +133,7 @@ static void add_line(struct listing *l, const struct outbox_row *row)
     database_key_text(row->key, key);
     ferry_id_format(&row->id, id);
     output_table_cell(&l->text, "%lld", (long long)row->number);
-    output_table_cell(&l->text, "%s", state_of(l->table, row));
+    output_table_cell(&l->text, "%s", database_row_state(l->table, row));
     output_table_cell(&l->text, "%s", pending && !row->created_known ? "unknown" : age);
     if (l->table == INBOX_TABLE_DEAD) {
         output_table_cell(&l->text, "%s", row->group);

@@ -101,8 +101,9 @@ static enum cli_exit gather_sql(struct verifying *v, const char *url, const char
 }
 
 /* One line of --rolled-back-file; empty lines are passed over. */
-static enum ferry_err take_file_line(struct id_list *list, struct bytes line)
+static enum ferry_err take_file_line(struct bytes line, void *arg)
 {
+    struct id_list *list = arg;
     char text[FERRY_ID_TEXT_BYTES] = {0};
     struct ferry_id id;
     if (line.size > 0 && line.data[line.size - 1] == '\r') {
@@ -121,28 +122,6 @@ static enum ferry_err take_file_line(struct id_list *list, struct bytes line)
     return id_list_add(list, &id) ? FERRY_OK : FERRY_ERR_NO_MEMORY;
 }
 
-static enum ferry_err read_file_lines(struct lines *lines, struct id_list *list)
-{
-    enum ferry_err err = FERRY_OK;
-    while (err == FERRY_OK) {
-        struct bytes line;
-        switch (lines_next(lines, &line)) {
-        case LINES_LINE:
-            err = take_file_line(list, line);
-            break;
-        case LINES_TOO_LONG:
-            err = FERRY_ERR_INVALID_ARGUMENT;
-            break;
-        case LINES_MORE:
-            err = lines_fill(lines);
-            break;
-        case LINES_END:
-            return FERRY_OK;
-        }
-    }
-    return err;
-}
-
 static enum cli_exit gather_file(struct verifying *v, const char *path, struct id_list *list)
 {
     enum { LINE_MAX_BYTES = 1000 };
@@ -153,7 +132,7 @@ static enum cli_exit gather_file(struct verifying *v, const char *path, struct i
     }
     struct lines lines;
     lines_init(&lines, fd, LINE_MAX_BYTES);
-    enum ferry_err err = read_file_lines(&lines, list);
+    enum ferry_err err = lines_each(&lines, FERRY_ERR_INVALID_ARGUMENT, take_file_line, list);
     snprintf(detail, sizeof(detail), "line %llu: %s", (unsigned long long)lines.number,
              err == FERRY_ERR_IO ? strerror(errno) : "not a UUID: write one a line");
     lines_fini(&lines);

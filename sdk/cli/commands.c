@@ -192,7 +192,8 @@ static const struct option_spec options[OPT_COUNT_OF_OPTIONS] = {
                    "Only sagas that are running, compensating, done, compensated, stuck or "
                    "aborted."},
     [OPT_DB] = {"db", "URL", 1, true, KIND_TEXT, 0, 0,
-                "A database whose outbox and inbox are looked at, too; repeat for each."},
+                "A database whose outbox and inbox are looked at, too, or @FILE with its URL; "
+                "repeat for each."},
 };
 
 /* ---- Commands ------------------------------------------------------------------------------- */
@@ -556,7 +557,8 @@ static const struct command_spec commands[COMMAND_COUNT] = {
          {OPT_PRINT_SQL, OPT_FROM},
          "makes or upgrades Ferry's tables",
          "DB is a URL: " DB_FORMS
-         ". No effect when the tables are up to date. With --print-sql the "
+         "; or @FILE, a file with such a URL in it, which keeps a password out of the list of "
+         "processes. No effect when the tables are up to date. With --print-sql the "
          "same steps are printed for those who run them themselves; --from 1 leaves out what makes "
          "version 1."},
     [COMMAND_OUTBOX_STATUS] =
@@ -623,6 +625,18 @@ static const struct command_spec commands[COMMAND_COUNT] = {
          {OPT_NONE},
          "lists the keys that are parked",
          "In which topic, since when, and how many rows are set aside for each."},
+    [COMMAND_OUTBOX_LANES] =
+        {"outbox lanes",
+         "DB N",
+         2,
+         {OPT_NONE},
+         "sets into how many lanes keys are spread",
+         "Each lane has one active relay, so several machines can share the work of one outbox. A "
+         "key's lane depends on their number, so with rows on their way it would lose its order: "
+         "stop the applications (each remembers the number), wait until `outbox status` says that "
+         "nothing is pending, stop the relays, set the number, start all again. Refused while rows "
+         "are pending, dead or parked or that is not known, and while a relay is active. SQLite "
+         "has one lane."},
     [COMMAND_OUTBOX_PAUSE] =
         {"outbox pause",
          "DB",
@@ -724,8 +738,8 @@ static const struct command_spec commands[COMMAND_COUNT] = {
          "effect), every double and everything unexpected (never committed, "
          "or rolled back). The log is read from its start to the ends it had "
          "when the command began; without --topic only the databases are compared. Every URL may "
-         "be of another database: sqlite, postgresql, mariadb. Exit code 0 only when all three are "
-         "0."},
+         "be of another database: sqlite, postgresql, mariadb; or @FILE with one. Exit code 0 only "
+         "when all three are 0."},
     [COMMAND_BENCH_PRODUCE] = {"bench produce",
                                "",
                                0,

@@ -5,15 +5,19 @@
 #include <unistd.h>
 
 #include "cli/format.h"
+#include "outbox/relay/relay_urls.h"
 
-enum cli_exit database_open(const struct cli *cli, const char *url, struct database *db)
+enum cli_exit database_open(const struct cli *cli, const char *text, struct database *db)
 {
     const struct outbox_driver *driver = NULL;
     struct err_text e = {.text = ""};
-    *db = (struct database){.url = url};
-    enum ferry_err err = outbox_driver_load(url, &driver, &e);
+    *db = (struct database){.url = ""};
+    enum ferry_err err = relay_url_only(text, db->url, &e);
     if (err == FERRY_OK) {
-        err = driver->url_check(url, db->shown, sizeof(db->shown), &e);
+        err = outbox_driver_load(db->url, &driver, &e);
+    }
+    if (err == FERRY_OK) {
+        err = driver->url_check(db->url, db->shown, sizeof(db->shown), &e);
     }
     if (err != FERRY_OK) {
         return cli_fail(cli, err, NULL, e.text);
@@ -29,7 +33,7 @@ enum cli_exit database_open(const struct cli *cli, const char *url, struct datab
 enum cli_exit database_fail(const struct cli *cli, const struct database *db, enum ferry_err err,
                             const struct err_text *e)
 {
-    return cli_fail(cli, err, db->shown, e->text);
+    return cli_fail(cli, err, db->shown, source_words(db->shown, e->text));
 }
 
 /* ---- Choosing ------------------------------------------------------------------------------- */
@@ -160,4 +164,12 @@ void database_key_text(struct bytes key, char text[DATABASE_KEY_TEXT])
 json_t *database_known(bool known, int64_t n)
 {
     return known ? json_integer(n) : json_null();
+}
+
+const char *database_row_state(enum outbox_table table, const struct outbox_row *row)
+{
+    if (table != OUTBOX_TABLE_PENDING || row->set_aside) {
+        return row->requeued ? "requeued" : row->parked ? "parked" : "dead";
+    }
+    return !row->settled_known ? "unknown" : row->settled ? "published" : "pending";
 }

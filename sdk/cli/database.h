@@ -11,13 +11,15 @@
 #include "outbox/relay/driver.h"
 
 struct database {
-    const char *url; /* Borrowed. */
+    char url[OUTBOX_URL_MAX + 1];
     char shown[OUTBOX_URL_MAX + 1];
     const struct outbox_admin_ops *admin;
 };
 
-/* Loads the driver and checks the URL; connects to nothing. Tells the user when it fails. */
-MUST_CHECK enum cli_exit database_open(const struct cli *cli, const char *url, struct database *db);
+/* Takes a URL, or @FILE with one in it; loads the driver and checks the URL; connects to nothing.
+ * Tells the user when it fails. */
+MUST_CHECK enum cli_exit database_open(const struct cli *cli, const char *text,
+                                       struct database *db);
 enum cli_exit database_fail(const struct cli *cli, const struct database *db, enum ferry_err err,
                             const struct err_text *e);
 
@@ -48,6 +50,8 @@ void database_print_time(const char *what, int64_t unix_ms);
 /* The beginning of a key, with what cannot be printed as dots. */
 #define DATABASE_KEY_TEXT 49
 void database_key_text(struct bytes key, char text[DATABASE_KEY_TEXT]);
+/* "pending", "published", "dead", "parked", "requeued"; "unknown" is what cannot be known. */
+const char *database_row_state(enum outbox_table table, const struct outbox_row *row);
 json_t *database_known(bool known, int64_t n); /* Null when it is not. */
 
 #endif

@@ -78,3 +78,25 @@ enum ferry_err lines_fill(struct lines *l)
     l->end += (size_t)n;
     return FERRY_OK;
 }
+
+enum ferry_err lines_each(struct lines *l, enum ferry_err too_long, lines_cb *callback, void *arg)
+{
+    enum ferry_err err = FERRY_OK;
+    while (err == FERRY_OK) {
+        struct bytes line;
+        switch (lines_next(l, &line)) {
+        case LINES_LINE:
+            err = callback(line, arg);
+            break;
+        case LINES_TOO_LONG:
+            err = too_long;
+            break;
+        case LINES_MORE:
+            err = lines_fill(l);
+            break;
+        case LINES_END:
+            return FERRY_OK;
+        }
+    }
+    return err;
+}

@@ -36,4 +36,10 @@ enum lines_next lines_next(struct lines *l, struct bytes *line);
  * came. */
 MUST_CHECK enum ferry_err lines_fill(struct lines *l);
 
+/* Calls back for each line to the end of the file; stops at the first error, also the callback's.
+ * `too_long`: the error of a line that is. */
+typedef enum ferry_err lines_cb(struct bytes line, void *arg);
+MUST_CHECK enum ferry_err lines_each(struct lines *l, enum ferry_err too_long, lines_cb *callback,
+                                     void *arg);
+
 #endif

@@ -97,6 +97,7 @@ static command_fn *const handlers[COMMAND_COUNT] = {
     [COMMAND_OUTBOX_PARK] = cmd_outbox_park,
     [COMMAND_OUTBOX_UNPARK] = cmd_outbox_unpark,
     [COMMAND_OUTBOX_PARKED] = cmd_outbox_parked,
+    [COMMAND_OUTBOX_LANES] = cmd_outbox_lanes,
     [COMMAND_OUTBOX_PAUSE] = cmd_outbox_pause,
     [COMMAND_OUTBOX_RESUME] = cmd_outbox_resume,
     [COMMAND_OUTBOX_REBASE] = cmd_outbox_rebase,

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "cli/database.h"
 #include "cli/format.h"
+#include "outbox/relay/relay_kept.h"
 
 #define PATIENCE_MS 3000 /* A person waits for the database's part, too. */
 
@@ -58,7 +59,12 @@ size_t relay_view_checkpoints(const struct relay_view *view,
     }
     for (uint32_t lane = 0; lane < view->lanes; lane++) {
         const struct ferry_source_info *info = &view->infos[lane];
+        struct relay_kept kept;
+        struct err_text ignored;
         checkpoints[lane] = bytes_of(info->checkpoint, info->checkpoint_bytes);
+        if (relay_kept_decode(checkpoints[lane], &kept, &ignored) == FERRY_OK) {
+            checkpoints[lane] = kept.checkpoint;
+        } /* Else the driver says the same of it. */
     }
     return view->lanes;
 }

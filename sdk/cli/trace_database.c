@@ -24,19 +24,6 @@ static void print_event(bool time_known, int64_t time_ms, const char *what)
 
 /* ---- Rows ----------------------------------------------------------------------------------- */
 
-static const char *row_state(enum outbox_table table, const struct outbox_row *row)
-{
-    switch (table) {
-    case OUTBOX_TABLE_PENDING:
-        return !row->settled_known ? "unknown" : row->settled ? "published" : "pending";
-    case OUTBOX_TABLE_DEAD:
-        return row->parked ? "parked" : "dead";
-    case INBOX_TABLE_DEAD:
-        return row->requeued ? "requeued" : row->parked ? "parked" : "dead";
-    }
-    return "unknown";
-}
-
 static const char *row_event(enum outbox_table table)
 {
     return table == OUTBOX_TABLE_PENDING ? "put"
@@ -54,7 +41,7 @@ static void row_as_json(const struct telling *t, const struct outbox_row *row)
     output_set_text(object, "event", row_event(t->table));
     output_set_text(object, "db", t->db->shown);
     output_set_int(object, "row", row->number);
-    output_set_text(object, "state", row_state(t->table, row));
+    output_set_text(object, "state", database_row_state(t->table, row));
     output_set_text(object, "group",
                     row->group != NULL && row->group[0] != '\0' ? row->group : NULL);
     output_set_text(object, "reason",
@@ -74,7 +61,7 @@ static bool tell_row(const struct outbox_row *row, void *arg)
     print_event(!pending || row->created_known, pending ? row->created_ms : row->dead_ms,
                 row_event(t->table));
     printf("%s of %s, row %lld: %s", t->table == INBOX_TABLE_DEAD ? "inbox" : "outbox",
-           t->db->shown, (long long)row->number, row_state(t->table, row));
+           t->db->shown, (long long)row->number, database_row_state(t->table, row));
     if (row->group != NULL && row->group[0] != '\0') {
         printf(", group %s", row->group);
     }

@@ -92,7 +92,8 @@ void saga_world_start(struct world *w, const struct world_plan *plan)
                                        .kind = plan->kind,
                                        .steps = steps,
                                        .count = plan->steps,
-                                       .reply_topic = REPLIES};
+                                       .reply_topic = REPLIES,
+                                       .deadline_ms = plan->whole_ms};
     must(d->db->ops->begin(d, NULL) == FERRY_OK);
     must(ferry_saga_start(d->db, &def, NULL, 0, "d", 1, &s->id) == FERRY_OK);
     must(d->db->ops->commit(d, NULL) == FERRY_OK);

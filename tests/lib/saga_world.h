@@ -78,6 +78,7 @@ struct world_plan {
     bool refuse[WORLD_STEPS_MAX];
     int undo_refusals[WORLD_STEPS_MAX]; /* So often its undo is refused, then it works. */
     int64_t deadline_ms[WORLD_STEPS_MAX];
+    int64_t whole_ms; /* Choreographed. */
 };
 
 struct world_saga {

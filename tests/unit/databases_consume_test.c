@@ -2,21 +2,18 @@
  * that come twice, connections that are lost at the worst moment. */
 #include "databases_fixture.h"
 
-#include "outbox/app/consume_loop.h"
+#include "consume_log.h"
 #include "outbox/app/db.h"
 #include "outbox/app/receive_loop.h"
+#include "wire/batch.h"
 
 #define DAY_MS      (24LL * 60 * 60 * 1000)
 #define RECORDS_MAX 64
 
-struct ferry_batch {
-    int64_t first, next;
-};
-
 /* A log in memory, and what the handler does with it. */
 struct run {
     struct database *d;
-    int64_t end, position, now_ms;
+    struct consume_log log;
     struct ferry_record records[RECORDS_MAX];
     struct ferry_consume_options options;
     int64_t fail_at; /* -1: never. */
@@ -29,107 +26,6 @@ struct run {
 };
 
 static struct run *owner;
-
-static enum ferry_err log_fetch(void *ctx, int timeout_ms, struct ferry_batch **batch)
-{
-    struct run *r = ctx;
-    if (r->position >= r->end) {
-        r->now_ms += timeout_ms;
-        return FERRY_ERR_TIMEOUT;
-    }
-    struct ferry_batch *b = calloc(1, sizeof(*b));
-    assert_non_null(b);
-    b->first = r->position;
-    b->next = r->position + 8 < r->end ? r->position + 8 : r->end;
-    r->position = b->next;
-    *batch = b;
-    return FERRY_OK;
-}
-
-static enum ferry_err log_seek(void *ctx, int32_t partition, int64_t offset)
-{
-    struct run *r = ctx;
-    assert_int_equal(partition, 0);
-    r->position = offset;
-    return FERRY_OK;
-}
-
-static enum ferry_err log_commit(void *ctx, int32_t partition, int64_t offset, int timeout_ms)
-{
-    (void)ctx;
-    (void)partition;
-    (void)offset;
-    (void)timeout_ms;
-    return FERRY_OK;
-}
-
-static bool log_at_end(void *ctx)
-{
-    const struct run *r = ctx;
-    return r->position >= r->end;
-}
-
-static int32_t log_partitions(void *ctx)
-{
-    (void)ctx;
-    return 1;
-}
-
-static struct ferry_id log_topic_id(void *ctx)
-{
-    (void)ctx;
-    return (struct ferry_id){{4, 2}};
-}
-
-static const char *log_topic(void *ctx)
-{
-    (void)ctx;
-    return "orders";
-}
-
-static int32_t batch_partition(const struct ferry_batch *batch)
-{
-    (void)batch;
-    return 0;
-}
-
-static int64_t batch_first(const struct ferry_batch *batch)
-{
-    return batch->first;
-}
-
-static int64_t batch_next(const struct ferry_batch *batch)
-{
-    return batch->next;
-}
-
-static size_t batch_count(const struct ferry_batch *batch)
-{
-    return (size_t)(batch->next - batch->first);
-}
-
-static void batch_record(struct ferry_batch *batch, size_t i, struct ferry_record *record)
-{
-    *record = owner->records[batch->first + (int64_t)i];
-}
-
-static void batch_free(struct ferry_batch **batch)
-{
-    free(*batch);
-    *batch = NULL;
-}
-
-static int64_t log_now_ms(void *ctx)
-{
-    const struct run *r = ctx;
-    return r->now_ms;
-}
-
-static void log_pause(void *ctx, int ms)
-{
-    struct run *r = ctx;
-    r->now_ms += ms;
-}
 
 static enum ferry_err insert_effect(const struct ferry_record *record, struct ferry_db *db,
                                     void *arg)
@@ -165,7 +61,7 @@ static enum ferry_err connect_again(struct ferry_db **db, void *arg)
 
 static struct run run_of(struct database *d, int64_t end)
 {
-    struct run r = {.d = d, .end = end, .fail_at = -1, .kill_at = -1};
+    struct run r = {.d = d, .log = consume_log_of(end, 8), .fail_at = -1, .kill_at = -1};
     int64_t now = (int64_t)time(NULL) * 1000;
     static const char *const keys[] = {"a", "b"};
     for (int64_t i = 0; i < end; i++) {
@@ -189,25 +85,9 @@ static struct run run_of(struct database *d, int64_t end)
 
 static enum ferry_err consume(struct run *r)
 {
-    const struct consume_source source = {
-        .ctx = r,
-        .fetch = log_fetch,
-        .seek = log_seek,
-        .commit = log_commit,
-        .at_end = log_at_end,
-        .partitions = log_partitions,
-        .topic_id = log_topic_id,
-        .topic = log_topic,
-        .batch_partition = batch_partition,
-        .batch_first = batch_first,
-        .batch_next = batch_next,
-        .batch_count = batch_count,
-        .batch_record = batch_record,
-        .batch_free = batch_free,
-        .now_ms = log_now_ms,
-        .pause = log_pause,
-    };
+    const struct consume_source source = consume_log_source(&r->log);
     owner = r;
+    r->log.records = r->records;
     return consume_loop(&source, r->d->a.db, insert_effect, r, &r->options);
 }
 
@@ -229,11 +109,17 @@ static void every_record_has_one_effect(void **state)
 static void a_bad_record_becomes_a_dead_letter_and_the_rest_goes_on(void **state)
 {
     struct run r = run_of(database_of(state), 20);
+    struct ferry_consume_figures counted = {0};
     r.options.poison = FERRY_POISON_DEAD;
+    r.options.figures = &counted;
     r.fail_at = 9;
     r.fail_times = 3;
     assert_int_equal(consume(&r), FERRY_OK);
     expect_effects(&r, 19);
+    assert_int_equal(counted.fresh, 19);
+    assert_int_equal(counted.dead, 1);
+    assert_int_equal(counted.retries, 3);
+    assert_int_equal(counted.handler_calls, r.calls);
     assert_int_equal(r.calls, 20 + 1 + 2); /* Offsets 8 and 9 in the batch, 9 twice alone. */
     assert_int_equal(database_number(&r.d->a, "SELECT off FROM {inbox_dead}"), 9);
     assert_non_null(strstr(database_text(&r.d->a, "SELECT reason FROM {inbox_dead}"), "DENIED"));
@@ -277,6 +163,44 @@ static void a_record_that_is_in_the_log_twice_has_one_effect(void **state)
     expect_effects(&r, 28);
 }
 
+static void requeue_all(struct run *r)
+{
+    database_exec(&r->d->a, r->d->kind == DATABASE_POSTGRESQL
+                                ? "UPDATE {inbox_dead} SET requeued = true"
+                                : "UPDATE {inbox_dead} SET requeued = 1");
+}
+
+/* One copy is given up, the other comes behind it: the dead letter stands for both. */
+static void a_dead_letter_and_its_duplicate_have_one_effect(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    r.options.possible_duplicates = true;
+    r.options.poison = FERRY_POISON_DEAD;
+    r.records[20].id = r.records[9].id;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    requeue_all(&r);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 29);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
+}
+
+static void a_parked_record_and_its_duplicate_have_one_effect(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    r.options.possible_duplicates = true;
+    r.options.poison = FERRY_POISON_PARK;
+    r.records[21].id = r.records[13].id;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    requeue_all(&r);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 29);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
+}
+
 static void a_record_of_long_ago_is_not_applied_blindly(void **state)
 {
     struct run r = run_of(database_of(state), 5);
@@ -285,7 +209,7 @@ static void a_record_of_long_ago_is_not_applied_blindly(void **state)
     assert_int_equal(consume(&r), FERRY_ERR_INVALID_ARGUMENT);
     expect_effects(&r, 2);
     r.options.poison = FERRY_POISON_DEAD;
-    r.position = 0;
+    r.log.position = 0;
     assert_int_equal(consume(&r), FERRY_OK);
     expect_effects(&r, 4);
     assert_int_equal(database_number(&r.d->a, "SELECT off FROM {inbox_dead}"), 2);
@@ -318,6 +242,35 @@ static void without_reconnect_a_lost_connection_ends_the_loop(void **state)
     assert_int_equal(consume(&r), FERRY_ERR_DB);
     database_reconnect(r.d, &r.d->a);
     expect_effects(&r, 8);
+}
+
+/* The loops forget old sagas when they are told how old. */
+static void expect_trimmed(struct run *r, bool trimmed)
+{
+    assert_int_equal(database_number(&r->d->a, "SELECT count(*) FROM {saga_barrier} WHERE op > 0"),
+                     trimmed ? 0 : 1);
+}
+
+static void put_old_barrier(struct run *r)
+{
+    struct ferry_db *db = r->d->a.db;
+    const struct ferry_id id = {{0, 1}}; /* Of 2004. */
+    bool fresh = false;
+    r->log.now_ms = 1000 * DAY_MS;
+    assert_int_equal(db->ops->begin(db->driver, &db->error), FERRY_OK);
+    assert_int_equal(db->ops->barrier_add(db->driver, &id, 0, 1, 1, &fresh, &db->error), FERRY_OK);
+    assert_int_equal(db->ops->commit(db->driver, &db->error), FERRY_OK);
+}
+
+static void old_sagas_are_forgotten_by_the_loop(void **state)
+{
+    struct run r = run_of(database_of(state), 5);
+    put_old_barrier(&r);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_trimmed(&r, false);
+    r.options.saga_keep_ms = 30 * DAY_MS;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_trimmed(&r, true);
 }
 
 /* A driver whose COMMIT happens and whose answer is lost. */
@@ -365,14 +318,14 @@ static enum ferry_err queue_receive(void *ctx, int timeout_ms, struct ferry_deli
 {
     struct run *r = ctx;
     *count = 0;
-    for (int64_t i = 0; i < r->end && *count < max; i++) {
+    for (int64_t i = 0; i < r->log.end && *count < max; i++) {
         if (r->settled[i] == 0 || r->settled[i] == FERRY_NACK || r->settled[i] == FERRY_RELEASE) {
             r->settled[i] = 0;
             deliveries[(*count)++] =
                 (struct ferry_delivery){.record = r->records[i], .failed = r->failed[i]};
         }
     }
-    r->now_ms += *count == 0 ? timeout_ms : 0;
+    r->log.now_ms += *count == 0 ? timeout_ms : 0;
     return *count == 0 ? FERRY_ERR_TIMEOUT : FERRY_OK;
 }
 
@@ -386,6 +339,18 @@ static enum ferry_err queue_settle(void *ctx, struct ferry_delivery *delivery,
     r->settled[offset] = settle;
     r->failed[offset] += settle == FERRY_NACK ? 1 : 0;
     return FERRY_OK;
+}
+
+static int64_t queue_now_ms(void *ctx)
+{
+    struct run *r = ctx;
+    return consume_log_now_ms(&r->log);
+}
+
+static void queue_pause(void *ctx, int ms)
+{
+    struct run *r = ctx;
+    consume_log_pause(&r->log, ms);
 }
 
 static enum ferry_err queue_flush(void *ctx, int timeout_ms)
@@ -402,8 +367,8 @@ static enum ferry_err receive(struct run *r)
         .receive = queue_receive,
         .settle = queue_settle,
         .flush = queue_flush,
-        .now_ms = log_now_ms,
-        .pause = log_pause,
+        .now_ms = queue_now_ms,
+        .pause = queue_pause,
     };
     owner = r;
     return receive_loop(&source, r->d->a.db, insert_effect, r, &r->options);
@@ -412,7 +377,7 @@ static enum ferry_err receive(struct run *r)
 static int64_t settled_as(const struct run *r, enum ferry_settle how)
 {
     int64_t count = 0;
-    for (int64_t i = 0; i < r->end; i++) {
+    for (int64_t i = 0; i < r->log.end; i++) {
         count += r->settled[i] == how ? 1 : 0;
     }
     return count;
@@ -421,26 +386,56 @@ static int64_t settled_as(const struct run *r, enum ferry_settle how)
 static void every_message_of_a_queue_has_one_effect(void **state)
 {
     struct run r = run_of(database_of(state), 50);
+    struct ferry_consume_figures counted = {0};
     r.options.batch_max = 7;
+    r.options.figures = &counted;
     r.records[9].id = (struct ferry_id){{0}}; /* Known by its place. */
     r.records[30].id = r.records[2].id;       /* The same once more. */
     assert_int_equal(receive(&r), FERRY_OK);
     expect_effects(&r, 49);
     assert_int_equal(settled_as(&r, FERRY_ACK), 50);
+    assert_int_equal(counted.fresh, 49);
+    assert_int_equal(counted.duplicates, 1);
     memset(r.settled, 0, sizeof(r.settled)); /* All acks were lost. */
     assert_int_equal(receive(&r), FERRY_OK);
     expect_effects(&r, 49);
+    assert_int_equal(counted.fresh, 49);
+    assert_int_equal(counted.duplicates, 51);
     assert_int_equal(settled_as(&r, FERRY_ACK), 50);
+}
+
+/* A rebase has put it once more: its id may be forgotten, however young its place in the log is. */
+static void a_message_of_long_ago_that_was_put_again_is_rejected(void **state)
+{
+    struct run r = run_of(database_of(state), 5);
+    const struct ferry_header flag = {
+        .name = FERRY_HEADER_POSSIBLE_DUPLICATE, .value = "1", .value_bytes = 1};
+    struct buf headers;
+    buf_init(&headers, 1024);
+    assert_int_equal(batch_encode_headers(&headers, &flag, 1), FERRY_OK);
+    r.options.poison = FERRY_POISON_DEAD;
+    r.records[2].headers = headers.data;
+    r.records[2].headers_bytes = headers.size;
+    r.records[2].timestamp_ms -= 20 * DAY_MS;
+    assert_int_equal(receive(&r), FERRY_OK);
+    assert_int_equal(r.settled[2], FERRY_REJECT);
+    expect_effects(&r, 4);
+    buf_fini(&headers);
 }
 
 static void a_message_that_keeps_failing_is_rejected(void **state)
 {
     struct run r = run_of(database_of(state), 10);
     r.options.poison = FERRY_POISON_DEAD;
+    struct ferry_consume_figures counted = {0};
+    r.options.figures = &counted;
     r.fail_at = 4;
     r.fail_times = 99;
     assert_int_equal(receive(&r), FERRY_OK);
     expect_effects(&r, 9);
+    assert_int_equal(counted.fresh, 9);
+    assert_int_equal(counted.dead, 1);
+    assert_true(counted.retries >= 1);
     assert_int_equal(r.settled[4], FERRY_REJECT);
     assert_int_equal(settled_as(&r, FERRY_ACK), 9);
     assert_int_equal(r.failed[4], 2);
@@ -472,6 +467,15 @@ static void a_queue_cannot_park_keys(void **state)
     assert_int_equal(receive(&r), FERRY_ERR_INVALID_ARGUMENT);
 }
 
+static void old_sagas_are_forgotten_by_the_loop_of_a_queue(void **state)
+{
+    struct run r = run_of(database_of(state), 5);
+    put_old_barrier(&r);
+    r.options.saga_keep_ms = 30 * DAY_MS;
+    assert_int_equal(receive(&r), FERRY_OK);
+    expect_trimmed(&r, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -479,12 +483,17 @@ int main(void)
         DATABASE_TESTS(a_bad_record_becomes_a_dead_letter_and_the_rest_goes_on),
         DATABASE_TESTS(a_parked_key_keeps_its_order),
         DATABASE_TESTS(a_record_that_is_in_the_log_twice_has_one_effect),
+        DATABASE_TESTS(a_dead_letter_and_its_duplicate_have_one_effect),
+        DATABASE_TESTS(a_parked_record_and_its_duplicate_have_one_effect),
         DATABASE_TESTS(a_record_of_long_ago_is_not_applied_blindly),
         SERVER_TESTS(a_lost_connection_is_made_anew),
         SERVER_TESTS(a_connection_lost_before_the_loop_begins_is_made_anew),
         SERVER_TESTS(without_reconnect_a_lost_connection_ends_the_loop),
+        DATABASE_TESTS(old_sagas_are_forgotten_by_the_loop),
+        DATABASE_TESTS(old_sagas_are_forgotten_by_the_loop_of_a_queue),
         SERVER_TESTS(a_commit_without_an_answer_is_read_from_the_chain),
         DATABASE_TESTS(every_message_of_a_queue_has_one_effect),
+        DATABASE_TESTS(a_message_of_long_ago_that_was_put_again_is_rejected),
         DATABASE_TESTS(a_message_that_keeps_failing_is_rejected),
         DATABASE_TESTS(a_message_that_keeps_failing_stops_the_loop),
         SERVER_TESTS(a_queue_survives_a_lost_connection),

@@ -17,6 +17,7 @@
 #include "lib/database_fixture.h"
 #include "outbox/relay/driver.h"
 #include "outbox/relay/relay.h"
+#include "outbox/relay/relay_kept.h"
 
 #define TOPICS      2
 #define KEYS        2
@@ -37,7 +38,7 @@ struct entry {
 struct sent {
     int topic;
     uint64_t expect;
-    struct source_blob blob;
+    struct relay_kept_blob blob;
     struct entry rows[BATCH_MAX];
     size_t count;
     ferry_append_cb *callback;

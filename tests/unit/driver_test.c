@@ -102,6 +102,20 @@ static void a_driver_is_loaded_once(void **state)
     assert_int_equal(lanes, 1);
 }
 
+/* Whoever has said the name takes the words after it. */
+static void a_name_is_said_once(void **state)
+{
+    (void)state;
+    assert_string_equal(source_words("mariadb://u@h/d", "mariadb://u@h/d: gone"), "gone");
+    assert_string_equal(source_words("sqlite:/a.db", "sqlite:/a.db: gone"), "gone");
+    assert_string_equal(source_words("sqlite:/a.db", "/a.db: gone"), "gone");
+    assert_string_equal(source_words("sqlite:/a.db", "/a.db-wal: gone"), "/a.db-wal: gone");
+    assert_string_equal(source_words("sqlite:/a.db", "gone"), "gone");
+    assert_string_equal(source_words("sqlite:/a.db", "/a.db"), "/a.db");
+    assert_string_equal(source_words("sqlite:", ": gone"), ": gone");
+    assert_string_equal(source_words("", ": gone"), ": gone");
+}
+
 /* A library that cannot be loaded hides no other: the person learns what to install. */
 static void a_library_that_does_not_load_says_what_to_install(void **state)
 {
@@ -132,6 +146,7 @@ int main(void)
         cmocka_unit_test(a_wrong_url_shows_the_right_forms),
         cmocka_unit_test(a_password_that_is_not_escaped_is_not_shown),
         cmocka_unit_test(a_driver_is_loaded_once),
+        cmocka_unit_test(a_name_is_said_once),
         cmocka_unit_test(a_library_that_does_not_load_says_what_to_install),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,144 +1,7 @@
 /* The loop of ferry_consume_tx on a log in memory that delivers repeats, gaps and errors. */
 #include "outbox_fixture.h"
 
-#include "outbox/app/consume_loop.h"
-
-#define LOG_MAX 100
-
-/* A batch of the log in memory: the loop only passes it back. */
-struct ferry_batch {
-    int64_t first, next;
-};
-
-struct log {
-    int64_t end;      /* Offsets 0..end-1. */
-    int64_t position; /* Next fetch. */
-    int64_t batch_rows;
-    int64_t committed;
-    int commits;
-    int64_t now_ms;
-    int fetch_errors; /* So many fetches fail with `fetch_error` first. */
-    enum ferry_err fetch_error;
-    int64_t jump_to; /* The next fetch begins here once; -1: no jump. */
-    int batches_open;
-    int seeks;
-    enum ferry_err commit_error;
-};
-
-static enum ferry_err log_fetch(void *ctx, int timeout_ms, struct ferry_batch **batch)
-{
-    struct log *l = ctx;
-    if (l->fetch_errors > 0) {
-        l->fetch_errors--;
-        return l->fetch_error;
-    }
-    if (l->jump_to >= 0) {
-        l->position = l->jump_to;
-        l->jump_to = -1;
-    }
-    if (l->position >= l->end) {
-        l->now_ms += timeout_ms;
-        return FERRY_ERR_TIMEOUT;
-    }
-    struct ferry_batch *b = calloc(1, sizeof(*b));
-    assert_non_null(b);
-    b->first = l->position;
-    b->next = l->position + l->batch_rows < l->end ? l->position + l->batch_rows : l->end;
-    l->position = b->next;
-    l->batches_open++;
-    *batch = b;
-    return FERRY_OK;
-}
-
-static enum ferry_err log_seek(void *ctx, int32_t partition, int64_t offset)
-{
-    struct log *l = ctx;
-    assert_int_equal(partition, 0);
-    l->position = offset;
-    l->seeks++;
-    return FERRY_OK;
-}
-
-static enum ferry_err log_commit(void *ctx, int32_t partition, int64_t offset, int timeout_ms)
-{
-    struct log *l = ctx;
-    (void)partition;
-    (void)timeout_ms;
-    l->committed = offset;
-    l->commits++;
-    return l->commit_error;
-}
-
-static bool log_at_end(void *ctx)
-{
-    const struct log *l = ctx;
-    return l->position >= l->end;
-}
-
-static int32_t log_partitions(void *ctx)
-{
-    (void)ctx;
-    return 1;
-}
-
-static struct ferry_id log_topic_id(void *ctx)
-{
-    (void)ctx;
-    return (struct ferry_id){{4, 2}};
-}
-
-static const char *log_topic(void *ctx)
-{
-    (void)ctx;
-    return "orders";
-}
-
-static int32_t batch_partition(const struct ferry_batch *batch)
-{
-    (void)batch;
-    return 0;
-}
-
-static int64_t batch_first(const struct ferry_batch *batch)
-{
-    return batch->first;
-}
-
-static int64_t batch_next(const struct ferry_batch *batch)
-{
-    return batch->next;
-}
-
-static size_t batch_count(const struct ferry_batch *batch)
-{
-    return (size_t)(batch->next - batch->first);
-}
-
-static void batch_record(struct ferry_batch *batch, size_t i, struct ferry_record *record)
-{
-    *record = (struct ferry_record){.topic = "orders", .offset = batch->first + (int64_t)i};
-}
-
-static struct log *batch_owner; /* To count what is given back. */
-
-static void batch_free(struct ferry_batch **batch)
-{
-    batch_owner->batches_open--;
-    free(*batch);
-    *batch = NULL;
-}
-
-static int64_t log_now_ms(void *ctx)
-{
-    const struct log *l = ctx;
-    return l->now_ms;
-}
-
-static void log_pause(void *ctx, int ms)
-{
-    struct log *l = ctx;
-    l->now_ms += ms;
-}
+#include "consume_log.h"
 
 /* What the handler does, and what it is to fail at. */
 struct work {
@@ -149,6 +12,7 @@ struct work {
     bool rolls_back;
     int calls;
     int stop_after_calls; /* 0: never. */
+    struct ferry_consume_figures figures;
 };
 
 static enum ferry_err insert_effect(const struct ferry_record *record, struct ferry_db *db,
@@ -176,29 +40,14 @@ static bool stop_after(void *arg)
     return w->stop_after_calls > 0 && w->calls >= w->stop_after_calls;
 }
 
-static enum ferry_err consume(struct fixture *f, struct log *l, struct work *w)
+static enum ferry_err consume(struct fixture *f, struct consume_log *l, struct work *w)
 {
-    const struct consume_source source = {
-        .ctx = l,
-        .fetch = log_fetch,
-        .seek = log_seek,
-        .commit = log_commit,
-        .at_end = log_at_end,
-        .partitions = log_partitions,
-        .topic_id = log_topic_id,
-        .topic = log_topic,
-        .batch_partition = batch_partition,
-        .batch_first = batch_first,
-        .batch_next = batch_next,
-        .batch_count = batch_count,
-        .batch_record = batch_record,
-        .batch_free = batch_free,
-        .now_ms = log_now_ms,
-        .pause = log_pause,
-    };
-    struct ferry_consume_options options = {
-        .group = "ledger", .stop = stop_after, .idle_exit_ms = 1000, .retries_max = 3};
-    batch_owner = l;
+    const struct consume_source source = consume_log_source(l);
+    struct ferry_consume_options options = {.group = "ledger",
+                                            .stop = stop_after,
+                                            .idle_exit_ms = 1000,
+                                            .retries_max = 3,
+                                            .figures = &w->figures};
     w->f = f;
     enum ferry_err err = consume_loop(&source, f->db, insert_effect, w, &options);
     assert_int_equal(l->batches_open, 0);
@@ -206,9 +55,9 @@ static enum ferry_err consume(struct fixture *f, struct log *l, struct work *w)
     return err;
 }
 
-static struct log log_of(int64_t end)
+static struct consume_log log_of(int64_t end)
 {
-    return (struct log){.end = end, .batch_rows = 7, .jump_to = -1};
+    return consume_log_of(end, 7);
 }
 
 static void expect_effects(struct fixture *f, int64_t count)
@@ -227,7 +76,7 @@ static int consume_setup(void **state)
 static void every_record_has_one_effect_and_the_position_is_committed(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(50);
+    struct consume_log l = log_of(50);
     struct work w = {.fail_at = -1};
     assert_int_equal(consume(f, &l, &w), FERRY_OK);
     expect_effects(f, 50);
@@ -240,7 +89,7 @@ static void every_record_has_one_effect_and_the_position_is_committed(void **sta
 static void a_second_run_begins_where_the_database_says(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(30);
+    struct consume_log l = log_of(30);
     struct work w = {.fail_at = -1};
     assert_int_equal(consume(f, &l, &w), FERRY_OK);
     l.position = 0;
@@ -253,7 +102,7 @@ static void a_second_run_begins_where_the_database_says(void **state)
 static void a_repeated_delivery_has_no_second_effect(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(30);
+    struct consume_log l = log_of(30);
     struct work w = {.fail_at = -1};
     assert_int_equal(consume(f, &l, &w), FERRY_OK);
     l.jump_to = 5; /* Whole batches again, then one that is half done. */
@@ -265,7 +114,7 @@ static void a_repeated_delivery_has_no_second_effect(void **state)
 static void a_gap_is_sought_back(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(20);
+    struct consume_log l = log_of(20);
     struct work w = {.fail_at = -1};
     assert_int_equal(consume(f, &l, &w), FERRY_OK);
     l.jump_to = 25;
@@ -277,17 +126,44 @@ static void a_gap_is_sought_back(void **state)
 static void a_failing_handler_rolls_back_and_is_tried_again(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(20);
+    struct consume_log l = log_of(20);
     struct work w = {.fail_at = 9, .fail_times = 2, .fail_with = FERRY_ERR_DENIED};
     assert_int_equal(consume(f, &l, &w), FERRY_OK);
     expect_effects(f, 20);
     assert_int_equal(w.calls, 20 + 3 + 1); /* Offsets 7 to 9 in the batch, then 9 alone. */
 }
 
+/* What was rolled back counts as tried again, not as done; what came twice counts as that. */
+static void what_the_loop_does_is_counted(void **state)
+{
+    struct fixture *f = *state;
+    struct consume_log l = log_of(20);
+    struct work w = {.fail_at = 9, .fail_times = 2, .fail_with = FERRY_ERR_DENIED};
+    struct ferry_consume_figures seen;
+    assert_int_equal(consume(f, &l, &w), FERRY_OK);
+    ferry_consume_figures(&w.figures, &seen);
+    assert_int_equal(seen.fresh, 20);
+    assert_int_equal(seen.retries, 2);
+    assert_int_equal(seen.handler_calls, w.calls);
+    assert_true(seen.handler_us >= seen.handler_us_max);
+    assert_int_equal(seen.duplicates + seen.gaps + seen.late + seen.dead, 0);
+    l.jump_to = 5; /* 15 records again, and 3 new ones. */
+    l.end = 23;
+    assert_int_equal(consume(f, &l, &w), FERRY_OK);
+    l.jump_to = 30;
+    l.end = 40;
+    assert_int_equal(consume(f, &l, &w), FERRY_OK);
+    ferry_consume_figures(&w.figures, &seen);
+    assert_int_equal(seen.fresh, 40);
+    assert_int_equal(seen.duplicates, 15);
+    assert_int_equal(seen.gaps, 1);
+    assert_int_equal(seen.retries, 2);
+}
+
 static void a_handler_that_keeps_failing_ends_the_loop_with_its_error(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(20);
+    struct consume_log l = log_of(20);
     struct work w = {.fail_at = 9, .fail_times = 99, .fail_with = FERRY_ERR_DENIED};
     assert_int_equal(consume(f, &l, &w), FERRY_ERR_DENIED);
     assert_int_equal(99 - w.fail_times, 3); /* retries_max */
@@ -298,7 +174,7 @@ static void a_handler_that_keeps_failing_ends_the_loop_with_its_error(void **sta
 static void a_handler_that_ends_the_transaction_is_told_off(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(5);
+    struct consume_log l = log_of(5);
     struct work w = {.fail_at = -1, .rolls_back = true};
     assert_int_equal(consume(f, &l, &w), FERRY_ERR_INVALID_ARGUMENT);
     assert_non_null(strstr(ferry_db_detail(f->db), "offset 0"));
@@ -308,7 +184,7 @@ static void a_handler_that_ends_the_transaction_is_told_off(void **state)
 static void errors_that_may_pass_are_waited_out(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(5);
+    struct consume_log l = log_of(5);
     struct work w = {.fail_at = -1};
     l.fetch_errors = 3;
     l.fetch_error = FERRY_ERR_NOT_LEADER;
@@ -320,7 +196,7 @@ static void errors_that_may_pass_are_waited_out(void **state)
 static void records_dropped_by_retention_end_the_loop(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(5);
+    struct consume_log l = log_of(5);
     struct work w = {.fail_at = -1};
     l.fetch_errors = 1;
     l.fetch_error = FERRY_ERR_OFFSET_OUT_OF_RANGE;
@@ -331,7 +207,7 @@ static void records_dropped_by_retention_end_the_loop(void **state)
 static void without_a_subscription_nothing_is_committed_to_the_broker(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(20);
+    struct consume_log l = log_of(20);
     struct work w = {.fail_at = -1};
     l.commit_error = FERRY_ERR_INVALID_ARGUMENT;
     assert_int_equal(consume(f, &l, &w), FERRY_OK);
@@ -342,7 +218,7 @@ static void without_a_subscription_nothing_is_committed_to_the_broker(void **sta
 static void stop_is_asked_between_batches(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(100);
+    struct consume_log l = log_of(100);
     struct work w = {.fail_at = -1, .stop_after_calls = 10};
     assert_int_equal(consume(f, &l, &w), FERRY_OK);
     expect_effects(f, 14);
@@ -353,7 +229,7 @@ static sqlite3 *lock_holder;
 
 static void pause_then_unlock(void *ctx, int ms)
 {
-    struct log *l = ctx;
+    struct consume_log *l = ctx;
     l->now_ms += ms;
     if (l->now_ms > 50 && lock_holder != NULL) {
         fixture_exec_on(lock_holder, "COMMIT");
@@ -365,29 +241,12 @@ static void pause_then_unlock(void *ctx, int ms)
 static void a_busy_database_is_waited_out_however_long(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(5);
+    struct consume_log l = log_of(5);
     struct work w = {.fail_at = -1, .f = f};
-    struct consume_source source = {
-        .ctx = &l,
-        .fetch = log_fetch,
-        .seek = log_seek,
-        .commit = log_commit,
-        .at_end = log_at_end,
-        .partitions = log_partitions,
-        .topic_id = log_topic_id,
-        .topic = log_topic,
-        .batch_partition = batch_partition,
-        .batch_first = batch_first,
-        .batch_next = batch_next,
-        .batch_count = batch_count,
-        .batch_record = batch_record,
-        .batch_free = batch_free,
-        .now_ms = log_now_ms,
-        .pause = pause_then_unlock,
-    };
+    struct consume_source source = consume_log_source(&l);
+    source.pause = pause_then_unlock;
     struct ferry_consume_options options = {
         .group = "ledger", .idle_exit_ms = 100, .retries_max = 1};
-    batch_owner = &l;
     lock_holder = fixture_connect(f);
     fixture_exec_on(lock_holder, "BEGIN IMMEDIATE");
     assert_int_equal(consume_loop(&source, f->db, insert_effect, &w, &options), FERRY_OK);
@@ -397,7 +256,7 @@ static void a_busy_database_is_waited_out_however_long(void **state)
 static void a_group_and_no_open_transaction_are_required(void **state)
 {
     struct fixture *f = *state;
-    struct log l = log_of(5);
+    struct consume_log l = log_of(5);
     const struct consume_source source = {.ctx = &l};
     struct ferry_consume_options options = {.group = NULL};
     assert_int_equal(consume_loop(&source, f->db, insert_effect, NULL, &options),
@@ -418,6 +277,7 @@ int main(void)
         CONSUME_TEST(a_second_run_begins_where_the_database_says),
         CONSUME_TEST(a_repeated_delivery_has_no_second_effect),
         CONSUME_TEST(a_gap_is_sought_back),
+        CONSUME_TEST(what_the_loop_does_is_counted),
         CONSUME_TEST(a_failing_handler_rolls_back_and_is_tried_again),
         CONSUME_TEST(a_handler_that_keeps_failing_ends_the_loop_with_its_error),
         CONSUME_TEST(a_handler_that_ends_the_transaction_is_told_off),

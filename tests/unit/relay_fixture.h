@@ -6,6 +6,7 @@
 #include "outbox_fixture.h"
 
 #include "outbox/relay/relay.h"
+#include "outbox/relay/relay_kept.h"
 #include "outbox/sqlite/open_sqlite.h"
 #include "outbox/sqlite/relay_lock.h"
 
@@ -55,7 +56,7 @@ struct fake {
     int holder;     /* Who holds the lease; 0: nobody. */
     int64_t lease_until_us;
     int64_t now_us;
-    uint8_t checkpoint[64];
+    uint8_t checkpoint[RELAY_KEPT_MAX_BYTES];
     size_t checkpoint_bytes;
 
     bool down;             /* Every question fails, every append times out without being stored. */
@@ -351,7 +352,8 @@ static inline void rig_start_relay(struct rig *g, int who)
         .append = fake_append_queue,
         .checkpoint = fake_checkpoint,
     };
-    assert_int_equal(relay_new(&g->relay, &g->options, &g->source, &g->broker, NULL, 7), FERRY_OK);
+    assert_int_equal(relay_new(&g->relay, &g->options, &g->source, &g->broker, NULL, (uint64_t)who),
+                     FERRY_OK);
 }
 
 /* As by kill -9. */

@@ -1,7 +1,8 @@
 /* The relay's core under random schedules: late commits, two relays that die, sleep and fence each
  * other, brokers that fail and whose answers are lost, a database that is busy, marks that are
- * full, rows that are refused and keys that are parked. Each row must come once, in the order of
- * its key, and none may be left out. A schedule is its seed: FERRY_TEST_SEED=N runs that one alone.
+ * full, rows that are refused, keys that are parked and topics that grow. Each row must come once,
+ * in the order of its key, and none may be left out. A schedule is its seed: FERRY_TEST_SEED=N runs
+ * that one alone.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -17,11 +18,12 @@
 
 #include "lib/random_database.h"
 #include "outbox/relay/relay.h"
+#include "outbox/relay/relay_kept.h"
 
 #define SCHEDULES      2500
 #define FIRST_SEED     20261126u
 #define RELAYS         2
-#define PARTITIONS_MAX 3
+#define PARTITIONS_MAX 5
 #define PENDING_MAX    48
 #define BATCH_MAX      64
 #define ROUNDS         150
@@ -37,7 +39,7 @@ struct sent {
     int topic;
     int32_t partition;
     uint64_t expect, epoch;
-    struct source_blob blob;
+    struct relay_kept_blob blob;
     int64_t numbers[BATCH_MAX];
     size_t count;
     ferry_append_cb *callback;
@@ -71,7 +73,7 @@ struct world {
     uint64_t epoch;
     int holder; /* 0: nobody. */
     int64_t lease_until_us;
-    uint8_t checkpoint[SOURCE_BLOB_MAX];
+    uint8_t checkpoint[FERRY_CURSOR_MAX_BYTES];
     size_t checkpoint_bytes;
     bool down;
     int lose_replies;
@@ -174,6 +176,22 @@ static enum ferry_err b_cursor(void *ctx, const char *topic, int32_t partition, 
     return FERRY_OK;
 }
 
+static enum ferry_err b_fence(void *ctx, const char *topic, int32_t partition, int timeout_ms)
+{
+    struct seat *s = ctx;
+    struct world *w = s->w;
+    (void)timeout_ms;
+    if (w->down || (w->faults && chance(w, 20))) {
+        return FERRY_ERR_TIMEOUT;
+    }
+    if (s->epoch < w->epoch) {
+        return FERRY_ERR_SOURCE_FENCED;
+    }
+    (void)topic; /* Earlier appends are refused by all partitions here. */
+    (void)partition;
+    return FERRY_OK;
+}
+
 static enum ferry_err b_append(void *ctx, const char *topic, int32_t partition, uint64_t expect,
                                const void *blob, size_t blob_bytes,
                                const struct ferry_message *messages, size_t count,
@@ -221,8 +239,19 @@ static enum ferry_err b_checkpoint(void *ctx, const void *blob, size_t blob_byte
     return FERRY_OK;
 }
 
+static void check_behind(struct world *w, const int64_t *numbers, size_t count, int64_t number)
+{
+    int key = w->db.rows[number - 1].key;
+    for (size_t j = 0; j < count && key >= 0; j++) {
+        if (w->db.rows[numbers[j] - 1].key == key && numbers[j] > number) {
+            FAIL(w, "row %lld of key %d comes after row %lld", (long long)number, key,
+                 (long long)numbers[j]);
+        }
+    }
+}
+
 /* The checker: a row in the log is committed, there once, not set aside, and behind its key's. */
-static void check_stored(struct world *w, const struct sent *a, const struct part *p)
+static void check_stored(struct world *w, const struct sent *a)
 {
     for (size_t i = 0; i < a->count; i++) {
         int64_t number = a->numbers[i];
@@ -234,12 +263,10 @@ static void check_stored(struct world *w, const struct sent *a, const struct par
             FAIL(w, "row %lld has no business in the log", (long long)number);
         }
         w->logged[number - 1] = true;
-        for (size_t j = 0; j < p->count + i && row->key >= 0; j++) {
-            int64_t before = j < p->count ? p->numbers[j] : a->numbers[j - p->count];
-            if (w->db.rows[before - 1].key == row->key && before > number) {
-                FAIL(w, "row %lld of key %d comes after row %lld", (long long)number, row->key,
-                     (long long)before);
-            }
+        check_behind(w, a->numbers, i, number);
+        for (int32_t q = 0; q < PARTITIONS_MAX; q++) { /* Also of those that it had before. */
+            const struct part *p = &w->parts[a->topic][q];
+            check_behind(w, p->numbers, p->count, number);
         }
     }
 }
@@ -267,7 +294,7 @@ static void store(struct world *w, const struct sent *a, struct ferry_append_res
     } else if (a->expect != p->cursor.version) {
         result->err = FERRY_ERR_CURSOR_CONFLICT;
     } else if (!refused(w, a, result)) {
-        check_stored(w, a, p);
+        check_stored(w, a);
         memcpy(p->numbers + p->count, a->numbers, a->count * sizeof(a->numbers[0]));
         p->count += a->count;
         p->cursor.version++;
@@ -325,6 +352,7 @@ static void seat_start(struct world *w, struct seat *s)
                                       .partition_of_key = b_partition_of_key,
                                       .cursor = b_cursor,
                                       .append = b_append,
+                                      .fence = b_fence,
                                       .checkpoint = b_checkpoint};
     assert_int_equal(
         relay_new(&s->relay, &w->options, &s->source, &s->broker, NULL, prng_next(&w->prng)),
@@ -409,7 +437,14 @@ static void fault(struct world *w)
 static void create_topic(struct world *w, int topic)
 {
     if (w->partitions[topic] == 0) {
-        w->partitions[topic] = 1 + (int32_t)prng_below(&w->prng, PARTITIONS_MAX);
+        w->partitions[topic] = 1 + (int32_t)prng_below(&w->prng, PARTITIONS_MAX - 2);
+    }
+}
+
+static void grow_topic(struct world *w, int topic)
+{
+    if (w->partitions[topic] > 0 && w->partitions[topic] < PARTITIONS_MAX) {
+        w->partitions[topic]++;
     }
 }
 
@@ -444,6 +479,9 @@ static void round_of(struct world *w)
     }
     if (chance(w, 20)) {
         create_topic(w, (int)prng_below(&w->prng, DB_TOPICS));
+    }
+    if (chance(w, 20)) {
+        grow_topic(w, (int)prng_below(&w->prng, DB_TOPICS));
     }
     if (chance(w, 4)) {
         fault(w);

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -79,11 +80,11 @@ static void metrics_know_what_is_not_known(void **state)
     relay->figures_known = relay->backlog_known = relay->figures.leaves_known = true;
     relay->backlog_rows = 17;
     relay->figures.leaf_rows[3] = 1234567;
-    relay->stats.published_rows = 1ull << 60;
-    relay->stats.append_times.counts[0] = 2;
-    relay->stats.append_times.counts[RELAY_BUCKETS - 1] = 1;
-    relay->stats.append_times.count = 3;
-    relay->stats.append_times.sum_us = 1500000;
+    relay->stats.rows_read = 1ull << 60;
+    relay->stats.read_times.counts[0] = 2;
+    relay->stats.read_times.counts[RELAY_BUCKETS - 1] = 1;
+    relay->stats.read_times.count = 3;
+    relay->stats.read_times.sum_us = 1500000;
     buf_init(&out, STATUS_PAGE_MAX_BYTES);
     relay_metrics_write(&out, views, 2);
     assert_true(buf_ok(&out));
@@ -91,13 +92,89 @@ static void metrics_know_what_is_not_known(void **state)
     assert_true(has(&out, "pending_rows{source=\"sqlite:/a\\\\b\\\"c\\nd\",lane=\"2\"} NaN\n"));
     assert_true(has(&out, "in_flight_xips{source=\"postgresql://u@h/d\",lane=\"2\"} NaN\n"));
     assert_true(has(&out, "lane=\"2\",leaf=\"3\"} 1234567\n"));
-    assert_true(has(&out, "rows_published_total{source=\"postgresql://u@h/d\",lane=\"2\"} "
+    assert_true(has(&out, "rows_read_total{source=\"postgresql://u@h/d\",lane=\"2\"} "
                           "1152921504606846976\n"));
     assert_true(has(&out, "d\",lane=\"2\",state=\"active\"} 1\n"));
     assert_true(has(&out, "d\",lane=\"2\",state=\"electing\"} 0\n"));
-    assert_true(has(&out, "append_seconds_bucket{source=\"postgresql://u@h/d\",lane=\"2\","
+    assert_true(has(&out, "read_seconds_bucket{source=\"postgresql://u@h/d\",lane=\"2\","
                           "le=\"+Inf\"} 3\n"));
-    assert_true(has(&out, "append_seconds_sum{source=\"postgresql://u@h/d\",lane=\"2\"} 1.5\n"));
+    assert_true(has(&out, "read_seconds_sum{source=\"postgresql://u@h/d\",lane=\"2\"} 1.5\n"));
+    buf_fini(&out);
+}
+
+/* Each line is a comment of a family that was not there before, or a sample of the family in hand;
+ * no sample comes twice. */
+static void assert_exposition(const struct buf *out)
+{
+    char *text = strndup((const char *)out->data, out->size);
+    char family[200] = "";
+    char heads[32768] = "\n";
+    assert_non_null(text);
+    assert_true(out->size > 0 && text[out->size - 1] == '\n');
+    for (char *rest = text, *line = NULL; (line = strsep(&rest, "\n")) != NULL && rest != NULL;) {
+        if (strncmp(line, "# HELP ", 7) == 0) {
+            char mark[220];
+            (void)snprintf(family, sizeof(family), "%.*s", (int)strcspn(line + 7, " "), line + 7);
+            (void)snprintf(mark, sizeof(mark), "\n%s\n", family);
+            assert_null(strstr(heads, mark));
+            assert_true(strlen(heads) + strlen(mark) < sizeof(heads));
+            (void)snprintf(heads + strlen(heads), sizeof(heads) - strlen(heads), "%s", mark + 1);
+        } else if (strncmp(line, "# TYPE ", 7) == 0) {
+            assert_int_equal(strncmp(line + 7, family, strlen(family)), 0);
+        } else {
+            assert_int_equal(strncmp(line, family, strlen(family)), 0);
+            assert_non_null(strstr(line, "} "));
+        }
+    }
+    free(text);
+}
+
+/* Figures of a topic have its label and add up; beyond the limit they are of the others, and a name
+ * that no topic can have is, too. */
+static void topics_have_their_own_figures_up_to_a_limit(void **state)
+{
+    (void)state;
+    struct serve_view view = view_of(SERVED_RELAYING, RELAY_ACTIVE);
+    atomic_size_t room = 3;
+    struct buf out;
+    buf_init(&out, STATUS_PAGE_MAX_BYTES);
+    assert_int_equal(relay_tally_new(&view.tally, &room), FERRY_OK);
+    size_t orders = relay_tally_topic(view.tally, "orders");
+    size_t bills = relay_tally_topic(view.tally, "bills");
+    assert_true(orders != bills && relay_tally_topic(view.tally, "orders") == orders);
+    relay_tally_batch(view.tally, orders, 5, 5, 1500, 3000);
+    relay_tally_batch(view.tally, orders, 5000, 0, 20000000, -1);
+    relay_tally_row(view.tally, bills, RELAY_TALLY_REFUSED);
+    relay_tally_row(view.tally, bills, RELAY_TALLY_DEAD);
+    relay_tally_row(view.tally, relay_tally_topic(view.tally, "a\"b"), RELAY_TALLY_PARKED);
+    assert_true(relay_tally_topic(view.tally, "third") != 0);
+    relay_tally_batch(view.tally, relay_tally_topic(view.tally, "fourth"), 7, 0, 1, 1);
+    relay_metrics_write(&out, &view, 1);
+    assert_true(buf_ok(&out));
+    assert_exposition(&out);
+    assert_true(has(&out, "rows_published_total{source=\"postgresql://u@h/d\",lane=\"2\","
+                          "topic=\"orders\"} 5005\n"));
+    assert_true(has(&out, "rows_delayed_total{source=\"postgresql://u@h/d\",lane=\"2\","
+                          "topic=\"orders\"} 5\n"));
+    assert_true(has(&out, "batches_published_total{source=\"postgresql://u@h/d\",lane=\"2\","
+                          "topic=\"orders\"} 2\n"));
+    assert_true(has(&out, "rows_refused_total{source=\"postgresql://u@h/d\",lane=\"2\","
+                          "topic=\"bills\"} 1\n"));
+    assert_true(has(&out, "rows_parked_total{source=\"postgresql://u@h/d\",lane=\"2\","
+                          "topic=\"other\"} 1\n"));
+    assert_true(has(&out, "rows_published_total{source=\"postgresql://u@h/d\",lane=\"2\","
+                          "topic=\"other\"} 7\n"));
+    assert_true(has(&out, "topic=\"orders\",le=\"4\"} 0\n"));
+    assert_true(has(&out, "topic=\"orders\",le=\"16\"} 1\n"));
+    assert_true(has(&out, "topic=\"orders\",le=\"4096\"} 1\n"));
+    assert_true(has(&out, "batch_rows_sum{source=\"postgresql://u@h/d\",lane=\"2\","
+                          "topic=\"orders\"} 5005\n"));
+    assert_true(has(&out, "append_seconds_count{source=\"postgresql://u@h/d\",lane=\"2\","
+                          "topic=\"orders\"} 2\n"));
+    assert_true(has(&out, "commit_to_append_seconds_count{source=\"postgresql://u@h/d\","
+                          "lane=\"2\",topic=\"orders\"} 1\n"));
+    assert_false(has(&out, "fourth"));
+    relay_tally_free(&view.tally);
     buf_fini(&out);
 }
 
@@ -152,6 +229,7 @@ int main(void)
         cmocka_unit_test(the_report_is_one_json_object_with_null_for_the_unknown),
         cmocka_unit_test(the_line_is_short),
         cmocka_unit_test(metrics_know_what_is_not_known),
+        cmocka_unit_test(topics_have_their_own_figures_up_to_a_limit),
         cmocka_unit_test(ready_is_who_does_his_work),
         cmocka_unit_test(lanes_are_all_or_listed),
     };

@@ -124,6 +124,44 @@ static void too_many_databases_are_refused(void **state)
     assert_true(told(f, "at most 64"));
 }
 
+static void expect_only(struct fixture *f, const char *file, enum ferry_err wanted,
+                        const char *words)
+{
+    char text[80];
+    char url[OUTBOX_URL_MAX + 1] = "";
+    struct err_text e = {.text = ""};
+    write_file(f, file);
+    (void)snprintf(text, sizeof(text), "@%s", f->path);
+    assert_int_equal(relay_url_only(text, url, &e), wanted);
+    assert_non_null(strstr(wanted == FERRY_OK ? url : e.text, words));
+    assert_null(strstr(e.text, "geheim"));
+    unlink(f->path);
+}
+
+/* What the command line takes: one URL, as it is or in a file. */
+static void one_url_is_taken_from_a_file(void **state)
+{
+    struct fixture *f = *state;
+    char url[OUTBOX_URL_MAX + 1];
+    char *long_url = malloc(OUTBOX_URL_MAX + 2);
+    struct err_text e = {.text = ""};
+    assert_int_equal(relay_url_only("sqlite:/a.db", url, &e), FERRY_OK);
+    assert_string_equal(url, "sqlite:/a.db");
+    expect_only(f, "# the shop's\n\n \tmariadb://u:geheim@h/d \r\n", FERRY_OK,
+                "mariadb://u:geheim@h/d");
+    expect_only(f, "# nothing\n", FERRY_ERR_INVALID_ARGUMENT, "has no URL");
+    expect_only(f, "sqlite:/a.db\nmariadb://u:geheim@h/d\n", FERRY_ERR_INVALID_ARGUMENT,
+                "several URLs");
+    assert_int_equal(relay_url_only("@/no/such/file", url, &e), FERRY_ERR_INVALID_ARGUMENT);
+    assert_string_equal(e.text, "/no/such/file: No such file or directory");
+    assert_non_null(long_url);
+    memset(long_url, 'x', OUTBOX_URL_MAX + 1);
+    long_url[OUTBOX_URL_MAX + 1] = '\0';
+    assert_int_equal(relay_url_only(long_url, url, &e), FERRY_ERR_INVALID_ARGUMENT);
+    expect_only(f, long_url, FERRY_ERR_INVALID_ARGUMENT, "at most 4000 bytes");
+    free(long_url);
+}
+
 static void expect_hidden(const char *url, const char *wanted)
 {
     char text[100];
@@ -151,6 +189,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_file_names_urls, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_wrong_is_told_without_passwords, setup, teardown),
         cmocka_unit_test_setup_teardown(too_many_databases_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_url_is_taken_from_a_file, setup, teardown),
         cmocka_unit_test(a_password_in_an_argument_is_overwritten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

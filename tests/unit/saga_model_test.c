@@ -32,6 +32,7 @@ static bool one_in(struct prng *p, uint64_t n)
 static struct world_plan random_plan(struct prng *p, enum ferry_saga_kind kind, bool deadlines)
 {
     struct world_plan plan = {.kind = kind, .steps = 1 + prng_below(p, WORLD_STEPS_MAX)};
+    plan.whole_ms = kind == FERRY_SAGA_CHOREOGRAPHED && one_in(p, 2) ? 1000 : 0;
     for (size_t i = 0; i < plan.steps; i++) {
         plan.no_undo[i] = one_in(p, 6);
         plan.refuse[i] = one_in(p, 6);
@@ -187,6 +188,20 @@ static void repeats_change_nothing_in_every_order(void **state)
     try_all(*state, &plan, &budget);
 }
 
+/* The deadline of the whole passes before, between and after all that is on its way. */
+static void a_deadline_meets_a_slip_in_every_order(void **state)
+{
+    struct world_plan plan = choreographed;
+    plan.whole_ms = 1000;
+    const struct world_budget budget = {.timers = 1, .repeats = 1};
+    try_all(*state, &plan, &budget);
+    plan.refuse[2] = true;
+    try_all(*state, &plan, &budget);
+    plan.refuse[1] = true;
+    plan.no_undo[1] = true;
+    try_all(*state, &plan, &budget);
+}
+
 /* The undo of an abort meets the do that is under way, or a compensation that is. */
 static void an_abort_meets_a_slip_in_every_order(void **state)
 {
@@ -228,6 +243,7 @@ int main(void)
         cmocka_unit_test(refused_compensations_race_retries_in_every_order),
         cmocka_unit_test(repeats_change_nothing_in_every_order),
         cmocka_unit_test(an_abort_meets_a_slip_in_every_order),
+        cmocka_unit_test(a_deadline_meets_a_slip_in_every_order),
         cmocka_unit_test(an_abort_meets_timers_in_every_order),
     };
     return cmocka_run_group_tests_name("saga_model", tests, setup, teardown);

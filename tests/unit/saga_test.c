@@ -4,7 +4,9 @@
 #include "databases_fixture.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "outbox/app/saga.h"
 #include "wire/batch.h"
 
@@ -597,6 +599,229 @@ static void records_of_nobody_are_no_saga(void **state)
     assert_int_equal(command.step, 1);
 }
 
+/* The timer of the whole acts once: not on a saga that has ended, and an end that comes after it
+ * changes nothing. */
+static void a_choreographed_saga_ends_by_its_deadline(void **state)
+{
+    struct database *d = begin_test(state);
+    struct ferry_saga_def def = {.type = "order",
+                                 .kind = FERRY_SAGA_CHOREOGRAPHED,
+                                 .steps = steps,
+                                 .count = 1,
+                                 .reply_topic = "answers",
+                                 .deadline_ms = 60000};
+    struct ferry_db *db = d->a.db;
+    struct ferry_id id;
+    for (int late = 0; late < 2; late++) {
+        int64_t due_ms = clock_wall_ms() + def.deadline_ms;
+        begin(db);
+        well(db, ferry_saga_start(db, &def, NULL, 0, "o-1", 3, &id));
+        commit(db);
+        struct caught m = take("pay do 0");
+        struct caught timer = take("answers timer 0");
+        struct ferry_record record = record_of(&timer);
+        int64_t due =
+            strtoll(database_text(&d->a, "SELECT max(deadline_ms) FROM {saga}"), NULL, 10);
+        assert_true(due >= due_ms && due <= clock_wall_ms() + def.deadline_ms);
+        assert_int_equal(record.payload_bytes, 0);
+        assert_true(work(&d->a, &m, NULL));
+        struct caught end = take("answers end 0");
+        assert_int_equal(answer(db, late ? &timer : &end),
+                         late ? FERRY_SAGA_COMPENSATING : FERRY_SAGA_DONE);
+        assert_int_equal(answer(db, late ? &end : &timer), 0);
+        assert_int_equal(answer(db, &timer), 0);
+        if (late) {
+            m = take("pay undo 0");
+            assert_true(work(&d->a, &m, NULL));
+            m = take("answers end 0");
+            assert_int_equal(answer(db, &m), FERRY_SAGA_COMPENSATED);
+        }
+        assert_int_equal(outbox.count, 0);
+    }
+    has_effects(d, 2, 1);
+    def.kind = FERRY_SAGA_ORCHESTRATED;
+    begin(db);
+    assert_int_equal(ferry_saga_start(db, &def, NULL, 0, "", 0, &id), FERRY_ERR_INVALID_ARGUMENT);
+    commit(db);
+}
+
+/* ---- Forgetting ------------------------------------------------------------------------------ */
+
+#define DAY_MS (INT64_C(24) * 60 * 60 * 1000)
+
+/* The message, of a saga that began `days` ago. */
+static struct caught as_old(const struct caught *m, int days)
+{
+    struct id_gen ids;
+    char text[ID_TEXT_BYTES], now[ID_TEXT_BYTES];
+    struct caught old = *m;
+    struct ferry_record record = record_of(m);
+    struct ferry_id id;
+    size_t replaced = 0;
+    assert_true(ferry_saga_of(&record, &id));
+    id_format(&id, now);
+    id_gen_init_seeded(&ids, (uint64_t)days + 1);
+    id = id_gen_uuid7(&ids, clock_wall_ms() - days * DAY_MS);
+    id_format(&id, text);
+    for (size_t i = 0; i + ID_TEXT_BYTES - 1 <= old.headers_bytes; i++) {
+        if (memcmp(old.headers + i, now, ID_TEXT_BYTES - 1) == 0) {
+            memcpy(old.headers + i, text, ID_TEXT_BYTES - 1);
+            replaced++;
+        }
+    }
+    assert_true(replaced > 0);
+    return old;
+}
+
+static size_t trim(struct ferry_db *db, int64_t days)
+{
+    size_t removed = SIZE_MAX;
+    begin(db);
+    well(db, ferry_saga_trim(db, days * DAY_MS, &removed));
+    commit(db);
+    return removed;
+}
+
+/* Refused since it may have been run, whatever rows are left. */
+static void is_late(struct database *d, const struct caught *m)
+{
+    struct ferry_record record = record_of(m);
+    bool run = true;
+    begin(d->a.db);
+    assert_int_equal(ferry_saga_enter(d->a.db, &record, &run), FERRY_ERR_UNKNOWN_MESSAGE);
+    assert_false(run);
+    assert_non_null(strstr(ferry_db_detail(d->a.db), "ferry_saga_trim"));
+    d->a.db->ops->rollback(d->a.db->driver);
+}
+
+/* Once its rows are gone, neither a late do nor a late undo of a saga is mistaken for a first. */
+static void what_a_trimmed_barrier_knew_is_not_run_again(void **state)
+{
+    struct database *d = begin_test(state);
+    (void)start(d->a.db, FERRY_SAGA_ORCHESTRATED);
+    struct caught now = take("pay do 0");
+    struct caught timer = take("answers timer 0");
+    assert_int_equal(answer(d->a.db, &timer), FERRY_SAGA_COMPENSATING);
+    struct caught undo_now = take("pay undo 0");
+    struct caught old = as_old(&now, 40), undo_old = as_old(&undo_now, 40);
+    struct caught younger = as_old(&now, 20);
+    assert_true(work(&d->a, &old, NULL));
+    assert_true(work(&d->a, &younger, NULL));
+    assert_int_equal(trim(d->a.db, 0), 1);
+    assert_int_equal(trim(d->a.db, 0), 0);
+    is_late(d, &old);
+    is_late(d, &undo_old);
+    assert_false(work(&d->a, &younger, NULL)); /* A repeat, as before. */
+    assert_int_equal(trim(d->a.db, 300), 0);   /* The day never goes back. */
+    is_late(d, &old);
+    struct caught other = as_old(&undo_now, 41);
+    is_late(d, &other); /* Never seen, but who knows. */
+    assert_true(work(&d->a, &now, NULL));
+    has_effects(d, 3, 0);
+}
+
+static void a_saga_is_forgotten_long_after_its_end(void **state)
+{
+    struct database *d = begin_test(state);
+    char sql[200];
+    static const char *const ages[] = {"31", "29"};
+    struct ferry_id open = start(d->a.db, FERRY_SAGA_ORCHESTRATED);
+    snprintf(sql, sizeof(sql), "UPDATE %s SET created_ms = 1, changed_ms = 1",
+             d->kind == DATABASE_POSTGRESQL ? "ferry.saga" : "ferry_saga");
+    database_exec(&d->a, sql);
+    for (size_t i = 0; i < 2; i++) {
+        outbox.count = 0;
+        struct ferry_id id = start(d->a.db, FERRY_SAGA_ORCHESTRATED);
+        struct caught m = take("pay do 0");
+        assert_true(work(&d->a, &m, "no money"));
+        (void)take("answers timer 0");
+        m = take("answers refused 0");
+        assert_int_equal(answer(d->a.db, &m), FERRY_SAGA_COMPENSATED);
+        snprintf(sql, sizeof(sql),
+                 "UPDATE %s SET created_ms = 1, changed_ms = %lld WHERE state = 4 AND "
+                 "created_ms > 1",
+                 d->kind == DATABASE_POSTGRESQL ? "ferry.saga" : "ferry_saga",
+                 (long long)(clock_wall_ms() - atoi(ages[i]) * DAY_MS));
+        database_exec(&d->a, sql);
+        is_in(d->a.db, &id, FERRY_SAGA_COMPENSATED);
+    }
+    assert_int_equal(trim(d->a.db, 0), 1);
+    is_in(d->a.db, &open, FERRY_SAGA_RUNNING);
+    assert_int_equal(trim(d->a.db, 28), 1);
+    assert_int_equal(trim(d->a.db, 28), 0);
+    is_in(d->a.db, &open, FERRY_SAGA_RUNNING);
+}
+
+static void a_trim_takes_a_bounded_number_of_rows(void **state)
+{
+    struct database *d = begin_test(state);
+    struct ferry_db *db = d->a.db;
+    struct id_gen ids;
+    bool fresh = false;
+    size_t removed = 0;
+    id_gen_init_seeded(&ids, 7);
+    begin(db);
+    for (int i = 0; i < FERRY_SAGA_TRIM_ROWS_MAX + 10; i++) {
+        struct ferry_id id = id_gen_uuid7(&ids, clock_wall_ms() - 60 * DAY_MS);
+        well(db, db->ops->barrier_add(db->driver, &id, 0, BARRIER_DO, BARRIER_BY_DO, &fresh,
+                                      &db->error));
+    }
+    assert_int_equal(ferry_saga_trim(db, 7 * DAY_MS, &removed), FERRY_ERR_INVALID_ARGUMENT);
+    commit(db);
+    assert_int_equal(ferry_saga_trim(db, 0, &removed), FERRY_ERR_NO_TRANSACTION);
+    assert_int_equal(trim(db, 0), FERRY_SAGA_TRIM_ROWS_MAX);
+    assert_int_equal(trim(db, 0), 10);
+    assert_int_equal(trim(db, 0), 0);
+}
+
+struct entering {
+    struct database_link link;
+    struct caught message;
+    enum ferry_err err;
+};
+
+static void *enter_elsewhere(void *arg)
+{
+    struct entering *e = arg;
+    struct ferry_db *db = e->link.db;
+    struct ferry_record record = record_of(&e->message);
+    bool run = false;
+    do {
+        begin(db);
+        e->err = ferry_saga_enter(db, &record, &run);
+        if (e->err != FERRY_OK) {
+            db->ops->rollback(db->driver);
+        } else {
+            commit(db);
+        }
+    } while (e->err == FERRY_ERR_DB_RETRY);
+    assert_false(run);
+    return NULL;
+}
+
+/* While a trim is open, a late do waits for it and is then not run. */
+static void a_late_do_waits_for_the_trim(void **state)
+{
+    struct database *d = begin_test(state);
+    struct ferry_db *db = d->a.db;
+    size_t removed = 0;
+    pthread_t thread;
+    (void)start(db, FERRY_SAGA_ORCHESTRATED);
+    struct caught m = take("pay do 0");
+    struct entering e = {.message = as_old(&m, 40)};
+    database_connect(d, &e.link);
+    assert_true(work(&d->a, &e.message, NULL));
+    begin(db);
+    well(db, ferry_saga_trim(db, 0, &removed));
+    assert_int_equal(removed, 1);
+    assert_int_equal(pthread_create(&thread, NULL, enter_elsewhere, &e), 0);
+    usleep(200 * 1000);
+    commit(db);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(e.err, FERRY_ERR_UNKNOWN_MESSAGE);
+    database_disconnect(&e.link);
+}
+
 /* ---- Replies --------------------------------------------------------------------------------- */
 
 static void header_is(const struct ferry_record *record, const char *name, const char *want)
@@ -660,6 +885,11 @@ int main(void)
         SERVER_TESTS(an_undo_sees_a_refusal_newer_than_its_snapshot),
         DATABASE_TESTS(the_second_of_two_answers_is_asked_to_retry),
         DATABASE_TESTS(what_cannot_be_started_is_refused_with_words),
+        DATABASE_TESTS(a_choreographed_saga_ends_by_its_deadline),
+        DATABASE_TESTS(what_a_trimmed_barrier_knew_is_not_run_again),
+        DATABASE_TESTS(a_saga_is_forgotten_long_after_its_end),
+        DATABASE_TESTS(a_trim_takes_a_bounded_number_of_rows),
+        SERVER_TESTS(a_late_do_waits_for_the_trim),
         DATABASE_TESTS(a_reply_says_what_it_answers),
         cmocka_unit_test(an_edited_plan_is_told_from_a_newer_one),
         cmocka_unit_test(a_slip_is_read_with_care),

@@ -113,6 +113,40 @@ static void rows_are_handed_out_once(void **state)
 
 /* The header that asks for a delay is obeyed and taken out, in both forms; one that is no time
  * makes the row no message. */
+/* The relay looks at a row before it has it in hand. */
+static void a_row_comes_bare_and_the_rest_is_fetched(void **state)
+{
+    struct maria_fixture *f = *state;
+    struct source_page page;
+    struct err_text e = {{0}};
+    bool more = false;
+    bool there = false;
+    source_page_init(&page);
+    begin(f, bytes_of(NULL, 0));
+    maria_exec(f, "INSERT INTO ferry_outbox (topic, mkey, payload) VALUES ('t', 'k', 'first'), "
+                  "('t', 'l', 'second')");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(f->source.ops->read(f->source.driver, 1, 0, &page, &more, &e), FERRY_OK);
+        assert_int_equal(page.count, 1);
+        const struct source_row bare = page.rows[0];
+        assert_int_equal(bare.message.payload_bytes, 0);
+        assert_null(bare.invalid);
+        assert_memory_equal(bare.message.key, i == 0 ? "k" : "l", 1);
+        assert_int_equal(source_fetch(&f->source, &page, &there, &e), FERRY_OK);
+        assert_true(there);
+        assert_int_equal(page.rows[0].position, bare.position);
+        assert_int_equal(page.rows[0].number, bare.number);
+        assert_memory_equal(page.rows[0].message.payload, i == 0 ? "first" : "second",
+                            page.rows[0].message.payload_bytes);
+        if (i == 1) {
+            maria_exec(f, "DELETE FROM ferry_outbox WHERE mkey = 'l'");
+            assert_int_equal(source_fetch(&f->source, &page, &there, &e), FERRY_OK);
+            assert_false(there);
+        }
+    }
+    source_page_fini(&page);
+}
+
 static void a_delay_is_taken_from_the_headers(void **state)
 {
     struct maria_fixture *f = *state;
@@ -660,6 +694,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         MARIA_TEST(rows_are_handed_out_once),
+        MARIA_TEST(a_row_comes_bare_and_the_rest_is_fetched),
         MARIA_TEST(a_delay_is_taken_from_the_headers),
         MARIA_TEST(late_commits_are_seen),
         MARIA_TEST(acknowledged_rows_are_deleted),

@@ -28,6 +28,51 @@ static void rows_come_once(void **state)
     twin_check_all(&f->twin, &f->db);
 }
 
+static size_t read_some(struct fixture *f, size_t rows, size_t bytes)
+{
+    bool more = true;
+    struct err_text e = {{0}};
+    const struct source *source = &f->twin.source;
+    for (int i = 0; i < 100 && more; i++) {
+        assert_int_equal(source->ops->read(source->driver, rows, bytes, &f->twin.page, &more, &e),
+                         FERRY_OK);
+        if (f->twin.page.count > 0) {
+            break;
+        }
+    }
+    return f->twin.page.count;
+}
+
+/* The relay looks at a row before it has it in hand. */
+static void a_row_comes_bare_and_the_rest_is_fetched(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct err_text e = {{0}};
+    bool there = false;
+    put(&f->db.a, "k", "first");
+    put(&f->db.a, "l", "second");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(read_some(f, 1, 0), 1);
+        const struct source_row bare = f->twin.page.rows[0];
+        assert_int_equal(bare.message.payload_bytes, 0);
+        assert_null(bare.invalid);
+        assert_memory_equal(bare.message.key, i == 0 ? "k" : "l", 1);
+        assert_string_equal(bare.message.topic, "t");
+        assert_int_equal(source_fetch(&f->twin.source, &f->twin.page, &there, &e), FERRY_OK);
+        assert_true(there);
+        const struct source_row *row = &f->twin.page.rows[0];
+        assert_int_equal(row->position, bare.position);
+        assert_int_equal(row->number, bare.number);
+        assert_int_equal(row->transaction, bare.transaction);
+        assert_memory_equal(row->message.payload, i == 0 ? "first" : "second",
+                            row->message.payload_bytes);
+    }
+    assert_int_equal(read_some(f, 1, 0), 0);
+    f->twin.source.ops->rewind(f->twin.source.driver, 0);
+    twin_drain(&f->twin);
+    twin_check_all(&f->twin, &f->db);
+}
+
 /* A has number 1 and commits after B, which has number 2: both come. */
 static void a_late_commit_comes(void **state)
 {
@@ -714,6 +759,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(urls_are_shown_without_password),
         cmocka_unit_test_setup_teardown(rows_come_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_row_comes_bare_and_the_rest_is_fetched, setup, teardown),
         cmocka_unit_test_setup_teardown(a_late_commit_comes, setup, teardown),
         cmocka_unit_test_setup_teardown(an_open_transaction_stalls_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(hundreds_of_open_transactions_fit, setup, teardown),

@@ -165,9 +165,14 @@ int main(int argc, char **argv)
         return 2;
     }
     option_defaults(relay_options_table(), &options);
-    const struct relay_broker broker = {
-        &s,          sink_elect,  sink_resign,    sink_partitions, sink_partition_of_key,
-        sink_cursor, sink_append, sink_checkpoint};
+    const struct relay_broker broker = {.ctx = &s,
+                                        .elect = sink_elect,
+                                        .resign = sink_resign,
+                                        .partitions = sink_partitions,
+                                        .partition_of_key = sink_partition_of_key,
+                                        .cursor = sink_cursor,
+                                        .append = sink_append,
+                                        .checkpoint = sink_checkpoint};
     struct source_options source_options = {.barrier = true,
                                             .copy_rows = 50000,
                                             .delete_rows = 1000,

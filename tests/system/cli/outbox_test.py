@@ -35,7 +35,8 @@ class Sqlite:
     """A file; has what tests ask of the servers of databases.py."""
 
     def __init__(self, folder):
-        self.path = Path(folder) / f"{uuid.uuid4().hex}.db"
+        self.name = uuid.uuid4().hex
+        self.path = Path(folder) / f"{self.name}.db"
         self.url = f"sqlite:{self.path}"
 
     def table(self, name):
@@ -262,6 +263,28 @@ class Transcripts:
 
     # ---- Rows
 
+    def test_an_error_names_the_database_once(self):
+        """The database is not there at all, or the tables are not."""
+        commands = [["ferry", *words] for words in
+                    (["outbox", "status"], ["outbox", "peek"], ["outbox", "pause"],
+                     ["inbox", "status"], ["saga", "list"])]
+        commands.append(["ferry-outbox", "--once", "--server", NOBODY, "--db"])
+        for url in (self.db.url.replace(self.db.name, "nowhere"), self.make().url):
+            for words in commands:
+                with self.subTest(url=url, words=words):
+                    code, out, err = run(BIN / words[0], *words[1:], url)
+                    line = (out.decode() + err).strip().splitlines()[-1]
+                    place = url.rpartition("@" if "@" in url else "/")[2]
+                    self.assertNotEqual(code, OK, line)
+                    self.assertEqual(re.sub("`.*?`", "", line).count(place), 1, line)
+
+    def test_a_url_is_read_from_a_file(self):
+        file = Path(self.home) / f"{uuid.uuid4().hex}.url"
+        file.write_text(f"# Not for everybody.\n{self.db.url}\n")
+        self.assertEqual(self.json("outbox", "status", f"@{file}")[0]["lanes"], 1)
+        file.write_text("# Nothing yet.\n")
+        self.refused(USAGE, f"{file} has no URL", "outbox", "status", f"@{file}")
+
     def test_a_row_is_shown_skipped_and_put_back(self):
         topic = self.topic()
         self.put(topic, ("k1", "one"), ("k2", "two"), ("k1", "three"))
@@ -306,6 +329,9 @@ class Transcripts:
         self.assertEqual(code, OK, said)
         self.assertEqual(self.published(topic), ["other"])
         self.assertEqual(self.published(other_topic), ["a", "b"])
+        aside = self.json("outbox", "peek", self.db.url, "--topic", topic, "--key", "k")
+        self.assertIn([(r["payload"], r["state"]) for r in aside],
+                      ([], [("one", "parked"), ("two", "parked")]))  # PostgreSQL deletes none.
         self.refused(NOT_FOUND, "not parked", "outbox", "unpark", self.db.url, other_topic, "k")
         status = self.status()
         self.assertEqual((status["parked_keys"], status["parked_rows"]), (1, 2))
@@ -323,6 +349,34 @@ class Transcripts:
                          ["one", "two", "three", "four"])
         self.assertEqual(self.published(other_topic), ["a", "b"])
         self.assertEqual(self.status()["parked_rows"], 0)
+
+    # ---- Lanes
+
+    def test_lanes_change_only_when_nothing_is_on_its_way(self):
+        topic = self.topic()
+        lanes = ("outbox", "lanes", self.db.url)
+        self.refused(USAGE, "from 1 to", *lanes, "0")
+        if isinstance(self.db, Sqlite):
+            self.refused(USAGE, "one lane", *lanes, "2")
+            return
+        self.put(topic, ("k", "one"))
+        code, _, err = self.elsewhere(*lanes, "2")
+        self.assertEqual(code, USAGE, err)
+        self.assertIn("no broker says", err)
+        self.refused(USAGE, "pending", *lanes, "2")
+        self.ok(*lanes, "1")  # It is.
+        self.ok("outbox", "park", self.db.url, topic, "other")
+        self.assertEqual(self.relay()[0], OK)
+        self.refused(USAGE, "set aside", *lanes, "2")
+        self.ok("outbox", "unpark", self.db.url, topic, "other")
+        until(lambda: self.broker.ferry(*lanes, "3")[0] == OK, "lanes are set")
+        self.assertEqual(self.status()["lanes"], 3)
+        for lane in range(3):
+            self.db.sql(f"INSERT INTO {self.db.table('outbox')} (lane, topic, mkey, payload) VALUES "
+                        f"({lane}, '{topic}', 'k{lane}', '{lane}')")
+        self.refused(USAGE, "pending", *lanes, "1")
+        self.assertEqual(self.relay()[0], OK)
+        self.assertEqual(sorted(self.published(topic)), ["0", "1", "2", "one"])
 
     # ---- Status
 

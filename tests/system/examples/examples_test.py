@@ -4,7 +4,7 @@ import re
 import unittest
 from pathlib import Path
 
-from ferry_processes import BIN, folder, run
+from ferry_processes import BIN, Broker, folder, run
 
 DEMO = Path(os.environ["FERRY_SOURCE"]) / "examples/demo.sh"
 BANK = Path(os.environ["FERRY_SOURCE"]) / "examples/bank/run.sh"
@@ -143,8 +143,22 @@ class ExamplesTest(unittest.TestCase):
             self.assertEqual(text.count(line), 1, text)
         self.assertLess(text.index("order 2: store takes"), text.index("order 2: bank takes"))
 
+    def test_an_application_is_its_own_relay(self):
+        home = folder(self)
+        broker = Broker(home)
+        self.addCleanup(broker.stop)
+        code, _, err = run(BIN / "examples/embedded_relay", home / "shop.db", broker.endpoint, 40)
+        self.assertEqual(code, 1, "it does not say that all is out where there is no topic")
+        self.assertIn("ferry topic create sales", err)
+        broker.ok("topic", "create", "sales", "--partitions", "1")
+        for start in (2, 3):
+            code, _, err = run(BIN / "examples/embedded_relay", home / "shop.db", broker.endpoint, 40)
+            self.assertEqual(code, 0, err)
+            self.assertEqual(len(broker.consume("sales")), start * 40, "all are out when it ends")
+
     def test_programs_say_how_they_are_used(self):
-        for name in ("shop", "ledger", "audit", "hello", "embedded", "stream", "queue", "keyed",
+        for name in ("shop", "ledger", "audit", "hello", "embedded",
+                     "embedded_relay", "stream", "queue", "keyed",
                      "transform", "saga"):
             code, _, err = run(BIN / "examples" / name)
             self.assertEqual(code, 2)

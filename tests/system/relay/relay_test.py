@@ -2,6 +2,7 @@
 status port against what is so; what it refuses, and in which words."""
 import http.client
 import json
+import math
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import databases  # noqa: E402
 import ferry_processes  # noqa: E402
 from ferry_processes import BIN, PATIENCE, run, until  # noqa: E402
 
+SOURCE = Path(__file__).parents[3]
 SECRET = "geheim"
 SERIES = re.compile(r'^(\w+)\{(.*)\} (\S+)$')
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -127,11 +129,11 @@ class Relay:
         return values
 
     def metric(self, name, database, values=None, **labels):
+        wanted = {**labels, "source": escaped(getattr(database, "url", database))}
         found = [value for (one, of), value in (values or self.metrics()).items()
-                 if one == f"ferry_outbox_{name}" and
-                 {**labels, "source": escaped(database.url)}.items() <= dict(of).items()]
-        assert len(found) == 1, (name, found)
-        return found[0]
+                 if one == f"ferry_outbox_{name}" and wanted.items() <= dict(of).items()]
+        assert found, name
+        return sum(found)  # Over topics, where they have figures of their own.
 
     def stop(self):
         self.process.terminate()
@@ -298,7 +300,12 @@ class Program(WithBroker):
         until(lambda: relay.metric("rows_published_total", one) == 1000, "all are counted")
         until(lambda: relay.metric("blocked_topics", one) == 1, "the topic is told")
         values = relay.metrics()
-        self.assertEqual(set(values), series, "every series is there from the start")
+        met = {key for key in values if dict(key[1]).get("topic") in (topic, "no-such-topic")}
+        self.assertTrue(met, "topics have series once they are met")
+        self.assertEqual(set(values) - met, series, "every series is there from the start")
+        self.assertEqual(relay.metric("rows_published_total", one, values, topic=topic), 1000)
+        self.assertEqual(relay.metric("rows_published_total", one, values, topic="other"), 0)
+        self.assertEqual(relay.metric("batch_rows_sum", one, values, topic=topic), 1000)
         self.assertEqual(len(self.consumed(topic)), 1000)
         self.assertEqual(relay.metric("pending_rows", one, values), 1)
         self.assertGreater(relay.metric("oldest_pending_seconds", one, values), 0)
@@ -309,9 +316,27 @@ class Program(WithBroker):
             count = relay.metric(f"{name}_count", one, values)
             self.assertGreater(count, 0, name)
             buckets = [value for (of, labels), value in values.items()
-                       if of == f"ferry_outbox_{name}_bucket"]
+                       if of == f"ferry_outbox_{name}_bucket"
+                       and dict(labels).get("topic", topic) == topic]
             self.assertEqual(buckets, sorted(buckets), "buckets only rise")
             self.assertEqual(buckets[-1], count)
+
+    def test_alerts_and_the_readme_name_what_there_is(self):
+        relay = self.relay(self.database())
+        relay.until_ready()
+        families = set(re.findall(r"(?m)^# TYPE ferry_outbox_(\w+) ", relay.get("/metrics")[1]))
+        rules = (SOURCE / "conf/ferry-alerts.yml").read_text(encoding="utf-8")
+        named = {name for expr in re.findall(r"(?m)^ +expr: (.+)$", rules)
+                 for name in re.findall(r"ferry_outbox_(\w+)", expr)}
+        self.assertEqual(named - families, set(), "alerts about what is not there never fire")
+        alerts = re.findall(r"(?m)^      - alert: (\w+)\n        expr: \S", rules)
+        self.assertGreater(len(alerts), 10)
+        self.assertEqual(len(set(alerts)), rules.count("- alert:"))
+        readme = (SOURCE / "README.md").read_text(encoding="utf-8")
+        table = readme.split("## What the relay tells")[1].split("\n## ")[0]
+        shown = {name for line in re.findall(r"(?m)^\| (`.*?) \|", table)
+                 for name in re.findall(r"`(\w+)`", line)}
+        self.assertEqual(shown, families)
 
     def test_refused_rows_are_counted_and_kept(self):
         topic = self.topic()
@@ -474,6 +499,86 @@ class Servers(WithBroker):
             f"INSERT INTO ferry_outbox (topic, mkey, payload) VALUES ('{topic}', 'k', "
             f"'{payload}')", "shop"))
 
+    def figures(self, server, put, table, blob):
+        """Known rows, a refused one and what is parked behind it, an inbox and sagas: /metrics
+        tells each. `table` names a table, `blob` writes n bytes."""
+        first, second = self.topic(), self.topic()
+        long_ago, soon = 1000, 32503680000000
+        for number in range(3):
+            put(first, f"a{number}", "'1'")
+        put(second, "k", "'1'")
+        put(second, "k", blob(3 << 20))
+        put(second, "k", "'2'")
+        ids = self.uuid(server)
+        for offset in range(-1, 4):
+            server.sql(f"INSERT INTO {table('inbox_chain')} (grp, topic_id, part, start_off, "
+                       f"end_off) VALUES ('bi@lls', {ids(1)}, 0, {offset}, {offset + 1})", "shop")
+        for number in range(2):
+            server.sql(f"INSERT INTO {table('inbox_id')} (grp, msg_id, day) VALUES "
+                       f"('queue', {ids(number)}, 1)", "shop")
+        server.sql(f"INSERT INTO {table('inbox_dead')} (grp, topic_id, part, off, msg_id, reason, "
+                   f"payload, ts_ms) VALUES ('bi@lls', {ids(1)}, 0, 9, {ids(9)}, 'no', '', 1)",
+                   "shop")
+        for number, (kind, state, step, deadline) in enumerate((
+                ("pay", 1, 0, soon), ("pay", 1, 1, long_ago), ("pay", 2, 1, soon),
+                ("ship", 1, 0, 0), ("pay", 3, 2, 0), ("pay", 4, 0, long_ago), ("pay", 4, 0, 0),
+                ("ship", 5, 1, long_ago))):
+            server.sql(f"INSERT INTO {table('saga')} (saga_id, type, state, step, ver, deadline_ms,"
+                       f" reason, data) VALUES ({ids(number)}, '{kind}', {state}, {step}, 1, "
+                       f"{deadline}, '', '')", "shop")
+        url = server.url("shop")
+        relay = self.relay(url, words=("--set", "relay.figures_ms=1s", "--set",
+                                       f"relay.poison_topics={second}=park_key,later=dead"))
+
+        def read(name, values=None, **labels):
+            return relay.metric(name, url, values, **labels)
+        until(lambda: read("rows_parked_total", topic=second) == 1, "the third row is parked")
+        until(lambda: read("rows_published_total") == 4, "what can be published is")
+        until(lambda: read("sagas", state="stuck") == 1, "the figures are asked for")
+        values = relay.metrics()
+        for topic, name, value in (
+                (first, "rows_published_total", 3), (second, "rows_published_total", 1),
+                (second, "rows_refused_total", 1), (second, "rows_dead_total", 1),
+                (first, "rows_refused_total", 0), (second, "rows_parked_total", 1),
+                (first, "batch_rows_sum", 3), ("later", "rows_dead_total", 0),
+                ("other", "rows_published_total", 0)):
+            self.assertEqual(read(name, values, topic=topic), value, (topic, name))
+        for group, name, value in (("bi@lls", "inbox_chain_rows", 5), ("bi@lls", "inbox_id_rows", 0),
+                                   ("bi@lls", "inbox_dead_rows", 1), ("queue", "inbox_id_rows", 2),
+                                   ("queue", "inbox_chain_rows", 0)):
+            self.assertEqual(read(name, values, group=group), value, (group, name))
+        for state, value in (("running", 3), ("compensating", 1), ("done", 1), ("compensated", 2),
+                             ("stuck", 1), ("aborted", 0)):
+            self.assertEqual(read("sagas", values, state=state), value, state)
+        self.assertEqual(read("saga_open", values, type="pay", step="1"), 2)
+        self.assertEqual(read("saga_open", values, type="ship", step="0"), 1)
+        self.assertEqual(read("saga_open", values), 4)
+        self.assertEqual(read("saga_overdue", values), 1)
+        self.assertEqual(read("figures_cut", values), 0)
+        self.assertTrue(0 < read("saga_oldest_open_seconds", values) < PATIENCE)
+        if server.__class__ is databases.PostgreSQL:
+            server.sql("ALTER TABLE ferry.saga RENAME TO gone", "shop")
+            until(lambda: math.isnan(read("saga_overdue")), "what cannot be known is not 0")
+            self.assertTrue(math.isnan(read("sagas", state="done")))
+
+    @staticmethod
+    def uuid(server):
+        if isinstance(server, databases.PostgreSQL):
+            return lambda n: f"'00000000-0000-0000-0000-{n:012d}'"
+        return lambda n: f"x'{n:032x}'"
+
+    def test_postgresql_s_inbox_and_sagas_are_told(self):
+        server = self.server(databases.PostgreSQL, "postgresql")
+        self.figures(server, lambda topic, key, payload: server.sql(
+            f"SELECT ferry.put('{topic}', '{key}'::text, ({payload})::text)", "shop"),
+                     lambda name: f"ferry.{name}", lambda n: f"repeat('x', {n})")
+
+    def test_mariadb_s_inbox_and_sagas_are_told(self):
+        server = self.server(databases.MariaDB, "mariadb")
+        self.figures(server, lambda topic, key, payload: server.sql(
+            f"INSERT INTO ferry_outbox (topic, mkey, payload) VALUES ('{topic}', '{key}', "
+            f"{payload})", "shop"), lambda name: f"ferry_{name}", lambda n: f"REPEAT('x', {n})")
+
     def test_each_lane_has_an_active_relay(self):
         topic = self.topic()
         server = self.server(databases.PostgreSQL, "postgresql")
@@ -487,7 +592,8 @@ class Servers(WithBroker):
         for relay in (first, second):
             for (name, labels), value in relay.metrics().items():
                 if name == "ferry_outbox_rows_published_total":
-                    counts[dict(labels)["lane"]] = value
+                    lane = dict(labels)["lane"]
+                    counts[lane] = counts.get(lane, 0) + value
         self.assertEqual(sorted(counts), ["0", "1", "2"])
         self.assertEqual(sum(counts.values()), 30)
         self.assertTrue(all(counts.values()), counts)
