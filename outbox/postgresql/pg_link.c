@@ -34,6 +34,14 @@ void pg_link_drop(struct pg_link *l)
     memset(l->prepared, 0, sizeof(l->prepared));
 }
 
+enum ferry_err pg_link_leave(struct pg_link *l, int64_t pause_us, const struct err_text *why)
+{
+    pg_link_drop(l);
+    l->why = *why;
+    l->not_before_us = clock_monotonic_us() + pause_us;
+    return FERRY_ERR_DB_RETRY;
+}
+
 /* The first line of the server's or the library's words. */
 static int first_line(const char *words)
 {

@@ -47,6 +47,8 @@ void pg_link_init(struct pg_link *l, const struct pg_target *target, const char 
                   const char *role);
 void pg_link_fini(struct pg_link *l);
 void pg_link_drop(struct pg_link *l); /* To down; comes up again at the next pg_link_up. */
+/* The same for `pause_us` at least. Returns DB_RETRY with the words, which stay until then. */
+enum ferry_err pg_link_leave(struct pg_link *l, int64_t pause_us, const struct err_text *why);
 
 /* Brings it up, waiting until `until_us` at most. DB_RETRY: not yet, the detail says why; IO: the
  * first attempt ever failed for good, or is refused. */
