@@ -241,6 +241,10 @@ static enum ferry_err first_connection(struct source_pg *d, struct err_text *e)
 {
     int64_t until_us = clock_monotonic_us() + d->target.connect_timeout_ms * 1000;
     enum ferry_err err = pg_link_up(&d->side, until_us, e);
+    if (err == FERRY_ERR_DB_RETRY && d->side.turns > 0) { /* Another host may be there. */
+        until_us = clock_monotonic_us() + d->target.connect_timeout_ms * 1000;
+        err = pg_link_up(&d->side, until_us, e);
+    }
     if (err == FERRY_ERR_DB_RETRY) {
         err = err_set(e, FERRY_ERR_IO, "%s",
                       d->side.why.text[0] != '\0' ? d->side.why.text : "no answer in time");

@@ -73,7 +73,7 @@ static bool judge(const struct source_pg *d, const char *history, uint32_t timel
         err_set(e, FERRY_OK,
                 "%s: a standby took over, or it was restored (timeline %u, was %u), and this role "
                 "may not read whether it had everything: GRANT EXECUTE ON FUNCTION "
-                "pg_catalog.pg_read_file(text) TO it and start the relay again; else" PG_REMEDY,
+                "pg_catalog.pg_read_file(text) TO it, and it goes on within a minute; or" PG_REMEDY,
                 name, now, timeline);
     } else if (!timeline_left_at(history, timeline, left)) {
         err_set(e, FERRY_OK,

@@ -468,6 +468,43 @@ static void a_standby_is_waited_for(void **state)
     source_close(&source);
 }
 
+/* The first host's machine takes connections and says nothing: the others are asked. */
+static void a_host_that_says_nothing_is_asked_last(void **state)
+{
+    struct pair *p = pair_of(state);
+    struct source source = {0};
+    struct source_options options = twin_options();
+    struct err_text e = {{0}};
+    char url[300];
+    options.connect_timeout_ms = 500;
+    node_stop(&p->nodes[1], SIGINT);
+    node_start(&p->nodes[1]);
+    kill(p->nodes[1].pid, SIGSTOP);
+    snprintf(url, sizeof(url), "postgresql://ferry@/shop?host=%s,%s", p->nodes[1].folder,
+             p->nodes[0].folder);
+    enum ferry_err err = FERRY_ERR_IO;
+    struct pg_url parsed;
+    assert_int_equal(pg_url_parse(url, &parsed, &e), FERRY_OK);
+    struct pg_target target = {.conninfo = parsed.conninfo,
+                               .shown = parsed.shown,
+                               .schema = parsed.schema,
+                               .connect_timeout_ms = 500,
+                               .statement_timeout_ms = 1000};
+    struct pg_link link;
+    pg_link_init(&link, &target, source_pg_statements, "test");
+    for (int i = 0; i < 20 && err != FERRY_OK; i++) {
+        err = pg_link_up(&link, clock_monotonic_us() + 250000, &e);
+    }
+    assert_int_equal(err, FERRY_OK);
+    assert_int_equal(link.turns, 1);
+    pg_link_fini(&link);
+    /* Also when a source is opened. */
+    assert_int_equal(ferry_outbox_driver_postgresql()->source_open(&source, url, &options, &e),
+                     FERRY_OK);
+    source_close(&source);
+    kill(p->nodes[1].pid, SIGCONT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -480,6 +517,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(without_the_right_it_halts_and_says_which, pair_setup,
                                         pair_teardown),
         cmocka_unit_test_setup_teardown(a_standby_is_waited_for, pair_setup, pair_teardown),
+        cmocka_unit_test_setup_teardown(a_host_that_says_nothing_is_asked_last, pair_setup,
+                                        pair_teardown),
     };
     cmocka_set_test_filter(getenv("FERRY_TEST"));
     return cmocka_run_group_tests(tests, NULL, NULL);
