@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "wire/batch.h"
+
 bool consume_lost(const struct ferry_db *db)
 {
     return db->ops->lost != NULL && db->ops->lost(db->driver);
@@ -40,6 +42,21 @@ enum ferry_err consume_is_parked(struct ferry_db *db, const struct db_chain *cha
     }
     return db->ops->inbox_key_parked(db->driver, chain, bytes_of(record->key, record->key_bytes),
                                      parked, &db->error);
+}
+
+int64_t consume_claim_time(const struct ferry_record *record)
+{
+    struct bytes headers = bytes_of(record->headers, record->headers_bytes);
+    struct bytes name;
+    struct bytes value;
+    size_t at = 0;
+    while (batch_next_header(headers, &at, &name, &value)) {
+        if (bytes_equal(name, bytes_of_string(FERRY_HEADER_POSSIBLE_DUPLICATE)) &&
+            record->timestamp_ms < record->append_time_ms) {
+            return record->timestamp_ms;
+        }
+    }
+    return record->append_time_ms;
 }
 
 static struct ferry_record record_of(const struct db_inbox_dead *dead, const char *topic)

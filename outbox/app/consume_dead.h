@@ -12,6 +12,10 @@ bool consume_lost(const struct ferry_db *db);
 /* "DENIED: no such account", of an error and what the database said with it. */
 void consume_reason(char reason[CONSUME_REASON_MAX], const struct ferry_db *db, enum ferry_err err);
 
+/* When the message was new, for ferry_inbox_claim: a record that a rebase has put once more is as
+ * old as its message, not as its place in the log. */
+int64_t consume_claim_time(const struct ferry_record *record);
+
 /* Keeps the record among the dead letters. */
 MUST_CHECK enum ferry_err consume_bury(struct ferry_db *db, const struct db_chain *chain,
                                        const struct ferry_record *record, const char *reason,

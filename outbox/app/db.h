@@ -98,7 +98,7 @@ struct db_ops {
     enum ferry_err (*chain_end)(void *driver, const struct db_chain *chain, bool *found,
                                 int64_t *end, struct err_text *e);
     /* Adds [start, end) and trims, now or after some more. DB_RETRY when the interval is there
-     * already. */
+     * already, or a later one (which this transaction's snapshot may not see). */
     enum ferry_err (*chain_extend)(void *driver, const struct db_chain *chain, int64_t start,
                                    int64_t end, struct err_text *e);
     enum ferry_err (*skip_add)(void *driver, const struct db_chain *chain, int64_t from, int64_t to,
@@ -153,6 +153,14 @@ struct db_ops {
     bool (*lost)(void *driver);
 };
 
+/* Where a chain ended when its batch was entered: its effects are of what comes behind that. */
+struct db_entered {
+    char group[DB_NAME_MAX_BYTES + 1];
+    struct ferry_id topic_id;
+    int32_t partition;
+    int64_t end; /* DB_CHAIN_BEFORE: there was none. */
+};
+
 struct ferry_db {
     const struct db_ops *ops;
     void *driver;
@@ -161,6 +169,8 @@ struct ferry_db {
     struct buf headers;  /* Scratch of the puts. */
     struct db_row *rows; /* The same, of ferry_outbox_putv. */
     size_t rows_capacity;
+    struct db_entered *entered; /* Batches that were not left; one of each chain at most. */
+    size_t entered_count, entered_capacity;
     struct wake_sender wake;
 };
 

@@ -92,8 +92,9 @@ static enum ferry_err work_one(struct loop *l, const struct ferry_record *record
 {
     struct ferry_id id = id_of(record);
     enum ferry_verdict verdict = FERRY_FRESH;
-    enum ferry_err err = ferry_inbox_claim(l->db, l->options->group, &id, record->append_time_ms,
-                                           l->options->horizon_ms, &verdict);
+    enum ferry_err err =
+        ferry_inbox_claim(l->db, l->options->group, &id, consume_claim_time(record),
+                          l->options->horizon_ms, &verdict);
     if (err != FERRY_OK) {
         return err;
     }

@@ -57,8 +57,12 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_LOCK_KEY] = "INSERT INTO ferry_key (k) VALUES (?) ON DUPLICATE KEY UPDATE k = k",
     [STATEMENT_CHAIN_END] =
         "SELECT end_off FROM ferry_inbox_chain WHERE" CHAIN_WHERE "ORDER BY start_off DESC LIMIT 1",
-    [STATEMENT_CHAIN_EXTEND] = "INSERT INTO ferry_inbox_chain (grp, topic_id, part, start_off, "
-                               "end_off) VALUES (?, ?, ?, ?, ?)",
+    /* The row that the key would collide with may be trimmed by now, unseen by the snapshot of
+     * REPEATABLE READ; what an INSERT selects is read as it is now. */
+    [STATEMENT_CHAIN_EXTEND] =
+        "INSERT INTO ferry_inbox_chain (grp, topic_id, part, start_off, end_off) "
+        "SELECT ?, ?, ?, ?, ? FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM ferry_inbox_chain "
+        "WHERE" CHAIN_WHERE "AND start_off >= ?)",
     [STATEMENT_CHAIN_NTH] = "SELECT start_off FROM ferry_inbox_chain WHERE" CHAIN_WHERE
                             "ORDER BY start_off DESC LIMIT 1 OFFSET ?",
     [STATEMENT_CHAIN_TRIM] = "DELETE FROM ferry_inbox_chain WHERE" CHAIN_WHERE "AND start_off < ?",
@@ -575,9 +579,11 @@ static enum ferry_err driver_chain_extend(void *driver, const struct db_chain *c
     add_chain(&p, chain);
     add_number(&p, start);
     add_number(&p, end);
+    add_chain(&p, chain);
+    add_number(&p, start);
     enum ferry_err err =
         change(d, STATEMENT_CHAIN_EXTEND, &p, "inserting into ferry_inbox_chain", e);
-    if (err == FERRY_OK && d->duplicate) {
+    if (err == FERRY_OK && (d->duplicate || rows_changed(d, STATEMENT_CHAIN_EXTEND) == 0)) {
         return err_set(e, FERRY_ERR_DB_RETRY,
                        "another consumer has done offset %lld already: roll back and fetch again",
                        (long long)start);

@@ -58,8 +58,14 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_CHAIN_END] =
         "SELECT end_off FROM S.inbox_chain WHERE" CHAIN_WHERE "ORDER BY start_off DESC LIMIT 1",
     [STATEMENT_CHAIN_EXTEND] =
-        "INSERT INTO S.inbox_chain (grp, topic_id, part, start_off, end_off) "
-        "VALUES ($1::text, $2::uuid, $3::integer, $4::bigint, $5::bigint)",
+        /* Above READ COMMITTED the row that the key would collide with may be trimmed, unseen: then
+         * the last row of the snapshot is trimmed too, and to lock it cannot be serialized. */
+    "WITH seen AS MATERIALIZED (SELECT end_off FROM S.inbox_chain WHERE" CHAIN_WHERE
+    "AND current_setting('transaction_isolation') <> 'read committed' "
+    "ORDER BY start_off DESC LIMIT 1 FOR KEY SHARE) "
+    "INSERT INTO S.inbox_chain (grp, topic_id, part, start_off, end_off) "
+    "SELECT $1::text, $2::uuid, $3::integer, $4::bigint, $5::bigint "
+    "WHERE (SELECT count(*) FROM seen) >= 0",
     [STATEMENT_CHAIN_TRIM] =
         "DELETE FROM S.inbox_chain WHERE" CHAIN_WHERE
         "AND start_off < (SELECT start_off FROM S.inbox_chain WHERE" CHAIN_WHERE

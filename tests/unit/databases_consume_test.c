@@ -5,6 +5,7 @@
 #include "consume_log.h"
 #include "outbox/app/db.h"
 #include "outbox/app/receive_loop.h"
+#include "wire/batch.h"
 
 #define DAY_MS      (24LL * 60 * 60 * 1000)
 #define RECORDS_MAX 64
@@ -160,6 +161,44 @@ static void a_record_that_is_in_the_log_twice_has_one_effect(void **state)
     r.records[5].id = r.records[4].id;
     assert_int_equal(consume(&r), FERRY_OK);
     expect_effects(&r, 28);
+}
+
+static void requeue_all(struct run *r)
+{
+    database_exec(&r->d->a, r->d->kind == DATABASE_POSTGRESQL
+                                ? "UPDATE {inbox_dead} SET requeued = true"
+                                : "UPDATE {inbox_dead} SET requeued = 1");
+}
+
+/* One copy is given up, the other comes behind it: the dead letter stands for both. */
+static void a_dead_letter_and_its_duplicate_have_one_effect(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    r.options.possible_duplicates = true;
+    r.options.poison = FERRY_POISON_DEAD;
+    r.records[20].id = r.records[9].id;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    requeue_all(&r);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 29);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
+}
+
+static void a_parked_record_and_its_duplicate_have_one_effect(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    r.options.possible_duplicates = true;
+    r.options.poison = FERRY_POISON_PARK;
+    r.records[21].id = r.records[13].id;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    requeue_all(&r);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 29);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
 }
 
 static void a_record_of_long_ago_is_not_applied_blindly(void **state)
@@ -365,6 +404,25 @@ static void every_message_of_a_queue_has_one_effect(void **state)
     assert_int_equal(settled_as(&r, FERRY_ACK), 50);
 }
 
+/* A rebase has put it once more: its id may be forgotten, however young its place in the log is. */
+static void a_message_of_long_ago_that_was_put_again_is_rejected(void **state)
+{
+    struct run r = run_of(database_of(state), 5);
+    const struct ferry_header flag = {
+        .name = FERRY_HEADER_POSSIBLE_DUPLICATE, .value = "1", .value_bytes = 1};
+    struct buf headers;
+    buf_init(&headers, 1024);
+    assert_int_equal(batch_encode_headers(&headers, &flag, 1), FERRY_OK);
+    r.options.poison = FERRY_POISON_DEAD;
+    r.records[2].headers = headers.data;
+    r.records[2].headers_bytes = headers.size;
+    r.records[2].timestamp_ms -= 20 * DAY_MS;
+    assert_int_equal(receive(&r), FERRY_OK);
+    assert_int_equal(r.settled[2], FERRY_REJECT);
+    expect_effects(&r, 4);
+    buf_fini(&headers);
+}
+
 static void a_message_that_keeps_failing_is_rejected(void **state)
 {
     struct run r = run_of(database_of(state), 10);
@@ -425,6 +483,8 @@ int main(void)
         DATABASE_TESTS(a_bad_record_becomes_a_dead_letter_and_the_rest_goes_on),
         DATABASE_TESTS(a_parked_key_keeps_its_order),
         DATABASE_TESTS(a_record_that_is_in_the_log_twice_has_one_effect),
+        DATABASE_TESTS(a_dead_letter_and_its_duplicate_have_one_effect),
+        DATABASE_TESTS(a_parked_record_and_its_duplicate_have_one_effect),
         DATABASE_TESTS(a_record_of_long_ago_is_not_applied_blindly),
         SERVER_TESTS(a_lost_connection_is_made_anew),
         SERVER_TESTS(a_connection_lost_before_the_loop_begins_is_made_anew),
@@ -433,6 +493,7 @@ int main(void)
         DATABASE_TESTS(old_sagas_are_forgotten_by_the_loop_of_a_queue),
         SERVER_TESTS(a_commit_without_an_answer_is_read_from_the_chain),
         DATABASE_TESTS(every_message_of_a_queue_has_one_effect),
+        DATABASE_TESTS(a_message_of_long_ago_that_was_put_again_is_rejected),
         DATABASE_TESTS(a_message_that_keeps_failing_is_rejected),
         DATABASE_TESTS(a_message_that_keeps_failing_stops_the_loop),
         SERVER_TESTS(a_queue_survives_a_lost_connection),
