@@ -440,9 +440,30 @@ static bool unknown_is_dead(const struct relay *r, enum ferry_err err)
     return err == FERRY_ERR_UNKNOWN_TOPIC && r->options->unknown_topic == RELAY_UNKNOWN_TOPIC_DEAD;
 }
 
+/* What waits for a target of a topic that is not known waits for the topic: the targets will be
+ * others, and some of their batches may have been further back than what was met first. False:
+ * some are on their way yet. */
+static bool topic_gather(struct relay_topic *topic)
+{
+    if (topic_has_flights(topic)) {
+        return false;
+    }
+    for (int32_t p = 0; p < topic->partitions; p++) {
+        struct relay_target *t = &topic->targets[p];
+        topic->blocked_from =
+            t->blocked_from < topic->blocked_from ? t->blocked_from : topic->blocked_from;
+        target_unblock(t);
+    }
+    return true;
+}
+
 static void topic_retry_blocked(struct relay *r, struct relay_topic *topic)
 {
     if (topic->blocked_from == RELAY_NOT_BLOCKED || r->now_us < topic->retry_at_us) {
+        return;
+    }
+    if (topic->state == RELAY_TOPIC_UNKNOWN && !topic_gather(topic)) {
+        topic->retry_at_us = r->now_us + topic_pause_us(r, FERRY_ERR_NOT_READY);
         return;
     }
     enum ferry_err err = topic->state == RELAY_TOPIC_KNOWN ? FERRY_OK : topic_ask(r, topic);
