@@ -123,6 +123,33 @@ static void rows_go_on_while_it_cannot_change_over(void **state)
     assert_true(records(g, 2) > 0 && records(g, 3) > 0);
 }
 
+static enum ferry_err remembered_partitions(void *ctx, const char *topic, int timeout_ms,
+                                            int32_t *partitions)
+{
+    (void)ctx;
+    (void)topic;
+    (void)timeout_ms;
+    *partitions = 2;
+    return FERRY_OK;
+}
+
+/* A relay was in office before the topic grew, and is again: what its client remembers is not the
+ * number by which the one between placed rows. */
+static void the_number_is_asked_anew_by_who_is_elected(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 4);
+    rig_put(g, "orders", 1, 50, 7);
+    rig_drain(g);
+    restart(g, 2);
+    g->broker.partitions = remembered_partitions;
+    g->broker.partitions_now = fake_partitions;
+    rig_put(g, "orders", 51, 100, 7);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 100, 0);
+    assert_true(records(g, 2) > 0 && records(g, 3) > 0);
+}
+
 static int fences[FAKE_PARTITIONS];
 
 static enum ferry_err count_fence(void *ctx, const char *topic, int32_t partition, int timeout_ms)
@@ -188,6 +215,7 @@ int main(void)
         RIG_TEST(it_may_grow_at_any_moment),
         RIG_TEST(marks_of_before_are_read),
         RIG_TEST(rows_go_on_while_it_cannot_change_over),
+        RIG_TEST(the_number_is_asked_anew_by_who_is_elected),
         RIG_TEST(partitions_are_fenced_when_the_number_is_in_doubt),
         cmocka_unit_test(a_mark_comes_back),
     };
