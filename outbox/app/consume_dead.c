@@ -133,6 +133,14 @@ static enum ferry_err work(struct ferry_db *db, const char *topic, const struct 
     if (err == FERRY_ERR_DB_RETRY || (err != FERRY_OK && consume_lost(db))) {
         return FERRY_ERR_DB_RETRY;
     }
+    if (err == FERRY_OK && !db->ops->in_transaction(db->driver)) {
+        return consume_lost(db)
+                   ? FERRY_ERR_DB_RETRY
+                   : err_set(&db->error, FERRY_ERR_INVALID_ARGUMENT,
+                             "the handler ended the transaction of the dead letter of offset %lld: "
+                             "leave BEGIN, COMMIT and ROLLBACK to the loop",
+                             (long long)record.offset);
+    }
     return err == FERRY_OK ? db->ops->inbox_dead_remove(db->driver, letter->number, &db->error)
                            : put_back(db, letter->number, err);
 }
@@ -153,6 +161,10 @@ enum ferry_err consume_requeued(struct ferry_db *db, const char *group,
     }
     if (err == FERRY_OK && *worked) {
         err = db->ops->commit(db->driver, &db->error);
+        if (err == FERRY_ERR_NO_TRANSACTION) { /* The handler's doing. */
+            err = put_back(db, letter.number, err);
+            err = err == FERRY_OK ? db->ops->commit(db->driver, &db->error) : err;
+        }
     }
     if (err != FERRY_OK || !*worked) {
         db->ops->rollback(db->driver);

@@ -262,7 +262,9 @@ static enum attempt attempt_slice(struct loop *l, struct ferry_batch *batch,
     enum attempt attempt = apply(l, batch, slice);
     if (attempt == ATTEMPT_DONE) {
         err = l->db->ops->commit(l->db->driver, &l->db->error);
-        if (err != FERRY_OK) {
+        if (err == FERRY_ERR_NO_TRANSACTION && slice->bury == NULL) {
+            attempt = handler_failed(l, slice->next - 1, err);
+        } else if (err != FERRY_OK) {
             attempt = ours(l, err);
         }
     }

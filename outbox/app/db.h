@@ -147,6 +147,8 @@ struct db_ops {
                                 struct err_text *e);
 
     enum ferry_err (*begin)(void *driver, struct err_text *e); /* For writing, at once. */
+    /* NO_TRANSACTION: what `begin` has begun was over before (MariaDB rolls back at a deadlock that
+     * a handler may keep to itself); what was done since is to be rolled back. */
     enum ferry_err (*commit)(void *driver, struct err_text *e);
     void (*rollback)(void *driver); /* No effect when none is open. */
     /* Whether the connection is gone, as far as the last error told. NULL: it never is. */

@@ -136,6 +136,7 @@ struct db_mariadb {
     unsigned extensions;              /* Of chains, until the next trim. */
     bool lost;                        /* The last error was that the connection is gone. */
     bool duplicate;                   /* The last statement met a unique key that was taken. */
+    bool begun;                       /* By driver_begin: autocommit is off until it is over. */
     struct buf answer;                /* Bytes of the row that was read last, */
     struct buf before;                /* and of the one before: saga_update may be given them. */
     struct column columns[COLUMNS_MAX];
@@ -815,13 +816,19 @@ static void driver_close(void *driver)
     mem_free(d);
 }
 
-/* With autocommit off every statement is in a transaction. */
+/* What the last answer told. An error tells nothing, though some roll the whole transaction back
+ * (1213); a put that believed in it would commit on its own. So the server is asked behind one. */
 static bool driver_in_transaction(void *driver)
 {
     const struct db_mariadb *d = driver;
+    unsigned number = mysql_errno(d->connection);
+    if (!d->begun && number != 0 && number != MARIA_DUPLICATE && !maria_lost(number)) {
+        mysql_ping(d->connection);
+    }
     unsigned status = 0;
     mariadb_get_infov(d->connection, MARIADB_CONNECTION_SERVER_STATUS, (void *)&status);
-    return (status & SERVER_STATUS_IN_TRANS) != 0 || (status & SERVER_STATUS_AUTOCOMMIT) == 0;
+    return (status & SERVER_STATUS_IN_TRANS) != 0 ||
+           (!d->begun && (status & SERVER_STATUS_AUTOCOMMIT) == 0);
 }
 
 static bool driver_lost(void *driver)
@@ -867,25 +874,62 @@ static enum ferry_err driver_saga_trim(void *driver, const struct db_saga_trim *
     return err;
 }
 
-static enum ferry_err driver_begin(void *driver, struct err_text *e)
-{
-    struct db_mariadb *d = driver;
-    return mysql_query(d->connection, "START TRANSACTION") == 0
-               ? FERRY_OK
-               : connection_failed(d, "START TRANSACTION", e);
-}
+#define BEGUN "ferry_begun"
 
-static enum ferry_err driver_commit(void *driver, struct err_text *e)
+static void autocommit_again(struct db_mariadb *d)
 {
-    struct db_mariadb *d = driver;
-    return mysql_query(d->connection, "COMMIT") == 0 ? FERRY_OK : connection_failed(d, "COMMIT", e);
+    if (d->begun) {
+        mysql_query(d->connection, "SET autocommit = 1");
+        d->begun = false;
+    }
 }
 
 /* A deadlock's answer does not say that the server has rolled back; so it is sent always. */
 static void driver_rollback(void *driver)
 {
     struct db_mariadb *d = driver;
-    mysql_query(d->connection, "ROLLBACK");
+    if (mysql_query(d->connection, "ROLLBACK") == 0) {
+        autocommit_again(d); /* Which would commit what is open. */
+    }
+    d->begun = false;
+}
+
+/* The handler of a loop may swallow the error of a deadlock, by which the server has rolled back
+ * all that was done. What follows must not commit on its own, so autocommit is off; and the
+ * savepoint is gone then, which tells another transaction from the one that was begun. START
+ * TRANSACTION and COMMIT are statements of their own, for proxies that look for them. */
+static enum ferry_err driver_begin(void *driver, struct err_text *e)
+{
+    struct db_mariadb *d = driver;
+    d->begun = true;
+    if (mysql_query(d->connection, "SET autocommit = 0") == 0 &&
+        mysql_query(d->connection, "START TRANSACTION") == 0 &&
+        mysql_query(d->connection, "SAVEPOINT " BEGUN) == 0) {
+        return FERRY_OK;
+    }
+    enum ferry_err err = connection_failed(d, "START TRANSACTION", e);
+    driver_rollback(d);
+    return err;
+}
+
+static enum ferry_err commit_failed(struct db_mariadb *d, struct err_text *e)
+{
+    return mysql_errno(d->connection) == MARIA_NO_SAVEPOINT
+               ? err_set(e, FERRY_ERR_NO_TRANSACTION,
+                         "COMMIT: the transaction was over before: it was rolled back because of a "
+                         "deadlock that was not told of, or ended by the handler")
+               : connection_failed(d, "COMMIT", e);
+}
+
+static enum ferry_err driver_commit(void *driver, struct err_text *e)
+{
+    struct db_mariadb *d = driver;
+    if ((d->begun && mysql_query(d->connection, "RELEASE SAVEPOINT " BEGUN) != 0) ||
+        mysql_query(d->connection, "COMMIT") != 0) {
+        return commit_failed(d, e);
+    }
+    autocommit_again(d);
+    return FERRY_OK;
 }
 
 static const struct db_ops mariadb_ops = {
