@@ -16,7 +16,8 @@ void consume_reason(char reason[CONSUME_REASON_MAX], const struct ferry_db *db, 
 }
 
 enum ferry_err consume_bury(struct ferry_db *db, const struct db_chain *chain,
-                            const struct ferry_record *record, const char *reason, bool parked)
+                            const struct ferry_record *record, const char *reason, bool parked,
+                            bool requeued)
 {
     struct db_inbox_dead dead = {
         .chain = *chain,
@@ -24,6 +25,7 @@ enum ferry_err consume_bury(struct ferry_db *db, const struct db_chain *chain,
         .id = record->id,
         .reason = reason,
         .parked = parked,
+        .requeued = requeued,
         .has_key = record->key != NULL,
         .key = bytes_of(record->key, record->key_bytes),
         .headers = bytes_of(record->headers, record->headers_bytes),
@@ -34,14 +36,15 @@ enum ferry_err consume_bury(struct ferry_db *db, const struct db_chain *chain,
 }
 
 enum ferry_err consume_is_parked(struct ferry_db *db, const struct db_chain *chain,
-                                 const struct ferry_record *record, bool *parked)
+                                 const struct ferry_record *record, bool *parked, bool *requeued)
 {
     *parked = false;
+    *requeued = false;
     if (record->key == NULL) {
         return FERRY_OK;
     }
     return db->ops->inbox_key_parked(db->driver, chain, bytes_of(record->key, record->key_bytes),
-                                     parked, &db->error);
+                                     parked, requeued, &db->error);
 }
 
 int64_t consume_claim_time(const struct ferry_record *record)

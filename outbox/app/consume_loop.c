@@ -142,14 +142,15 @@ static enum attempt claim(struct loop *l, const struct slice *slice,
 static enum attempt park(struct loop *l, const struct db_chain *chain,
                          const struct ferry_record *record, bool *parked)
 {
+    bool requeued = false;
     *parked = false;
     if (l->options->poison != FERRY_POISON_PARK) {
         return ATTEMPT_DONE;
     }
-    enum ferry_err err = consume_is_parked(l->db, chain, record, parked);
+    enum ferry_err err = consume_is_parked(l->db, chain, record, parked, &requeued);
     if (err == FERRY_OK && *parked) {
-        err =
-            consume_bury(l->db, chain, record, "earlier records of its key are dead letters", true);
+        err = consume_bury(l->db, chain, record, "earlier records of its key are dead letters",
+                           true, requeued);
         l->count.dead += err == FERRY_OK;
     }
     return err == FERRY_OK ? ATTEMPT_DONE : ours(l, err);
@@ -191,7 +192,7 @@ static enum attempt run_record(struct loop *l, const struct db_chain *chain,
         return attempt;
     }
     if (slice->bury != NULL) {
-        enum ferry_err err = consume_bury(l->db, chain, record, slice->bury, false);
+        enum ferry_err err = consume_bury(l->db, chain, record, slice->bury, false, false);
         l->count.dead += err == FERRY_OK;
         return err == FERRY_OK ? ATTEMPT_DONE : ours(l, err);
     }

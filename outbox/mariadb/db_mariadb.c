@@ -28,6 +28,8 @@ enum statement {
     STATEMENT_ID_TRIM,
     STATEMENT_DEAD_ADD,
     STATEMENT_KEY_PARKED,
+    STATEMENT_KEY_FIRST,
+    STATEMENT_KEY_STAYS,
     STATEMENT_REQUEUED,
     STATEMENT_DEAD_REMOVE,
     STATEMENT_DEAD_AGAIN,
@@ -44,6 +46,8 @@ enum statement {
 
 #define NO_SAGA     "x'00000000000000000000000000000000'"
 #define CHAIN_WHERE " grp = ? AND topic_id = ? AND part = ? "
+#define KEY_SELECT                                                                                 \
+    "SELECT CAST(1 AS SIGNED) FROM ferry_inbox_dead WHERE grp = ? AND topic_id = ? AND mkey = ? "
 #define PUT_HEAD                                                                                   \
     "INSERT INTO ferry_outbox (lane, topic, mkey, msg_id, headers, payload, created_ms) VALUES "
 /* The lane first: of a key and the number of lanes. */
@@ -72,9 +76,10 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_ID_TRIM] = "DELETE FROM ferry_inbox_id WHERE grp = ? AND day < ? LIMIT ?",
     [STATEMENT_DEAD_ADD] =
         "INSERT INTO ferry_inbox_dead (grp, topic_id, part, off, msg_id, reason, parked, mkey, "
-        "headers, payload, ts_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    [STATEMENT_KEY_PARKED] = "SELECT CAST(1 AS SIGNED) FROM ferry_inbox_dead WHERE grp = ? AND "
-                             "topic_id = ? AND mkey = ? LIMIT 1",
+        "headers, payload, ts_ms, requeued) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [STATEMENT_KEY_PARKED] = KEY_SELECT "LIMIT 1",
+    [STATEMENT_KEY_FIRST] = KEY_SELECT "ORDER BY number LIMIT 1 FOR UPDATE",
+    [STATEMENT_KEY_STAYS] = KEY_SELECT "AND NOT requeued LIMIT 1 LOCK IN SHARE MODE",
     /* Only the first one: whoever passes over it to the next would turn a key's order around. */
     [STATEMENT_REQUEUED] =
         "SELECT number, part, off, msg_id, reason, parked, mkey, headers, payload, ts_ms FROM "
@@ -263,7 +268,6 @@ static enum ferry_err check_schema(struct db_mariadb *d, struct err_text *e)
     return err;
 }
 
-/* PUT_MANY's text. */
 static enum ferry_err prepare_many(MYSQL_STMT *stmt, int *code, struct err_text *e)
 {
     struct buf sql;
@@ -642,17 +646,29 @@ static enum ferry_err driver_inbox_dead_add(void *driver, const struct db_inbox_
     add_optional(&p, dead->headers.size > 0, dead->headers);
     add_bytes(&p, dead->payload.data, dead->payload.size);
     add_number(&p, dead->timestamp_ms);
+    add_number(&p, dead->requeued ? 1 : 0);
     return change(driver, STATEMENT_DEAD_ADD, &p, "inserting into ferry_inbox_dead", e);
 }
 
 static enum ferry_err driver_inbox_key_parked(void *driver, const struct db_chain *chain,
-                                              struct bytes key, bool *parked, struct err_text *e)
+                                              struct bytes key, bool *parked, bool *requeued,
+                                              struct err_text *e)
 {
+    static const enum statement steps[] = {STATEMENT_KEY_PARKED, STATEMENT_KEY_FIRST,
+                                           STATEMENT_KEY_STAYS};
     struct params p = {0};
+    enum ferry_err err = FERRY_OK;
+    bool stays = false;
+    *parked = true;
     add_text(&p, chain->group);
     add_id(&p, chain->topic_id);
     add_bytes(&p, key.data, key.size);
-    return select_row(driver, STATEMENT_KEY_PARKED, &p, "n", "reading ferry_inbox_dead", parked, e);
+    for (int i = 0; err == FERRY_OK && *parked && i < 3; i++) {
+        err = select_row(driver, steps[i], &p, "n", "reading ferry_inbox_dead",
+                         i < 2 ? parked : &stays, e);
+    }
+    *requeued = *parked && !stays;
+    return err;
 }
 
 static void get_id(const struct db_mariadb *d, unsigned column, struct ferry_id *id)
@@ -816,8 +832,7 @@ static void driver_close(void *driver)
     mem_free(d);
 }
 
-/* What the last answer told. An error tells nothing, though some roll the whole transaction back
- * (1213); a put that believed in it would commit on its own. So the server is asked behind one. */
+/* What the last answer told. Errors tell nothing, though some roll all back: then it is asked. */
 static bool driver_in_transaction(void *driver)
 {
     const struct db_mariadb *d = driver;

@@ -347,6 +347,58 @@ static void a_commit_without_an_answer_is_read_from_the_chain(void **state)
     expect_effects(&r, 30);
 }
 
+static void *consume_aside(void *arg)
+{
+    struct run *r = arg;
+    const struct consume_source source = consume_log_source(&r->log);
+    r->log.records = r->records;
+    assert_int_equal(consume_loop(&source, r->d->a.db, insert_effect, r, &r->options), FERRY_OK);
+    return NULL;
+}
+
+/* Another consumer meets the next record of the key while the last dead letter of it is handled. */
+struct race {
+    struct run *first, *second;
+    pthread_t thread;
+};
+
+static enum ferry_err handle_in_race(const struct ferry_record *record, struct ferry_db *db,
+                                     void *arg)
+{
+    struct race *race = arg;
+    enum ferry_err err = insert_effect(record, db, race->first);
+    if (record->offset == 11) {
+        assert_int_equal(pthread_create(&race->thread, NULL, consume_aside, race->second), 0);
+        usleep(300 * 1000);
+    }
+    return err;
+}
+
+static void a_key_that_is_put_before_the_handler_again_takes_the_next_along(void **state)
+{
+    struct run r = run_of(database_of(state), 14);
+    struct database aside = *r.d;
+    struct run other = r;
+    struct race race = {.first = &r, .second = &other};
+    r.log.end = 12;
+    r.options.poison = FERRY_POISON_PARK;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 2);
+    requeue_all(&r);
+    database_connect(r.d, &aside.a);
+    other.d = &aside;
+    other.options.poison = FERRY_POISON_PARK;
+    const struct consume_source source = consume_log_source(&r.log);
+    assert_int_equal(consume_loop(&source, r.d->a.db, handle_in_race, &race, &r.options), FERRY_OK);
+    pthread_join(race.thread, NULL);
+    database_disconnect(&aside.a);
+    assert_int_equal(consume(&r), FERRY_OK); /* No person asks once more. */
+    expect_effects(&r, 14);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
+}
+
 static struct run run_with_deadlock(struct database *d, int64_t end, int64_t at)
 {
     struct run r = run_of(d, end);
@@ -584,6 +636,7 @@ int main(void)
         DATABASE_TESTS(old_sagas_are_forgotten_by_the_loop),
         DATABASE_TESTS(old_sagas_are_forgotten_by_the_loop_of_a_queue),
         SERVER_TESTS(a_commit_without_an_answer_is_read_from_the_chain),
+        SERVER_TESTS(a_key_that_is_put_before_the_handler_again_takes_the_next_along),
         DATABASE_TEST_ON(a_deadlock_that_a_handler_swallows_loses_nothing, mariadb),
         DATABASE_TEST_ON(a_handler_that_goes_on_after_a_deadlock_has_one_effect, mariadb),
         DATABASE_TEST_ON(a_dead_letter_whose_handler_swallows_a_deadlock_is_kept, mariadb),
