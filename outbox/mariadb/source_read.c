@@ -15,7 +15,8 @@
 #define CHEAP_PAGE_US 5000
 #define CHEAP_LOOK_US 500
 #define FULL_SHARE    20
-#define RECENT_IDS    4096u /* What is compared each time reaches so far below the last whole. */
+#define IDS_APART     1000000u /* More than other lanes may be ahead of this one. */
+#define RECENT_IDS    4096u    /* What is compared each time reaches so far below the last whole. */
 
 enum column {
     COLUMN_ID,
@@ -148,8 +149,10 @@ static enum ferry_err beyond_numbers(const struct source_mariadb *s, uint64_t id
     }
     return err_set(e, FERRY_ERR_DB,
                    "%s: row %llu cannot be published: somebody gave it an id above %lld. Put it "
-                   "again without an id, delete it, then ALTER TABLE ferry_outbox AUTO_INCREMENT=1",
-                   s->url.shown, (unsigned long long)id, (long long)INT64_MAX);
+                   "again without an id, delete it, then ALTER TABLE ferry_outbox "
+                   "AUTO_INCREMENT=%llu (never at or below an id that was published)",
+                   s->url.shown, (unsigned long long)id, (long long)INT64_MAX,
+                   (unsigned long long)s->handout.top + IDS_APART);
 }
 
 static enum ferry_err fetch_rows(struct source_mariadb *s, MYSQL_RES *result, size_t rows_max,
