@@ -16,13 +16,15 @@ void consume_reason(char reason[CONSUME_REASON_MAX], const struct ferry_db *db, 
  * old as its message, not as its place in the log. */
 int64_t consume_claim_time(const struct ferry_record *record);
 
-/* Keeps the record among the dead letters. */
+/* Keeps the record among the dead letters; `parked`: behind those of its key, to be handled again
+ * when they are: `requeued`. */
 MUST_CHECK enum ferry_err consume_bury(struct ferry_db *db, const struct db_chain *chain,
                                        const struct ferry_record *record, const char *reason,
-                                       bool parked);
+                                       bool parked, bool requeued);
 /* Whether earlier records of its key are there. */
 MUST_CHECK enum ferry_err consume_is_parked(struct ferry_db *db, const struct db_chain *chain,
-                                            const struct ferry_record *record, bool *parked);
+                                            const struct ferry_record *record, bool *parked,
+                                            bool *requeued);
 
 /* Puts the first dead letter that a person asks for before the handler, in a transaction of its
  * own. *worked: there was one, and it was handled, or put back among the dead letters because the

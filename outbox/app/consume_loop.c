@@ -142,14 +142,15 @@ static enum attempt claim(struct loop *l, const struct slice *slice,
 static enum attempt park(struct loop *l, const struct db_chain *chain,
                          const struct ferry_record *record, bool *parked)
 {
+    bool requeued = false;
     *parked = false;
     if (l->options->poison != FERRY_POISON_PARK) {
         return ATTEMPT_DONE;
     }
-    enum ferry_err err = consume_is_parked(l->db, chain, record, parked);
+    enum ferry_err err = consume_is_parked(l->db, chain, record, parked, &requeued);
     if (err == FERRY_OK && *parked) {
-        err =
-            consume_bury(l->db, chain, record, "earlier records of its key are dead letters", true);
+        err = consume_bury(l->db, chain, record, "earlier records of its key are dead letters",
+                           true, requeued);
         l->count.dead += err == FERRY_OK;
     }
     return err == FERRY_OK ? ATTEMPT_DONE : ours(l, err);
@@ -191,7 +192,7 @@ static enum attempt run_record(struct loop *l, const struct db_chain *chain,
         return attempt;
     }
     if (slice->bury != NULL) {
-        enum ferry_err err = consume_bury(l->db, chain, record, slice->bury, false);
+        enum ferry_err err = consume_bury(l->db, chain, record, slice->bury, false, false);
         l->count.dead += err == FERRY_OK;
         return err == FERRY_OK ? ATTEMPT_DONE : ours(l, err);
     }
@@ -262,7 +263,9 @@ static enum attempt attempt_slice(struct loop *l, struct ferry_batch *batch,
     enum attempt attempt = apply(l, batch, slice);
     if (attempt == ATTEMPT_DONE) {
         err = l->db->ops->commit(l->db->driver, &l->db->error);
-        if (err != FERRY_OK) {
+        if (err == FERRY_ERR_NO_TRANSACTION && slice->bury == NULL) {
+            attempt = handler_failed(l, slice->next - 1, err);
+        } else if (err != FERRY_OK) {
             attempt = ours(l, err);
         }
     }

@@ -259,10 +259,12 @@ static void dead_letters_come_back_in_order(void **state)
         well(db, db->ops->inbox_dead_add(db->driver, &dead, &db->error)); /* No second one. */
     }
     bool parked = false;
-    well(db, db->ops->inbox_key_parked(db->driver, &dead.chain, dead.key, &parked, &db->error));
+    bool requeued = false;
+    well(db, db->ops->inbox_key_parked(db->driver, &dead.chain, dead.key, &parked, &requeued,
+                                       &db->error));
     assert_true(parked);
     well(db, db->ops->inbox_key_parked(db->driver, &dead.chain, bytes_of_string("j"), &parked,
-                                       &db->error));
+                                       &requeued, &db->error));
     assert_false(parked);
     bool found = true;
     int64_t number = 0;

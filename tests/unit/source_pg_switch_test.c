@@ -9,8 +9,11 @@
 #include "lib/database_server.h"
 #include "outbox/postgresql/source_postgresql.h"
 
-#define BIN     "/usr/lib/postgresql/15/bin/"
 #define IDS_MAX 512
+
+static const char postgres_program[] = "/usr/lib/postgresql/15/bin/postgres";
+static const char backup_program[] = "/usr/lib/postgresql/15/bin/pg_basebackup";
+static const char initdb_program[] = "/usr/lib/postgresql/15/bin/initdb";
 
 struct node {
     char folder[64];
@@ -46,7 +49,7 @@ static void node_start(struct node *n)
 {
     char data[96];
     snprintf(data, sizeof(data), "%s/data", n->folder);
-    const char *const postgres[] = {BIN "postgres",
+    const char *const postgres[] = {postgres_program,
                                     "-D",
                                     data,
                                     "-k",
@@ -91,20 +94,9 @@ static void node_copy(const struct node *from, struct node *to)
 {
     char data[96];
     snprintf(data, sizeof(data), "%s/data", to->folder);
-    const char *const backup[] = {BIN "pg_basebackup",
-                                  "-h",
-                                  from->folder,
-                                  "-U",
-                                  "ferry",
-                                  "-D",
-                                  data,
-                                  "-R",
-                                  "-X",
-                                  "stream",
-                                  "-c",
-                                  "fast",
-                                  "--no-sync",
-                                  NULL};
+    const char *const backup[] = {backup_program, "-h",   from->folder, "-U", "ferry",
+                                  "-D",           data,   "-R",         "-X", "stream",
+                                  "-c",           "fast", "--no-sync",  NULL};
     server_run(to->folder, backup);
 }
 
@@ -166,9 +158,9 @@ static int pair_setup(void **state)
     server_make_folder(p->nodes[0].folder);
     server_make_folder(p->nodes[1].folder);
     snprintf(data, sizeof(data), "%s/data", p->nodes[0].folder);
-    const char *const initdb[] = {BIN "initdb", "-D",    data, "-U",   "ferry",
-                                  "-A",         "trust", "-E", "UTF8", "--locale=C.UTF-8",
-                                  "--no-sync",  NULL};
+    const char *const initdb[] = {initdb_program, "-D",    data, "-U",   "ferry",
+                                  "-A",           "trust", "-E", "UTF8", "--locale=C.UTF-8",
+                                  "--no-sync",    NULL};
     server_run(p->nodes[0].folder, initdb);
     node_start(&p->nodes[0]);
     on_node(&p->nodes[0], "CREATE DATABASE shop");
@@ -375,6 +367,33 @@ static void cut_off(struct pair *p)
     wait_until(&p->nodes[0], "SELECT count(*) = 0 FROM pg_stat_replication");
 }
 
+/* What the standby lacks is of no transaction: nothing is lost that a cursor covers. */
+static void a_crash_without_loss_goes_on(void **state)
+{
+    struct pair *p = pair_of(state);
+    struct source_pg *d = p->twin.source.driver;
+    put_many(p, 30);
+    for (int i = 0; i < 3; i++) { /* The barrier's own transaction is seen, too. */
+        twin_drain(&p->twin);
+    }
+    twin_checkpoint(&p->twin);
+    wait_for_standby(p);
+    cut_off(p);
+    database_exec(&p->db.a, "CHECKPOINT");
+    twin_drain(&p->twin);
+    twin_checkpoint(&p->twin);
+    assert_true(d->flushed > d->covered);
+    take_over(p, 0, SIGQUIT);
+    put_many(p, 10);
+    twin_drain(&p->twin);
+    twin_check_all(&p->twin, &p->db);
+    twin_kill(&p->twin);
+    twin_open(&p->twin, p->url);
+    put_many(p, 10);
+    twin_drain(&p->twin);
+    twin_check_all(&p->twin, &p->db);
+}
+
 /* Published rows are lost, and their transactions' numbers come again: the relay halts, says so,
  * and after a rebase each row that no log has comes, also one that the old cursor takes for had. */
 static void a_standby_that_lacks_published_rows_halts_it(void **state)
@@ -512,6 +531,7 @@ int main(void)
                                         pair_teardown),
         cmocka_unit_test_setup_teardown(switching_over_again_and_again_loses_nothing, pair_setup,
                                         pair_teardown),
+        cmocka_unit_test_setup_teardown(a_crash_without_loss_goes_on, pair_setup, pair_teardown),
         cmocka_unit_test_setup_teardown(a_standby_that_lacks_published_rows_halts_it, pair_setup,
                                         pair_teardown),
         cmocka_unit_test_setup_teardown(without_the_right_it_halts_and_says_which, pair_setup,

@@ -387,12 +387,13 @@ int main(int argc, char **argv)
     r.count++; /* One more, which is not counted. */
     r.committed_us = calloc((size_t)r.count, sizeof(r.committed_us[0]));
     r.took_us = calloc((size_t)r.count, sizeof(r.took_us[0]));
-    if (r.committed_us == NULL || r.took_us == NULL) {
+    bool room = r.committed_us != NULL && r.took_us != NULL;
+    if (room) {
+        command(&r);
+    } else {
         fputs("outbox_app: out of memory\n", stderr);
-        return 1;
     }
-    command(&r);
     free((void *)r.committed_us);
     free(r.took_us);
-    return 0;
+    return room ? 0 : 1;
 }
