@@ -155,6 +155,9 @@ struct db_ops {
     void (*rollback)(void *driver); /* No effect when none is open. */
     /* Whether the connection is gone, as far as the last error told. NULL: it never is. */
     bool (*lost)(void *driver);
+    /* Whether a transaction is open in which all statements fail, because one has failed
+     * (PostgreSQL). NULL: there is no such state. */
+    bool (*aborted)(void *driver);
 };
 
 /* Where a chain ended when its batch was entered: its effects are of what comes behind that. */

@@ -851,6 +851,12 @@ static bool driver_lost(void *driver)
     return PQstatus(d->connection) == CONNECTION_BAD;
 }
 
+static bool driver_aborted(void *driver)
+{
+    const struct db_postgresql *d = driver;
+    return PQtransactionStatus(d->connection) == PQTRANS_INERROR;
+}
+
 static const char *driver_path(void *driver)
 {
     const struct db_postgresql *d = driver;
@@ -938,6 +944,7 @@ static const struct db_ops postgresql_ops = {
     .inbox_dead_remove = driver_inbox_dead_remove,
     .inbox_dead_again = driver_inbox_dead_again,
     .lost = driver_lost,
+    .aborted = driver_aborted,
     .barrier_add = driver_barrier_add,
     .barrier_why = driver_barrier_why,
     .saga_insert = driver_saga_insert,
