@@ -363,6 +363,38 @@ static void a_failed_statement_is_no_commit(void **state)
 }
 #endif
 
+static void *hold_and_wait(void *arg)
+{
+    struct database_link *other = arg;
+    database_try(other, "UPDATE pair SET n = 3 WHERE n = 1");
+    return NULL;
+}
+
+/* MariaDB has rolled all back, and the put would commit on its own. */
+static void a_put_behind_a_swallowed_deadlock_is_refused(void **state)
+{
+    struct database *d = database_of(state);
+    struct ferry_message m = message_of("k", "x");
+    struct database_link other;
+    pthread_t thread;
+    database_exec(&d->a, "CREATE TABLE weight (n INTEGER)");
+    database_exec(&d->a, "CREATE TABLE pair (n INTEGER PRIMARY KEY)");
+    database_exec(&d->a, "INSERT INTO pair VALUES (1), (2)");
+    database_connect(d, &other);
+    database_exec(&other, "START TRANSACTION");
+    database_exec(&other, "INSERT INTO weight SELECT seq FROM seq_1_to_500");
+    database_exec(&other, "UPDATE pair SET n = 4 WHERE n = 2");
+    database_exec(&d->a, "START TRANSACTION");
+    well(d->a.db, ferry_outbox_put(d->a.db, &m, NULL));
+    database_exec(&d->a, "SELECT n FROM pair WHERE n = 1 FOR UPDATE");
+    assert_int_equal(pthread_create(&thread, NULL, hold_and_wait, &other), 0);
+    assert_false(database_try(&d->a, "SELECT n FROM pair WHERE n = 2 FOR UPDATE"));
+    pthread_join(thread, NULL);
+    database_disconnect(&other);
+    assert_int_equal(ferry_outbox_put(d->a.db, &m, NULL), FERRY_ERR_NO_TRANSACTION);
+    assert_int_equal(rows(d), 0);
+}
+
 static void a_pipeline_is_postgresqls(void **state)
 {
     struct database *d = database_of(state);
@@ -476,6 +508,7 @@ int main(void)
         SERVER_TESTS(a_keys_lock_is_held_to_the_end_of_the_transaction),
         SERVER_TESTS(lanes_are_the_same_for_library_and_sql),
         DATABASE_TESTS(a_commit_wakes_the_relay),
+        DATABASE_TEST_ON(a_put_behind_a_swallowed_deadlock_is_refused, mariadb),
         DATABASE_TEST_ON(a_pipeline_is_postgresqls, sqlite),
         DATABASE_TEST_ON(a_pipeline_is_postgresqls, mariadb),
 #if FERRY_HAVE_POSTGRESQL
