@@ -149,6 +149,8 @@ struct relay {
     size_t queued;                  /* Rows of the page that are in a target's queue. */
     bool starved;                   /* Some target's mark is full. */
     bool growing;                   /* Some topic has grown. */
+    bool silent;                    /* A partition was waited for in vain in this step: no other. */
+    size_t retry_from;              /* The topic that is tried again first. */
     bool settling;                  /* Nothing is read until all that is published is deleted. */
     int64_t growth_at_us;           /* When to ask the topics. */
     int64_t settled_at; /* Position at which a deletion last found nothing while settling. */
@@ -199,6 +201,13 @@ struct relay {
 static inline int relay_timeout_ms(const struct relay *r)
 {
     return (int)r->options->call_timeout_ms;
+}
+
+/* For a question to one partition: while it waits the lease is not renewed. */
+static inline int relay_ask_ms(const struct relay *r)
+{
+    int64_t part_ms = r->options->lease_ms / 4;
+    return (int)(part_ms < r->options->call_timeout_ms ? part_ms : r->options->call_timeout_ms);
 }
 
 /* relay.c */

@@ -6,7 +6,6 @@
 #include "outbox/relay/relay_state.h"
 
 #define TELL_AGAIN_US (30 * 1000 * US_PER_MS) /* About a topic that is still missing. */
-#define FRESH_MS      1000
 
 static void target_init(struct relay *r, struct relay_topic *topic, int32_t partition)
 {
@@ -319,11 +318,10 @@ static enum ferry_err count_partitions(struct relay *r, const struct relay_topic
                                        int32_t *partitions)
 {
     bool begun = topic->found > 0 || topic->looked > 0 || topic->fencing;
-    int wait_ms = relay_timeout_ms(r) < FRESH_MS ? relay_timeout_ms(r) : FRESH_MS;
     if (begun || r->broker->partitions_now == NULL) {
         return r->broker->partitions(r->broker->ctx, topic->name, relay_timeout_ms(r), partitions);
     }
-    return r->broker->partitions_now(r->broker->ctx, topic->name, wait_ms, partitions);
+    return r->broker->partitions_now(r->broker->ctx, topic->name, relay_ask_ms(r), partitions);
 }
 
 /* Asks how many partitions the topic has; an answer of "no such topic" holds for topic_retry_ms.
@@ -334,7 +332,7 @@ static enum ferry_err topic_ask(struct relay *r, struct relay_topic *topic)
     if (r->now_us < topic->missing_until_us) {
         return FERRY_ERR_UNKNOWN_TOPIC;
     }
-    if (topic_has_flights(topic)) {
+    if (topic_has_flights(topic) || r->silent) {
         return FERRY_ERR_NOT_READY;
     }
     enum ferry_err err = count_partitions(r, topic, &partitions);
@@ -413,8 +411,13 @@ static bool target_ask(struct relay_target *t, int64_t position, bool *again)
     *again = false;
     must(t->state == RELAY_TARGET_LOST);
     must(t->flight_count == 0);
-    enum ferry_err err = r->broker->cursor(r->broker->ctx, t->topic->name, t->partition,
-                                           relay_timeout_ms(r), &cursor);
+    if (r->silent) {
+        relay_target_block(t, position, r->now_us);
+        return false;
+    }
+    enum ferry_err err =
+        r->broker->cursor(r->broker->ctx, t->topic->name, t->partition, relay_ask_ms(r), &cursor);
+    r->silent = err == FERRY_ERR_TIMEOUT || err == FERRY_ERR_UNREACHABLE;
     if (err == FERRY_OK && target_take_mark(t, &cursor, again)) {
         return true;
     }
@@ -503,8 +506,15 @@ static void topic_retry(struct relay *r, struct relay_topic *topic)
 
 void relay_topics_retry(struct relay *r)
 {
+    size_t from = r->retry_from;
+    r->silent = false;
     for (size_t i = 0; r->blocked > 0 && r->state == RELAY_ACTIVE && i < r->topic_count; i++) {
-        topic_retry(r, r->topics[i]);
+        size_t at = (from + i) % r->topic_count;
+        topic_retry(r, r->topics[at]);
+        if (r->silent) {
+            r->retry_from = at + 1; /* The others have their turn in the next step. */
+            return;
+        }
     }
 }
 
