@@ -6,8 +6,8 @@
 #   tests/run.sh [--quick] -R REGEX    only the tests whose name matches
 #
 # Trees, all under build/: normal (unit, system, examples), asan (the same under AddressSanitizer and
-# UBSan, names begin with `asan.`), tsan (the SDK under ThreadSanitizer, `tsan.`) and fuzz (the decoders
-# under libFuzzer, some seconds each). The exit status is ctest's.
+# UBSan, names begin with `asan.`), tsan (the SDK and the relay as a thread under ThreadSanitizer,
+# `tsan.`) and fuzz (the decoders under libFuzzer, some seconds each). The exit status is ctest's.
 set -euo pipefail
 
 FERRY_ROOT=$(cd "$(dirname "$0")/.." && pwd)
@@ -64,8 +64,8 @@ else
         build_tree "$build/asan" -DFERRY_SANITIZE=address
     join_tree "$build/all" "$build/asan" asan. "(unit|system)[^ ]*"
     quietly "building the SDK's tests with ThreadSanitizer" \
-        build_tree "$build/tsan" -DFERRY_SANITIZE=thread -- $(programs_of "$FERRY_ROOT"/tests/unit/{net,net_hostile,client_*}_test.c)
-    join_tree "$build/all" "$build/tsan" tsan. "unit\.(net|net_hostile|client_[a-z_]*)\]"
+        build_tree "$build/tsan" -DFERRY_SANITIZE=thread -- $(programs_of "$FERRY_ROOT"/tests/unit/{net,net_hostile,client_*,embedded_relay}_test.c)
+    join_tree "$build/all" "$build/tsan" tsan. "unit\.(net|net_hostile|client_[a-z_]*|embedded_relay)\]"
     quietly "building the fuzz targets" \
         build_tree "$build/fuzz" -DCMAKE_C_COMPILER=clang -DFERRY_SANITIZE=address -DFERRY_FUZZ=ON \
         -- $(programs_of "$FERRY_ROOT"/tests/fuzz/*_fuzz.c)

@@ -108,13 +108,29 @@ static pid_t spawn(const char *folder, const char *const *arguments)
     return pid;
 }
 
+/* The folder goes when the test ends. */
+static void show_log(const char *folder)
+{
+    char path[96];
+    char line[512];
+    snprintf(path, sizeof(path), "%s/log", folder);
+    FILE *log = fopen(path, "re");
+    while (log != NULL && fgets(line, sizeof(line), log) != NULL) {
+        fputs(line, stderr);
+    }
+    if (log != NULL) {
+        fclose(log);
+    }
+}
+
 static void run(const char *folder, const char *const *arguments)
 {
     int status = 0;
     pid_t pid = spawn(folder, arguments);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     if (status != 0) {
-        fail_msg("%s ended with status %d: see %s/log", arguments[0], status, folder);
+        show_log(folder);
+        fail_msg("%s ended with status %d", arguments[0], status);
     }
 }
 

@@ -141,6 +141,14 @@ static void expect_effects(struct run *r, int64_t count)
     assert_int_equal(database_number(&r->d->a, "SELECT count(DISTINCT n) FROM effect"), count);
 }
 
+/* A person puts all dead letters before the handler again. */
+static void requeue_all(struct run *r)
+{
+    database_exec(&r->d->a, r->d->kind == DATABASE_POSTGRESQL
+                                ? "UPDATE {inbox_dead} SET requeued = true"
+                                : "UPDATE {inbox_dead} SET requeued = 1");
+}
+
 static void every_record_has_one_effect(void **state)
 {
     struct run r = run_of(database_of(state), 50);
@@ -167,10 +175,7 @@ static void a_bad_record_becomes_a_dead_letter_and_the_rest_goes_on(void **state
     assert_int_equal(r.calls, 20 + 1 + 2); /* Offsets 8 and 9 in the batch, 9 twice alone. */
     assert_int_equal(database_number(&r.d->a, "SELECT off FROM {inbox_dead}"), 9);
     assert_non_null(strstr(database_text(&r.d->a, "SELECT reason FROM {inbox_dead}"), "DENIED"));
-    /* A person puts it before the handler again. */
-    database_exec(&r.d->a, r.d->kind == DATABASE_POSTGRESQL
-                               ? "UPDATE {inbox_dead} SET requeued = true"
-                               : "UPDATE {inbox_dead} SET requeued = 1");
+    requeue_all(&r);
     assert_int_equal(consume(&r), FERRY_OK);
     expect_effects(&r, 20);
     assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
@@ -185,13 +190,10 @@ static void a_parked_key_keeps_its_order(void **state)
     assert_int_equal(consume(&r), FERRY_OK);
     expect_effects(&r, 14); /* All of key "a", and 1, 3, 5, 7 of "b". */
     assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 6);
-    const char *requeue = r.d->kind == DATABASE_POSTGRESQL
-                              ? "UPDATE {inbox_dead} SET requeued = true"
-                              : "UPDATE {inbox_dead} SET requeued = 1";
-    database_exec(&r.d->a, requeue);
+    requeue_all(&r);
     assert_int_equal(consume(&r), FERRY_OK); /* It fails once more: the others wait. */
     expect_effects(&r, 14);
-    database_exec(&r.d->a, requeue);
+    requeue_all(&r);
     assert_int_equal(consume(&r), FERRY_OK);
     expect_effects(&r, 20);
     assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
@@ -207,42 +209,31 @@ static void a_record_that_is_in_the_log_twice_has_one_effect(void **state)
     expect_effects(&r, 28);
 }
 
-static void requeue_all(struct run *r)
+/* The record at 9 is given up; the one at `copied` is in the log again, at `copy`. */
+static void have_one_effect(struct database *d, enum ferry_poison poison, int copied, int copy)
 {
-    database_exec(&r->d->a, r->d->kind == DATABASE_POSTGRESQL
-                                ? "UPDATE {inbox_dead} SET requeued = true"
-                                : "UPDATE {inbox_dead} SET requeued = 1");
+    struct run r = run_of(d, 30);
+    r.options.possible_duplicates = true;
+    r.options.poison = poison;
+    r.records[copy].id = r.records[copied].id;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    requeue_all(&r);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 29);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
 }
 
 /* One copy is given up, the other comes behind it: the dead letter stands for both. */
 static void a_dead_letter_and_its_duplicate_have_one_effect(void **state)
 {
-    struct run r = run_of(database_of(state), 30);
-    r.options.possible_duplicates = true;
-    r.options.poison = FERRY_POISON_DEAD;
-    r.records[20].id = r.records[9].id;
-    r.fail_at = 9;
-    r.fail_times = 3;
-    assert_int_equal(consume(&r), FERRY_OK);
-    requeue_all(&r);
-    assert_int_equal(consume(&r), FERRY_OK);
-    expect_effects(&r, 29);
-    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
+    have_one_effect(database_of(state), FERRY_POISON_DEAD, 9, 20);
 }
 
 static void a_parked_record_and_its_duplicate_have_one_effect(void **state)
 {
-    struct run r = run_of(database_of(state), 30);
-    r.options.possible_duplicates = true;
-    r.options.poison = FERRY_POISON_PARK;
-    r.records[21].id = r.records[13].id;
-    r.fail_at = 9;
-    r.fail_times = 3;
-    assert_int_equal(consume(&r), FERRY_OK);
-    requeue_all(&r);
-    assert_int_equal(consume(&r), FERRY_OK);
-    expect_effects(&r, 29);
-    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
+    have_one_effect(database_of(state), FERRY_POISON_PARK, 13, 21);
 }
 
 static void a_record_of_long_ago_is_not_applied_blindly(void **state)
