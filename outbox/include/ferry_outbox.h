@@ -72,6 +72,13 @@ enum ferry_err ferry_outbox_putv(struct ferry_db *db, const struct ferry_message
 enum ferry_err ferry_outbox_put_async(struct ferry_db *db, const struct ferry_message *message,
                                       struct ferry_id *id);
 
+/* For put_async: checks the version of Ferry's tables and prepares its insert, with two round
+ * trips. Call it once for a connection, before pipeline mode. Without it, and without a put before,
+ * the server plans each insert anew, at thrice the cost, and no relay is woken by
+ * ferry_outbox_committed. With SQLite and MariaDB it does nothing. Errors: INVALID_ARGUMENT (in
+ * pipeline mode), DB_SCHEMA, NEWER_FORMAT, DB_RETRY, DB; they end a transaction that is open. */
+enum ferry_err ferry_outbox_prepare(struct ferry_db *db);
+
 /* Messages of one key are published in the order of their transactions if these wait for each
  * other, as they do when each changes the row that the key names before it puts. Where nothing else
  * makes them wait, this does: call it before ferry_outbox_put; it holds the key's lock to the end

@@ -15,7 +15,8 @@
 #define CHEAP_PAGE_US 5000
 #define CHEAP_LOOK_US 500
 #define FULL_SHARE    20
-#define RECENT_IDS    4096u /* What is compared each time reaches so far below the last whole. */
+#define IDS_APART     1000000u /* More than other lanes may be ahead of this one. */
+#define RECENT_IDS    4096u    /* What is compared each time reaches so far below the last whole. */
 
 enum column {
     COLUMN_ID,
@@ -137,14 +138,36 @@ static void write_scan(struct source_mariadb *s, size_t rows, bool bare)
                s->index, (unsigned long long)s->cursor, s->options.lane, rows);
 }
 
+/* The column is unsigned, numbers of rows are not. What is before it goes on. */
+static enum ferry_err beyond_numbers(const struct source_mariadb *s, uint64_t id,
+                                     const struct source_page *page, struct scan *scan,
+                                     struct err_text *e)
+{
+    if (page->count > 0) {
+        scan->ended = true;
+        return FERRY_OK;
+    }
+    return err_set(e, FERRY_ERR_DB,
+                   "%s: row %llu cannot be published: somebody gave it an id above %lld. Put it "
+                   "again without an id, delete it, then ALTER TABLE ferry_outbox "
+                   "AUTO_INCREMENT=%llu (never at or below an id that was published)",
+                   s->url.shown, (unsigned long long)id, (long long)INT64_MAX,
+                   (unsigned long long)s->handout.top + IDS_APART);
+}
+
 static enum ferry_err fetch_rows(struct source_mariadb *s, MYSQL_RES *result, size_t rows_max,
-                                 size_t bytes_max, struct source_page *page, struct scan *scan)
+                                 size_t bytes_max, struct source_page *page, struct scan *scan,
+                                 struct err_text *e)
 {
     MYSQL_ROW values;
     enum ferry_err err = FERRY_OK;
     while (err == FERRY_OK && !scan->ended && (values = mysql_fetch_row(result)) != NULL) {
         uint64_t id = strtoull(values[COLUMN_ID], NULL, 10);
         scan->fetched++;
+        if (id > INT64_MAX) {
+            err = beyond_numbers(s, id, page, scan, e);
+            continue;
+        }
         scan->last = id;
         if (handout_find(&s->handout, id) == NULL) {
             err = add_row(page, id, values, mysql_fetch_lengths(result));
@@ -181,7 +204,7 @@ static enum ferry_err scan_some(struct source_mariadb *s, size_t rows_max, size_
     if (err != FERRY_OK) {
         return err;
     }
-    err = fetch_rows(s, result, rows_max, bytes_max, page, scan);
+    err = fetch_rows(s, result, rows_max, bytes_max, page, scan, e);
     if (page->count > 0) {
         s->row_bytes = (s->row_bytes + page->bytes / page->count + 64) / 2;
     }

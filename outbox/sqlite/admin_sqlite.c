@@ -44,8 +44,12 @@ static enum ferry_err file_open(struct admin_file *f, const char *url, int flags
         return err;
     }
     must(f->path != NULL);
-    if ((flags & SQLITE_OPEN_CREATE) == 0 && stat(f->path, &st) != 0) {
+    bool there = stat(f->path, &st) == 0;
+    if ((flags & SQLITE_OPEN_CREATE) == 0 && !there) {
         return err_set(e, FERRY_ERR_IO, "%s: %s", f->path, strerror(errno));
+    }
+    if (there && S_ISDIR(st.st_mode)) { /* SQLite would say "disk I/O error". */
+        return err_set(e, FERRY_ERR_IO, "%s: it is a folder: name the file in it", f->path);
     }
     int code = sqlite3_open_v2(f->path, &f->connection, flags | SQLITE_OPEN_NOMUTEX, NULL);
     if (code != SQLITE_OK) {
@@ -385,25 +389,25 @@ static enum ferry_err admin_init(const char *url, bool *created, struct err_text
 {
     struct admin_file f;
     struct ferry_db *db = NULL;
-    struct stat st;
-    const char *path = NULL;
-    enum ferry_err err = admin_sqlite_path(url, &path, e);
-    bool missing = err == FERRY_OK && path != NULL && stat(path, &st) != 0;
-    if (err == FERRY_OK) {
-        err = file_open(&f, url, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, e);
-    }
+    bool found = false;
+    int64_t tables = 0; /* Of Ferry: the file may be the application's, and older. */
+    enum ferry_err err = file_open(&f, url, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, e);
     if (err != FERRY_OK) {
         return err;
     }
-    err = ferry_db_sqlite(&db, f.connection);
+    err = admin_sqlite_number(&f, "SELECT count(*) FROM sqlite_master WHERE name = 'ferry_meta'", 0,
+                              &found, &tables, e);
+    if (err == FERRY_OK) {
+        err = ferry_db_sqlite(&db, f.connection);
+    }
     if (err == FERRY_OK) {
         err = ferry_migrate(db);
         if (err != FERRY_OK) {
-            err_set(e, err, "%s: %s", path, ferry_db_detail(db));
+            err_set(e, err, "%s: %s", f.path, ferry_db_detail(db));
         }
     }
     if (err == FERRY_OK && created != NULL) {
-        *created = missing;
+        *created = tables == 0;
     }
     ferry_db_free(&db);
     admin_sqlite_close(&f);

@@ -203,7 +203,11 @@ void call_start(struct ferry_client *c, struct call *call)
 static void out_of_time(struct call *call)
 {
     if (call->unreachable) {
-        call_finish(call, FERRY_ERR_UNREACHABLE, "no broker answered in time");
+        char detail[ERR_TEXT_MAX];
+        (void)snprintf(detail, sizeof(detail),
+                       "%.300s: no broker answered in time: is ferryd running there?",
+                       call->client->options.servers);
+        call_finish(call, FERRY_ERR_UNREACHABLE, detail);
     } else {
         call_finish(call, FERRY_ERR_TIMEOUT, "no answer in time");
     }

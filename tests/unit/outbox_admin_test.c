@@ -54,6 +54,27 @@ static void init_makes_the_file_and_says_so_once(void **state)
     assert_true(status.relay_known && !status.relay_running);
 }
 
+/* The usual one: the file is the application's already. */
+static void init_says_that_tables_are_made_in_a_file_that_is_there(void **state)
+{
+    struct fixture *f = *state;
+    struct err_text e = {{0}};
+    sqlite3 *shop = NULL;
+    char url[160];
+    bool created = false;
+    snprintf(url, sizeof(url), "sqlite:%s/old.db", f->folder);
+    assert_int_equal(sqlite3_open(url + strlen("sqlite:"), &shop), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(shop, "CREATE TABLE account (id)", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(shop);
+    assert_int_equal(admin_sqlite_ops.init(url, &created, &e), FERRY_OK);
+    assert_true(created);
+    assert_int_equal(admin_sqlite_ops.init(url, &created, &e), FERRY_OK);
+    assert_false(created);
+    snprintf(url, sizeof(url), "sqlite:%s", f->folder);
+    assert_int_equal(admin_sqlite_ops.init(url, &created, &e), FERRY_ERR_IO);
+    assert_non_null(strstr(e.text, "it is a folder"));
+}
+
 static void status_of_what_is_not_there_or_not_ours_is_an_error(void **state)
 {
     struct fixture *f = *state;
@@ -233,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_sqlite_urls_are_taken),
         FIXTURE_TEST(init_makes_the_file_and_says_so_once),
+        FIXTURE_TEST(init_says_that_tables_are_made_in_a_file_that_is_there),
         FIXTURE_TEST(status_of_what_is_not_there_or_not_ours_is_an_error),
         FIXTURE_TEST(ids_come_as_blobs_and_as_text),
         FIXTURE_TEST(queries_that_write_or_return_no_ids_are_refused),
