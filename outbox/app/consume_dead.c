@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "wire/batch.h"
+
 bool consume_lost(const struct ferry_db *db)
 {
     return db->ops->lost != NULL && db->ops->lost(db->driver);
@@ -14,7 +16,8 @@ void consume_reason(char reason[CONSUME_REASON_MAX], const struct ferry_db *db, 
 }
 
 enum ferry_err consume_bury(struct ferry_db *db, const struct db_chain *chain,
-                            const struct ferry_record *record, const char *reason, bool parked)
+                            const struct ferry_record *record, const char *reason, bool parked,
+                            bool requeued)
 {
     struct db_inbox_dead dead = {
         .chain = *chain,
@@ -22,6 +25,7 @@ enum ferry_err consume_bury(struct ferry_db *db, const struct db_chain *chain,
         .id = record->id,
         .reason = reason,
         .parked = parked,
+        .requeued = requeued,
         .has_key = record->key != NULL,
         .key = bytes_of(record->key, record->key_bytes),
         .headers = bytes_of(record->headers, record->headers_bytes),
@@ -32,14 +36,30 @@ enum ferry_err consume_bury(struct ferry_db *db, const struct db_chain *chain,
 }
 
 enum ferry_err consume_is_parked(struct ferry_db *db, const struct db_chain *chain,
-                                 const struct ferry_record *record, bool *parked)
+                                 const struct ferry_record *record, bool *parked, bool *requeued)
 {
     *parked = false;
+    *requeued = false;
     if (record->key == NULL) {
         return FERRY_OK;
     }
     return db->ops->inbox_key_parked(db->driver, chain, bytes_of(record->key, record->key_bytes),
-                                     parked, &db->error);
+                                     parked, requeued, &db->error);
+}
+
+int64_t consume_claim_time(const struct ferry_record *record)
+{
+    struct bytes headers = bytes_of(record->headers, record->headers_bytes);
+    struct bytes name;
+    struct bytes value;
+    size_t at = 0;
+    while (batch_next_header(headers, &at, &name, &value)) {
+        if (bytes_equal(name, bytes_of_string(FERRY_HEADER_POSSIBLE_DUPLICATE)) &&
+            record->timestamp_ms < record->append_time_ms) {
+            return record->timestamp_ms;
+        }
+    }
+    return record->append_time_ms;
 }
 
 static struct ferry_record record_of(const struct db_inbox_dead *dead, const char *topic)
@@ -116,6 +136,14 @@ static enum ferry_err work(struct ferry_db *db, const char *topic, const struct 
     if (err == FERRY_ERR_DB_RETRY || (err != FERRY_OK && consume_lost(db))) {
         return FERRY_ERR_DB_RETRY;
     }
+    if (err == FERRY_OK && !db->ops->in_transaction(db->driver)) {
+        return consume_lost(db)
+                   ? FERRY_ERR_DB_RETRY
+                   : err_set(&db->error, FERRY_ERR_INVALID_ARGUMENT,
+                             "the handler ended the transaction of the dead letter of offset %lld: "
+                             "leave BEGIN, COMMIT and ROLLBACK to the loop",
+                             (long long)record.offset);
+    }
     return err == FERRY_OK ? db->ops->inbox_dead_remove(db->driver, letter->number, &db->error)
                            : put_back(db, letter->number, err);
 }
@@ -136,6 +164,10 @@ enum ferry_err consume_requeued(struct ferry_db *db, const char *group,
     }
     if (err == FERRY_OK && *worked) {
         err = db->ops->commit(db->driver, &db->error);
+        if (err == FERRY_ERR_NO_TRANSACTION) { /* The handler's doing. */
+            err = put_back(db, letter.number, err);
+            err = err == FERRY_OK ? db->ops->commit(db->driver, &db->error) : err;
+        }
     }
     if (err != FERRY_OK || !*worked) {
         db->ops->rollback(db->driver);

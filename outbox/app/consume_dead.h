@@ -12,13 +12,19 @@ bool consume_lost(const struct ferry_db *db);
 /* "DENIED: no such account", of an error and what the database said with it. */
 void consume_reason(char reason[CONSUME_REASON_MAX], const struct ferry_db *db, enum ferry_err err);
 
-/* Keeps the record among the dead letters. */
+/* When the message was new, for ferry_inbox_claim: a record that a rebase has put once more is as
+ * old as its message, not as its place in the log. */
+int64_t consume_claim_time(const struct ferry_record *record);
+
+/* Keeps the record among the dead letters; `parked`: behind those of its key, to be handled again
+ * when they are: `requeued`. */
 MUST_CHECK enum ferry_err consume_bury(struct ferry_db *db, const struct db_chain *chain,
                                        const struct ferry_record *record, const char *reason,
-                                       bool parked);
+                                       bool parked, bool requeued);
 /* Whether earlier records of its key are there. */
 MUST_CHECK enum ferry_err consume_is_parked(struct ferry_db *db, const struct db_chain *chain,
-                                            const struct ferry_record *record, bool *parked);
+                                            const struct ferry_record *record, bool *parked,
+                                            bool *requeued);
 
 /* Puts the first dead letter that a person asks for before the handler, in a transaction of its
  * own. *worked: there was one, and it was handled, or put back among the dead letters because the

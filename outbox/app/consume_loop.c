@@ -9,7 +9,6 @@
 #include "outbox/app/consume_dead.h"
 #include "outbox/app/db.h"
 #include "outbox/app/loop_trim.h"
-#include "wire/batch.h"
 
 #define CONSUME_RETRIES_DEFAULT   10
 #define CONSUME_FETCH_MS          200 /* `stop` is asked at least this often. */
@@ -109,37 +108,23 @@ static enum attempt handler_failed(struct loop *l, int64_t offset, enum ferry_er
     return ATTEMPT_HANDLER;
 }
 
-/* A record that a rebase has put once more is as old as its message, not as its place in the log.
- */
-static int64_t claim_time(const struct ferry_record *record)
-{
-    struct bytes headers = bytes_of(record->headers, record->headers_bytes);
-    struct bytes name;
-    struct bytes value;
-    size_t at = 0;
-    while (batch_next_header(headers, &at, &name, &value)) {
-        if (bytes_equal(name, bytes_of_string(FERRY_HEADER_POSSIBLE_DUPLICATE)) &&
-            record->timestamp_ms < record->append_time_ms) {
-            return record->timestamp_ms;
-        }
-    }
-    return record->append_time_ms;
-}
-
-/* Whether the record is to be handled: *fresh. */
-static enum attempt claim(struct loop *l, const struct ferry_record *record, bool *fresh)
+/* Whether the record is to be handled: *fresh. A dead letter has claimed its id as well, so that
+ * its duplicate is none; where it is one for being late there is nothing to claim. */
+static enum attempt claim(struct loop *l, const struct slice *slice,
+                          const struct ferry_record *record, bool *fresh)
 {
     *fresh = true;
     if (!l->options->possible_duplicates || id_is_zero(&record->id)) {
         return ATTEMPT_DONE;
     }
     enum ferry_verdict verdict = FERRY_FRESH;
-    enum ferry_err err = ferry_inbox_claim(l->db, l->options->group, &record->id,
-                                           claim_time(record), l->options->horizon_ms, &verdict);
+    enum ferry_err err =
+        ferry_inbox_claim(l->db, l->options->group, &record->id, consume_claim_time(record),
+                          l->options->horizon_ms, &verdict);
     if (err != FERRY_OK) {
         return ours(l, err);
     }
-    if (verdict == FERRY_LATE) {
+    if (verdict == FERRY_LATE && slice->bury == NULL) {
         consume_count_late(&l->count);
         l->failed_offset = record->offset;
         l->err = err_set(&l->db->error, FERRY_ERR_INVALID_ARGUMENT,
@@ -149,7 +134,7 @@ static enum attempt claim(struct loop *l, const struct ferry_record *record, boo
         consume_reason(l->reason, l->db, l->err);
         return ATTEMPT_LATE;
     }
-    *fresh = verdict == FERRY_FRESH;
+    *fresh = verdict != FERRY_DUPLICATE;
     return ATTEMPT_DONE;
 }
 
@@ -157,14 +142,15 @@ static enum attempt claim(struct loop *l, const struct ferry_record *record, boo
 static enum attempt park(struct loop *l, const struct db_chain *chain,
                          const struct ferry_record *record, bool *parked)
 {
+    bool requeued = false;
     *parked = false;
     if (l->options->poison != FERRY_POISON_PARK) {
         return ATTEMPT_DONE;
     }
-    enum ferry_err err = consume_is_parked(l->db, chain, record, parked);
+    enum ferry_err err = consume_is_parked(l->db, chain, record, parked, &requeued);
     if (err == FERRY_OK && *parked) {
-        err =
-            consume_bury(l->db, chain, record, "earlier records of its key are dead letters", true);
+        err = consume_bury(l->db, chain, record, "earlier records of its key are dead letters",
+                           true, requeued);
         l->count.dead += err == FERRY_OK;
     }
     return err == FERRY_OK ? ATTEMPT_DONE : ours(l, err);
@@ -196,18 +182,21 @@ static enum attempt run_record(struct loop *l, const struct db_chain *chain,
 {
     bool aside = false;
     bool fresh = true;
-    enum attempt attempt = park(l, chain, record, &aside);
+    enum attempt attempt = claim(l, slice, record, &fresh);
+    l->count.duplicates += attempt == ATTEMPT_DONE && !fresh;
+    if (attempt != ATTEMPT_DONE || !fresh) {
+        return attempt;
+    }
+    attempt = park(l, chain, record, &aside);
     if (attempt != ATTEMPT_DONE || aside) {
         return attempt;
     }
     if (slice->bury != NULL) {
-        enum ferry_err err = consume_bury(l->db, chain, record, slice->bury, false);
+        enum ferry_err err = consume_bury(l->db, chain, record, slice->bury, false, false);
         l->count.dead += err == FERRY_OK;
         return err == FERRY_OK ? ATTEMPT_DONE : ours(l, err);
     }
-    attempt = claim(l, record, &fresh);
-    l->count.duplicates += attempt == ATTEMPT_DONE && !fresh;
-    return attempt == ATTEMPT_DONE && fresh ? handle(l, record) : attempt;
+    return handle(l, record);
 }
 
 static enum attempt run_records(struct loop *l, struct ferry_batch *batch,
@@ -274,7 +263,9 @@ static enum attempt attempt_slice(struct loop *l, struct ferry_batch *batch,
     enum attempt attempt = apply(l, batch, slice);
     if (attempt == ATTEMPT_DONE) {
         err = l->db->ops->commit(l->db->driver, &l->db->error);
-        if (err != FERRY_OK) {
+        if (err == FERRY_ERR_NO_TRANSACTION && slice->bury == NULL) {
+            attempt = handler_failed(l, slice->next - 1, err);
+        } else if (err != FERRY_OK) {
             attempt = ours(l, err);
         }
     }

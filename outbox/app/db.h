@@ -43,7 +43,8 @@ struct db_inbox_dead {
     int64_t offset;
     struct ferry_id id;
     const char *reason;
-    bool parked; /* Only because its key is. */
+    bool parked;   /* Only because its key is. */
+    bool requeued; /* A person wants it, or those of its key before it, handled again. */
     bool has_key;
     struct bytes key, headers, payload;
     int64_t timestamp_ms;
@@ -98,7 +99,7 @@ struct db_ops {
     enum ferry_err (*chain_end)(void *driver, const struct db_chain *chain, bool *found,
                                 int64_t *end, struct err_text *e);
     /* Adds [start, end) and trims, now or after some more. DB_RETRY when the interval is there
-     * already. */
+     * already, or a later one (which this transaction's snapshot may not see). */
     enum ferry_err (*chain_extend)(void *driver, const struct db_chain *chain, int64_t start,
                                    int64_t end, struct err_text *e);
     enum ferry_err (*skip_add)(void *driver, const struct db_chain *chain, int64_t from, int64_t to,
@@ -113,9 +114,10 @@ struct db_ops {
     enum ferry_err (*inbox_dead_add)(void *driver, const struct db_inbox_dead *dead,
                                      struct err_text *e);
     /* Whether a record of that group and key is in the dead letters: later ones of the key follow.
-     */
+     * *requeued: all of them are before the handler again, so that one that follows has to be as
+     * well. Waits for whoever has the first of them in hand. */
     enum ferry_err (*inbox_key_parked)(void *driver, const struct db_chain *chain, struct bytes key,
-                                       bool *parked, struct err_text *e);
+                                       bool *parked, bool *requeued, struct err_text *e);
     /* The first dead letter of the group and topic (in any partition) that a person has put before
      * its handler again, locked for this transaction, and its removal. *found false also when
      * another consumer has the first one in hand. Of dead->chain only the partition is set. The row
@@ -147,10 +149,20 @@ struct db_ops {
                                 struct err_text *e);
 
     enum ferry_err (*begin)(void *driver, struct err_text *e); /* For writing, at once. */
+    /* NO_TRANSACTION: what `begin` has begun was over before (MariaDB rolls back at a deadlock that
+     * a handler may keep to itself); what was done since is to be rolled back. */
     enum ferry_err (*commit)(void *driver, struct err_text *e);
     void (*rollback)(void *driver); /* No effect when none is open. */
     /* Whether the connection is gone, as far as the last error told. NULL: it never is. */
     bool (*lost)(void *driver);
+};
+
+/* Where a chain ended when its batch was entered: its effects are of what comes behind that. */
+struct db_entered {
+    char group[DB_NAME_MAX_BYTES + 1];
+    struct ferry_id topic_id;
+    int32_t partition;
+    int64_t end; /* DB_CHAIN_BEFORE: there was none. */
 };
 
 struct ferry_db {
@@ -161,6 +173,8 @@ struct ferry_db {
     struct buf headers;  /* Scratch of the puts. */
     struct db_row *rows; /* The same, of ferry_outbox_putv. */
     size_t rows_capacity;
+    struct db_entered *entered; /* Batches that were not left; one of each chain at most. */
+    size_t entered_count, entered_capacity;
     struct wake_sender wake;
 };
 

@@ -29,6 +29,7 @@ void ferry_db_free(struct ferry_db **db)
     (*db)->ops->close((*db)->driver);
     buf_fini(&(*db)->headers);
     mem_free((*db)->rows);
+    mem_free((*db)->entered);
     wake_sender_fini(&(*db)->wake);
     mem_free(*db);
     *db = NULL;

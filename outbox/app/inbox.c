@@ -4,8 +4,13 @@
  * Why a second consumer cannot slip in: the interval that ends the chain is read and the next one
  * is inserted in one transaction. Two transactions that read the same end insert the same key, or
  * the database refuses the later one to write on an old snapshot; either way one of them is told
- * DB_RETRY and its effects are rolled back. */
+ * DB_RETRY and its effects are rolled back. A transaction that sees what others commit meanwhile
+ * (READ COMMITTED) may find another end at leave than at enter: its effects are of what it read
+ * then, so the end of enter is remembered and another one is DB_RETRY too. */
+#include <string.h>
+
 #include "base/clock.h"
+#include "base/mem.h"
 #include "outbox/app/db.h"
 #include "wire/command.h"
 
@@ -34,6 +39,49 @@ static enum ferry_err check_in_transaction(struct ferry_db *db, const struct db_
     return err;
 }
 
+static struct db_entered *find_entered(struct ferry_db *db, const struct db_chain *chain)
+{
+    for (size_t i = 0; i < db->entered_count; i++) {
+        struct db_entered *e = &db->entered[i];
+        if (e->partition == chain->partition && id_equal(&e->topic_id, chain->topic_id) &&
+            strcmp(e->group, chain->group) == 0) {
+            return e;
+        }
+    }
+    return NULL;
+}
+
+static enum ferry_err remember_entered(struct ferry_db *db, const struct db_chain *chain,
+                                       int64_t end)
+{
+    struct db_entered *e = find_entered(db, chain);
+    if (e == NULL) {
+        if (!mem_grow((void **)&db->entered, &db->entered_capacity, db->entered_count + 1,
+                      sizeof(*db->entered))) {
+            return err_set(&db->error, FERRY_ERR_NO_MEMORY, "out of memory");
+        }
+        e = &db->entered[db->entered_count++];
+        memset(e, 0, sizeof(*e));
+        memcpy(e->group, chain->group, strlen(chain->group)); /* check_chain: it fits. */
+        e->topic_id = *chain->topic_id;
+        e->partition = chain->partition;
+    }
+    e->end = end;
+    return FERRY_OK;
+}
+
+/* Whether the chain ends elsewhere than the batch's enter has found. Forgets the batch. */
+static bool has_moved(struct ferry_db *db, const struct db_chain *chain, int64_t end)
+{
+    struct db_entered *e = find_entered(db, chain);
+    if (e == NULL) {
+        return false;
+    }
+    bool moved = e->end != end;
+    *e = db->entered[--db->entered_count];
+    return moved;
+}
+
 enum ferry_err ferry_inbox_enter(struct ferry_db *db, const char *group,
                                  const struct ferry_id *topic_id, int32_t partition, int64_t first,
                                  int64_t next, enum ferry_verdict *verdict, size_t *skip,
@@ -51,6 +99,10 @@ enum ferry_err ferry_inbox_enter(struct ferry_db *db, const char *group,
     if (err == FERRY_OK) {
         err = db->ops->chain_end(db->driver, &chain, &found, &end, &db->error);
     }
+    if (err != FERRY_OK) {
+        return err;
+    }
+    err = remember_entered(db, &chain, found ? end : DB_CHAIN_BEFORE);
     if (err != FERRY_OK) {
         return err;
     }
@@ -80,7 +132,12 @@ enum ferry_err ferry_inbox_leave(struct ferry_db *db, const char *group,
     if (err != FERRY_OK) {
         return err;
     }
-    if (found && next <= end) {
+    if (!db->ops->in_transaction(db->driver)) { /* The answer has told that there is none. */
+        return err_set(&db->error, FERRY_ERR_DB_RETRY,
+                       "the database has rolled the transaction back: repeat it");
+    }
+    bool moved = has_moved(db, &chain, found ? end : DB_CHAIN_BEFORE);
+    if (moved || (found && next <= end)) {
         return err_set(&db->error, FERRY_ERR_DB_RETRY,
                        "offsets before %lld are done already (another consumer was faster): roll "
                        "back and fetch from there",

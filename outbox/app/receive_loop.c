@@ -60,6 +60,15 @@ static struct ferry_id id_of(const struct ferry_record *record)
     return id;
 }
 
+/* Returns FERRY_OK. */
+static enum ferry_err handler_failed(struct loop *l, enum ferry_err err, enum fate *fate)
+{
+    *fate = FATE_FAILED;
+    l->failed_with = err;
+    consume_reason(l->reason, l->db, err);
+    return FERRY_OK;
+}
+
 static enum ferry_err run_handler(struct loop *l, const struct ferry_record *record,
                                   enum fate *fate)
 {
@@ -69,10 +78,7 @@ static enum ferry_err run_handler(struct loop *l, const struct ferry_record *rec
         return FERRY_ERR_DB_RETRY;
     }
     if (err != FERRY_OK) {
-        *fate = FATE_FAILED;
-        l->failed_with = err;
-        consume_reason(l->reason, l->db, err);
-        return FERRY_OK;
+        return handler_failed(l, err, fate);
     }
     *fate = FATE_DONE;
     l->count.fresh++;
@@ -92,8 +98,9 @@ static enum ferry_err work_one(struct loop *l, const struct ferry_record *record
 {
     struct ferry_id id = id_of(record);
     enum ferry_verdict verdict = FERRY_FRESH;
-    enum ferry_err err = ferry_inbox_claim(l->db, l->options->group, &id, record->append_time_ms,
-                                           l->options->horizon_ms, &verdict);
+    enum ferry_err err =
+        ferry_inbox_claim(l->db, l->options->group, &id, consume_claim_time(record),
+                          l->options->horizon_ms, &verdict);
     if (err != FERRY_OK) {
         return err;
     }
@@ -130,6 +137,10 @@ static enum ferry_err attempt(struct loop *l, struct ferry_delivery *deliveries,
     }
     if (err == FERRY_OK && *fate == FATE_DONE) {
         err = l->db->ops->commit(l->db->driver, &l->db->error);
+        if (err == FERRY_ERR_NO_TRANSACTION) {
+            *failed = from; /* Whichever of them it was: they are tried one by one. */
+            err = handler_failed(l, err, fate);
+        }
     }
     if (err != FERRY_OK || *fate != FATE_DONE) {
         l->db->ops->rollback(l->db->driver);

@@ -28,6 +28,8 @@ enum statement {
     STATEMENT_ID_TRIM,
     STATEMENT_DEAD_ADD,
     STATEMENT_KEY_PARKED,
+    STATEMENT_KEY_FIRST,
+    STATEMENT_KEY_STAYS,
     STATEMENT_REQUEUED,
     STATEMENT_DEAD_REMOVE,
     STATEMENT_DEAD_AGAIN,
@@ -44,6 +46,8 @@ enum statement {
 
 #define NO_SAGA     "x'00000000000000000000000000000000'"
 #define CHAIN_WHERE " grp = ? AND topic_id = ? AND part = ? "
+#define KEY_SELECT                                                                                 \
+    "SELECT CAST(1 AS SIGNED) FROM ferry_inbox_dead WHERE grp = ? AND topic_id = ? AND mkey = ? "
 #define PUT_HEAD                                                                                   \
     "INSERT INTO ferry_outbox (lane, topic, mkey, msg_id, headers, payload, created_ms) VALUES "
 /* The lane first: of a key and the number of lanes. */
@@ -57,8 +61,12 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_LOCK_KEY] = "INSERT INTO ferry_key (k) VALUES (?) ON DUPLICATE KEY UPDATE k = k",
     [STATEMENT_CHAIN_END] =
         "SELECT end_off FROM ferry_inbox_chain WHERE" CHAIN_WHERE "ORDER BY start_off DESC LIMIT 1",
-    [STATEMENT_CHAIN_EXTEND] = "INSERT INTO ferry_inbox_chain (grp, topic_id, part, start_off, "
-                               "end_off) VALUES (?, ?, ?, ?, ?)",
+    /* The row that the key would collide with may be trimmed by now, unseen by the snapshot of
+     * REPEATABLE READ; what an INSERT selects is read as it is now. */
+    [STATEMENT_CHAIN_EXTEND] =
+        "INSERT INTO ferry_inbox_chain (grp, topic_id, part, start_off, end_off) "
+        "SELECT ?, ?, ?, ?, ? FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM ferry_inbox_chain "
+        "WHERE" CHAIN_WHERE "AND start_off >= ?)",
     [STATEMENT_CHAIN_NTH] = "SELECT start_off FROM ferry_inbox_chain WHERE" CHAIN_WHERE
                             "ORDER BY start_off DESC LIMIT 1 OFFSET ?",
     [STATEMENT_CHAIN_TRIM] = "DELETE FROM ferry_inbox_chain WHERE" CHAIN_WHERE "AND start_off < ?",
@@ -68,9 +76,10 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_ID_TRIM] = "DELETE FROM ferry_inbox_id WHERE grp = ? AND day < ? LIMIT ?",
     [STATEMENT_DEAD_ADD] =
         "INSERT INTO ferry_inbox_dead (grp, topic_id, part, off, msg_id, reason, parked, mkey, "
-        "headers, payload, ts_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    [STATEMENT_KEY_PARKED] = "SELECT CAST(1 AS SIGNED) FROM ferry_inbox_dead WHERE grp = ? AND "
-                             "topic_id = ? AND mkey = ? LIMIT 1",
+        "headers, payload, ts_ms, requeued) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [STATEMENT_KEY_PARKED] = KEY_SELECT "LIMIT 1",
+    [STATEMENT_KEY_FIRST] = KEY_SELECT "ORDER BY number LIMIT 1 FOR UPDATE",
+    [STATEMENT_KEY_STAYS] = KEY_SELECT "AND NOT requeued LIMIT 1 LOCK IN SHARE MODE",
     /* Only the first one: whoever passes over it to the next would turn a key's order around. */
     [STATEMENT_REQUEUED] =
         "SELECT number, part, off, msg_id, reason, parked, mkey, headers, payload, ts_ms FROM "
@@ -132,6 +141,7 @@ struct db_mariadb {
     unsigned extensions;              /* Of chains, until the next trim. */
     bool lost;                        /* The last error was that the connection is gone. */
     bool duplicate;                   /* The last statement met a unique key that was taken. */
+    bool begun;                       /* By driver_begin: autocommit is off until it is over. */
     struct buf answer;                /* Bytes of the row that was read last, */
     struct buf before;                /* and of the one before: saga_update may be given them. */
     struct column columns[COLUMNS_MAX];
@@ -258,7 +268,6 @@ static enum ferry_err check_schema(struct db_mariadb *d, struct err_text *e)
     return err;
 }
 
-/* PUT_MANY's text. */
 static enum ferry_err prepare_many(MYSQL_STMT *stmt, int *code, struct err_text *e)
 {
     struct buf sql;
@@ -575,9 +584,11 @@ static enum ferry_err driver_chain_extend(void *driver, const struct db_chain *c
     add_chain(&p, chain);
     add_number(&p, start);
     add_number(&p, end);
+    add_chain(&p, chain);
+    add_number(&p, start);
     enum ferry_err err =
         change(d, STATEMENT_CHAIN_EXTEND, &p, "inserting into ferry_inbox_chain", e);
-    if (err == FERRY_OK && d->duplicate) {
+    if (err == FERRY_OK && (d->duplicate || rows_changed(d, STATEMENT_CHAIN_EXTEND) == 0)) {
         return err_set(e, FERRY_ERR_DB_RETRY,
                        "another consumer has done offset %lld already: roll back and fetch again",
                        (long long)start);
@@ -635,17 +646,29 @@ static enum ferry_err driver_inbox_dead_add(void *driver, const struct db_inbox_
     add_optional(&p, dead->headers.size > 0, dead->headers);
     add_bytes(&p, dead->payload.data, dead->payload.size);
     add_number(&p, dead->timestamp_ms);
+    add_number(&p, dead->requeued ? 1 : 0);
     return change(driver, STATEMENT_DEAD_ADD, &p, "inserting into ferry_inbox_dead", e);
 }
 
 static enum ferry_err driver_inbox_key_parked(void *driver, const struct db_chain *chain,
-                                              struct bytes key, bool *parked, struct err_text *e)
+                                              struct bytes key, bool *parked, bool *requeued,
+                                              struct err_text *e)
 {
+    static const enum statement steps[] = {STATEMENT_KEY_PARKED, STATEMENT_KEY_FIRST,
+                                           STATEMENT_KEY_STAYS};
     struct params p = {0};
+    enum ferry_err err = FERRY_OK;
+    bool stays = false;
+    *parked = true;
     add_text(&p, chain->group);
     add_id(&p, chain->topic_id);
     add_bytes(&p, key.data, key.size);
-    return select_row(driver, STATEMENT_KEY_PARKED, &p, "n", "reading ferry_inbox_dead", parked, e);
+    for (int i = 0; err == FERRY_OK && *parked && i < 3; i++) {
+        err = select_row(driver, steps[i], &p, "n", "reading ferry_inbox_dead",
+                         i < 2 ? parked : &stays, e);
+    }
+    *requeued = *parked && !stays;
+    return err;
 }
 
 static void get_id(const struct db_mariadb *d, unsigned column, struct ferry_id *id)
@@ -809,13 +832,18 @@ static void driver_close(void *driver)
     mem_free(d);
 }
 
-/* With autocommit off every statement is in a transaction. */
+/* What the last answer told. Errors tell nothing, though some roll all back: then it is asked. */
 static bool driver_in_transaction(void *driver)
 {
     const struct db_mariadb *d = driver;
+    unsigned number = mysql_errno(d->connection);
+    if (!d->begun && number != 0 && number != MARIA_DUPLICATE && !maria_lost(number)) {
+        mysql_ping(d->connection);
+    }
     unsigned status = 0;
     mariadb_get_infov(d->connection, MARIADB_CONNECTION_SERVER_STATUS, (void *)&status);
-    return (status & SERVER_STATUS_IN_TRANS) != 0 || (status & SERVER_STATUS_AUTOCOMMIT) == 0;
+    return (status & SERVER_STATUS_IN_TRANS) != 0 ||
+           (!d->begun && (status & SERVER_STATUS_AUTOCOMMIT) == 0);
 }
 
 static bool driver_lost(void *driver)
@@ -861,25 +889,62 @@ static enum ferry_err driver_saga_trim(void *driver, const struct db_saga_trim *
     return err;
 }
 
-static enum ferry_err driver_begin(void *driver, struct err_text *e)
-{
-    struct db_mariadb *d = driver;
-    return mysql_query(d->connection, "START TRANSACTION") == 0
-               ? FERRY_OK
-               : connection_failed(d, "START TRANSACTION", e);
-}
+#define BEGUN "ferry_begun"
 
-static enum ferry_err driver_commit(void *driver, struct err_text *e)
+static void autocommit_again(struct db_mariadb *d)
 {
-    struct db_mariadb *d = driver;
-    return mysql_query(d->connection, "COMMIT") == 0 ? FERRY_OK : connection_failed(d, "COMMIT", e);
+    if (d->begun) {
+        mysql_query(d->connection, "SET autocommit = 1");
+        d->begun = false;
+    }
 }
 
 /* A deadlock's answer does not say that the server has rolled back; so it is sent always. */
 static void driver_rollback(void *driver)
 {
     struct db_mariadb *d = driver;
-    mysql_query(d->connection, "ROLLBACK");
+    if (mysql_query(d->connection, "ROLLBACK") == 0) {
+        autocommit_again(d); /* Which would commit what is open. */
+    }
+    d->begun = false;
+}
+
+/* The handler of a loop may swallow the error of a deadlock, by which the server has rolled back
+ * all that was done. What follows must not commit on its own, so autocommit is off; and the
+ * savepoint is gone then, which tells another transaction from the one that was begun. START
+ * TRANSACTION and COMMIT are statements of their own, for proxies that look for them. */
+static enum ferry_err driver_begin(void *driver, struct err_text *e)
+{
+    struct db_mariadb *d = driver;
+    d->begun = true;
+    if (mysql_query(d->connection, "SET autocommit = 0") == 0 &&
+        mysql_query(d->connection, "START TRANSACTION") == 0 &&
+        mysql_query(d->connection, "SAVEPOINT " BEGUN) == 0) {
+        return FERRY_OK;
+    }
+    enum ferry_err err = connection_failed(d, "START TRANSACTION", e);
+    driver_rollback(d);
+    return err;
+}
+
+static enum ferry_err commit_failed(struct db_mariadb *d, struct err_text *e)
+{
+    return mysql_errno(d->connection) == MARIA_NO_SAVEPOINT
+               ? err_set(e, FERRY_ERR_NO_TRANSACTION,
+                         "COMMIT: the transaction was over before: it was rolled back because of a "
+                         "deadlock that was not told of, or ended by the handler")
+               : connection_failed(d, "COMMIT", e);
+}
+
+static enum ferry_err driver_commit(void *driver, struct err_text *e)
+{
+    struct db_mariadb *d = driver;
+    if ((d->begun && mysql_query(d->connection, "RELEASE SAVEPOINT " BEGUN) != 0) ||
+        mysql_query(d->connection, "COMMIT") != 0) {
+        return commit_failed(d, e);
+    }
+    autocommit_again(d);
+    return FERRY_OK;
 }
 
 static const struct db_ops mariadb_ops = {

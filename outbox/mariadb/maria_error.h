@@ -4,7 +4,8 @@
 
 #include "base/err.h"
 
-#define MARIA_DUPLICATE 1062u /* A unique key is taken. The statement is undone, no more. */
+#define MARIA_DUPLICATE    1062u /* A unique key is taken. The statement is undone, no more. */
+#define MARIA_NO_SAVEPOINT 1305u
 
 /* By the number of the error: 1020, 1205, 1213, a lost connection, a server that stops or has no
  * room for a connection: DB_RETRY. A missing table or column: DB_SCHEMA. Anything else: DB. `doing`

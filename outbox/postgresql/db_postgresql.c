@@ -28,6 +28,8 @@ enum statement {
     STATEMENT_ID_TRIM,
     STATEMENT_DEAD_ADD,
     STATEMENT_KEY_PARKED,
+    STATEMENT_KEY_FIRST,
+    STATEMENT_KEY_STAYS,
     STATEMENT_REQUEUED,
     STATEMENT_DEAD_REMOVE,
     STATEMENT_DEAD_AGAIN,
@@ -46,6 +48,9 @@ enum statement {
 #define CHAIN_WHERE " grp = $1 AND topic_id = $2 AND part = $3 "
 
 /* S. stands for the schema. {lane K} stands for the lane of key K, where there are several. */
+#define KEY_WHERE                                                                                  \
+    " grp = $1::text AND topic_id = $2::uuid AND md5(mkey) = md5($3::bytea) AND mkey = $3::bytea "
+
 static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_PUT] = "INSERT INTO S.outbox (lane, topic, mkey, msg_id, headers, payload, "
                       "created_ms) VALUES ({lane $2}, $1::text, $2::bytea, $3::uuid, $4::bytea, "
@@ -58,8 +63,14 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_CHAIN_END] =
         "SELECT end_off FROM S.inbox_chain WHERE" CHAIN_WHERE "ORDER BY start_off DESC LIMIT 1",
     [STATEMENT_CHAIN_EXTEND] =
-        "INSERT INTO S.inbox_chain (grp, topic_id, part, start_off, end_off) "
-        "VALUES ($1::text, $2::uuid, $3::integer, $4::bigint, $5::bigint)",
+        /* Above READ COMMITTED the row that the key would collide with may be trimmed, unseen: then
+         * the last row of the snapshot is trimmed too, and to lock it cannot be serialized. */
+    "WITH seen AS MATERIALIZED (SELECT end_off FROM S.inbox_chain WHERE" CHAIN_WHERE
+    "AND current_setting('transaction_isolation') <> 'read committed' "
+    "ORDER BY start_off DESC LIMIT 1 FOR KEY SHARE) "
+    "INSERT INTO S.inbox_chain (grp, topic_id, part, start_off, end_off) "
+    "SELECT $1::text, $2::uuid, $3::integer, $4::bigint, $5::bigint "
+    "WHERE (SELECT count(*) FROM seen) >= 0",
     [STATEMENT_CHAIN_TRIM] =
         "DELETE FROM S.inbox_chain WHERE" CHAIN_WHERE
         "AND start_off < (SELECT start_off FROM S.inbox_chain WHERE" CHAIN_WHERE
@@ -75,12 +86,15 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
         "FOR UPDATE SKIP LOCKED)",
     [STATEMENT_DEAD_ADD] =
         "INSERT INTO S.inbox_dead (grp, topic_id, part, off, msg_id, reason, parked, mkey, "
-        "headers, payload, ts_ms) VALUES ($1::text, $2::uuid, $3::integer, $4::bigint, $5::uuid, "
-        "$6::text, $7::integer = 1, $8::bytea, $9::bytea, $10::bytea, $11::bigint) "
+        "headers, payload, ts_ms, requeued) VALUES ($1::text, $2::uuid, $3::integer, $4::bigint, "
+        "$5::uuid, $6::text, $7::integer = 1, $8::bytea, $9::bytea, $10::bytea, $11::bigint, "
+        "$12::integer = 1) "
         "ON CONFLICT (grp, topic_id, part, off) DO NOTHING",
-    [STATEMENT_KEY_PARKED] = "SELECT 1::bigint FROM S.inbox_dead WHERE grp = $1::text AND "
-                             "topic_id = $2::uuid AND md5(mkey) = md5($3::bytea) AND "
-                             "mkey = $3::bytea LIMIT 1",
+    [STATEMENT_KEY_PARKED] = "SELECT 1::bigint FROM S.inbox_dead WHERE" KEY_WHERE "LIMIT 1",
+    [STATEMENT_KEY_FIRST] =
+        "SELECT 1::bigint FROM S.inbox_dead WHERE" KEY_WHERE "ORDER BY number LIMIT 1 FOR UPDATE",
+    [STATEMENT_KEY_STAYS] =
+        "SELECT 1::bigint FROM S.inbox_dead WHERE" KEY_WHERE "AND NOT requeued LIMIT 1",
     /* Only the first one: whoever passes over it to the next would turn a key's order around. */
     [STATEMENT_REQUEUED] =
         "SELECT number, part, off, msg_id, reason, parked::integer, mkey, headers, payload, ts_ms "
@@ -614,21 +628,36 @@ static enum ferry_err driver_inbox_dead_add(void *driver, const struct db_inbox_
     pq_add_optional(&p, dead->headers.size > 0, dead->headers);
     pq_add_bytes(&p, dead->payload.data, dead->payload.size);
     pq_add_i64(&p, dead->timestamp_ms);
+    pq_add_i32(&p, dead->requeued ? 1 : 0);
     return execute(driver, STATEMENT_DEAD_ADD, &p, "inserting into inbox_dead", NULL, e);
 }
 
-static enum ferry_err driver_inbox_key_parked(void *driver, const struct db_chain *chain,
-                                              struct bytes key, bool *parked, struct err_text *e)
+static enum ferry_err select_key(struct db_postgresql *d, enum statement which,
+                                 const struct db_chain *chain, struct bytes key, bool *found,
+                                 struct err_text *e)
 {
-    struct db_postgresql *d = driver;
     struct pq_params p = {0};
     pq_add_text(&p, chain->group);
     pq_add_id(&p, chain->topic_id);
     pq_add_bytes(&p, key.data, key.size);
-    enum ferry_err err = execute(d, STATEMENT_KEY_PARKED, &p, "reading inbox_dead", NULL, e);
-    if (err == FERRY_OK) {
-        *parked = PQntuples(d->held) > 0;
+    enum ferry_err err = execute(d, which, &p, "reading inbox_dead", NULL, e);
+    *found = err == FERRY_OK && PQntuples(d->held) > 0;
+    return err;
+}
+
+static enum ferry_err driver_inbox_key_parked(void *driver, const struct db_chain *chain,
+                                              struct bytes key, bool *parked, bool *requeued,
+                                              struct err_text *e)
+{
+    bool stays = false;
+    enum ferry_err err = select_key(driver, STATEMENT_KEY_PARKED, chain, key, parked, e);
+    if (err == FERRY_OK && *parked) {
+        err = select_key(driver, STATEMENT_KEY_FIRST, chain, key, parked, e);
     }
+    if (err == FERRY_OK && *parked) {
+        err = select_key(driver, STATEMENT_KEY_STAYS, chain, key, &stays, e);
+    }
+    *requeued = *parked && !stays;
     return err;
 }
 

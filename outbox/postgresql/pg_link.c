@@ -7,6 +7,7 @@
 #include "base/clock.h"
 
 #define STATEMENT_BYTES_MAX 8192u
+#define HOSTS_BYTES_MAX     4096u /* A URL is shorter. */
 #define RETRY_MIN_US        20000
 #define RETRY_MAX_US        1000000
 #define PUMP_MAX            1024    /* Reads of the socket in one go. */
@@ -34,6 +35,14 @@ void pg_link_drop(struct pg_link *l)
     memset(l->prepared, 0, sizeof(l->prepared));
 }
 
+enum ferry_err pg_link_leave(struct pg_link *l, int64_t pause_us, const struct err_text *why)
+{
+    pg_link_drop(l);
+    l->why = *why;
+    l->not_before_us = clock_monotonic_us() + pause_us;
+    return FERRY_ERR_DB_RETRY;
+}
+
 /* The first line of the server's or the library's words. */
 static int first_line(const char *words)
 {
@@ -54,9 +63,45 @@ static enum ferry_err lost(struct pg_link *l, struct err_text *e)
 
 /* ---- Coming up. */
 
+/* "a,b,c" with one turn: "b,c,a". */
+static const char *turned(const char *list, uint32_t turns, char *out, size_t bytes)
+{
+    uint32_t count = 1;
+    for (const char *at = list; at != NULL && *at != '\0'; at++) {
+        count += *at == ',';
+    }
+    if (list == NULL || turns % count == 0) {
+        return list;
+    }
+    const char *first = list;
+    for (uint32_t i = 0; i < turns % count; i++) {
+        first += strcspn(first, ",") + 1;
+    }
+    snprintf(out, bytes, "%s,%.*s", first, (int)(first - list) - 1, list);
+    return out;
+}
+
+static PGconn *start_in_turn(const struct pg_link *l)
+{
+    static const char *const keywords[] = {"dbname", "host", "hostaddr", "port", NULL};
+    const char *values[] = {l->target->conninfo, NULL, NULL, NULL, NULL};
+    char lists[3][HOSTS_BYTES_MAX];
+    PQconninfoOption *options = PQconninfoParse(l->target->conninfo, NULL);
+    for (const PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++) {
+        for (int i = 1; i <= 3; i++) {
+            if (strcmp(o->keyword, keywords[i]) == 0) {
+                values[i] = turned(o->val, l->turns, lists[i - 1], sizeof(lists[i - 1]));
+            }
+        }
+    }
+    PGconn *conn = PQconnectStartParams(keywords, values, 1);
+    PQconninfoFree(options);
+    return conn;
+}
+
 static enum ferry_err start(struct pg_link *l, struct err_text *e)
 {
-    l->conn = PQconnectStart(l->target->conninfo);
+    l->conn = l->turns == 0 ? PQconnectStart(l->target->conninfo) : start_in_turn(l);
     if (l->conn == NULL) {
         return err_set(e, FERRY_ERR_NO_MEMORY, "%s: out of memory", l->target->shown);
     }
@@ -117,6 +162,7 @@ static enum ferry_err connecting(struct pg_link *l, int64_t until_us, struct err
             if (clock_monotonic_us() >= limit_us) {
                 err_set(&l->why, FERRY_OK, "%s: no answer in %lld ms", l->target->shown,
                         (long long)l->target->connect_timeout_ms);
+                l->turns++;
                 pg_link_drop(l);
                 return err_set(e, FERRY_ERR_DB_RETRY, "%s", l->why.text);
             }

@@ -4,7 +4,11 @@
  * States: down -> (pg_link_up) connecting -> setting up -> up; any failure of the connection leads
  * to down, and what was asked is forgotten. While up, at most one statement is asked at a time:
  * pg_link_send, then pg_link_take until it answers. Statements are prepared once a connection;
- * parameters are text, results binary. One thread. */
+ * parameters are text, results binary. One thread.
+ *
+ * Of several hosts in the target libpq takes the first that is what it wants, one after another;
+ * one that says nothing at all (its machine is gone) would be waited for each time anew, so it goes
+ * to the end of the list when connecting took too long. */
 #ifndef FERRY_OUTBOX_POSTGRESQL_PG_LINK_H
 #define FERRY_OUTBOX_POSTGRESQL_PG_LINK_H
 
@@ -39,6 +43,7 @@ struct pg_link {
     int64_t asked_us;      /* When connecting began, or the statement was sent. */
     int64_t not_before_us; /* Of the next attempt. */
     uint32_t failures;     /* Since it was up. */
+    uint32_t turns;        /* So many hosts of the target are asked last: they did not answer. */
     uint64_t connects;     /* Times it came up. */
     struct err_text why;   /* Why it is down. */
 };
@@ -47,6 +52,8 @@ void pg_link_init(struct pg_link *l, const struct pg_target *target, const char 
                   const char *role);
 void pg_link_fini(struct pg_link *l);
 void pg_link_drop(struct pg_link *l); /* To down; comes up again at the next pg_link_up. */
+/* The same for `pause_us` at least. Returns DB_RETRY with the words, which stay until then. */
+enum ferry_err pg_link_leave(struct pg_link *l, int64_t pause_us, const struct err_text *why);
 
 /* Brings it up, waiting until `until_us` at most. DB_RETRY: not yet, the detail says why; IO: the
  * first attempt ever failed for good, or is refused. */

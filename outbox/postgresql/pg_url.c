@@ -62,6 +62,21 @@ static bool holds_a_password(const PQconninfoOption *options)
            (database != NULL && strchr(database, '@') != NULL);
 }
 
+/* Of several hosts the library is to find the primary, whichever of them it is by then. */
+static void want_primary(struct pg_url *url, const PQconninfoOption *options)
+{
+    const char *host = value_of(options, "host");
+    const char *addresses = value_of(options, "hostaddr");
+    bool several = (host != NULL && strchr(host, ',') != NULL) ||
+                   (addresses != NULL && strchr(addresses, ',') != NULL);
+    const char *given = value_of(options, "target_session_attrs");
+    if (several && (given == NULL || strcmp(given, "any") == 0)) {
+        size_t at = strlen(url->conninfo);
+        snprintf(url->conninfo + at, sizeof(url->conninfo) - at, "%ctarget_session_attrs=primary",
+                 strchr(url->conninfo, '?') == NULL ? '?' : '&');
+    }
+}
+
 static void show(struct pg_url *url, const PQconninfoOption *options)
 {
     const char *host = value_of(options, "host");
@@ -104,6 +119,7 @@ enum ferry_err pg_url_parse(const char *text, struct pg_url *url, struct err_tex
     bool good = !holds_a_password(options);
     if (good) {
         show(url, options);
+        want_primary(url, options);
     }
     PQconninfoFree(options);
     return good ? FERRY_OK

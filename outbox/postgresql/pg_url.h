@@ -10,7 +10,7 @@
 #define PG_URL_MAX 4000u
 
 struct pg_url {
-    char conninfo[PG_URL_MAX + 16]; /* For libpq: without our option. */
+    char conninfo[PG_URL_MAX + 64]; /* For libpq: without our option. */
     char shown[PG_URL_MAX + 16];
     char schema[SCHEMA_POSTGRESQL_NAME_MAX + 1];
 };

@@ -7,6 +7,8 @@
 #include "outbox/postgresql/source_postgresql.h"
 #include "outbox/relay/relay_place.h"
 
+#define STANDBY_PAUSE_US 200000
+
 /* ---- Identity. */
 
 static enum ferry_err read_identity(const struct source_pg *d, const PGresult *r,
@@ -56,51 +58,64 @@ enum ferry_err source_pg_identify(struct source_pg *d, struct pg_link *link,
     }
     PQclear(result);
     if (err == FERRY_OK && identity->in_recovery) {
-        return err_set(e, FERRY_ERR_DB_RETRY,
-                       "%s is a standby: the relay reads the primary only (its snapshots and the "
-                       "write-ahead log's place are not the primary's)",
-                       d->url.shown);
+        err_set(e, FERRY_OK,
+                "%s: this is a standby; the relay waits until it is the primary, or another host "
+                "of the URL is",
+                d->url.shown);
+        return pg_link_leave(link, STANDBY_PAUSE_US, e);
     }
     return err == FERRY_OK ? check_version(d, identity->version, e) : err;
 }
 
-#define REMEDY ": run `ferry outbox rebase URL`"
-
-static bool set_back(struct source_pg *d, struct err_text *e)
-{
-    d->set_back = true;
-    d->set_back_words = *e;
-    return false;
-}
-
-bool source_pg_is_same(struct source_pg *d, const struct pg_identity *now, struct err_text *e)
+/* All but the timeline. */
+static bool is_same(struct source_pg *d, const struct pg_identity *now, struct err_text *e)
 {
     const struct pg_identity *then = &d->identity;
     const char *name = d->url.shown;
     uint64_t xmax = d->ticks.upper != NULL ? d->ticks.upper->xmax : d->ticks.lower->xmax;
+    uint64_t place = now->timeline == then->timeline ? d->flushed : d->covered;
     if (memcmp(&now->source, &then->source, sizeof(now->source)) != 0) {
         err_set(e, FERRY_OK, "%s has a new source id (rebased): the relay has to open it again",
                 name);
     } else if (now->system != then->system) {
         err_set(e, FERRY_OK,
-                "%s is another database cluster (system identifier %llu, was %llu)" REMEDY, name,
+                "%s is another database cluster (system identifier %llu, was %llu)" PG_REMEDY, name,
                 (unsigned long long)now->system, (unsigned long long)then->system);
-    } else if (now->timeline != then->timeline) {
-        err_set(e, FERRY_OK,
-                "%s: a standby took over, or it was restored (timeline %u, was %u)" REMEDY, name,
-                now->timeline, then->timeline);
-    } else if (now->insert_lsn < d->flushed || now->xmax < xmax) {
+    } else if (now->insert_lsn < place || now->xmax < xmax) {
         err_set(e, FERRY_OK,
                 "%s was set back in time: its log ends at %llX/%llX and its next transaction is "
-                "%llu, %llX/%llX and %llu were there already" REMEDY,
+                "%llu, %llX/%llX and %llu were there already" PG_REMEDY,
                 name, (unsigned long long)(now->insert_lsn >> 32),
                 (unsigned long long)(now->insert_lsn & UINT32_MAX), (unsigned long long)now->xmax,
-                (unsigned long long)(d->flushed >> 32),
-                (unsigned long long)(d->flushed & UINT32_MAX), (unsigned long long)xmax);
+                (unsigned long long)(place >> 32), (unsigned long long)(place & UINT32_MAX),
+                (unsigned long long)xmax);
     } else {
         return true;
     }
-    return set_back(d, e);
+    return false;
+}
+
+enum ferry_err source_pg_recognize(struct source_pg *d, struct pg_link *link,
+                                   const struct pg_identity *now, bool *same, struct err_text *e)
+{
+    uint64_t left = 0;
+    *same = true;
+    if (now->system == d->identity.system &&
+        memcmp(&now->source, &d->identity.source, sizeof(now->source)) == 0) {
+        enum ferry_err err =
+            source_pg_follows(d, link, d->identity.timeline, d->covered, now, same, &left, e);
+        if (err != FERRY_OK) {
+            return err;
+        }
+    }
+    *same = *same && is_same(d, now, e);
+    if (!*same) {
+        d->set_back = true;
+        d->set_back_words = *e;
+    } else if (now->timeline != d->identity.timeline) {
+        source_pg_adopt(d, link, now->timeline, left);
+    }
+    return FERRY_OK;
 }
 
 /* The row that was published under that number, if it is still there. */
@@ -123,7 +138,7 @@ static enum ferry_err last_row_is_same(struct source_pg *d, const struct cover_p
         if (!*same) {
             err_set(e, FERRY_OK,
                     "%s was set back in time: row %lld is another message than the one published "
-                    "under that number" REMEDY,
+                    "under that number" PG_REMEDY,
                     d->url.shown, (long long)place->last_seq);
         }
     }
@@ -146,22 +161,29 @@ enum ferry_err source_pg_place_is_here(struct source_pg *d, const struct cover_p
         *e = d->set_back_words;
         return FERRY_OK;
     }
-    if (err != FERRY_OK || !source_pg_is_same(d, &now, e)) {
+    bool known = false;
+    if (err == FERRY_OK) {
+        err = source_pg_recognize(d, &d->side, &now, &known, e);
+    }
+    if (err != FERRY_OK || !known) {
         return err;
     }
     if (place->system != now.system || place->database != now.database) {
         err_set(e, FERRY_OK,
                 "%s is another database than the one its cursors were taken from (dumped and "
-                "restored, or upgraded?)" REMEDY,
+                "restored, or upgraded?)" PG_REMEDY,
                 name);
-    } else if (place->timeline != now.timeline) {
-        err_set(e, FERRY_OK,
-                "%s: a standby took over, or it was restored (timeline %u, was %u)" REMEDY, name,
-                now.timeline, place->timeline);
-    } else if (place->lsn > now.insert_lsn || newest->xmax > now.xmax) {
+        return FERRY_OK;
+    }
+    uint64_t left = 0;
+    err = source_pg_follows(d, &d->side, place->timeline, place->lsn, &now, &known, &left, e);
+    if (err != FERRY_OK || !known) {
+        return err;
+    }
+    if (place->lsn > now.insert_lsn || newest->xmax > now.xmax) {
         err_set(e, FERRY_OK,
                 "%s was set back in time: its log ends at %llX/%llX, %llX/%llX was there when "
-                "rows were published" REMEDY,
+                "rows were published" PG_REMEDY,
                 name, (unsigned long long)(now.insert_lsn >> 32),
                 (unsigned long long)(now.insert_lsn & UINT32_MAX),
                 (unsigned long long)(place->lsn >> 32),
@@ -171,6 +193,9 @@ enum ferry_err source_pg_place_is_here(struct source_pg *d, const struct cover_p
     }
     if (*same && place->has_last) {
         err = last_row_is_same(d, place, same, e);
+    }
+    if (err == FERRY_OK && *same && place->lsn > d->covered) {
+        d->covered = place->lsn;
     }
     return err;
 }
@@ -216,6 +241,10 @@ static enum ferry_err first_connection(struct source_pg *d, struct err_text *e)
 {
     int64_t until_us = clock_monotonic_us() + d->target.connect_timeout_ms * 1000;
     enum ferry_err err = pg_link_up(&d->side, until_us, e);
+    if (err == FERRY_ERR_DB_RETRY && d->side.turns > 0) { /* Another host may be there. */
+        until_us = clock_monotonic_us() + d->target.connect_timeout_ms * 1000;
+        err = pg_link_up(&d->side, until_us, e);
+    }
     if (err == FERRY_ERR_DB_RETRY) {
         err = err_set(e, FERRY_ERR_IO, "%s",
                       d->side.why.text[0] != '\0' ? d->side.why.text : "no answer in time");

@@ -132,16 +132,32 @@ static void note_flushed(struct source_pg *d, uint64_t lsn)
     d->flushed = lsn > d->flushed ? lsn : d->flushed;
 }
 
+/* A snapshot is in use from now on that was taken when the log reached to that place. */
+static void note_covered(struct source_pg *d, uint64_t lsn)
+{
+    must(lsn <= d->flushed);
+    d->covered = lsn > d->covered ? lsn : d->covered;
+}
+
+/* The base moves on. One that says the same needs no more of the log than before. */
+static void skip_to(struct source_pg *d, struct snapshot *s, uint64_t lsn)
+{
+    if (!snapshot_equal(d->ticks.lower, s)) {
+        note_covered(d, lsn);
+    }
+    ticks_skip(&d->ticks, s);
+}
+
 /* Nothing new: the base moves on as far as the disk has come. */
 static void nothing_new(struct source_pg *d, struct snapshot *s, uint64_t lsn)
 {
     if (lsn <= d->flushed) {
-        ticks_skip(&d->ticks, s);
+        skip_to(d, s, lsn);
         snapshot_release(&d->idle);
         return;
     }
     if (d->idle != NULL && d->idle_lsn <= d->flushed) {
-        ticks_skip(&d->ticks, d->idle);
+        skip_to(d, d->idle, d->idle_lsn);
         snapshot_release(&d->idle);
     }
     if (d->idle == NULL) {
@@ -206,6 +222,7 @@ static size_t count_limit(const struct source_pg *d, size_t rows_max)
 static void open_candidate(struct source_pg *d, size_t limit)
 {
     struct ticks_job job;
+    note_covered(d, d->candidate_lsn);
     ticks_open(&d->ticks, d->candidate);
     ticks_next(&d->ticks, &job);
     choose_way(d, &job, d->candidate_rows, limit);
@@ -463,7 +480,11 @@ static enum ferry_err ready(struct source_pg *d, int64_t until_us, struct err_te
     snapshot_release(&d->candidate);
     snapshot_release(&d->idle);
     err = source_pg_identify(d, &d->reader, &now, e);
-    if (err == FERRY_OK && !source_pg_is_same(d, &now, e)) {
+    bool same = false;
+    if (err == FERRY_OK) {
+        err = source_pg_recognize(d, &d->reader, &now, &same, e);
+    }
+    if (err == FERRY_OK && !same) {
         return FERRY_ERR_DB_RETRY;
     }
     if (err == FERRY_OK) {

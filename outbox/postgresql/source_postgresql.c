@@ -29,6 +29,7 @@ static void driver_close(void *driver)
     snapshot_release(&d->seen);
     snapshot_release(&d->told);
     snapshot_release(&d->kept);
+    mem_free(d->history);
     mem_free(d);
 }
 
@@ -55,7 +56,11 @@ enum ferry_err source_pg_side(struct source_pg *d, struct err_text *e)
         return err;
     }
     err = source_pg_identify(d, &d->side, &now, e);
-    if (err == FERRY_OK && !source_pg_is_same(d, &now, e)) {
+    bool same = false;
+    if (err == FERRY_OK) {
+        err = source_pg_recognize(d, &d->side, &now, &same, e);
+    }
+    if (err == FERRY_OK && !same) {
         return FERRY_ERR_DB_RETRY;
     }
     if (err == FERRY_OK) {
@@ -88,7 +93,7 @@ static struct cover_place place_now(const struct source_pg *d, const struct tick
     return (struct cover_place){.system = d->identity.system,
                                 .timeline = d->identity.timeline,
                                 .database = d->identity.database,
-                                .lsn = d->flushed,
+                                .lsn = d->covered,
                                 .has_last = last->known,
                                 .last_seq = last->seq,
                                 .last_id = last->id};
@@ -137,7 +142,7 @@ static enum ferry_err driver_verify(void *driver, bool *same, struct err_text *e
         err = source_pg_identify(d, &d->side, &now, e);
     }
     if (err == FERRY_OK) {
-        *same = source_pg_is_same(d, &now, e);
+        err = source_pg_recognize(d, &d->side, &now, same, e);
     } else if (d->set_back) {
         *same = false; /* A new connection showed it; the words are in `e`. */
         err = FERRY_OK;

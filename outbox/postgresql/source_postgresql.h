@@ -117,7 +117,12 @@ struct source_pg {
     struct err_text set_back_words;
 
     struct ticks ticks;
-    uint64_t flushed; /* Greatest place known to be flushed. */
+    uint64_t flushed; /* Greatest place known to be flushed, on this timeline. */
+    /* Up to here the log has to be there for what the snapshots in use saw; at most `flushed` when
+     * it was noted. Cursors keep it. */
+    uint64_t covered;
+    char *history; /* Of the timelines before this one; NULL: not asked. */
+    uint32_t history_timeline;
 
     /* Reading. */
     enum pg_reading reading;
@@ -176,11 +181,26 @@ void source_pg_copy_text(const struct source_pg *d, const struct ticks_job *job,
                          int64_t to, struct buf *out);
 /* A COPY that is held up for too long is given up: its rows are asked for again. */
 void source_pg_copy_tire(struct source_pg *d);
-/* Looks at the database over this link. *same false: it is another, or was set back; the words are
- * in `e` and kept. */
+#define PG_REMEDY ": run `ferry outbox rebase URL`"
+
+/* Looks at the database over this link. DB_RETRY: it is a standby; the link is taken down. */
 MUST_CHECK enum ferry_err source_pg_identify(struct source_pg *d, struct pg_link *link,
                                              struct pg_identity *identity, struct err_text *e);
-bool source_pg_is_same(struct source_pg *d, const struct pg_identity *now, struct err_text *e);
+/* *same false: it is another, or was set back; the words are in `e` and kept. On a timeline that
+ * has all that is in use, the source goes on there, and the other connections are made anew.
+ * Errors: DB_RETRY, NO_MEMORY. */
+MUST_CHECK enum ferry_err source_pg_recognize(struct source_pg *d, struct pg_link *link,
+                                              const struct pg_identity *now, bool *same,
+                                              struct err_text *e);
+/* Whether what was at `place` of that timeline is on the server's now, which has it up to *left;
+ * if not, the words are in `e`. Errors: DB_RETRY, NO_MEMORY. */
+MUST_CHECK enum ferry_err source_pg_follows(struct source_pg *d, struct pg_link *link,
+                                            uint32_t timeline, uint64_t place,
+                                            const struct pg_identity *now, bool *same,
+                                            uint64_t *left, struct err_text *e);
+/* The source is on that timeline now, seen over `link`; it left the old one at `left`. */
+void source_pg_adopt(struct source_pg *d, const struct pg_link *link, uint32_t timeline,
+                     uint64_t left);
 /* Whether a cursor with this place can be of this database. */
 MUST_CHECK enum ferry_err source_pg_place_is_here(struct source_pg *d,
                                                   const struct cover_place *place,

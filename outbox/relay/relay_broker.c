@@ -27,6 +27,21 @@ static enum ferry_err real_partitions(void *ctx, const char *topic, int timeout_
     return ferry_topic_partitions(b->client, topic, timeout_ms, partitions);
 }
 
+static enum ferry_err real_partitions_now(void *ctx, const char *topic, int timeout_ms,
+                                          int32_t *partitions)
+{
+    const struct real *b = ctx;
+    struct ferry_topic_info *info = NULL;
+    enum ferry_err err = ferry_topic_info(b->client, topic, timeout_ms, &info);
+    if (err == FERRY_OK) {
+        *partitions = (int32_t)info->partition_count;
+        ferry_topic_info_free(&info);
+    } else if (err != FERRY_ERR_UNKNOWN_TOPIC) {
+        err = real_partitions(ctx, topic, timeout_ms, partitions);
+    }
+    return err;
+}
+
 static enum ferry_err real_cursor(void *ctx, const char *topic, int32_t partition, int timeout_ms,
                                   struct ferry_cursor *cursor)
 {
@@ -76,6 +91,7 @@ enum ferry_err relay_broker_open(struct relay_broker *broker, struct ferry_clien
         .elect = real_elect,
         .resign = real_resign,
         .partitions = real_partitions,
+        .partitions_now = real_partitions_now,
         .partition_of_key = ferry_partition_of_key,
         .cursor = real_cursor,
         .append = real_append,

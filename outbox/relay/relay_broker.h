@@ -1,7 +1,8 @@
 /* relay_broker: what the relay needs of a broker: ferry.h's source functions as a table, so that
  * the core can be tested against a broker that fails in any way and in any order.
  *
- * Each function is the one of ferry.h with the same errors; see there. */
+ * Each function is the one of ferry.h with the same errors, see there; partitions_now is
+ * ferry_topic_info. */
 #ifndef FERRY_OUTBOX_RELAY_BROKER_H
 #define FERRY_OUTBOX_RELAY_BROKER_H
 
@@ -13,6 +14,10 @@ struct relay_broker {
                             struct ferry_source_grant *grant);
     enum ferry_err (*resign)(void *ctx, int timeout_ms);
     enum ferry_err (*partitions)(void *ctx, const char *topic, int timeout_ms, int32_t *partitions);
+    /* The same, asked anew and not out of what the client remembers; it may wait for partitions
+     * that do not answer, and tells what is remembered then. NULL: as `partitions`. */
+    enum ferry_err (*partitions_now)(void *ctx, const char *topic, int timeout_ms,
+                                     int32_t *partitions);
     int32_t (*partition_of_key)(const void *key, size_t key_bytes, int32_t partitions);
     enum ferry_err (*cursor)(void *ctx, const char *topic, int32_t partition, int timeout_ms,
                              struct ferry_cursor *cursor);

@@ -115,12 +115,12 @@ static void ask_all(struct relay *r)
             continue;
         }
         /* The client mostly knows. */
-        if (r->broker->partitions(r->broker->ctx, topic->name, relay_timeout_ms(r), &now) !=
-            FERRY_OK) {
-            return;
-        }
-        if (now > topic->partitions) {
+        enum ferry_err err =
+            r->broker->partitions(r->broker->ctx, topic->name, relay_timeout_ms(r), &now);
+        if (err == FERRY_OK && now > topic->partitions) {
             relay_growth_note(r, topic, now);
+        } else if (err == FERRY_ERR_UNREACHABLE || err == FERRY_ERR_TIMEOUT) {
+            return; /* Others would be waited for as long. */
         }
     }
 }
@@ -153,6 +153,9 @@ bool relay_growth_hold(struct relay *r)
     }
     if (r->inflight > 0 || r->queued > 0) {
         return true;
+    }
+    if (r->tidy_failed) {
+        return false; /* Nothing can be deleted now: goes on as it was, and tries again. */
     }
     r->settling = true; /* Deletes are due. */
     if (!relay_checkpoint_write(r)) {

@@ -6,6 +6,7 @@
 #include "outbox/relay/relay_state.h"
 
 #define TELL_AGAIN_US (30 * 1000 * US_PER_MS) /* About a topic that is still missing. */
+#define FRESH_MS      1000
 
 static void target_init(struct relay *r, struct relay_topic *topic, int32_t partition)
 {
@@ -312,6 +313,19 @@ bool relay_topic_place(struct relay *r, struct relay_topic *topic, int32_t parti
     return true;
 }
 
+/* What the client remembers may be minutes old, and another relay may have placed rows by more. One
+ * partition that does not answer is not waited for as long as an answer. */
+static enum ferry_err count_partitions(struct relay *r, const struct relay_topic *topic,
+                                       int32_t *partitions)
+{
+    bool begun = topic->found > 0 || topic->looked > 0 || topic->fencing;
+    int wait_ms = relay_timeout_ms(r) < FRESH_MS ? relay_timeout_ms(r) : FRESH_MS;
+    if (begun || r->broker->partitions_now == NULL) {
+        return r->broker->partitions(r->broker->ctx, topic->name, relay_timeout_ms(r), partitions);
+    }
+    return r->broker->partitions_now(r->broker->ctx, topic->name, wait_ms, partitions);
+}
+
 /* Asks how many partitions the topic has; an answer of "no such topic" holds for topic_retry_ms.
  * When this returns UNREACHABLE or TIMEOUT the relay is no longer active. */
 static enum ferry_err topic_ask(struct relay *r, struct relay_topic *topic)
@@ -323,8 +337,7 @@ static enum ferry_err topic_ask(struct relay *r, struct relay_topic *topic)
     if (topic_has_flights(topic)) {
         return FERRY_ERR_NOT_READY;
     }
-    enum ferry_err err =
-        r->broker->partitions(r->broker->ctx, topic->name, relay_timeout_ms(r), &partitions);
+    enum ferry_err err = count_partitions(r, topic, &partitions);
     if (err == FERRY_OK && partitions <= 0) {
         err = FERRY_ERR_NO_MEMORY;
     }
@@ -440,9 +453,30 @@ static bool unknown_is_dead(const struct relay *r, enum ferry_err err)
     return err == FERRY_ERR_UNKNOWN_TOPIC && r->options->unknown_topic == RELAY_UNKNOWN_TOPIC_DEAD;
 }
 
+/* What waits for a target of a topic that is not known waits for the topic: the targets will be
+ * others, and some of their batches may have been further back than what was met first. False:
+ * some are on their way yet. */
+static bool topic_gather(struct relay_topic *topic)
+{
+    if (topic_has_flights(topic)) {
+        return false;
+    }
+    for (int32_t p = 0; p < topic->partitions; p++) {
+        struct relay_target *t = &topic->targets[p];
+        topic->blocked_from =
+            t->blocked_from < topic->blocked_from ? t->blocked_from : topic->blocked_from;
+        target_unblock(t);
+    }
+    return true;
+}
+
 static void topic_retry_blocked(struct relay *r, struct relay_topic *topic)
 {
     if (topic->blocked_from == RELAY_NOT_BLOCKED || r->now_us < topic->retry_at_us) {
+        return;
+    }
+    if (topic->state == RELAY_TOPIC_UNKNOWN && !topic_gather(topic)) {
+        topic->retry_at_us = r->now_us + topic_pause_us(r, FERRY_ERR_NOT_READY);
         return;
     }
     enum ferry_err err = topic->state == RELAY_TOPIC_KNOWN ? FERRY_OK : topic_ask(r, topic);

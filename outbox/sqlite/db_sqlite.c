@@ -18,6 +18,7 @@ enum statement {
     STATEMENT_ID_TRIM,
     STATEMENT_DEAD_ADD,
     STATEMENT_KEY_PARKED,
+    STATEMENT_KEY_STAYS,
     STATEMENT_REQUEUED,
     STATEMENT_DEAD_REMOVE,
     STATEMENT_DEAD_AGAIN,
@@ -59,10 +60,13 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
         "main.ferry_inbox_id WHERE grp = ?1 AND day < ?2 ORDER BY day LIMIT ?3)",
     [STATEMENT_DEAD_ADD] =
         "INSERT INTO main.ferry_inbox_dead (grp, topic_id, part, off, msg_id, reason, parked, "
-        "mkey, headers, payload, ts_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) "
+        "mkey, headers, payload, ts_ms, requeued) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
+        "?11, ?12) "
         "ON CONFLICT (grp, topic_id, part, off) DO NOTHING",
     [STATEMENT_KEY_PARKED] = "SELECT 1 FROM main.ferry_inbox_dead WHERE grp = ?1 AND topic_id = ?2 "
                              "AND mkey = ?3 LIMIT 1",
+    [STATEMENT_KEY_STAYS] = "SELECT 1 FROM main.ferry_inbox_dead WHERE grp = ?1 AND topic_id = ?2 "
+                            "AND mkey = ?3 AND requeued = 0 LIMIT 1",
     [STATEMENT_REQUEUED] =
         "SELECT number, part, off, msg_id, reason, parked, mkey, headers, payload, ts_ms FROM "
         "main.ferry_inbox_dead WHERE grp = ?1 AND topic_id = ?2 AND requeued = 1 ORDER BY number "
@@ -516,22 +520,37 @@ static enum ferry_err driver_inbox_dead_add(void *driver, const struct db_inbox_
     add_optional(&b, dead->headers.size > 0, dead->headers);
     add_bytes(&b, dead->payload);
     add_number(&b, dead->timestamp_ms);
+    add_number(&b, dead->requeued ? 1 : 0);
     return binder_run(driver, &b, "inserting into ferry_inbox_dead", NULL, e);
 }
 
-static enum ferry_err driver_inbox_key_parked(void *driver, const struct db_chain *chain,
-                                              struct bytes key, bool *parked, struct err_text *e)
+static enum ferry_err select_key(struct db_sqlite *d, enum statement which,
+                                 const struct db_chain *chain, struct bytes key, bool *found,
+                                 struct err_text *e)
 {
     struct binder b;
-    enum ferry_err err = binder_begin(driver, STATEMENT_KEY_PARKED, &b, e);
+    enum ferry_err err = binder_begin(d, which, &b, e);
     if (err != FERRY_OK) {
         return err;
     }
     add_text(&b, chain->group);
     add_id(&b, chain->topic_id);
     add_bytes(&b, key);
-    err = binder_row(driver, &b, "reading ferry_inbox_dead", parked, e);
+    err = binder_row(d, &b, "reading ferry_inbox_dead", found, e);
     binder_end(&b);
+    return err;
+}
+
+static enum ferry_err driver_inbox_key_parked(void *driver, const struct db_chain *chain,
+                                              struct bytes key, bool *parked, bool *requeued,
+                                              struct err_text *e)
+{
+    bool stays = false;
+    enum ferry_err err = select_key(driver, STATEMENT_KEY_PARKED, chain, key, parked, e);
+    if (err == FERRY_OK && *parked) {
+        err = select_key(driver, STATEMENT_KEY_STAYS, chain, key, &stays, e);
+    }
+    *requeued = *parked && !stays;
     return err;
 }
 

@@ -289,3 +289,20 @@ int database_server_pid(enum database_kind kind)
 {
     return servers[kind].pid;
 }
+
+void server_make_folder(char folder[64])
+{
+    struct server made = {.pid = 0};
+    make_folder(&made);
+    memcpy(folder, made.folder, sizeof(made.folder));
+}
+
+int server_spawn(const char *folder, const char *const *arguments)
+{
+    return spawn(folder, arguments);
+}
+
+void server_run(const char *folder, const char *const *arguments)
+{
+    run(folder, arguments);
+}

@@ -2,9 +2,12 @@
  * that come twice, connections that are lost at the worst moment. */
 #include "databases_fixture.h"
 
+#include <pthread.h>
+
 #include "consume_log.h"
 #include "outbox/app/db.h"
 #include "outbox/app/receive_loop.h"
+#include "wire/batch.h"
 
 #define DAY_MS      (24LL * 60 * 60 * 1000)
 #define RECORDS_MAX 64
@@ -17,7 +20,9 @@ struct run {
     struct ferry_consume_options options;
     int64_t fail_at; /* -1: never. */
     int fail_times;
-    int64_t kill_at; /* The connection is killed behind the handler of it, once; -1: never. */
+    int64_t kill_at;     /* The connection is killed behind the handler of it, once; -1: never. */
+    int64_t deadlock_at; /* The handler of it keeps to itself that it met one, once; -1: never. */
+    bool goes_on;        /* And does more after it. */
     int calls, reconnects;
     /* Of a queue: what became of each. */
     enum ferry_settle settled[RECORDS_MAX];
@@ -25,6 +30,30 @@ struct run {
 };
 
 static struct run *owner;
+
+static void *lock_the_other_way(void *arg)
+{
+    struct database_link *other = arg;
+    database_try(other, "UPDATE pair SET n = 3 WHERE n = 1"); /* The lock that we hold. */
+    return NULL;
+}
+
+/* The other one has done more, so the server takes us for the victim and rolls all back. */
+static void meet_deadlock(struct run *r)
+{
+    struct database_link other;
+    pthread_t thread;
+    database_connect(r->d, &other);
+    database_exec(&other, "START TRANSACTION");
+    database_exec(&other, "INSERT INTO weight SELECT seq FROM seq_1_to_500");
+    database_exec(&other, "UPDATE pair SET n = 4 WHERE n = 2");
+    database_exec(&r->d->a, "SELECT n FROM pair WHERE n = 1 FOR UPDATE");
+    assert_int_equal(pthread_create(&thread, NULL, lock_the_other_way, &other), 0);
+    assert_false(database_try(&r->d->a, "SELECT n FROM pair WHERE n = 2 FOR UPDATE"));
+    pthread_join(thread, NULL);
+    database_exec(&other, "ROLLBACK");
+    database_disconnect(&other);
+}
 
 static enum ferry_err insert_effect(const struct ferry_record *record, struct ferry_db *db,
                                     void *arg)
@@ -37,6 +66,13 @@ static enum ferry_err insert_effect(const struct ferry_record *record, struct fe
     snprintf(sql, sizeof(sql), "INSERT INTO effect VALUES (%lld)", (long long)record->offset);
     if (!database_try(&r->d->a, sql)) {
         return FERRY_ERR_DB; /* As a handler says it that knows no better. */
+    }
+    if (record->offset == r->deadlock_at) {
+        r->deadlock_at = -1;
+        meet_deadlock(r);
+        if (r->goes_on) {
+            database_exec(&r->d->a, sql);
+        }
     }
     if (record->offset == r->kill_at) {
         r->kill_at = -1;
@@ -60,7 +96,8 @@ static enum ferry_err connect_again(struct ferry_db **db, void *arg)
 
 static struct run run_of(struct database *d, int64_t end)
 {
-    struct run r = {.d = d, .log = consume_log_of(end, 8), .fail_at = -1, .kill_at = -1};
+    struct run r = {
+        .d = d, .log = consume_log_of(end, 8), .fail_at = -1, .kill_at = -1, .deadlock_at = -1};
     int64_t now = (int64_t)time(NULL) * 1000;
     static const char *const keys[] = {"a", "b"};
     for (int64_t i = 0; i < end; i++) {
@@ -160,6 +197,44 @@ static void a_record_that_is_in_the_log_twice_has_one_effect(void **state)
     r.records[5].id = r.records[4].id;
     assert_int_equal(consume(&r), FERRY_OK);
     expect_effects(&r, 28);
+}
+
+static void requeue_all(struct run *r)
+{
+    database_exec(&r->d->a, r->d->kind == DATABASE_POSTGRESQL
+                                ? "UPDATE {inbox_dead} SET requeued = true"
+                                : "UPDATE {inbox_dead} SET requeued = 1");
+}
+
+/* One copy is given up, the other comes behind it: the dead letter stands for both. */
+static void a_dead_letter_and_its_duplicate_have_one_effect(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    r.options.possible_duplicates = true;
+    r.options.poison = FERRY_POISON_DEAD;
+    r.records[20].id = r.records[9].id;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    requeue_all(&r);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 29);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
+}
+
+static void a_parked_record_and_its_duplicate_have_one_effect(void **state)
+{
+    struct run r = run_of(database_of(state), 30);
+    r.options.possible_duplicates = true;
+    r.options.poison = FERRY_POISON_PARK;
+    r.records[21].id = r.records[13].id;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    requeue_all(&r);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 29);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
 }
 
 static void a_record_of_long_ago_is_not_applied_blindly(void **state)
@@ -272,6 +347,104 @@ static void a_commit_without_an_answer_is_read_from_the_chain(void **state)
     expect_effects(&r, 30);
 }
 
+static void *consume_aside(void *arg)
+{
+    struct run *r = arg;
+    const struct consume_source source = consume_log_source(&r->log);
+    r->log.records = r->records;
+    assert_int_equal(consume_loop(&source, r->d->a.db, insert_effect, r, &r->options), FERRY_OK);
+    return NULL;
+}
+
+/* Another consumer meets the next record of the key while the last dead letter of it is handled. */
+struct race {
+    struct run *first, *second;
+    pthread_t thread;
+};
+
+static enum ferry_err handle_in_race(const struct ferry_record *record, struct ferry_db *db,
+                                     void *arg)
+{
+    struct race *race = arg;
+    enum ferry_err err = insert_effect(record, db, race->first);
+    if (record->offset == 11) {
+        assert_int_equal(pthread_create(&race->thread, NULL, consume_aside, race->second), 0);
+        usleep(300 * 1000);
+    }
+    return err;
+}
+
+static void a_key_that_is_put_before_the_handler_again_takes_the_next_along(void **state)
+{
+    struct run r = run_of(database_of(state), 14);
+    struct database aside = *r.d;
+    struct run other = r;
+    struct race race = {.first = &r, .second = &other};
+    r.log.end = 12;
+    r.options.poison = FERRY_POISON_PARK;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 2);
+    requeue_all(&r);
+    database_connect(r.d, &aside.a);
+    other.d = &aside;
+    other.options.poison = FERRY_POISON_PARK;
+    const struct consume_source source = consume_log_source(&r.log);
+    assert_int_equal(consume_loop(&source, r.d->a.db, handle_in_race, &race, &r.options), FERRY_OK);
+    pthread_join(race.thread, NULL);
+    database_disconnect(&aside.a);
+    assert_int_equal(consume(&r), FERRY_OK); /* No person asks once more. */
+    expect_effects(&r, 14);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
+}
+
+static struct run run_with_deadlock(struct database *d, int64_t end, int64_t at)
+{
+    struct run r = run_of(d, end);
+    database_exec(&d->a, "CREATE TABLE weight (n INTEGER)");
+    database_exec(&d->a, "CREATE TABLE pair (n INTEGER PRIMARY KEY)");
+    database_exec(&d->a, "INSERT INTO pair VALUES (1), (2)");
+    r.deadlock_at = at;
+    return r;
+}
+
+/* What was claimed and done before the deadlock is gone, what comes after it must not stay. */
+static void a_deadlock_that_a_handler_swallows_loses_nothing(void **state)
+{
+    struct run r = run_with_deadlock(database_of(state), 20, 11);
+    r.options.possible_duplicates = true;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 20);
+    assert_true(r.calls > 20);
+    assert_int_equal(database_number(&r.d->a, "SELECT @@autocommit"), 1);
+}
+
+static void a_handler_that_goes_on_after_a_deadlock_has_one_effect(void **state)
+{
+    struct run r = run_with_deadlock(database_of(state), 20, 11);
+    r.goes_on = true;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 20);
+}
+
+static void a_dead_letter_whose_handler_swallows_a_deadlock_is_kept(void **state)
+{
+    struct run r = run_with_deadlock(database_of(state), 20, -1);
+    r.options.poison = FERRY_POISON_DEAD;
+    r.fail_at = 9;
+    r.fail_times = 3;
+    assert_int_equal(consume(&r), FERRY_OK);
+    requeue_all(&r);
+    r.deadlock_at = 9;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 19);
+    assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 1);
+    requeue_all(&r);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 20);
+}
+
 /* ---- Queues -------------------------------------------------------------------------------- */
 
 static enum ferry_err queue_receive(void *ctx, int timeout_ms, struct ferry_delivery *deliveries,
@@ -365,6 +538,25 @@ static void every_message_of_a_queue_has_one_effect(void **state)
     assert_int_equal(settled_as(&r, FERRY_ACK), 50);
 }
 
+/* A rebase has put it once more: its id may be forgotten, however young its place in the log is. */
+static void a_message_of_long_ago_that_was_put_again_is_rejected(void **state)
+{
+    struct run r = run_of(database_of(state), 5);
+    const struct ferry_header flag = {
+        .name = FERRY_HEADER_POSSIBLE_DUPLICATE, .value = "1", .value_bytes = 1};
+    struct buf headers;
+    buf_init(&headers, 1024);
+    assert_int_equal(batch_encode_headers(&headers, &flag, 1), FERRY_OK);
+    r.options.poison = FERRY_POISON_DEAD;
+    r.records[2].headers = headers.data;
+    r.records[2].headers_bytes = headers.size;
+    r.records[2].timestamp_ms -= 20 * DAY_MS;
+    assert_int_equal(receive(&r), FERRY_OK);
+    assert_int_equal(r.settled[2], FERRY_REJECT);
+    expect_effects(&r, 4);
+    buf_fini(&headers);
+}
+
 static void a_message_that_keeps_failing_is_rejected(void **state)
 {
     struct run r = run_of(database_of(state), 10);
@@ -391,6 +583,16 @@ static void a_message_that_keeps_failing_stops_the_loop(void **state)
     assert_int_equal(receive(&r), FERRY_ERR_DENIED);
     assert_int_equal(r.settled[4], FERRY_RELEASE);
     assert_int_equal(settled_as(&r, 0), 0); /* None is left without an answer. */
+}
+
+/* The last of a batch: nothing but COMMIT comes after it. */
+static void a_deadlock_that_a_handler_swallows_loses_no_message(void **state)
+{
+    struct run r = run_with_deadlock(database_of(state), 20, 19);
+    r.options.batch_max = 5;
+    assert_int_equal(receive(&r), FERRY_OK);
+    expect_effects(&r, 20);
+    assert_int_equal(settled_as(&r, FERRY_ACK), 20);
 }
 
 static void a_queue_survives_a_lost_connection(void **state)
@@ -425,6 +627,8 @@ int main(void)
         DATABASE_TESTS(a_bad_record_becomes_a_dead_letter_and_the_rest_goes_on),
         DATABASE_TESTS(a_parked_key_keeps_its_order),
         DATABASE_TESTS(a_record_that_is_in_the_log_twice_has_one_effect),
+        DATABASE_TESTS(a_dead_letter_and_its_duplicate_have_one_effect),
+        DATABASE_TESTS(a_parked_record_and_its_duplicate_have_one_effect),
         DATABASE_TESTS(a_record_of_long_ago_is_not_applied_blindly),
         SERVER_TESTS(a_lost_connection_is_made_anew),
         SERVER_TESTS(a_connection_lost_before_the_loop_begins_is_made_anew),
@@ -432,7 +636,13 @@ int main(void)
         DATABASE_TESTS(old_sagas_are_forgotten_by_the_loop),
         DATABASE_TESTS(old_sagas_are_forgotten_by_the_loop_of_a_queue),
         SERVER_TESTS(a_commit_without_an_answer_is_read_from_the_chain),
+        SERVER_TESTS(a_key_that_is_put_before_the_handler_again_takes_the_next_along),
+        DATABASE_TEST_ON(a_deadlock_that_a_handler_swallows_loses_nothing, mariadb),
+        DATABASE_TEST_ON(a_handler_that_goes_on_after_a_deadlock_has_one_effect, mariadb),
+        DATABASE_TEST_ON(a_dead_letter_whose_handler_swallows_a_deadlock_is_kept, mariadb),
+        DATABASE_TEST_ON(a_deadlock_that_a_handler_swallows_loses_no_message, mariadb),
         DATABASE_TESTS(every_message_of_a_queue_has_one_effect),
+        DATABASE_TESTS(a_message_of_long_ago_that_was_put_again_is_rejected),
         DATABASE_TESTS(a_message_that_keeps_failing_is_rejected),
         DATABASE_TESTS(a_message_that_keeps_failing_stops_the_loop),
         SERVER_TESTS(a_queue_survives_a_lost_connection),

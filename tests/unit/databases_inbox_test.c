@@ -115,6 +115,70 @@ static void of_two_consumers_one_is_rolled_back(void **state)
     database_disconnect(&other);
 }
 
+/* The other one fetched earlier, so its batch is shorter: it has done a part of this one's. */
+static void a_consumer_that_was_overtaken_in_its_batch_is_rolled_back(void **state)
+{
+    struct database *d = database_of(state);
+    struct database_link other;
+    size_t skip = 0;
+    int64_t expected = 0;
+    database_connect(d, &other);
+    do_batch(&d->a, 10);
+    begin(&d->a);
+    assert_int_equal(enter(&d->a, 10, 20, &skip, &expected), FERRY_FRESH);
+    assert_int_equal(skip, 0);
+    begin(&other);
+    assert_int_equal(enter(&other, 10, 15, &skip, &expected), FERRY_FRESH);
+    well(other.db, ferry_inbox_leave(other.db, "g", &topic_id, 3, 15));
+    database_exec(&other, "COMMIT");
+    assert_int_equal(ferry_inbox_leave(d->a.db, "g", &topic_id, 3, 20), FERRY_ERR_DB_RETRY);
+    database_exec(&d->a, "ROLLBACK");
+    begin(&d->a);
+    assert_int_equal(enter(&d->a, 10, 20, &skip, &expected), FERRY_FRESH);
+    assert_int_equal(skip, 5);
+    well(d->a.db, ferry_inbox_leave(d->a.db, "g", &topic_id, 3, 20));
+    database_exec(&d->a, "COMMIT");
+    database_disconnect(&other);
+}
+
+/* It slept for so long that the interval which it would collide with is trimmed. */
+static void sleep_past_the_trim(void **state, const char *isolation)
+{
+    struct database *d = database_of(state);
+    struct database_link other;
+    size_t skip = 0;
+    int64_t expected = 0;
+    database_connect(d, &other);
+    do_batch(&d->a, 10);
+    database_exec(&d->a, isolation);
+    begin(&d->a);
+    assert_int_equal(enter(&d->a, 10, 500, &skip, &expected), FERRY_FRESH);
+    for (int i = 11; i < 11 + 2 * DB_CHAIN_ROWS_MAX; i++) {
+        do_batch(&other, i);
+    }
+    assert_int_equal(ferry_inbox_leave(d->a.db, "g", &topic_id, 3, 500), FERRY_ERR_DB_RETRY);
+    database_exec(&d->a, "ROLLBACK");
+    assert_int_equal(database_number(&d->a, "SELECT max(end_off) FROM {inbox_chain}"),
+                     10 + 2 * DB_CHAIN_ROWS_MAX);
+    database_disconnect(&other);
+}
+
+static void a_consumer_that_slept_past_the_trim_is_rolled_back(void **state)
+{
+    const struct database *d = database_of(state);
+    sleep_past_the_trim(state, d->kind == DATABASE_POSTGRESQL
+                                   ? "SET default_transaction_isolation = 'read committed'"
+                                   : "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
+}
+
+static void it_is_rolled_back_though_its_snapshot_does_not_tell(void **state)
+{
+    const struct database *d = database_of(state);
+    sleep_past_the_trim(state, d->kind == DATABASE_POSTGRESQL
+                                   ? "SET default_transaction_isolation = 'repeatable read'"
+                                   : "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ");
+}
+
 static void a_skip_is_recorded_with_its_reason(void **state)
 {
     struct database *d = database_of(state);
@@ -195,10 +259,12 @@ static void dead_letters_come_back_in_order(void **state)
         well(db, db->ops->inbox_dead_add(db->driver, &dead, &db->error)); /* No second one. */
     }
     bool parked = false;
-    well(db, db->ops->inbox_key_parked(db->driver, &dead.chain, dead.key, &parked, &db->error));
+    bool requeued = false;
+    well(db, db->ops->inbox_key_parked(db->driver, &dead.chain, dead.key, &parked, &requeued,
+                                       &db->error));
     assert_true(parked);
     well(db, db->ops->inbox_key_parked(db->driver, &dead.chain, bytes_of_string("j"), &parked,
-                                       &db->error));
+                                       &requeued, &db->error));
     assert_false(parked);
     bool found = true;
     int64_t number = 0;
@@ -295,6 +361,9 @@ int main(void)
         DATABASE_TESTS(a_chain_knows_what_is_fresh_done_and_missing),
         DATABASE_TESTS(a_chain_is_trimmed),
         SERVER_TESTS(of_two_consumers_one_is_rolled_back),
+        SERVER_TESTS(a_consumer_that_was_overtaken_in_its_batch_is_rolled_back),
+        SERVER_TESTS(a_consumer_that_slept_past_the_trim_is_rolled_back),
+        SERVER_TESTS(it_is_rolled_back_though_its_snapshot_does_not_tell),
         DATABASE_TESTS(a_skip_is_recorded_with_its_reason),
         DATABASE_TESTS(an_id_is_fresh_once_and_late_after_the_horizon),
         DATABASE_TESTS(old_ids_are_trimmed_a_thousand_at_a_time),

@@ -104,6 +104,15 @@ static inline void maria_stop(struct maria_server *m, int how)
     }
 }
 
+/* Stops the server as SIGSTOP does, and returns when all of its threads stand still. */
+static inline void maria_pause(const struct maria_server *m)
+{
+    int status = 0;
+    assert_int_equal(kill(m->pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(m->pid, &status, WUNTRACED), m->pid);
+    assert_true(WIFSTOPPED(status));
+}
+
 static inline bool maria_installed(void)
 {
     return system("mariadbd --version >/dev/null 2>&1 && command -v mariadb-install-db "

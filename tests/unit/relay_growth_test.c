@@ -123,6 +123,86 @@ static void rows_go_on_while_it_cannot_change_over(void **state)
     assert_true(records(g, 2) > 0 && records(g, 3) > 0);
 }
 
+static enum ferry_err remembered_partitions(void *ctx, const char *topic, int timeout_ms,
+                                            int32_t *partitions)
+{
+    (void)ctx;
+    (void)topic;
+    (void)timeout_ms;
+    *partitions = 2;
+    return FERRY_OK;
+}
+
+/* A relay was in office before the topic grew, and is again: what its client remembers is not the
+ * number by which the one between placed rows. */
+static void the_number_is_asked_anew_by_who_is_elected(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 4);
+    rig_put(g, "orders", 1, 50, 7);
+    rig_drain(g);
+    restart(g, 2);
+    g->broker.partitions = remembered_partitions;
+    g->broker.partitions_now = fake_partitions;
+    rig_put(g, "orders", 51, 100, 7);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 100, 0);
+    assert_true(records(g, 2) > 0 && records(g, 3) > 0);
+}
+
+/* A topic that was deleted, and of which no row comes, keeps no other from being looked at. */
+static void a_deleted_topic_keeps_no_other_from_growing(void **state)
+{
+    struct rig *g = *state;
+    struct fake_topic *gone = fake_create(&g->fake, "a", 1);
+    fake_create(&g->fake, "orders", 2);
+    rig_put(g, "a", 1, 1, 1);
+    rig_put(g, "orders", 2, 50, 7);
+    rig_drain(g);
+    gone->partitions = 0;
+    grow(g, "orders", 4);
+    rig_run(g, 3000);
+    rig_put(g, "orders", 51, 100, 7);
+    rig_drain(g);
+    gone->partitions = 1; /* For the teardown. */
+    rig_expect(g, "orders", 2, 100, 0);
+    assert_true(records(g, 2) > 0 && records(g, 3) > 0);
+}
+
+static enum ferry_err no_tidy(void *driver, const struct source_progress *progress, size_t *removed,
+                              bool *again, struct err_text *e)
+{
+    (void)driver;
+    (void)progress;
+    (void)removed;
+    (void)again;
+    return err_set(e, FERRY_ERR_DB, "the disk is full");
+}
+
+/* Nothing can be deleted: then it does not change over, and publishes. */
+static void rows_go_on_while_nothing_can_be_deleted(void **state)
+{
+    struct rig *g = *state;
+    const struct source_ops *real = g->source.ops;
+    struct source_ops ops = *real;
+    fake_create(&g->fake, "orders", 2);
+    rig_put(g, "orders", 1, 50, 7);
+    rig_drain(g);
+    ops.tidy = no_tidy;
+    g->source.ops = &ops;
+    grow(g, "orders", 4);
+    rig_run(g, 3000);
+    rig_put(g, "orders", 51, 100, 7);
+    rig_run(g, 3000);
+    rig_expect(g, "orders", 1, 100, 0);
+    g->source.ops = real;
+    rig_run(g, 3000);
+    rig_put(g, "orders", 101, 200, 7);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 200, 0);
+    assert_true(records(g, 2) > 0 && records(g, 3) > 0);
+}
+
 static int fences[FAKE_PARTITIONS];
 
 static enum ferry_err count_fence(void *ctx, const char *topic, int32_t partition, int timeout_ms)
@@ -188,6 +268,9 @@ int main(void)
         RIG_TEST(it_may_grow_at_any_moment),
         RIG_TEST(marks_of_before_are_read),
         RIG_TEST(rows_go_on_while_it_cannot_change_over),
+        RIG_TEST(the_number_is_asked_anew_by_who_is_elected),
+        RIG_TEST(a_deleted_topic_keeps_no_other_from_growing),
+        RIG_TEST(rows_go_on_while_nothing_can_be_deleted),
         RIG_TEST(partitions_are_fenced_when_the_number_is_in_doubt),
         cmocka_unit_test(a_mark_comes_back),
     };

@@ -586,13 +586,20 @@ static void a_stopped_server_holds_nobody_up(void **state)
     bool yes = false;
     source_page_init(&page);
     begin(f, bytes_of(NULL, 0));
-    kill(f->server->pid, SIGSTOP);
+    enum ferry_err told[3];
+    int64_t longest_us = 0;
+    maria_pause(f->server);
     for (int i = 0; i < 3; i++) {
         int64_t before_us = clock_monotonic_us();
-        assert_int_equal(f->source.ops->changed(f->source.driver, &yes, &e), FERRY_ERR_DB_RETRY);
-        assert_true(clock_monotonic_us() - before_us < 900000);
+        told[i] = f->source.ops->changed(f->source.driver, &yes, &e);
+        int64_t took_us = clock_monotonic_us() - before_us;
+        longest_us = took_us > longest_us ? took_us : longest_us;
     }
-    kill(f->server->pid, SIGCONT);
+    kill(f->server->pid, SIGCONT); /* Before a judgement: the next test needs the server. */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(told[i], FERRY_ERR_DB_RETRY);
+    }
+    assert_true(longest_us < 900000);
     enum ferry_err err = FERRY_ERR_DB_RETRY;
     for (int i = 0; i < 100 && err == FERRY_ERR_DB_RETRY; i++) {
         err = f->source.ops->changed(f->source.driver, &yes, &e);

@@ -155,6 +155,48 @@ static void check_plan(struct database *db, enum pg_statement which, const char 
     PQclear(plan);
 }
 
+static void session_like_the_relays(struct database *db)
+{
+    database_exec(&db->a, "SET enable_seqscan = off; SET enable_bitmapscan = off; "
+                          "SET plan_cache_mode = force_generic_plan; SET jit = off");
+}
+
+static bool goes_by_number(struct database *db, enum pg_statement which, const char *values)
+{
+    PGresult *plan = plan_of(db, which, values);
+    bool by_number = false;
+    for (int i = 0; i < PQntuples(plan); i++) {
+        by_number = by_number || strstr(PQgetvalue(plan, i, 0), "lane_seq") != NULL;
+    }
+    PQclear(plan);
+    return by_number;
+}
+
+/* A plan is made once, while a leaf is new and small, and kept while it grows: one that goes by
+ * (lane, seq) would soon read the whole leaf in each tick. */
+static void plans_of_a_small_outbox_look_transactions_up(void **state)
+{
+    (void)state;
+    if (!database_available(DATABASE_POSTGRESQL)) {
+        skip();
+    }
+    const char *late = "0, '1000', '2000', '2000:2000:', 0, ARRAY['7', '8']::xid8[], 4096";
+    char small[128];
+    struct database db = {0};
+    fixture_open(&db);
+    session_like_the_relays(&db);
+    snprintf(small, sizeof(small), "%s, 4000000", late);
+    for (int rows = 0; rows < 3000; rows += 100) {
+        assert_false(goes_by_number(&db, PG_PROBE, "0, '1000', ARRAY['7', '8']::xid8[], 4097"));
+        assert_false(goes_by_number(&db, PG_SIZE, late));
+        assert_false(goes_by_number(&db, PG_SMALL, small));
+        assert_false(goes_by_number(&db, PG_OLDEST, "0, '1000', ARRAY['7', '8']::xid8[]"));
+        database_exec(&db.a, "DEALLOCATE ALL");
+        put_many(&db, 100);
+    }
+    database_close(&db);
+}
+
 /* Also when the planner knows nothing of a million rows, and after an ANALYZE. */
 static void plans_use_the_indexes_only(void **state)
 {
@@ -166,8 +208,7 @@ static void plans_use_the_indexes_only(void **state)
     fixture_open(&db);
     put_many(&db, 150000);
     for (int round = 0; round < 2; round++) {
-        database_exec(&db.a, "SET enable_seqscan = off; SET enable_bitmapscan = off; "
-                             "SET plan_cache_mode = force_generic_plan; SET jit = off");
+        session_like_the_relays(&db);
         check_plan(&db, PG_PROBE, "0, '1000', ARRAY['7', '8']::xid8[], 4097");
         check_plan(&db, PG_SIZE,
                    "0, '1000', '2000', '2000:2000:', 0, ARRAY['7', '8']::xid8[], 4097");
@@ -188,6 +229,7 @@ int main(void)
     static bool copies = true;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plans_use_the_indexes_only),
+        cmocka_unit_test(plans_of_a_small_outbox_look_transactions_up),
         cmocka_unit_test(a_copy_is_given_up),
         cmocka_unit_test(backlog_is_read_in_bounded_steps),
         cmocka_unit_test_prestate(backlog_is_read_in_bounded_steps, &copies),

@@ -212,15 +212,22 @@ def latency_cases(b):
                     statistics.median(middle) <= p50 * 1000 and statistics.median(tail) <= p99 * 1000)
 
 
+LOAD_CONNECTIONS = 24  # A pool as two cores want it: 16 fall behind on a slow disk, 48 are in each other's way.
+LOAD_REACHED = 0.97  # Of the rate: a figure of less load is none.
+
+
 def load_case(b):
     found = [running(b, "postgresql", 1, lambda d, c: app(
-        b, "load", d.url, c.endpoint, TOPIC, b.sizes.load_rate, b.sizes.load_seconds, 48))
+        b, "load", d.url, c.endpoint, TOPIC, b.sizes.load_rate, b.sizes.load_seconds, LOAD_CONNECTIONS))
         for _ in range(b.runs)]
     tail = [one["latency_us"]["p99"] for one in found]
     reached = statistics.median(one["per_second"] for one in found)
-    b.table.add(f"G8 COMMIT to received at {number(b.sizes.load_rate)} tx/s", "p99 <= 25 ms",
-                f"p99 {spread(tail, ms)}; {number(reached)} tx/s were reached", "",
-                statistics.median(tail) <= 25_000)
+    cpu = statistics.median(one["cpu_us"] for one in found)
+    b.table.add(f"G8 COMMIT to received at {number(b.sizes.load_rate)} tx/s, {LOAD_CONNECTIONS} connections",
+                "p99 <= 25 ms",
+                f"p99 {spread(tail, ms)}; {number(reached)} tx/s were reached; {cpu:.0f} us CPU each in the "
+                "program that measures", "",
+                statistics.median(tail) <= 25_000 and reached >= LOAD_REACHED * b.sizes.load_rate)
 
 
 def effect_case(b):

@@ -13,6 +13,8 @@ struct connection_kind {
     const char *scheme;
     void (*open)(struct connection *c, const char *url);
     const char *(*sql)(struct connection *c, const char *sql); /* NULL, or what went wrong. */
+    /* NULL: by statements, one after the other. */
+    void (*transact)(struct connection *c, const struct ferry_message *message);
     void (*close)(struct connection *c);
 };
 
@@ -76,6 +78,45 @@ static const char *pg_sql(struct connection *c, const char *sql)
                                                                    : PQerrorMessage(c->handle);
 }
 
+static void pg_send(PGconn *connection, const char *sql)
+{
+    if (PQsendQueryParams(connection, sql, 0, NULL, NULL, NULL, NULL, 0) != 1) {
+        die(sql, PQerrorMessage(connection));
+    }
+}
+
+/* The pipeline's results until its end: each statement's, and a NULL behind it. */
+static void pg_pipeline_end(PGconn *connection)
+{
+    ExecStatusType status = PGRES_COMMAND_OK;
+    while (status != PGRES_PIPELINE_SYNC) {
+        PGresult *r = PQgetResult(connection);
+        if (r == NULL) {
+            continue;
+        }
+        status = PQresultStatus(r);
+        if (status != PGRES_COMMAND_OK && status != PGRES_PIPELINE_SYNC) {
+            die("PostgreSQL's pipeline", PQresultErrorMessage(r));
+        }
+        PQclear(r);
+    }
+}
+
+static void pg_transact(struct connection *c, const struct ferry_message *message)
+{
+    PGconn *connection = c->handle;
+    if (PQpipelineStatus(connection) == PQ_PIPELINE_OFF && PQenterPipelineMode(connection) != 1) {
+        die("PQenterPipelineMode", PQerrorMessage(connection));
+    }
+    pg_send(connection, "BEGIN");
+    check(ferry_outbox_put_async(c->db, message, NULL), ferry_db_detail(c->db));
+    pg_send(connection, "COMMIT");
+    if (PQpipelineSync(connection) != 1) {
+        die("PQpipelineSync", PQerrorMessage(connection));
+    }
+    pg_pipeline_end(connection);
+}
+
 static void pg_close(struct connection *c)
 {
     PQfinish(c->handle);
@@ -115,9 +156,9 @@ static void maria_close(struct connection *c)
 /* ---- All. */
 
 static const struct connection_kind kinds[] = {
-    {"sqlite:", sqlite_open, sqlite_sql, sqlite_close},
-    {"postgresql:", pg_open, pg_sql, pg_close},
-    {"mariadb:", maria_open, maria_sql, maria_close},
+    {"sqlite:", sqlite_open, sqlite_sql, NULL, sqlite_close},
+    {"postgresql:", pg_open, pg_sql, pg_transact, pg_close},
+    {"mariadb:", maria_open, maria_sql, NULL, maria_close},
 };
 
 void connection_open(struct connection *c, const char *url)
@@ -139,6 +180,30 @@ void connection_sql(struct connection *c, const char *sql)
     const char *why = c->kind->sql(c, sql);
     if (why != NULL) {
         die(sql, why);
+    }
+}
+
+static void put(struct connection *c, const struct ferry_message *message, const char *end)
+{
+    connection_sql(c, "BEGIN");
+    enum ferry_err err = ferry_outbox_put(c->db, message, NULL);
+    if (err != FERRY_OK) {
+        die(ferry_db_detail(c->db), ferry_err_text(err));
+    }
+    connection_sql(c, end);
+}
+
+void connection_warm(struct connection *c, const struct ferry_message *message)
+{
+    put(c, message, "ROLLBACK");
+}
+
+void connection_transact(struct connection *c, const struct ferry_message *message)
+{
+    if (c->kind->transact != NULL) {
+        c->kind->transact(c, message);
+    } else {
+        put(c, message, "COMMIT");
     }
 }
 
