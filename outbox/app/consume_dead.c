@@ -9,6 +9,16 @@ bool consume_lost(const struct ferry_db *db)
     return db->ops->lost != NULL && db->ops->lost(db->driver);
 }
 
+enum ferry_err consume_handled(struct ferry_db *db, enum ferry_err answer)
+{
+    if (answer == FERRY_OK && db->ops->aborted != NULL && db->ops->aborted(db->driver)) {
+        return err_set(&db->error, FERRY_ERR_DB,
+                       "a statement of the handler failed and it has not said so: nothing can be "
+                       "done in the transaction any more");
+    }
+    return answer;
+}
+
 void consume_reason(char reason[CONSUME_REASON_MAX], const struct ferry_db *db, enum ferry_err err)
 {
     snprintf(reason, CONSUME_REASON_MAX, "%s: %.350s", ferry_err_name(err),
@@ -132,7 +142,7 @@ static enum ferry_err work(struct ferry_db *db, const char *topic, const struct 
 {
     struct ferry_record record = record_of(&letter->dead, topic);
     db->error.text[0] = '\0';
-    enum ferry_err err = handler(&record, db, arg);
+    enum ferry_err err = consume_handled(db, handler(&record, db, arg));
     if (err == FERRY_ERR_DB_RETRY || (err != FERRY_OK && consume_lost(db))) {
         return FERRY_ERR_DB_RETRY;
     }

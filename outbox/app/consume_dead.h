@@ -9,6 +9,9 @@
 
 /* Whether the connection is gone: whatever a handler says then is no failure of its own. */
 bool consume_lost(const struct ferry_db *db);
+/* What a handler has answered; DB where it has not told that a statement of its failed, after which
+ * PostgreSQL does nothing more in the transaction. */
+MUST_CHECK enum ferry_err consume_handled(struct ferry_db *db, enum ferry_err answer);
 /* "DENIED: no such account", of an error and what the database said with it. */
 void consume_reason(char reason[CONSUME_REASON_MAX], const struct ferry_db *db, enum ferry_err err);
 

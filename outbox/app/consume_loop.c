@@ -160,6 +160,7 @@ static enum attempt handle(struct loop *l, const struct ferry_record *record)
 {
     l->db->error.text[0] = '\0';
     enum ferry_err err = consume_count_handler(&l->count, l->handler, record, l->db, l->arg);
+    err = consume_handled(l->db, err);
     if (err != FERRY_OK) {
         return handler_failed(l, record->offset, err);
     }

@@ -92,6 +92,8 @@ struct db_ops {
     /* PostgreSQL in pipeline mode: the row is sent and its result is taken with the caller's
      * others. NULL: the driver has no such mode. */
     enum ferry_err (*put_async)(void *driver, const struct db_row *row, struct err_text *e);
+    /* Asks the database once for what put_async cannot ask for. NULL: there is nothing to ask. */
+    enum ferry_err (*prepare_put)(void *driver, struct err_text *e);
     /* Holds the key's lock until the transaction ends. */
     enum ferry_err (*lock_key)(void *driver, struct bytes key, struct err_text *e);
 
@@ -155,6 +157,9 @@ struct db_ops {
     void (*rollback)(void *driver); /* No effect when none is open. */
     /* Whether the connection is gone, as far as the last error told. NULL: it never is. */
     bool (*lost)(void *driver);
+    /* Whether a transaction is open in which all statements fail, because one has failed
+     * (PostgreSQL). NULL: there is no such state. */
+    bool (*aborted)(void *driver);
 };
 
 /* Where a chain ended when its batch was entered: its effects are of what comes behind that. */

@@ -176,6 +176,12 @@ enum ferry_err ferry_outbox_put(struct ferry_db *db, const struct ferry_message 
     return put_by(db, message, db->ops->put, id);
 }
 
+enum ferry_err ferry_outbox_prepare(struct ferry_db *db)
+{
+    db->error.text[0] = '\0';
+    return db->ops->prepare_put == NULL ? FERRY_OK : db->ops->prepare_put(db->driver, &db->error);
+}
+
 enum ferry_err ferry_outbox_put_async(struct ferry_db *db, const struct ferry_message *message,
                                       struct ferry_id *id)
 {

@@ -74,6 +74,7 @@ static enum ferry_err run_handler(struct loop *l, const struct ferry_record *rec
 {
     l->db->error.text[0] = '\0';
     enum ferry_err err = consume_count_handler(&l->count, l->handler, record, l->db, l->arg);
+    err = consume_handled(l->db, err);
     if (err == FERRY_ERR_DB_RETRY || (err != FERRY_OK && consume_lost(l->db))) {
         return FERRY_ERR_DB_RETRY;
     }

@@ -72,6 +72,13 @@ enum ferry_err ferry_outbox_putv(struct ferry_db *db, const struct ferry_message
 enum ferry_err ferry_outbox_put_async(struct ferry_db *db, const struct ferry_message *message,
                                       struct ferry_id *id);
 
+/* For put_async: checks the version of Ferry's tables and prepares its insert, with two round
+ * trips. Call it once for a connection, before pipeline mode. Without it, and without a put before,
+ * the server plans each insert anew, at thrice the cost, and no relay is woken by
+ * ferry_outbox_committed. With SQLite and MariaDB it does nothing. Errors: INVALID_ARGUMENT (in
+ * pipeline mode), DB_SCHEMA, NEWER_FORMAT, DB_RETRY, DB; they end a transaction that is open. */
+enum ferry_err ferry_outbox_prepare(struct ferry_db *db);
+
 /* Messages of one key are published in the order of their transactions if these wait for each
  * other, as they do when each changes the row that the key names before it puts. Where nothing else
  * makes them wait, this does: call it before ferry_outbox_put; it holds the key's lock to the end
@@ -141,11 +148,13 @@ enum ferry_poison {
 /* The loop that all of this is for: fetch, BEGIN IMMEDIATE, enter, handler for each fresh record,
  * leave, COMMIT, commit the position. The handler runs inside the transaction on the caller's
  * connection; returning an error rolls the batch back, and the loop tries it again record by
- * record. DB_RETRY from the handler is never counted as its failure. Runs until `stop` returns true
- * (asked between batches; may be NULL), or `idle_exit_ms` passed with nothing new at the end (0:
- * never), or a fatal error, which is returned. When the connection is lost the loop calls
- * `reconnect` (NULL: DB is returned), which mends the caller's connection and sets *db anew; what
- * became of a COMMIT without an answer is then read from the chain. */
+ * record. DB_RETRY from the handler is never counted as its failure. One that keeps to itself that
+ * the database has ended the transaction (a deadlock of MariaDB, any error of PostgreSQL) has
+ * failed too; on MariaDB autocommit is off while it runs. Runs until `stop` returns true (asked
+ * between batches; may be NULL), or `idle_exit_ms` passed with nothing new at the end (0: never),
+ * or a fatal error, which is returned. When the connection is lost the loop calls `reconnect`
+ * (NULL: DB is returned), which mends the caller's connection and sets *db anew; what became of a
+ * COMMIT without an answer is then read from the chain. */
 typedef enum ferry_err ferry_handler(const struct ferry_record *record, struct ferry_db *db,
                                      void *arg);
 /* What loops have done, for your metrics: zero it, name it in the options of one loop at a time,

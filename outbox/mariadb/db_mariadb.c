@@ -838,7 +838,7 @@ static bool driver_in_transaction(void *driver)
     const struct db_mariadb *d = driver;
     unsigned number = mysql_errno(d->connection);
     if (!d->begun && number != 0 && number != MARIA_DUPLICATE && !maria_lost(number)) {
-        mysql_ping(d->connection);
+        mysql_query(d->connection, "DO 0"); /* mysql_ping does not read the status. */
     }
     unsigned status = 0;
     mariadb_get_infov(d->connection, MARIADB_CONNECTION_SERVER_STATUS, (void *)&status);

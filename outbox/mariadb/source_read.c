@@ -126,9 +126,9 @@ static void write_scan(struct source_mariadb *s, size_t rows, bool bare)
     struct buf *out = maria_link_write(&s->reader);
     if (bare) {
         buf_printf(out,
-                   "SELECT id, topic, IF(LENGTH(mkey) <= %u, mkey, NULL), msg_id, NULL, '', "
+                   "SELECT id, topic, LEFT(mkey, %u), msg_id, NULL, '', "
                    "created_ms ",
-                   SOURCE_PARKED_KEY_MAX);
+                   SOURCE_PARKED_KEY_MAX + 1);
     } else {
         buf_printf(out, "SELECT " COLUMNS, SOURCE_ROW_MAX_BYTES);
     }

@@ -139,7 +139,7 @@ struct db_postgresql {
     char schema[SCHEMA_POSTGRESQL_NAME_MAX + 1];
     uint64_t tag; /* Tells this adapter's prepared statements from others' on the connection. */
     bool schema_checked;
-    int64_t lanes;
+    int64_t lanes; /* 0: not known yet. */
     bool prepared[STATEMENT_COUNT];
     char place[DB_POSTGRESQL_PLACE_MAX]; /* Empty: not known. */
     unsigned extensions;                 /* Of chains, until the next trim. */
@@ -186,9 +186,9 @@ static void spell(const struct db_postgresql *d, enum statement which, char sql[
             from += 2;
         } else if (strncmp(from, "{lane ", 6) == 0) {
             int key = (int)strcspn(from + 6, "}");
-            n = d->lanes > 1
-                    ? snprintf(sql + at, room, "%s.lane_of(%.*s)", d->schema, key, from + 6)
-                    : snprintf(sql + at, room, "0");
+            n = d->lanes == 1
+                    ? snprintf(sql + at, room, "0")
+                    : snprintf(sql + at, room, "%s.lane_of(%.*s)", d->schema, key, from + 6);
             from += 6 + key + 1;
         } else {
             must(room > 1);
@@ -316,6 +316,15 @@ static enum ferry_err driver_put(void *driver, const struct db_row *row, struct 
     struct pq_params p = {0};
     row_params(&p, row);
     return execute(driver, STATEMENT_PUT, &p, "inserting into the outbox", NULL, e);
+}
+
+static enum ferry_err driver_prepare_put(void *driver, struct err_text *e)
+{
+    struct db_postgresql *d = driver;
+    if (PQpipelineStatus(d->connection) != PQ_PIPELINE_OFF) {
+        return err_set(e, FERRY_ERR_INVALID_ARGUMENT, "the connection is in pipeline mode");
+    }
+    return prepare(d, STATEMENT_PUT, e);
 }
 
 /* Without the check of the tables: its answer could not be told from the caller's. */
@@ -851,6 +860,12 @@ static bool driver_lost(void *driver)
     return PQstatus(d->connection) == CONNECTION_BAD;
 }
 
+static bool driver_aborted(void *driver)
+{
+    const struct db_postgresql *d = driver;
+    return PQtransactionStatus(d->connection) == PQTRANS_INERROR;
+}
+
 static const char *driver_path(void *driver)
 {
     const struct db_postgresql *d = driver;
@@ -926,6 +941,7 @@ static const struct db_ops postgresql_ops = {
     .put = driver_put,
     .putv = driver_putv,
     .put_async = driver_put_async,
+    .prepare_put = driver_prepare_put,
     .lock_key = driver_lock_key,
     .chain_end = driver_chain_end,
     .chain_extend = driver_chain_extend,
@@ -938,6 +954,7 @@ static const struct db_ops postgresql_ops = {
     .inbox_dead_remove = driver_inbox_dead_remove,
     .inbox_dead_again = driver_inbox_dead_again,
     .lost = driver_lost,
+    .aborted = driver_aborted,
     .barrier_add = driver_barrier_add,
     .barrier_why = driver_barrier_why,
     .saga_insert = driver_saga_insert,
@@ -964,7 +981,7 @@ enum ferry_err ferry_db_postgresql(struct ferry_db **db, struct pg_conn *connect
         return FERRY_ERR_NO_MEMORY;
     }
     d->connection = connection;
-    d->lanes = 1;
+    d->lanes = 0;
     d->tag = (uint64_t)(uintptr_t)d ^ (uint64_t)clock_monotonic_us() << 16;
     snprintf(d->schema, sizeof(d->schema), "%s", name);
     buf_init(&d->scratch, DB_POSTGRESQL_SCRATCH_MAX);

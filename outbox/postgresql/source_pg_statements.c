@@ -19,7 +19,7 @@
                                      "::bigint ORDER BY p.seq"
 #define RESULT(bare, is_whole)                                                                     \
     "p.seq, p.xid, p.tli, p.created_ms, p.msg_id, p.topic, "                                       \
-    "CASE WHEN " is_whole " OR octet_length(p.mkey) <= 1024 THEN p.mkey END, "                     \
+    "CASE WHEN " is_whole " THEN p.mkey ELSE substr(p.mkey, 1, 1025) END, "                        \
     "CASE WHEN " is_whole " THEN p.headers END, "                                                  \
     "CASE WHEN " is_whole " AND p.headers_json IS NOT NULL THEN ARRAY(SELECT unnest(ARRAY[j.key, " \
     "CASE WHEN jsonb_typeof(j.value) = 'string' THEN j.value #>> '{}' END]) "                      \

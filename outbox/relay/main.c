@@ -268,7 +268,7 @@ static int check_databases(const struct program *p)
         enum ferry_err err = check_one(p, url, &e);
         if (err != FERRY_OK) {
             fprintf(stderr, "%s: %s\n", url->shown,
-                    e.text[0] == '\0' ? ferry_err_text(err) : e.text);
+                    e.text[0] == '\0' ? ferry_err_text(err) : source_words(url->shown, e.text));
             code = exit_code_of(err, url->url);
         }
     }

@@ -396,15 +396,16 @@ enum relay_verdict relay_refuse(struct relay *r, const struct source_row *row, c
 
 /* Under `callback` a person decides: the program, or the application, would have it in hand. So
  * does one when row after row seems to end the relay: it is hardly the rows then. */
-enum relay_verdict relay_blame(struct relay *r, const struct source_row *row)
+enum relay_verdict relay_blame(struct relay *r, const struct source_row *row, bool perhaps)
 {
     struct err_text reason;
     enum relay_poison policy = relay_policy_of(r->options, row->message.topic);
     bool many = r->care.blamed >= RELAY_BLAMED_MAX;
     err_set(&reason, FERRY_OK,
-            "the relay's process has ended %u times while it had only this row%s", r->care.deaths,
-            many ? ", and of rows before it: look for another reason, as a limit of memory" : "");
-    if (policy == RELAY_POISON_CALLBACK || many) {
+            "the relay's process has ended %u times while it had only this row%s%s", r->care.deaths,
+            many ? ", and of rows before it: look for another reason, as a limit of memory" : "",
+            perhaps ? "; look whether it was published: its key is too long to tell" : "");
+    if (policy == RELAY_POISON_CALLBACK || many || perhaps) {
         policy = RELAY_POISON_BLOCK;
     }
     return refuse_by(r, row, policy, reason.text);

@@ -17,7 +17,8 @@
  * process dies between these and a few milliseconds later that is a death of this row; who waits
  * for an answer longer says that nothing is at risk, so that no outage is the row's.
  * RELAY_DEATHS_MAX deaths of the same row in a row, none settled between, and it is treated as one
- * that was refused.
+ * that was refused. But the last of them may have come after the row was sent, and what was sent
+ * may even be on its way yet; so its partition is fenced first and asked whether it has the row.
  *
  * Other relays of the process die of it too, and begin again in the same moment. Their rows that
  * are tried alone are tried after a random pause at the beginning, so that they are not in hand
@@ -225,10 +226,26 @@ static void come_again(struct relay *r)
     }
 }
 
+/* It waits, others go on; or all begins anew. */
+static void blame_later(struct relay *r)
+{
+    if (r->state == RELAY_ACTIVE && r->page.count > 0) {
+        r->read_pos = r->page.rows[0].position;
+        relay_queue_drop(r);
+    }
+    r->look = true;
+}
+
 static void blame(struct relay *r, const struct source_row *row)
 {
     struct relay_care *c = &r->care;
-    if (relay_blame(r, row) == RELAY_DROP) {
+    enum relay_found found = relay_topics_find(r, row);
+    if (found == RELAY_FOUND_NOT_NOW) {
+        blame_later(r);
+    } else if (found == RELAY_FOUND_IN_LOG) {
+        r->stats.covered_rows++;
+        pass_over(r, row);
+    } else if (relay_blame(r, row, found == RELAY_FOUND_PERHAPS) == RELAY_DROP) {
         c->blamed++;
         pass_over(r, row);
         (void)relay_checkpoint_write(r);

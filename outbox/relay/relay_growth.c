@@ -31,12 +31,11 @@ static enum ferry_err look(struct relay *r, struct relay_topic *topic, int32_t p
     int32_t partitions = 0;
     enum ferry_err err = FERRY_OK;
     if (topic->fencing && r->broker->fence != NULL) {
-        err = r->broker->fence(r->broker->ctx, topic->name, partition, relay_timeout_ms(r));
+        err = r->broker->fence(r->broker->ctx, topic->name, partition, relay_ask_ms(r));
         err = err == FERRY_ERR_UNKNOWN_COMMAND ? FERRY_OK : err; /* An older broker. */
     }
     if (err == FERRY_OK) {
-        err =
-            r->broker->cursor(r->broker->ctx, topic->name, partition, relay_timeout_ms(r), &cursor);
+        err = r->broker->cursor(r->broker->ctx, topic->name, partition, relay_ask_ms(r), &cursor);
     }
     if (err != FERRY_OK || cursor.version == 0) {
         return err;
@@ -69,6 +68,7 @@ enum ferry_err relay_growth_find(struct relay *r, struct relay_topic *topic, int
             r->elect_at_us = r->now_us;
             relay_lease_lost(r, RELAY_ELECTING);
         }
+        r->silent = r->silent || err == FERRY_ERR_TIMEOUT || err == FERRY_ERR_UNREACHABLE;
         if (err != FERRY_OK) {
             err_set(&r->error, err, "%s: asking by how many partitions it is placed: %s",
                     topic->name, ferry_err_text(err));

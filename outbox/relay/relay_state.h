@@ -45,11 +45,12 @@ struct relay_target {
     enum relay_target_state state;
     uint64_t version;         /* READY: what the next append expects. */
     struct source_mark *mark; /* READY: what it has, with what is in flight; else NULL. */
-    bool full;                /* The mark takes nothing more until the source was tidied up. */
-    int64_t blocked_from;     /* First row that waits for this target; RELAY_NOT_BLOCKED: none. */
-    int64_t retry_at_us;      /* When LOST: not before. */
-    uint32_t failures;        /* In a row; the pause grows with it. */
-    bool half_open;           /* After a failure: one batch at a time until one is through. */
+    bool fenced; /* In this time in office: what is in the log of relays before is all of it. */
+    bool full;   /* The mark takes nothing more until the source was tidied up. */
+    int64_t blocked_from; /* First row that waits for this target; RELAY_NOT_BLOCKED: none. */
+    int64_t retry_at_us;  /* When LOST: not before. */
+    uint32_t failures;    /* In a row; the pause grows with it. */
+    bool half_open;       /* After a failure: one batch at a time until one is through. */
 
     struct relay_flight flights[RELAY_WINDOW_MAX]; /* A ring, oldest at flight_first. */
     size_t flight_first, flight_count;
@@ -149,6 +150,8 @@ struct relay {
     size_t queued;                  /* Rows of the page that are in a target's queue. */
     bool starved;                   /* Some target's mark is full. */
     bool growing;                   /* Some topic has grown. */
+    bool silent;                    /* A partition was waited for in vain in this step: no other. */
+    size_t retry_from;              /* The topic that is tried again first. */
     bool settling;                  /* Nothing is read until all that is published is deleted. */
     int64_t growth_at_us;           /* When to ask the topics. */
     int64_t settled_at; /* Position at which a deletion last found nothing while settling. */
@@ -201,6 +204,13 @@ static inline int relay_timeout_ms(const struct relay *r)
     return (int)r->options->call_timeout_ms;
 }
 
+/* For a question to one partition: while it waits the lease is not renewed. */
+static inline int relay_ask_ms(const struct relay *r)
+{
+    int64_t part_ms = r->options->lease_ms / 4;
+    return (int)(part_ms < r->options->call_timeout_ms ? part_ms : r->options->call_timeout_ms);
+}
+
 /* relay.c */
 void relay_halt(struct relay *r, const char *why);
 void relay_halt_set_back(struct relay *r, const char *why); /* The source is not what it was. */
@@ -239,6 +249,14 @@ bool relay_topic_place(struct relay *r, struct relay_topic *topic, int32_t parti
 /* The target of a row, with a queue and READY, or NULL when the row has to wait (it is then noted
  * as blocked), is covered, or was set aside; or when the page is gone. */
 struct relay_target *relay_topics_route(struct relay *r, const struct source_row *row);
+enum relay_found {
+    RELAY_FOUND_NOT, /* It is not in the log, and will not be. */
+    RELAY_FOUND_IN_LOG,
+    RELAY_FOUND_PERHAPS, /* Its key is too long to say, and its topic has later rows. */
+    RELAY_FOUND_NOT_NOW, /* The row is noted as blocked; or the page is gone. */
+};
+/* About a bare row that an earlier relay may have sent. */
+enum relay_found relay_topics_find(struct relay *r, const struct source_row *row);
 void relay_target_block(struct relay_target *t, int64_t from, int64_t retry_at_us);
 void relay_topic_block(struct relay *r, struct relay_topic *topic, int64_t from,
                        int64_t retry_at_us);
@@ -254,9 +272,9 @@ enum relay_verdict {
 };
 /* About a row that is refused or cannot be a message: DROP, or WAIT. */
 enum relay_verdict relay_refuse(struct relay *r, const struct source_row *row, const char *reason);
-/* About a row that ends the process when it is read: of its message only the topic and the key are
- * there. DROP, or WAIT. */
-enum relay_verdict relay_blame(struct relay *r, const struct source_row *row);
+/* About a row that ends the process when it is read, and came bare. `perhaps`: it may be in the
+ * log. DROP, or WAIT. */
+enum relay_verdict relay_blame(struct relay *r, const struct source_row *row, bool perhaps);
 /* About a row whose key may be parked. */
 enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row);
 bool relay_was_set_aside(struct relay *r, const struct source_row *row);

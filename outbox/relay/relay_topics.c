@@ -6,7 +6,6 @@
 #include "outbox/relay/relay_state.h"
 
 #define TELL_AGAIN_US (30 * 1000 * US_PER_MS) /* About a topic that is still missing. */
-#define FRESH_MS      1000
 
 static void target_init(struct relay *r, struct relay_topic *topic, int32_t partition)
 {
@@ -160,6 +159,7 @@ void relay_topics_unblock(struct relay *r)
             must(t->state == RELAY_TARGET_LOST);
             target_unblock(t);
             t->poisoned = false;
+            t->fenced = false;
             for (size_t f = 0; f < RELAY_WINDOW_MAX; f++) {
                 t->flights[f].stale = true;
             }
@@ -319,11 +319,10 @@ static enum ferry_err count_partitions(struct relay *r, const struct relay_topic
                                        int32_t *partitions)
 {
     bool begun = topic->found > 0 || topic->looked > 0 || topic->fencing;
-    int wait_ms = relay_timeout_ms(r) < FRESH_MS ? relay_timeout_ms(r) : FRESH_MS;
     if (begun || r->broker->partitions_now == NULL) {
         return r->broker->partitions(r->broker->ctx, topic->name, relay_timeout_ms(r), partitions);
     }
-    return r->broker->partitions_now(r->broker->ctx, topic->name, wait_ms, partitions);
+    return r->broker->partitions_now(r->broker->ctx, topic->name, relay_ask_ms(r), partitions);
 }
 
 /* Asks how many partitions the topic has; an answer of "no such topic" holds for topic_retry_ms.
@@ -334,7 +333,7 @@ static enum ferry_err topic_ask(struct relay *r, struct relay_topic *topic)
     if (r->now_us < topic->missing_until_us) {
         return FERRY_ERR_UNKNOWN_TOPIC;
     }
-    if (topic_has_flights(topic)) {
+    if (topic_has_flights(topic) || r->silent) {
         return FERRY_ERR_NOT_READY;
     }
     enum ferry_err err = count_partitions(r, topic, &partitions);
@@ -413,8 +412,13 @@ static bool target_ask(struct relay_target *t, int64_t position, bool *again)
     *again = false;
     must(t->state == RELAY_TARGET_LOST);
     must(t->flight_count == 0);
-    enum ferry_err err = r->broker->cursor(r->broker->ctx, t->topic->name, t->partition,
-                                           relay_timeout_ms(r), &cursor);
+    if (r->silent) {
+        relay_target_block(t, position, r->now_us);
+        return false;
+    }
+    enum ferry_err err =
+        r->broker->cursor(r->broker->ctx, t->topic->name, t->partition, relay_ask_ms(r), &cursor);
+    r->silent = err == FERRY_ERR_TIMEOUT || err == FERRY_ERR_UNREACHABLE;
     if (err == FERRY_OK && target_take_mark(t, &cursor, again)) {
         return true;
     }
@@ -503,8 +507,15 @@ static void topic_retry(struct relay *r, struct relay_topic *topic)
 
 void relay_topics_retry(struct relay *r)
 {
+    size_t from = r->retry_from;
+    r->silent = false;
     for (size_t i = 0; r->blocked > 0 && r->state == RELAY_ACTIVE && i < r->topic_count; i++) {
-        topic_retry(r, r->topics[i]);
+        size_t at = (from + i) % r->topic_count;
+        topic_retry(r, r->topics[at]);
+        if (r->silent) {
+            r->retry_from = at + 1; /* The others have their turn in the next step. */
+            return;
+        }
     }
 }
 
@@ -623,4 +634,92 @@ struct relay_target *relay_topics_route(struct relay *r, const struct source_row
         return NULL;
     }
     return judge_row(r, t, row) == RELAY_PUBLISH ? t : NULL;
+}
+
+/* ---- Rows that an earlier relay may have sent. */
+
+/* Appends of relays before cannot come any more. False: not now (noted), or not active any more. */
+static bool target_fence(struct relay_target *t, int64_t position)
+{
+    struct relay *r = t->relay;
+    enum ferry_err err =
+        r->broker->fence == NULL
+            ? FERRY_ERR_UNKNOWN_COMMAND
+            : r->broker->fence(r->broker->ctx, t->topic->name, t->partition, relay_timeout_ms(r));
+    if (err == FERRY_OK || err == FERRY_ERR_UNKNOWN_COMMAND) { /* An older broker. */
+        t->fenced = true;
+        target_close_mark(t); /* It may be older than what came last. */
+        t->state = RELAY_TARGET_LOST;
+        t->suspect_after = RELAY_NO_SUSPECT;
+        return true;
+    }
+    if (err == FERRY_ERR_SOURCE_FENCED) {
+        r->stats.fenced++;
+        r->elect_at_us = r->now_us;
+        relay_lease_lost(r, RELAY_ELECTING);
+    } else if (err == FERRY_ERR_UNKNOWN_TOPIC || err == FERRY_ERR_UNKNOWN_PARTITION) {
+        relay_topic_forget(t->topic, position);
+    } else {
+        err_set(&r->error, err, "%s/%d: fencing: %s", t->topic->name, t->partition,
+                ferry_err_text(err));
+        relay_target_put_off(t, position, r->now_us + relay_backoff_us(r, t->failures++));
+    }
+    return false;
+}
+
+static enum relay_found target_find(struct relay_target *t, const struct source_row *row)
+{
+    struct relay *r = t->relay;
+    bool again = false;
+    must(t->flight_count == 0);
+    if (t->blocked_from != RELAY_NOT_BLOCKED) {
+        relay_target_block(t, row->position, t->retry_at_us);
+        return RELAY_FOUND_NOT_NOW;
+    }
+    if (!t->fenced && !target_fence(t, row->position)) {
+        return RELAY_FOUND_NOT_NOW;
+    }
+    if (t->state != RELAY_TARGET_READY && !target_ask(t, row->position, &again)) {
+        return RELAY_FOUND_NOT_NOW;
+    }
+    if (again) {
+        relay_rewind(r);
+        return RELAY_FOUND_NOT_NOW;
+    }
+    return r->source->ops->wants(r->source->driver, t->mark, row) ? RELAY_FOUND_NOT
+                                                                  : RELAY_FOUND_IN_LOG;
+}
+
+/* Of a long key only the beginning is known: the row may be in any partition, and a mark of another
+ * one may cover its place. */
+static enum relay_found find_anywhere(struct relay_topic *topic, const struct source_row *row)
+{
+    bool perhaps = false;
+    for (int32_t p = 0; p < topic->partitions; p++) {
+        enum relay_found found = target_find(&topic->targets[p], row);
+        if (found == RELAY_FOUND_NOT_NOW) {
+            return found;
+        }
+        perhaps = perhaps || found == RELAY_FOUND_IN_LOG;
+    }
+    return perhaps ? RELAY_FOUND_PERHAPS : RELAY_FOUND_NOT;
+}
+
+enum relay_found relay_topics_find(struct relay *r, const struct source_row *row)
+{
+    struct relay_topic *topic = row->invalid == NULL ? topic_of_row(r, row) : NULL;
+    int64_t position = row->position; /* An outage drops the page. */
+    if (topic == NULL) {
+        return row->invalid == NULL ? RELAY_FOUND_NOT_NOW : RELAY_FOUND_NOT;
+    }
+    enum ferry_err err = topic->state == RELAY_TOPIC_KNOWN ? FERRY_OK : topic_ask(r, topic);
+    if (r->state == RELAY_ACTIVE && err != FERRY_OK && err != FERRY_ERR_UNKNOWN_TOPIC) {
+        relay_topic_block(r, topic, position, r->now_us + topic_pause_us(r, err));
+    }
+    if (r->state != RELAY_ACTIVE || err != FERRY_OK) {
+        return r->state == RELAY_ACTIVE && err == FERRY_ERR_UNKNOWN_TOPIC ? RELAY_FOUND_NOT
+                                                                          : RELAY_FOUND_NOT_NOW;
+    }
+    bool is_long = row->message.key != NULL && row->message.key_bytes > SOURCE_PARKED_KEY_MAX;
+    return is_long ? find_anywhere(topic, row) : target_find(target_of_row(r, topic, row), row);
 }

@@ -140,11 +140,11 @@ struct source_ops {
                             struct err_text *e);
     /* The next rows, in order, at most `rows_max`, ending early when the page holds `bytes_max`.
      * With `rows_max` 1 and `bytes_max` 0 nothing is fetched ahead, and the row comes bare: its
-     * position, number and topic, and its key if that is at most SOURCE_PARKED_KEY_MAX long, are
-     * right, the rest is empty and was not fetched. *more: the end was not reached (the page may be
-     * empty all the same). When this is called, each open mark has taken all rows of the pages
-     * before that it wanted, but those set aside: a mark whose target has to wait is closed first.
-     * Required. */
+     * position, number and topic, what `wants` goes by, and its key are right, but that a longer
+     * key ends after SOURCE_PARKED_KEY_MAX + 1 bytes; the rest is empty and was not fetched. *more:
+     * the end was not reached (the page may be empty all the same). When this is called, each open
+     * mark has taken all rows of the pages before that it wanted, but those set aside: a mark whose
+     * target has to wait is closed first. Required. */
     enum ferry_err (*read)(void *driver, size_t rows_max, size_t bytes_max,
                            struct source_page *page, bool *more, struct err_text *e);
     /* The only row of the page, which came bare: the rest of it is fetched, from the row as it is

@@ -26,7 +26,7 @@ _Static_assert(SOURCE_PARKED_KEY_MAX == 1024, "as in STATEMENT_READ_BARE");
 static const char *const statement_texts[STATEMENT_COUNT] = {
     [STATEMENT_READ] = "SELECT id, topic, mkey, msg_id, headers, payload, created_ms "
                        "FROM ferry_outbox WHERE id > ?1 ORDER BY id LIMIT ?2",
-    [STATEMENT_READ_BARE] = "SELECT id, topic, CASE WHEN length(mkey) <= 1024 THEN mkey END, "
+    [STATEMENT_READ_BARE] = "SELECT id, topic, substr(mkey, 1, 1025), "
                             "msg_id, NULL, NULL, created_ms "
                             "FROM ferry_outbox WHERE id > ?1 ORDER BY id LIMIT ?2",
     [STATEMENT_HEADERS] = "SELECT key, value, type FROM json_each(?1)",

@@ -217,7 +217,7 @@ static const char *lanes_fixed_by(const struct outbox_status *s, const struct re
     }
     if (s->dead_rows > 0 || s->parked_rows > 0 || s->parked_keys > 0) {
         return "rows or keys are set aside, each in its lane: requeue or unpark them, and let them "
-               "be published";
+               "be published; delete from the table of dead rows what never can be";
     }
     if (!s->pending_known && s->last_id > 0) {
         return "whether rows are pending is not known: let a relay run for a moment";

@@ -23,6 +23,7 @@ struct run {
     int64_t kill_at;     /* The connection is killed behind the handler of it, once; -1: never. */
     int64_t deadlock_at; /* The handler of it keeps to itself that it met one, once; -1: never. */
     bool goes_on;        /* And does more after it. */
+    int64_t swallow_at;  /* A statement of its handler fails and it does not say so; -1: never. */
     int calls, reconnects;
     /* Of a queue: what became of each. */
     enum ferry_settle settled[RECORDS_MAX];
@@ -74,6 +75,9 @@ static enum ferry_err insert_effect(const struct ferry_record *record, struct fe
             database_exec(&r->d->a, sql);
         }
     }
+    if (record->offset == r->swallow_at) {
+        assert_false(database_try(&r->d->a, "SELECT n FROM not_there"));
+    }
     if (record->offset == r->kill_at) {
         r->kill_at = -1;
         database_kill(r->d, &r->d->a);
@@ -96,8 +100,12 @@ static enum ferry_err connect_again(struct ferry_db **db, void *arg)
 
 static struct run run_of(struct database *d, int64_t end)
 {
-    struct run r = {
-        .d = d, .log = consume_log_of(end, 8), .fail_at = -1, .kill_at = -1, .deadlock_at = -1};
+    struct run r = {.d = d,
+                    .log = consume_log_of(end, 8),
+                    .fail_at = -1,
+                    .kill_at = -1,
+                    .deadlock_at = -1,
+                    .swallow_at = -1};
     int64_t now = (int64_t)time(NULL) * 1000;
     static const char *const keys[] = {"a", "b"};
     for (int64_t i = 0; i < end; i++) {
@@ -390,6 +398,24 @@ static void a_key_that_is_put_before_the_handler_again_takes_the_next_along(void
     assert_int_equal(database_number(&r.d->a, "SELECT count(*) FROM {inbox_dead}"), 0);
 }
 
+/* PostgreSQL does nothing any more in that transaction: no fault of the records behind it. */
+static void a_handler_that_swallows_an_error_has_failed(void **state)
+{
+    struct run r = run_of(database_of(state), 20);
+    r.options.possible_duplicates = true;
+    r.options.poison = FERRY_POISON_DEAD;
+    r.swallow_at = 9;
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 19);
+    assert_int_equal(database_number(&r.d->a, "SELECT off FROM {inbox_dead}"), 9);
+    requeue_all(&r);
+    assert_int_equal(consume(&r), FERRY_OK); /* The dead letter is put back. */
+    r.swallow_at = -1;
+    requeue_all(&r);
+    assert_int_equal(consume(&r), FERRY_OK);
+    expect_effects(&r, 20);
+}
+
 static struct run run_with_deadlock(struct database *d, int64_t end, int64_t at)
 {
     struct run r = run_of(d, end);
@@ -576,6 +602,16 @@ static void a_message_that_keeps_failing_stops_the_loop(void **state)
     assert_int_equal(settled_as(&r, 0), 0); /* None is left without an answer. */
 }
 
+static void a_handler_that_swallows_an_error_does_not_stop_the_queue(void **state)
+{
+    struct run r = run_of(database_of(state), 20);
+    r.options.poison = FERRY_POISON_DEAD;
+    r.swallow_at = 9;
+    assert_int_equal(receive(&r), FERRY_OK);
+    expect_effects(&r, 19);
+    assert_int_equal(r.settled[9], FERRY_REJECT);
+}
+
 /* The last of a batch: nothing but COMMIT comes after it. */
 static void a_deadlock_that_a_handler_swallows_loses_no_message(void **state)
 {
@@ -628,6 +664,8 @@ int main(void)
         DATABASE_TESTS(old_sagas_are_forgotten_by_the_loop_of_a_queue),
         SERVER_TESTS(a_commit_without_an_answer_is_read_from_the_chain),
         SERVER_TESTS(a_key_that_is_put_before_the_handler_again_takes_the_next_along),
+        DATABASE_TEST_ON(a_handler_that_swallows_an_error_has_failed, postgresql),
+        DATABASE_TEST_ON(a_handler_that_swallows_an_error_does_not_stop_the_queue, postgresql),
         DATABASE_TEST_ON(a_deadlock_that_a_handler_swallows_loses_nothing, mariadb),
         DATABASE_TEST_ON(a_handler_that_goes_on_after_a_deadlock_has_one_effect, mariadb),
         DATABASE_TEST_ON(a_dead_letter_whose_handler_swallows_a_deadlock_is_kept, mariadb),

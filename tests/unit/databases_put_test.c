@@ -322,6 +322,45 @@ static void put_with_others_in_a_pipeline(void **state)
     assert_int_equal(rows(d), 5);
 }
 
+static void pipelined_put(struct database *d, const char *key)
+{
+    PGconn *connection = d->a.connection;
+    struct ferry_message m = message_of(key, "x");
+    database_exec(&d->a, "BEGIN");
+    assert_int_equal(PQenterPipelineMode(connection), 1);
+    assert_int_equal(ferry_outbox_prepare(d->a.db), FERRY_ERR_INVALID_ARGUMENT);
+    well(d->a.db, ferry_outbox_put_async(d->a.db, &m, NULL));
+    assert_int_equal(PQpipelineSync(connection), 1);
+    PGresult *result = PQgetResult(connection);
+    assert_int_equal(PQresultStatus(result), PGRES_COMMAND_OK);
+    PQclear(result);
+    assert_null(PQgetResult(connection));
+    PQclear(PQgetResult(connection)); /* The sync. */
+    assert_int_equal(PQexitPipelineMode(connection), 1);
+    database_exec(&d->a, "COMMIT");
+}
+
+/* Also while the driver has not asked yet how many there are. */
+static void rows_of_a_pipeline_go_into_their_lanes(void **state)
+{
+    struct database *d = database_of(state);
+    database_exec(&d->a, "UPDATE {meta} SET value = '4' WHERE name = 'lanes'");
+    char key[8];
+    for (int i = 0; i < 16; i++) {
+        snprintf(key, sizeof(key), "k%d", i);
+        if (i == 8) {
+            well(d->a.db, ferry_outbox_prepare(d->a.db));
+            assert_int_equal(database_number(&d->a, "SELECT count(*) FROM pg_prepared_statements"),
+                             1);
+        }
+        pipelined_put(d, key);
+    }
+    assert_int_equal(database_number(&d->a, "SELECT count(*) FROM {outbox} WHERE lane <> "
+                                            "ferry.lane_of(mkey)"),
+                     0);
+    assert_true(database_number(&d->a, "SELECT count(DISTINCT lane) FROM {outbox}") > 1);
+}
+
 static void another_schema_holds_the_tables(void **state)
 {
     struct database *d = database_of(state);
@@ -362,6 +401,38 @@ static void a_failed_statement_is_no_commit(void **state)
     assert_int_equal(rows(d), 0);
 }
 #endif
+
+static void *hold_and_wait(void *arg)
+{
+    struct database_link *other = arg;
+    database_try(other, "UPDATE pair SET n = 3 WHERE n = 1");
+    return NULL;
+}
+
+/* MariaDB has rolled all back, and the put would commit on its own. */
+static void a_put_behind_a_swallowed_deadlock_is_refused(void **state)
+{
+    struct database *d = database_of(state);
+    struct ferry_message m = message_of("k", "x");
+    struct database_link other;
+    pthread_t thread;
+    database_exec(&d->a, "CREATE TABLE weight (n INTEGER)");
+    database_exec(&d->a, "CREATE TABLE pair (n INTEGER PRIMARY KEY)");
+    database_exec(&d->a, "INSERT INTO pair VALUES (1), (2)");
+    database_connect(d, &other);
+    database_exec(&other, "START TRANSACTION");
+    database_exec(&other, "INSERT INTO weight SELECT seq FROM seq_1_to_500");
+    database_exec(&other, "UPDATE pair SET n = 4 WHERE n = 2");
+    database_exec(&d->a, "START TRANSACTION");
+    well(d->a.db, ferry_outbox_put(d->a.db, &m, NULL));
+    database_exec(&d->a, "SELECT n FROM pair WHERE n = 1 FOR UPDATE");
+    assert_int_equal(pthread_create(&thread, NULL, hold_and_wait, &other), 0);
+    assert_false(database_try(&d->a, "SELECT n FROM pair WHERE n = 2 FOR UPDATE"));
+    pthread_join(thread, NULL);
+    database_disconnect(&other);
+    assert_int_equal(ferry_outbox_put(d->a.db, &m, NULL), FERRY_ERR_NO_TRANSACTION);
+    assert_int_equal(rows(d), 0);
+}
 
 static void a_pipeline_is_postgresqls(void **state)
 {
@@ -476,10 +547,12 @@ int main(void)
         SERVER_TESTS(a_keys_lock_is_held_to_the_end_of_the_transaction),
         SERVER_TESTS(lanes_are_the_same_for_library_and_sql),
         DATABASE_TESTS(a_commit_wakes_the_relay),
+        DATABASE_TEST_ON(a_put_behind_a_swallowed_deadlock_is_refused, mariadb),
         DATABASE_TEST_ON(a_pipeline_is_postgresqls, sqlite),
         DATABASE_TEST_ON(a_pipeline_is_postgresqls, mariadb),
 #if FERRY_HAVE_POSTGRESQL
         DATABASE_TEST_ON(put_with_others_in_a_pipeline, postgresql),
+        DATABASE_TEST_ON(rows_of_a_pipeline_go_into_their_lanes, postgresql),
         DATABASE_TEST_ON(another_schema_holds_the_tables, postgresql),
         DATABASE_TEST_ON(a_failed_statement_is_no_commit, postgresql),
 #endif

@@ -203,6 +203,56 @@ static void rows_go_on_while_nothing_can_be_deleted(void **state)
     assert_true(records(g, 2) > 0 && records(g, 3) > 0);
 }
 
+/* Partition 0 of each topic does not answer: each question takes as long as it may. */
+static enum ferry_err silent_cursor(void *ctx, const char *topic, int32_t partition, int timeout_ms,
+                                    struct ferry_cursor *cursor)
+{
+    struct fake_link *link = ctx;
+    if (partition == 0) {
+        link->fake->now_us += (int64_t)timeout_ms * 1000;
+        return FERRY_ERR_TIMEOUT;
+    }
+    return fake_cursor(ctx, topic, partition, timeout_ms, cursor);
+}
+
+static enum ferry_err silent_partitions(void *ctx, const char *topic, int timeout_ms,
+                                        int32_t *partitions)
+{
+    const struct fake_link *link = ctx;
+    link->fake->now_us += (int64_t)timeout_ms * 1000;
+    return fake_partitions(ctx, topic, timeout_ms, partitions);
+}
+
+static size_t count_rows(struct rig *g, const char *topic)
+{
+    return fake_topic(&g->fake, topic)->partition[1].count;
+}
+
+/* Partitions that do not answer cost no relay its lease, and other partitions nothing. */
+static void others_go_on_beside_partitions_that_do_not_answer(void **state)
+{
+    static const char *const topics[] = {"a", "b", "c", "orders"};
+    struct rig *g = *state;
+    for (int i = 0; i < 4; i++) {
+        fake_create(&g->fake, topics[i], 2);
+        rig_put(g, topics[i], 10 * i + 1, 10 * i + 10, 2);
+    }
+    rig_drain(g);
+    restart(g, 2);
+    g->broker.cursor = silent_cursor;
+    g->broker.partitions_now = silent_partitions;
+    for (int i = 0; i < 4; i++) {
+        rig_put(g, topics[i], 100 + 10 * i, 109 + 10 * i, 2);
+    }
+    rig_run(g, 30000);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(count_rows(g, topics[i]), 10);
+    }
+    assert_in_range(rig_status(g).stats.elections, 1, 3);
+    g->broker.cursor = fake_cursor;
+    rig_drain(g);
+}
+
 static int fences[FAKE_PARTITIONS];
 
 static enum ferry_err count_fence(void *ctx, const char *topic, int32_t partition, int timeout_ms)
@@ -271,6 +321,7 @@ int main(void)
         RIG_TEST(the_number_is_asked_anew_by_who_is_elected),
         RIG_TEST(a_deleted_topic_keeps_no_other_from_growing),
         RIG_TEST(rows_go_on_while_nothing_can_be_deleted),
+        RIG_TEST(others_go_on_beside_partitions_that_do_not_answer),
         RIG_TEST(partitions_are_fenced_when_the_number_is_in_doubt),
         cmocka_unit_test(a_mark_comes_back),
     };

@@ -105,8 +105,11 @@ static void pg_pipeline_end(PGconn *connection)
 static void pg_transact(struct connection *c, const struct ferry_message *message)
 {
     PGconn *connection = c->handle;
-    if (PQpipelineStatus(connection) == PQ_PIPELINE_OFF && PQenterPipelineMode(connection) != 1) {
-        die("PQenterPipelineMode", PQerrorMessage(connection));
+    if (PQpipelineStatus(connection) == PQ_PIPELINE_OFF) {
+        check(ferry_outbox_prepare(c->db), ferry_db_detail(c->db));
+        if (PQenterPipelineMode(connection) != 1) {
+            die("PQenterPipelineMode", PQerrorMessage(connection));
+        }
     }
     pg_send(connection, "BEGIN");
     check(ferry_outbox_put_async(c->db, message, NULL), ferry_db_detail(c->db));

@@ -236,6 +236,25 @@ class Deaths:
     def test_a_row_that_is_deadly_when_it_is_sent_is_set_aside(self):
         self.deadly_row_is_set_aside("send")
 
+    def test_a_row_that_is_in_the_log_is_not_blamed(self):
+        """The third of the deaths for which it would be came when it had been appended."""
+        topic = self.topic(2)
+        self.put(topic, 0, deadly="deadly")
+        relay = Supervised(self, self.db.url, "--set", "relay.page_rows=8",
+                           environment=self.deadly("read"))
+
+        def is_somewhere():
+            relay.environment["FERRY_DEADLY_AT"] = "sent" if len(relay.deaths) >= 5 else "read"
+            relay.tend()
+            return len(relay.deaths) >= 7
+        until(is_somewhere, "three deaths of eight rows, one of less, three of one")
+        self.assertEqual(self.published(topic), 1)
+        relay.environment["FERRY_DEADLY_ROW"] = ""
+        self.put(topic, 20)
+        self.wait_for([relay], topic, self.count + 1)
+        self.assertEqual(self.dead(), [])
+        self.assertEqual(self.published(topic), self.count + 1)
+
     # ---- kill -9 of a healthy one
 
     def killed_at_any_moment(self, standbys):
