@@ -36,7 +36,8 @@ static const char *row_topic(struct source_page *page, struct bytes topic)
 {
     if (page->count >= 2) {
         const char *before = page->rows[page->count - 2].message.topic;
-        if (strlen(before) == topic.size && memcmp(before, topic.data, topic.size) == 0) {
+        if (topic.data != NULL && strlen(before) == topic.size &&
+            memcmp(before, topic.data, topic.size) == 0) {
             return before;
         }
     }
