@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/id.h"
 #include "base/mem.h"
 #include "cli/cli.h"
@@ -89,14 +90,17 @@ static enum ferry_err look_at(const struct ferry_record *record, void *arg)
     return FERRY_OK;
 }
 
-/* A UUIDv7 begins with the time it was made at; it cannot have been stored long before. */
+/* A UUIDv7 begins with the time it was made at; it cannot have been stored long before. One of 16
+ * ids of random bytes looks like one: they mostly name a time that has not come. */
 static int64_t search_from_ms(const struct ferry_id *id)
 {
     int64_t made_ms = 0;
     for (size_t i = 0; i < 6; i++) {
         made_ms = made_ms << 8 | id->bytes[i];
     }
-    return id->bytes[6] >> 4 == 7 && made_ms > SEARCH_BEFORE_MS ? made_ms - SEARCH_BEFORE_MS : 0;
+    int64_t from_ms = made_ms - SEARCH_BEFORE_MS;
+    bool is_time = id->bytes[6] >> 4 == 7 && from_ms > 0 && from_ms <= clock_wall_ms();
+    return is_time ? from_ms : 0;
 }
 
 static enum cli_exit search_topic(struct searching *s, const char *topic)

@@ -592,6 +592,15 @@ class SqliteTest(Transcripts, unittest.TestCase):
             self.assertEqual((code, out), (FAILED, b""), err)
         self.refused(USAGE, "sqlite:PATH", "outbox", "status", "oracle:x")
 
+    def test_random_ids_that_look_like_a_time_are_found(self):
+        topic = self.topic()
+        message = "742821cd-b9b2-7a81-b04c-adca00ff934a"  # As version 7 it is of the year 6017.
+        self.db.sql("INSERT INTO ferry_outbox (topic, payload, msg_id) VALUES "
+                    f"('{topic}', 'x', {self.db.bytes(uuid.UUID(message).bytes)})")
+        self.assertEqual(self.relay()[0], OK)
+        events = self.json("trace", message, "--db", self.db.url)
+        self.assertIn("stored", [e.get("event") for e in events])
+
     def test_a_halted_relay_goes_on_after_a_rebase(self):
         topic = self.topic()
         self.put(topic, *[("k", f"before-{i}") for i in range(3)])
