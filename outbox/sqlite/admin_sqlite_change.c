@@ -148,7 +148,9 @@ enum ferry_err admin_sqlite_set_lanes(const char *url, uint32_t lanes, struct er
         err = err_set(e, FERRY_ERR_INVALID_ARGUMENT,
                       "SQLite has one lane: one writer at a time puts, one relay publishes");
     }
-    return admin_sqlite_end(&f, err, e);
+    err = admin_sqlite_end(&f, err, e);
+    admin_sqlite_close(&f);
+    return err;
 }
 
 enum ferry_err admin_sqlite_set_paused(const char *url, bool paused, struct err_text *e)
