@@ -1,6 +1,5 @@
 """G1 to G15: what the outbox has to reach. Each case makes its databases and brokers anew."""
 
-import json
 import os
 import re
 import statistics
@@ -362,19 +361,19 @@ def open_case(b):
     late_payload = "decode(repeat('ff', 8), 'hex')"
 
     def measure(d, cluster):
-        without = steady(b, d, cluster, b.sizes.load_seconds)
-        holder = OpenTransaction(d, "INSERT INTO ferry.outbox (topic, payload) VALUES "
-                                    f"('late', {late_payload})")
         cluster.create("late", 1)
+        put = f"INSERT INTO ferry.outbox (topic, payload) VALUES ('late', {late_payload})"
+        d.sql(put)  # What a topic costs once, when it is met first, is not this row's.
+        without = steady(b, d, cluster, b.sizes.load_seconds)
+        holder = OpenTransaction(d, put)
         with_it = steady(b, d, cluster, b.sizes.open_seconds)
         reader = subprocess.Popen([b.world.place.program("ferry"), "--server", cluster.endpoint,
-                                   "--json", "--quiet", "consume", "late", "--from", "start", "--count", "1"],
+                                   "--json", "--quiet", "consume", "late", "--from", "start", "--count", "2"],
                                   stdout=subprocess.PIPE, text=True)
         time.sleep(1)
         began = time.time()
         holder.commit()
-        line = json.loads(reader.stdout.readline())
-        reader.wait(PATIENCE)
+        line = last_json(reader.communicate(timeout=PATIENCE)[0])
         return without, with_it, line["append_time"] - began * 1000
     without, with_it, late_ms = running(b, "postgresql", 1, measure)
     change = with_it["latency_us"]["p99"] / without["latency_us"]["p99"] - 1
@@ -411,7 +410,7 @@ def takeover_case(b):
     with b.world.database("postgresql") as d, Cluster(b.world.place, 1) as cluster:
         cluster.create(TOPIC, PARTITIONS)
         stored = longest_pause(d, cluster)
-        rows = int(d.sql("SELECT last_value FROM ferry.outbox_seq")[0][0])
+        rows = int(d.sql("SELECT count(*) FROM ferry.outbox")[0][0])  # Not by the sequence: it has gaps.
     b.table.add(f"G14 kill -9 of the active relay, {b.sizes.takeovers} times, longest wait of a message",
                 "<= 1.5 s, 0 duplicates in the log",
                 f"{spread(pauses, ms)}, {stored - rows} duplicates", "",
