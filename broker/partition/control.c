@@ -33,11 +33,12 @@ void control_encode(struct buf *b, const struct control *c)
         pack_bin(b, c->blob);
         return;
     case CONTROL_SOURCE_FENCE:
-        pack_array(b, 4);
+        pack_array(b, 5);
         pack_uint(b, c->kind);
         pack_id(b, &c->source);
         pack_uint(b, c->lane);
         pack_uint(b, c->epoch);
+        pack_uint(b, c->version);
         return;
     default:
         break; /* Of other modules. */
@@ -70,6 +71,7 @@ static void decode_fields(struct unpack *u, struct control *c)
         c->source = unpack_id(u);
         c->lane = (uint32_t)unpack_uint(u, UINT32_MAX);
         c->epoch = unpack_uint(u, UINT64_MAX);
+        c->version = unpack_has_more(u) ? unpack_uint(u, UINT64_MAX) : 0; /* Not in older logs. */
         return;
     default:
         u->failed = true; /* Of other modules, or of none. */

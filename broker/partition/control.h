@@ -29,7 +29,7 @@ enum control_kind {
     CONTROL_RECURRING_SET = 18,
     CONTROL_RECURRING_FIRE = 19, /* Only in BATCH_CAS. */
     CONTROL_PUBLISH = 20,        /* versions_entry.h; only in BATCH_CAS. */
-    CONTROL_SOURCE_FENCE = 21,   /* source, lane, epoch */
+    CONTROL_SOURCE_FENCE = 21,   /* source, lane, epoch, version */
 };
 /* The kind alone, of any control payload. Errors: CORRUPT. */
 MUST_CHECK enum ferry_err control_kind_of(struct bytes payload, enum control_kind *kind);

@@ -80,18 +80,18 @@ void cursor_apply(struct source_cursor *c, uint64_t version, uint64_t epoch, str
     c->dirty = true;
 }
 
-void cursor_note_fence(struct source_cursor *c, uint64_t epoch)
+void cursor_note_fence(struct source_cursor *c, uint64_t version, uint64_t epoch)
 {
+    c->version = c->version < version ? version : c->version;
     c->epoch = c->epoch < epoch ? epoch : c->epoch;
 }
 
-void cursor_apply_fence(struct source_cursor *c, uint64_t epoch)
+void cursor_apply_fence(struct source_cursor *c, uint64_t version, uint64_t epoch)
 {
-    cursor_note_fence(c, epoch); /* It may not have been proposed here. */
-    if (c->applied_epoch < epoch) {
-        c->applied_epoch = epoch;
-        c->dirty = true;
-    }
+    cursor_note_fence(c, version, epoch); /* It may not have been proposed here. */
+    c->dirty = c->dirty || c->applied_version < version || c->applied_epoch < epoch;
+    c->applied_version = c->applied_version < version ? version : c->applied_version;
+    c->applied_epoch = c->applied_epoch < epoch ? epoch : c->applied_epoch;
 }
 
 void cursors_forget(struct cursors *t)
@@ -167,7 +167,7 @@ static enum ferry_err load_row(struct bytes key, struct bytes value, bool *stop,
     if (unpack_end(&u) != FERRY_OK) {
         return FERRY_ERR_CORRUPT;
     }
-    cursor_note(c, version, epoch, blob); /* One that was only fenced has version 0. */
+    cursor_note(c, version, epoch, blob); /* One that was only fenced has no blob. */
     cursor_apply(c, version, epoch, blob);
     c->dirty = false;
     return FERRY_OK;

@@ -187,7 +187,7 @@ static enum ferry_err apply_fence(struct partition *p, const struct control *c)
     struct source_cursor *cursor = NULL;
     enum ferry_err err = cursors_reserve(&p->cursors, &c->source, c->lane, &cursor);
     if (err == FERRY_OK) {
-        cursor_apply_fence(cursor, c->epoch);
+        cursor_apply_fence(cursor, c->version, c->epoch);
     }
     return err;
 }

@@ -133,9 +133,10 @@ MUST_CHECK enum ferry_err partition_append_cas(struct partition *p, const struct
                                                struct partition_ticket *t,
                                                struct append_cas_refusal *refusal,
                                                struct err_text *e);
-/* From here on in the log an append_cas of a lower epoch is SOURCE_FENCED, whatever was on its way.
- * Version and blob stay. Errors: INVALID_ARGUMENT (epoch 0), SOURCE_FENCED (a higher one is known),
- * LIMIT_REACHED. */
+/* From here on in the log an append_cas of a lower epoch is SOURCE_FENCED, and one that expects a
+ * version below the request's is CURSOR_CONFLICT, whatever was on its way: the cursor's version is
+ * raised to that if it was less. The blob stays. Errors: INVALID_ARGUMENT (epoch 0, version above
+ * INT64_MAX), SOURCE_FENCED (a higher epoch is known), LIMIT_REACHED. */
 MUST_CHECK enum ferry_err partition_source_fence(struct partition *p,
                                                  const struct source_fence_request *q,
                                                  int64_t now_ms, int64_t now_us,

@@ -429,11 +429,18 @@ enum ferry_err partition_source_fence(struct partition *p, const struct source_f
                                       struct err_text *e)
 {
     struct source_cursor *cursor = NULL;
-    struct control control = {
-        .kind = CONTROL_SOURCE_FENCE, .source = q->source, .lane = q->lane, .epoch = q->epoch};
+    struct control control = {.kind = CONTROL_SOURCE_FENCE,
+                              .source = q->source,
+                              .lane = q->lane,
+                              .epoch = q->epoch,
+                              .version = q->version};
     enum ferry_err err = partition_check_leader(p);
     if (err == FERRY_OK && q->epoch == 0) {
         err = err_set(e, FERRY_ERR_INVALID_ARGUMENT, "epoch 0 is no relay's");
+    }
+    if (err == FERRY_OK && q->version > INT64_MAX) {
+        err = err_set(e, FERRY_ERR_INVALID_ARGUMENT, "no cursor comes to version %llu",
+                      (unsigned long long)q->version);
     }
     if (err == FERRY_OK) {
         err = cursors_reserve(&p->cursors, &q->source, q->lane, &cursor);
@@ -441,12 +448,13 @@ enum ferry_err partition_source_fence(struct partition *p, const struct source_f
     if (err == FERRY_OK && q->epoch < cursor->epoch) {
         err = refuse_epoch(q->epoch, cursor->epoch, e);
     }
-    if (err != FERRY_OK || cursor->applied_epoch == q->epoch) {
+    if (err != FERRY_OK ||
+        (cursor->applied_epoch == q->epoch && cursor->applied_version >= q->version)) {
         return err;
     }
     err = partition_propose_control(p, &control, now_ms, now_us, t);
     if (err == FERRY_OK) {
-        cursor_note_fence(cursor, q->epoch);
+        cursor_note_fence(cursor, q->version, q->epoch);
     }
     return err;
 }

@@ -108,9 +108,9 @@ MUST_CHECK enum ferry_err cursors_reserve(struct cursors *t, const struct ferry_
                                           uint32_t lane, struct source_cursor **cursor);
 void cursor_note(struct source_cursor *c, uint64_t version, uint64_t epoch, struct bytes blob);
 void cursor_apply(struct source_cursor *c, uint64_t version, uint64_t epoch, struct bytes blob);
-/* Raises the epoch and nothing else: proposed, and applied. */
-void cursor_note_fence(struct source_cursor *c, uint64_t epoch);
-void cursor_apply_fence(struct source_cursor *c, uint64_t epoch);
+/* Raises epoch and version to at least these, and nothing else: proposed, and applied. */
+void cursor_note_fence(struct source_cursor *c, uint64_t version, uint64_t epoch);
+void cursor_apply_fence(struct source_cursor *c, uint64_t version, uint64_t epoch);
 void cursors_forget(struct cursors *t);
 MUST_CHECK enum ferry_err cursors_flush(struct cursors *t, struct store *store, uint64_t group);
 MUST_CHECK enum ferry_err cursors_load(struct cursors *t, struct store *store, uint64_t group);

@@ -1,7 +1,9 @@
 /* Rows that are not published: refused ones, and those whose key is parked.
  *
  * A row that was set aside may be handed out once more, since some databases keep it where it was;
- * so the numbers of those of this time in office are remembered until the low mark has passed them.
+ * so the numbers of those of this time in office are remembered until the low mark has passed them
+ * and nothing waits: a source goes back by more than it has to, and with a row refused anew at each
+ * turn nothing behind it would ever have one.
  * A later relay that meets such a row sends it and is refused again, or finds its key parked: both
  * change nothing. Keys are read anew each second, and whenever the database says that a key which
  * seemed parked is not: the database decides, in the transaction that sets the row aside. */
@@ -245,20 +247,22 @@ static enum relay_verdict judge_anew(struct relay *r, const struct source_row *r
     return parked ? RELAY_WAIT : RELAY_PUBLISH; /* Parked once more in between: asked again. */
 }
 
+bool relay_key_is_asked(const struct relay *r, const struct source_row *row, int64_t *until)
+{
+    size_t at = 0;
+    if (!key_of_row_find(r, row, &at)) {
+        return false;
+    }
+    *until = r->parked.keys[at].until;
+    return *until == 0 || row->number < *until;
+}
+
 /* Asks the database about a row whose key is parked, or was freed since the row was put: then it
  * was moved, and is gone, or it waits here as it did. */
-enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row)
+enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row, int64_t until)
 {
     struct err_text e = {{0}};
     bool done = false;
-    size_t at = 0;
-    if (!key_of_row_find(r, row, &at)) {
-        return RELAY_PUBLISH;
-    }
-    int64_t until = r->parked.keys[at].until;
-    if (until != 0 && row->number >= until) {
-        return RELAY_PUBLISH;
-    }
     if (!aside_reserve(r)) {
         return RELAY_WAIT;
     }

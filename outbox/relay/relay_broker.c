@@ -5,6 +5,7 @@
 struct real {
     struct ferry_client *client;
     struct ferry_source *source;
+    struct ferry_id source_id;
 };
 
 static enum ferry_err real_elect(void *ctx, int64_t ttl_ms, int timeout_ms,
@@ -59,10 +60,11 @@ static enum ferry_err real_append(void *ctx, const char *topic, int32_t partitio
                                cursor_bytes, messages, count, callback, arg);
 }
 
-static enum ferry_err real_fence(void *ctx, const char *topic, int32_t partition, int timeout_ms)
+static enum ferry_err real_fence(void *ctx, const char *topic, int32_t partition, uint64_t version,
+                                 int timeout_ms)
 {
     const struct real *b = ctx;
-    return ferry_source_fence(b->source, topic, partition, timeout_ms);
+    return ferry_source_fence(b->source, topic, partition, version, timeout_ms);
 }
 
 static enum ferry_err real_checkpoint(void *ctx, const void *blob, size_t blob_bytes,
@@ -70,6 +72,13 @@ static enum ferry_err real_checkpoint(void *ctx, const void *blob, size_t blob_b
 {
     const struct real *b = ctx;
     return ferry_source_checkpoint(b->source, blob, blob_bytes, timeout_ms);
+}
+
+static enum ferry_err real_show(void *ctx, uint32_t lane, int timeout_ms,
+                                struct ferry_source_info *info)
+{
+    const struct real *b = ctx;
+    return ferry_source_show(b->client, &b->source_id, lane, timeout_ms, info);
 }
 
 enum ferry_err relay_broker_open(struct relay_broker *broker, struct ferry_client *client,
@@ -81,6 +90,7 @@ enum ferry_err relay_broker_open(struct relay_broker *broker, struct ferry_clien
         return FERRY_ERR_NO_MEMORY;
     }
     b->client = client;
+    b->source_id = *source_id;
     enum ferry_err err = ferry_source_open(&b->source, client, source_id, lane, holder);
     if (err != FERRY_OK) {
         mem_free(b);
@@ -97,6 +107,7 @@ enum ferry_err relay_broker_open(struct relay_broker *broker, struct ferry_clien
         .append = real_append,
         .fence = real_fence,
         .checkpoint = real_checkpoint,
+        .show = real_show,
     };
     return FERRY_OK;
 }

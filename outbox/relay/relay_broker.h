@@ -25,8 +25,12 @@ struct relay_broker {
                              uint64_t expect_version, const void *cursor_blob, size_t cursor_bytes,
                              const struct ferry_message *messages, size_t count,
                              ferry_append_cb *callback, void *arg);
-    enum ferry_err (*fence)(void *ctx, const char *topic, int32_t partition, int timeout_ms);
+    enum ferry_err (*fence)(void *ctx, const char *topic, int32_t partition, uint64_t version,
+                            int timeout_ms);
     enum ferry_err (*checkpoint)(void *ctx, const void *blob, size_t blob_bytes, int timeout_ms);
+    /* Of any lane of the source. NULL: not known. */
+    enum ferry_err (*show)(void *ctx, uint32_t lane, int timeout_ms,
+                           struct ferry_source_info *info);
 };
 
 /* The real one: `ctx` of *broker is the source, which stays the caller's. */

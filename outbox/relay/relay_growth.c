@@ -31,7 +31,7 @@ static enum ferry_err look(struct relay *r, struct relay_topic *topic, int32_t p
     int32_t partitions = 0;
     enum ferry_err err = FERRY_OK;
     if (topic->fencing && r->broker->fence != NULL) {
-        err = r->broker->fence(r->broker->ctx, topic->name, partition, relay_ask_ms(r));
+        err = r->broker->fence(r->broker->ctx, topic->name, partition, 0, relay_ask_ms(r));
         err = err == FERRY_ERR_UNKNOWN_COMMAND ? FERRY_OK : err; /* An older broker. */
     }
     if (err == FERRY_OK) {

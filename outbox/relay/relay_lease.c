@@ -243,7 +243,9 @@ bool relay_checkpoint_write(struct relay *r)
 void relay_checkpoint_step(struct relay *r, bool now)
 {
     if (now || r->now_us >= r->checkpoint_at_us) {
-        relay_aside_prune(r);
+        if (r->caught_up && r->inflight == 0 && r->queued == 0 && r->blocked == 0) {
+            relay_aside_prune(r);
+        }
         r->checkpoint_at_us = r->now_us + CHECKPOINT_US;
         (void)relay_checkpoint_write(r);
     }

@@ -18,6 +18,22 @@ static bool is_refusal(enum ferry_err err)
     }
 }
 
+/* Whether it is certain that the append will not be in the log later on. What was sent again over a
+ * new connection may lie in the old one yet; a version that is passed never comes back. */
+static bool is_certain(const struct relay_flight *flight, const struct ferry_append_result *result)
+{
+    return result->err == FERRY_OK || result->err == FERRY_ERR_SOURCE_FENCED ||
+           is_refusal(result->err) ||
+           (result->err == FERRY_ERR_CURSOR_CONFLICT && result->version > flight->expects);
+}
+
+static void doubt(struct relay_target *t, const struct relay_flight *flight)
+{
+    t->unsure = true;
+    t->fenced = false;
+    t->past = flight->expects >= t->past ? flight->expects + 1 : t->past;
+}
+
 static void note_error(struct relay_target *t, const struct ferry_append_result *result)
 {
     err_set(&t->relay->error, result->err, "%s/%d: %s: %s", t->topic->name, t->partition,
@@ -125,6 +141,9 @@ void relay_outcome(const struct ferry_append_result *result, void *arg)
     must(!flight->done);
     must(t->flight_count > 0 && r->inflight > 0);
     r->busy_at_us = r->now_us;
+    if (!is_certain(flight, result)) {
+        doubt(t, flight);
+    }
     if (result->err == FERRY_OK) {
         succeeded(t, flight);
     } else {

@@ -124,6 +124,7 @@ static void flight_fill(const struct relay *r, struct relay_flight *flight, size
     flight->first = first->position;
     flight->number = first->number;
     flight->count = count;
+    flight->expects = flight->target->version;
     flight->sent_us = clock_monotonic_us();
     flight->created_ms = first->message.timestamp_ms;
     flight->delayed = first->message.due_ms != 0 ? count : 0;

@@ -25,6 +25,7 @@ struct relay_flight {
     struct relay_target *target;
     int64_t first; /* Position of its first row. */
     size_t count;
+    uint64_t expects;            /* The target's version. */
     int64_t number;              /* Of its first row. */
     int64_t sent_us, created_ms; /* For the figures: real clocks. */
     size_t delayed;
@@ -45,8 +46,11 @@ struct relay_target {
     enum relay_target_state state;
     uint64_t version;         /* READY: what the next append expects. */
     struct source_mark *mark; /* READY: what it has, with what is in flight; else NULL. */
-    bool fenced; /* In this time in office: what is in the log of relays before is all of it. */
-    bool full;   /* The mark takes nothing more until the source was tidied up. */
+    bool fenced;   /* In this time in office: nothing that was sent before the mark was asked for
+                      can come any more. */
+    bool unsure;   /* It is to be fenced before its mark is asked for. */
+    uint64_t past; /* Above what each append of ours expects that may still come. */
+    bool full;     /* The mark takes nothing more until the source was tidied up. */
     int64_t blocked_from; /* First row that waits for this target; RELAY_NOT_BLOCKED: none. */
     int64_t retry_at_us;  /* When LOST: not before. */
     uint32_t failures;    /* In a row; the pause grows with it. */
@@ -275,8 +279,10 @@ enum relay_verdict relay_refuse(struct relay *r, const struct source_row *row, c
 /* About a row that ends the process when it is read, and came bare. `perhaps`: it may be in the
  * log. DROP, or WAIT. */
 enum relay_verdict relay_blame(struct relay *r, const struct source_row *row, bool perhaps);
-/* About a row whose key may be parked. */
-enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row);
+/* Whether the row's key may be parked; `until` as in struct relay_parked. */
+bool relay_key_is_asked(const struct relay *r, const struct source_row *row, int64_t *until);
+/* About a row for whose key that is so. */
+enum relay_verdict relay_judge_key(struct relay *r, const struct source_row *row, int64_t until);
 bool relay_was_set_aside(struct relay *r, const struct source_row *row);
 void relay_aside_clear(struct relay *r);
 void relay_aside_prune(struct relay *r); /* Forgets what cannot come again. */

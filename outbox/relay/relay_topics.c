@@ -300,13 +300,19 @@ bool relay_topic_place(struct relay *r, struct relay_topic *topic, int32_t parti
         target_close_mark(&topic->targets[p]);
         target_unblock(&topic->targets[p]);
     }
-    mem_free(topic->targets);
+    struct relay_target *old = topic->targets;
+    int32_t known = topic->partitions;
     topic->targets = targets;
     topic->partitions = partitions;
     topic->grown = 0;
     for (int32_t p = 0; p < partitions; p++) {
         target_init(r, topic, p);
+        if (p < known) {
+            targets[p].unsure = old[p].unsure;
+            targets[p].past = old[p].past;
+        }
     }
+    mem_free(old);
     topic->state = RELAY_TOPIC_KNOWN;
     topic->said_at_us = 0;
     r->error.text[0] = '\0';
@@ -404,6 +410,36 @@ static bool target_take_mark(struct relay_target *t, const struct ferry_cursor *
     return true;
 }
 
+/* Nothing that was sent before can come any more: appends of relays before, by their epoch, and of
+ * this one, by what they expect. False: not now (noted), or not active any more. */
+static bool target_fence(struct relay_target *t, int64_t position)
+{
+    struct relay *r = t->relay;
+    enum ferry_err err = r->broker->fence == NULL
+                             ? FERRY_ERR_UNKNOWN_COMMAND
+                             : r->broker->fence(r->broker->ctx, t->topic->name, t->partition,
+                                                t->past, relay_ask_ms(r));
+    r->silent = err == FERRY_ERR_TIMEOUT || err == FERRY_ERR_UNREACHABLE;
+    if (err == FERRY_OK || err == FERRY_ERR_UNKNOWN_COMMAND) { /* An older broker. */
+        t->fenced = true;
+        t->unsure = false;
+        t->past = 0;
+        return true;
+    }
+    if (err == FERRY_ERR_SOURCE_FENCED) {
+        r->stats.fenced++;
+        r->elect_at_us = r->now_us;
+        relay_lease_lost(r, RELAY_ELECTING);
+    } else if (err == FERRY_ERR_UNKNOWN_TOPIC || err == FERRY_ERR_UNKNOWN_PARTITION) {
+        relay_topic_forget(t->topic, position);
+    } else {
+        err_set(&r->error, err, "%s/%d: fencing: %s", t->topic->name, t->partition,
+                ferry_err_text(err));
+        relay_target_block(t, position, r->now_us + relay_backoff_us(r, t->failures++));
+    }
+    return false;
+}
+
 /* Asks what the target has. False: not now (noted), or the relay is not active any more. */
 static bool target_ask(struct relay_target *t, int64_t position, bool *again)
 {
@@ -414,6 +450,9 @@ static bool target_ask(struct relay_target *t, int64_t position, bool *again)
     must(t->flight_count == 0);
     if (r->silent) {
         relay_target_block(t, position, r->now_us);
+        return false;
+    }
+    if (t->unsure && !target_fence(t, position)) {
         return false;
     }
     enum ferry_err err =
@@ -581,12 +620,28 @@ static struct relay_target *ready_target(struct relay *r, struct relay_topic *to
     return t;
 }
 
+/* What the mark does not cover will not be in the log unless it is sent from here on: the target
+ * was fenced before, or an append of this time in office, which does the same, is through. A row
+ * that is set aside must be one of these: it may be put anew. */
+static bool is_all_known(const struct relay_target *t)
+{
+    return t->fenced || !t->half_open;
+}
+
 /* What becomes of a row that its target wants. */
 static enum relay_verdict judge_row(struct relay *r, struct relay_target *t,
                                     const struct source_row *row)
 {
-    enum relay_verdict verdict = relay_judge_key(r, row);
-    if (verdict == RELAY_PUBLISH && t->poisoned && t->poison == row->number) {
+    int64_t until = 0;
+    bool poisoned = t->poisoned && t->poison == row->number;
+    bool asked = relay_key_is_asked(r, row, &until);
+    if ((poisoned || asked) && !is_all_known(t)) {
+        t->unsure = true;
+        relay_target_put_off(t, row->position, r->now_us);
+        return RELAY_WAIT;
+    }
+    enum relay_verdict verdict = asked ? relay_judge_key(r, row, until) : RELAY_PUBLISH;
+    if (verdict == RELAY_PUBLISH && poisoned) {
         verdict = relay_refuse(r, row, t->poison_reason.text);
         t->poisoned = verdict != RELAY_DROP;
     }
@@ -638,35 +693,6 @@ struct relay_target *relay_topics_route(struct relay *r, const struct source_row
 
 /* ---- Rows that an earlier relay may have sent. */
 
-/* Appends of relays before cannot come any more. False: not now (noted), or not active any more. */
-static bool target_fence(struct relay_target *t, int64_t position)
-{
-    struct relay *r = t->relay;
-    enum ferry_err err =
-        r->broker->fence == NULL
-            ? FERRY_ERR_UNKNOWN_COMMAND
-            : r->broker->fence(r->broker->ctx, t->topic->name, t->partition, relay_timeout_ms(r));
-    if (err == FERRY_OK || err == FERRY_ERR_UNKNOWN_COMMAND) { /* An older broker. */
-        t->fenced = true;
-        target_close_mark(t); /* It may be older than what came last. */
-        t->state = RELAY_TARGET_LOST;
-        t->suspect_after = RELAY_NO_SUSPECT;
-        return true;
-    }
-    if (err == FERRY_ERR_SOURCE_FENCED) {
-        r->stats.fenced++;
-        r->elect_at_us = r->now_us;
-        relay_lease_lost(r, RELAY_ELECTING);
-    } else if (err == FERRY_ERR_UNKNOWN_TOPIC || err == FERRY_ERR_UNKNOWN_PARTITION) {
-        relay_topic_forget(t->topic, position);
-    } else {
-        err_set(&r->error, err, "%s/%d: fencing: %s", t->topic->name, t->partition,
-                ferry_err_text(err));
-        relay_target_put_off(t, position, r->now_us + relay_backoff_us(r, t->failures++));
-    }
-    return false;
-}
-
 static enum relay_found target_find(struct relay_target *t, const struct source_row *row)
 {
     struct relay *r = t->relay;
@@ -676,8 +702,11 @@ static enum relay_found target_find(struct relay_target *t, const struct source_
         relay_target_block(t, row->position, t->retry_at_us);
         return RELAY_FOUND_NOT_NOW;
     }
-    if (!t->fenced && !target_fence(t, row->position)) {
-        return RELAY_FOUND_NOT_NOW;
+    if (!t->fenced) {
+        target_close_mark(t); /* It may be older than what came last. */
+        t->state = RELAY_TARGET_LOST;
+        t->suspect_after = RELAY_NO_SUSPECT;
+        t->unsure = true;
     }
     if (t->state != RELAY_TARGET_READY && !target_ask(t, row->position, &again)) {
         return RELAY_FOUND_NOT_NOW;

@@ -326,7 +326,7 @@ static enum cli_exit fence_partition(struct rebasing *r, const char *topic, int3
 {
     enum ferry_err err = FERRY_OK;
     for (size_t lane = 0; err == FERRY_OK && lane < r->lane_count; lane++) {
-        err = ferry_source_fence(r->lanes[lane], topic, partition, r->cli->timeout_ms);
+        err = ferry_source_fence(r->lanes[lane], topic, partition, 0, r->cli->timeout_ms);
         err = err == FERRY_ERR_LIMIT_REACHED ? FERRY_OK : err;
     }
     err = err == FERRY_OK ? renew(r, false) : err;

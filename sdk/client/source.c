@@ -237,17 +237,18 @@ enum ferry_err ferry_source_cursor(struct ferry_source *source, const char *topi
 
 static void encode_fence(struct buf *b, const struct call *call, uint64_t group)
 {
-    const struct ferry_source *s = call->request;
-    struct source_fence_request request = {
-        .group = group, .source = s->id, .lane = s->lane, .epoch = s->epoch};
+    struct source_fence_request request = *(const struct source_fence_request *)call->request;
+    request.group = group;
     source_fence_request_encode(b, &request);
 }
 
 enum ferry_err ferry_source_fence(struct ferry_source *source, const char *topic, int32_t partition,
-                                  int timeout_ms)
+                                  uint64_t version, int timeout_ms)
 {
     struct call call;
     struct topic *t;
+    struct source_fence_request request = {
+        .source = source->id, .lane = source->lane, .epoch = source->epoch, .version = version};
     if (source->epoch == 0 || partition < 0) {
         return FERRY_ERR_INVALID_ARGUMENT;
     }
@@ -255,7 +256,7 @@ enum ferry_err ferry_source_fence(struct ferry_source *source, const char *topic
     if (err != FERRY_OK) {
         return err;
     }
-    call_init(&call, COMMAND_SOURCE_FENCE, ROUTE_PARTITION, encode_fence, source, timeout_ms);
+    call_init(&call, COMMAND_SOURCE_FENCE, ROUTE_PARTITION, encode_fence, &request, timeout_ms);
     call_to_partition(&call, t, partition);
     err = call_run_one(source->client, &call);
     call_fini(&call);

@@ -1071,14 +1071,17 @@ enum ferry_err ferry_source_append(struct ferry_source *source, const char *topi
 /* Ends all earlier elections of the source in one partition: once this returns FERRY_OK, an append
  * of an older epoch is SOURCE_FENCED there, also one that was on its way, and what is in the log is
  * all there will be of them. (Without it a partition learns of a new epoch only by its next
- * append.) The cursor's version and blob stay as they are; where there is none, one of version 0 is
- * made. To do it again changes nothing. Needs an election that was won. Errors: INVALID_ARGUMENT
- * (not elected; partition below 0), SOURCE_FENCED (another was elected meanwhile, and wrote or
- * fenced), LIMIT_REACHED (the partition keeps cursors of as many sources as it can), UNKNOWN_TOPIC,
- * UNKNOWN_PARTITION, UNREACHABLE, TIMEOUT (it may have happened), STORE_FAILED, NO_MEMORY, CLOSED,
- * UNKNOWN_COMMAND (an older broker). */
+ * append.) And ends appends of this election whose outcome is not known: with a `version` above
+ * what each of them expects they are CURSOR_CONFLICT when they arrive after all, because the
+ * cursor's version is raised to that (0: it stays as it is). Its blob stays; where there is no
+ * cursor, one is made. Read the cursor after it. To do it again changes nothing. Needs an election
+ * that was won. Errors: INVALID_ARGUMENT (not elected; partition below 0; version above INT64_MAX),
+ * SOURCE_FENCED (another was elected meanwhile, and wrote or fenced), LIMIT_REACHED (the partition
+ * keeps cursors of as many sources as it can), UNKNOWN_TOPIC, UNKNOWN_PARTITION, UNREACHABLE,
+ * TIMEOUT (it may have happened), STORE_FAILED, NO_MEMORY, CLOSED, UNKNOWN_COMMAND (an older
+ * broker). */
 enum ferry_err ferry_source_fence(struct ferry_source *source, const char *topic, int32_t partition,
-                                  int timeout_ms);
+                                  uint64_t version, int timeout_ms);
 /* Keeps "every partition has at least this" in the metadata group, so that a restart knows where
  * to begin. Errors: SOURCE_FENCED, UNREACHABLE, TIMEOUT. */
 enum ferry_err ferry_source_checkpoint(struct ferry_source *source, const void *blob,

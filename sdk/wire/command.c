@@ -197,6 +197,7 @@ ROWS(source_fence_request) = {
     VALUE(source_fence_request, source),
     VALUE(source_fence_request, lane),
     VALUE(source_fence_request, epoch),
+    {LAYOUT_VALUE(source_fence_request, version), LAYOUT_ADDED(0)},
 };
 ROWS(cursor_get_request) = {
     VALUE(cursor_get_request, group),

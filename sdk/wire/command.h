@@ -265,6 +265,7 @@ struct source_fence_request {
     struct ferry_id source;
     uint32_t lane;
     uint64_t epoch;
+    uint64_t version; /* The cursor's is at least this from there on. */
 };
 struct cursor_get_request {
     uint64_t group;

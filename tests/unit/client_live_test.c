@@ -228,23 +228,26 @@ static void a_fence_ends_the_election_before(void **state)
     create(f, 1);
     assert_int_equal(ferry_source_open(&old, f->client, &id, 0, "old"), FERRY_OK);
     assert_int_equal(ferry_source_open(&next, f->client, &id, 0, "next"), FERRY_OK);
-    assert_int_equal(ferry_source_fence(next, "live", 0, 10000), FERRY_ERR_INVALID_ARGUMENT);
+    assert_int_equal(ferry_source_fence(next, "live", 0, 0, 10000), FERRY_ERR_INVALID_ARGUMENT);
     assert_int_equal(ferry_source_elect(old, 200, 10000, &grant), FERRY_OK);
     assert_int_equal(append_one(f, old, 0), FERRY_OK);
     do {
         assert_int_equal(ferry_source_elect(next, 10000, 10000, &grant), FERRY_OK);
     } while (grant.standby && usleep(20000) == 0);
     assert_int_equal(append_one(f, old, 1), FERRY_OK); /* The hole. */
-    assert_int_equal(ferry_source_fence(next, "live", 0, 10000), FERRY_OK);
+    assert_int_equal(ferry_source_fence(next, "live", 0, 0, 10000), FERRY_OK);
     assert_int_equal(append_one(f, old, 2), FERRY_ERR_SOURCE_FENCED);
-    assert_int_equal(ferry_source_fence(old, "live", 0, 10000), FERRY_ERR_SOURCE_FENCED);
-    assert_int_equal(ferry_source_fence(next, "live", 0, 10000), FERRY_OK);
+    assert_int_equal(ferry_source_fence(old, "live", 0, 0, 10000), FERRY_ERR_SOURCE_FENCED);
+    assert_int_equal(ferry_source_fence(next, "live", 0, 0, 10000), FERRY_OK);
     assert_int_equal(ferry_source_cursor(next, "live", 0, 10000, &cursor), FERRY_OK);
     assert_int_equal(cursor.version, 2);
     assert_int_equal(cursor.epoch, grant.epoch);
     assert_int_equal(cursor.blob_bytes, 1);
     assert_int_equal(append_one(f, next, 2), FERRY_OK);
-    assert_int_equal(ferry_source_fence(next, "live", 1, 3000), FERRY_ERR_UNKNOWN_PARTITION);
+    assert_int_equal(ferry_source_fence(next, "live", 0, 8, 10000), FERRY_OK);
+    assert_int_equal(append_one(f, next, 3), FERRY_ERR_CURSOR_CONFLICT);
+    assert_int_equal(append_one(f, next, 8), FERRY_OK);
+    assert_int_equal(ferry_source_fence(next, "live", 1, 0, 3000), FERRY_ERR_UNKNOWN_PARTITION);
     ferry_source_close(&old);
     ferry_source_close(&next);
 }

@@ -2,6 +2,8 @@
 #include "base/checksum.h"
 #include "base/mem.h"
 #include "lib/partition_fixture.h"
+#include "partition/control.h"
+#include "wire/pack.h"
 
 #define ALL_MAX 1024
 
@@ -99,20 +101,32 @@ static void an_older_epoch_is_fenced_a_newer_one_takes_over(void **state)
 
 /* ---- Fenced ---- */
 
-static enum ferry_err fence(struct part_fixture *f, uint64_t epoch,
-                            struct partition_ticket **ticket)
+static enum ferry_err fence_past(struct part_fixture *f, uint64_t version, uint64_t epoch,
+                                 struct partition_ticket **ticket)
 {
-    struct source_fence_request q = {.source = source, .lane = 1, .epoch = epoch};
+    struct source_fence_request q = {
+        .source = source, .lane = 1, .epoch = epoch, .version = version};
     *ticket = part_ticket(f);
     return partition_source_fence(f->p, &q, f->now_ms, f->now_us, *ticket, &f->detail);
 }
 
-static void fence_now(struct part_fixture *f, uint64_t epoch)
+static enum ferry_err fence(struct part_fixture *f, uint64_t epoch,
+                            struct partition_ticket **ticket)
+{
+    return fence_past(f, 0, epoch, ticket);
+}
+
+static void fence_past_now(struct part_fixture *f, uint64_t version, uint64_t epoch)
 {
     struct partition_ticket *ticket;
-    assert_int_equal(fence(f, epoch, &ticket), FERRY_OK);
+    assert_int_equal(fence_past(f, version, epoch, &ticket), FERRY_OK);
     part_turn(f);
     assert_int_equal(ticket->base.err, FERRY_OK);
+}
+
+static void fence_now(struct part_fixture *f, uint64_t epoch)
+{
+    fence_past_now(f, 0, epoch);
 }
 
 static void a_fence_raises_the_epoch_and_nothing_else(void **state)
@@ -208,6 +222,75 @@ static void a_fence_survives_a_restart(void **state)
     assert_int_equal(send(f, 0, 6, "a").err, FERRY_OK);
     part_turn(f);
     expect_cursor(f, 1, 6, "a");
+}
+
+/* Two appends of the same epoch may be on their way, expecting 1 and 2. */
+static void a_fence_passes_what_is_on_its_way(void **state)
+{
+    struct part_fixture *f = *state;
+    struct partition_ticket *again;
+    part_open(f);
+    (void)send(f, 0, 3, "a");
+    part_turn(f);
+    fence_past_now(f, 3, 3);
+    expect_cursor(f, 3, 3, "a");
+    for (uint64_t expected = 1; expected < 3; expected++) {
+        struct outcome late = send(f, expected, 3, "late");
+        assert_int_equal(late.err, FERRY_ERR_CURSOR_CONFLICT);
+        assert_int_equal(late.refusal.version, 3);
+        assert_true(bytes_equal(late.refusal.cursor, bytes_of_string("a")));
+    }
+    uint64_t last = replica_last_index(partition_replica(f->p));
+    assert_int_equal(fence_past(f, 3, 3, &again), FERRY_OK); /* It is passed, */
+    assert_int_equal(fence_past(f, 2, 3, &again), FERRY_OK); /* and never goes back. */
+    assert_int_equal(replica_last_index(partition_replica(f->p)), last);
+    assert_int_equal(fence_past(f, (uint64_t)INT64_MAX + 1, 3, &again), FERRY_ERR_INVALID_ARGUMENT);
+    assert_int_equal(send(f, 3, 3, "b").err, FERRY_OK);
+    assert_int_equal(fence_past(f, 9, 3, &again), FERRY_OK);
+    assert_int_equal(send(f, 4, 3, "late").err, FERRY_ERR_CURSOR_CONFLICT); /* 9 is proposed. */
+    assert_int_equal(send(f, 9, 3, "c").err, FERRY_OK);
+    part_turn(f);
+    expect_cursor(f, 10, 3, "c");
+    assert_int_equal(partition_end_offset(f->p), 6);
+}
+
+static void what_a_fence_has_passed_survives_a_restart(void **state)
+{
+    struct part_fixture *f = *state;
+    for (uint64_t flushed = 0; flushed < 2; flushed++) { /* From the log, and from the rows. */
+        part_open(f);
+        fence_past_now(f, 7 + flushed, 5);
+        if (flushed == 1) {
+            part_flush(f);
+        }
+        part_crash(f);
+        part_open(f);
+        expect_cursor(f, 7 + flushed, 5, "");
+        assert_int_equal(send(f, 6 + flushed, 5, "late").err, FERRY_ERR_CURSOR_CONFLICT);
+        part_crash(f);
+    }
+    part_open(f);
+    assert_int_equal(send(f, 8, 5, "a").err, FERRY_OK);
+    part_turn(f);
+    expect_cursor(f, 9, 5, "a");
+}
+
+/* Of logs that were written before fences had one. */
+static void a_fence_without_a_version_is_read(void **state)
+{
+    (void)state;
+    struct buf b;
+    struct control c;
+    buf_init(&b, 64);
+    pack_array(&b, 4);
+    pack_uint(&b, CONTROL_SOURCE_FENCE);
+    pack_id(&b, &source);
+    pack_uint(&b, 1);
+    pack_uint(&b, 6);
+    assert_int_equal(control_decode(buf_bytes(&b), &c), FERRY_OK);
+    assert_int_equal(c.epoch, 6);
+    assert_int_equal(c.version, 0);
+    buf_fini(&b);
 }
 
 static void a_chain_goes_in_one_turn(void **state)
@@ -499,6 +582,9 @@ int main(void)
         part_test(a_fence_holds_from_its_place_in_the_log),
         part_test(a_fence_may_be_repeated_but_not_lowered),
         part_test(a_fence_survives_a_restart),
+        part_test(a_fence_passes_what_is_on_its_way),
+        part_test(what_a_fence_has_passed_survives_a_restart),
+        cmocka_unit_test(a_fence_without_a_version_is_read),
         part_test(a_chain_goes_in_one_turn),
         part_test(a_crash_keeps_records_and_cursor_together),
         part_test(a_refusal_names_the_first_bad_record),

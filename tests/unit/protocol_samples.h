@@ -188,7 +188,7 @@ static const struct sample samples[] = {
      STRUCT(append_cas_refusal){{TEXT("record 1 is too large"), 0}, 41, 5, TEXT("now"), 1}},
     {.what = "request",
      .command = COMMAND_SOURCE_FENCE,
-     STRUCT(source_fence_request){17, SOURCE_ID, 0, 6}},
+     STRUCT(source_fence_request){17, SOURCE_ID, 0, 6, 300}},
     {.what = "reply", .command = COMMAND_SOURCE_FENCE, .is_reply = true, .which = EMPTY},
     {.what = "request",
      .command = COMMAND_CURSOR_GET,

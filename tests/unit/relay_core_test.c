@@ -271,6 +271,84 @@ static void a_key_parked_by_a_person_is_noticed_within_a_second(void **state)
     assert_int_equal(g->fake.topics[0].partition[0].count, 4);
 }
 
+static struct fake_append late; /* It lands right before its partition is fenced. */
+
+static enum ferry_err late_lands(void *ctx, const char *topic, int32_t partition, uint64_t version,
+                                 int timeout_ms)
+{
+    struct fake_link *link = ctx;
+    struct ferry_append_result result;
+    if (late.records != NULL) {
+        late.epoch = link->fake->epoch; /* The partition does not know of a later one. */
+        fake_store(link->fake, &late, &result);
+        free(late.records);
+        late.records = NULL;
+    }
+    return fake_fence(ctx, topic, partition, version, timeout_ms);
+}
+
+/* Sent by a relay that died, and still on its way when the next one finds its key parked. */
+static void a_row_that_may_come_late_is_not_set_aside(void **state)
+{
+    struct rig *g = *state;
+    fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 1, 1);
+    rig_drain(g);
+    rig_put(g, "orders", 2, 2, 1);
+    rig_step(g);
+    assert_int_equal(g->link.pending_count, 1);
+    late = g->link.pending[--g->link.pending_count];
+    struct ferry_append_result lost = {.err = FERRY_ERR_CLOSED, .refused_index = SIZE_MAX};
+    late.callback(&lost, late.arg);
+    rig_kill_relay(g, false);
+    fixture_exec(g->f, "INSERT INTO ferry_parked_key (lane, topic, mkey) VALUES (0, 'orders', "
+                       "CAST('k0' AS BLOB))");
+    g->fake.holder = 0;
+    rig_start_relay(g, 2);
+    g->broker.fence = late_lands;
+    rig_put(g, "orders", 3, 3, 1);
+    rig_drain(g);
+    assert_null(late.records);
+    rig_expect(g, "orders", 1, 2, 0);
+    assert_int_equal(fixture_number(g->f, "SELECT count(*) FROM ferry_outbox_dead"), 1);
+    assert_int_equal(fixture_number(g->f, "SELECT id FROM ferry_outbox_dead"), 3);
+}
+
+/* Two batches have no answer. What is sent for the first holds the rows of both, so the second must
+ * not find its version behind it. */
+static void a_chained_batch_that_comes_late_is_not_taken(void **state)
+{
+    struct rig *g = *state;
+    struct ferry_append_result result;
+    fake_create(&g->fake, "orders", 1);
+    rig_put(g, "orders", 1, 1, 1);
+    rig_drain(g);
+    int64_t batch_bytes = g->options.batch_bytes;
+    g->options.batch_bytes = 1;
+    rig_put(g, "orders", 2, 3, 1);
+    rig_step(g);
+    assert_int_equal(g->link.pending_count, 2);
+    struct fake_append second = g->link.pending[1];
+    second.records = malloc(sizeof(*second.records));
+    assert_non_null(second.records);
+    second.records[0] = g->link.pending[1].records[0];
+    g->fake.down = true;
+    fake_answer(&g->link);
+    g->fake.down = false;
+    g->options.batch_bytes = batch_bytes;
+    for (int i = 0; g->link.pending_count == 0 && i < 1000; i++) {
+        rig_step(g);
+    }
+    assert_int_equal(g->link.pending[0].count, 2);
+    fake_answer(&g->link);
+    fake_store(&g->fake, &second, &result);
+    free(second.records);
+    assert_int_equal(result.err, FERRY_ERR_CURSOR_CONFLICT);
+    rig_put(g, "orders", 4, 5, 1);
+    rig_drain(g);
+    rig_expect(g, "orders", 1, 5, 0);
+}
+
 static void a_paused_relay_keeps_its_lease_and_publishes_nothing(void **state)
 {
     struct rig *g = *state;
@@ -873,6 +951,8 @@ int main(void)
         RIG_TEST(with_poison_block_nothing_goes_on_until_the_row_is_skipped),
         RIG_TEST(a_parked_key_sets_its_later_rows_aside_until_it_is_free),
         RIG_TEST(a_key_parked_by_a_person_is_noticed_within_a_second),
+        RIG_TEST(a_row_that_may_come_late_is_not_set_aside),
+        RIG_TEST(a_chained_batch_that_comes_late_is_not_taken),
         RIG_TEST(a_paused_relay_keeps_its_lease_and_publishes_nothing),
         RIG_TEST(the_program_decides_about_a_poison_row),
         RIG_TEST(a_source_with_another_id_halts_the_relay),

@@ -81,20 +81,20 @@ static enum ferry_err fatal_append(void *ctx, const char *topic, int32_t partiti
     return err;
 }
 
-static enum ferry_err late_fence(void *ctx, const char *topic, int32_t partition, int timeout_ms)
+static enum ferry_err late_fence(void *ctx, const char *topic, int32_t partition, uint64_t version,
+                                 int timeout_ms)
 {
     struct fake_link *link = ctx;
     struct ferry_append_result result;
-    (void)topic;
-    (void)partition;
-    (void)timeout_ms;
     if (!fate.killed && fate.late.records != NULL) {
         fate.late.epoch = link->fake->epoch; /* The partition does not know of a later one. */
         fake_store(link->fake, &fate.late, &result);
         free(fate.late.records);
         fate.late.records = NULL;
     }
-    return ++fate.fences <= fate.fences_to_fail ? FERRY_ERR_TIMEOUT : FERRY_OK;
+    return ++fate.fences <= fate.fences_to_fail
+               ? FERRY_ERR_TIMEOUT
+               : fake_fence(ctx, topic, partition, version, timeout_ms);
 }
 
 static void make_fatal(struct rig *g)

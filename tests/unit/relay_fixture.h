@@ -241,6 +241,24 @@ static inline enum ferry_err fake_checkpoint(void *ctx, const void *blob, size_t
     return FERRY_OK;
 }
 
+static inline enum ferry_err fake_fence(void *ctx, const char *topic, int32_t partition,
+                                        uint64_t version, int timeout_ms)
+{
+    struct fake_link *link = ctx;
+    struct fake_topic *t = fake_topic(link->fake, topic);
+    (void)timeout_ms;
+    if (link->fake->down || t == NULL) {
+        return link->fake->down ? FERRY_ERR_TIMEOUT : FERRY_ERR_UNKNOWN_TOPIC;
+    }
+    struct ferry_cursor *cursor = &t->partition[partition].cursor;
+    if (link->epoch < link->fake->epoch) {
+        return FERRY_ERR_SOURCE_FENCED;
+    }
+    cursor->epoch = link->epoch;
+    cursor->version = version > cursor->version ? version : cursor->version;
+    return FERRY_OK;
+}
+
 /* What a broker does with an append: all checks and both effects, or nothing. */
 static inline void fake_store(struct fake *fake, struct fake_append *a,
                               struct ferry_append_result *result)
@@ -350,6 +368,7 @@ static inline void rig_start_relay(struct rig *g, int who)
         .partition_of_key = fake_partition_of_key,
         .cursor = fake_cursor,
         .append = fake_append_queue,
+        .fence = fake_fence,
         .checkpoint = fake_checkpoint,
     };
     assert_int_equal(relay_new(&g->relay, &g->options, &g->source, &g->broker, NULL, (uint64_t)who),

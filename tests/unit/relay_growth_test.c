@@ -255,13 +255,11 @@ static void others_go_on_beside_partitions_that_do_not_answer(void **state)
 
 static int fences[FAKE_PARTITIONS];
 
-static enum ferry_err count_fence(void *ctx, const char *topic, int32_t partition, int timeout_ms)
+static enum ferry_err count_fence(void *ctx, const char *topic, int32_t partition, uint64_t version,
+                                  int timeout_ms)
 {
-    (void)ctx;
-    (void)topic;
-    (void)timeout_ms;
     fences[partition]++;
-    return FERRY_OK;
+    return fake_fence(ctx, topic, partition, version, timeout_ms);
 }
 
 /* An append of the relay before may still be on its way, unless some mark tells all. */

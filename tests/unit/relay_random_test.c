@@ -1,8 +1,8 @@
 /* The relay's core under random schedules: late commits, two relays that die, sleep and fence each
- * other, brokers that fail and whose answers are lost, a database that is busy, marks that are
- * full, rows that are refused, keys that are parked and topics that grow. Each row must come once,
- * in the order of its key, and none may be left out. A schedule is its seed: FERRY_TEST_SEED=N runs
- * that one alone.
+ * other, brokers that fail, whose answers are lost and whose questions are late, a database that is
+ * busy, marks that are full, rows that are refused, keys that are parked and topics that grow. Each
+ * row must come once, in the order of its key, and none may be left out. A schedule is its seed:
+ * FERRY_TEST_SEED=N runs that one alone.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -28,11 +28,12 @@
 #define BATCH_MAX      64
 #define ROUNDS         150
 #define DRAIN_ROUNDS   60000
+#define LATE_MAX       64
 
 struct part {
     int64_t *numbers; /* What is in the log: messages, by the numbers they were put under. */
     size_t count;
-    struct ferry_cursor cursor;
+    struct ferry_cursor cursor; /* Its epoch is the greatest that it has seen. */
 };
 
 struct sent {
@@ -70,6 +71,8 @@ struct world {
 
     int32_t partitions[DB_TOPICS]; /* 0: there is no such topic. */
     struct part parts[DB_TOPICS][PARTITIONS_MAX];
+    struct sent late[LATE_MAX]; /* What nobody waits for any more, and still arrives. */
+    size_t late_count;
     uint64_t epoch;
     int holder; /* 0: nobody. */
     int64_t lease_until_us;
@@ -176,20 +179,22 @@ static enum ferry_err b_cursor(void *ctx, const char *topic, int32_t partition, 
     return FERRY_OK;
 }
 
-static enum ferry_err b_fence(void *ctx, const char *topic, int32_t partition, int timeout_ms)
+static enum ferry_err b_fence(void *ctx, const char *topic, int32_t partition, uint64_t version,
+                              int timeout_ms)
 {
     struct seat *s = ctx;
     struct world *w = s->w;
+    struct ferry_cursor *cursor = &w->parts[topic_number(topic)][partition].cursor;
     (void)timeout_ms;
     if (w->down || (w->faults && chance(w, 20))) {
         return FERRY_ERR_TIMEOUT;
     }
-    if (s->epoch < w->epoch) {
+    if (s->epoch < cursor->epoch) {
         return FERRY_ERR_SOURCE_FENCED;
     }
-    (void)topic; /* Earlier appends are refused by all partitions here. */
-    (void)partition;
-    return FERRY_OK;
+    cursor->epoch = s->epoch;
+    cursor->version = version > cursor->version ? version : cursor->version;
+    return w->faults && chance(w, 20) ? FERRY_ERR_TIMEOUT : FERRY_OK;
 }
 
 static enum ferry_err b_append(void *ctx, const char *topic, int32_t partition, uint64_t expect,
@@ -287,23 +292,51 @@ static void store(struct world *w, const struct sent *a, struct ferry_append_res
 {
     *result = (struct ferry_append_result){.refused_index = SIZE_MAX, .base_offset = -1};
     struct part *p = &w->parts[a->topic][a->partition];
-    if (w->down || (w->faults && chance(w, 15))) {
-        result->err = FERRY_ERR_TIMEOUT;
-    } else if (a->epoch < w->epoch) {
+    if (a->epoch < p->cursor.epoch) {
         result->err = FERRY_ERR_SOURCE_FENCED;
     } else if (a->expect != p->cursor.version) {
         result->err = FERRY_ERR_CURSOR_CONFLICT;
+        result->version = p->cursor.version;
     } else if (!refused(w, a, result)) {
         check_stored(w, a);
         memcpy(p->numbers + p->count, a->numbers, a->count * sizeof(a->numbers[0]));
         p->count += a->count;
         p->cursor.version++;
+        p->cursor.epoch = a->epoch;
         p->cursor.blob_bytes = a->blob.size;
         memcpy(p->cursor.blob, a->blob.data, a->blob.size);
         if (w->lose_replies > 0) {
             w->lose_replies--;
             result->err = FERRY_ERR_TIMEOUT;
         }
+    }
+}
+
+/* It may be lost, or only be late: longer than anybody waits, behind what was sent after it. */
+static void not_now(struct world *w, const struct sent *a)
+{
+    if (w->late_count < LATE_MAX && chance(w, 2)) {
+        w->late[w->late_count++] = *a;
+    }
+}
+
+static void late_arrives(struct world *w)
+{
+    struct ferry_append_result result;
+    size_t at = prng_below(&w->prng, w->late_count);
+    struct sent a = w->late[at];
+    w->late[at] = w->late[--w->late_count];
+    store(w, &a, &result);
+}
+
+static void arrive(struct world *w, const struct sent *a, struct ferry_append_result *result)
+{
+    if (w->down || (w->faults && chance(w, 15))) {
+        not_now(w, a);
+        *result = (struct ferry_append_result){
+            .err = FERRY_ERR_TIMEOUT, .refused_index = SIZE_MAX, .base_offset = -1};
+    } else {
+        store(w, a, result);
     }
 }
 
@@ -330,7 +363,7 @@ static void answer(struct seat *s, bool all)
         struct sent a = s->pending[at];
         struct ferry_append_result result;
         drop_sent(s, at);
-        store(w, &a, &result);
+        arrive(w, &a, &result);
         a.callback(&result, a.arg);
         relay_check(s->relay);
     }
@@ -363,11 +396,13 @@ static void seat_start(struct world *w, struct seat *s)
 static void seat_kill(struct seat *s)
 {
     struct world *w = s->w;
-    size_t arrive = prng_below(&w->prng, s->pending_count + 1);
+    size_t in_time = prng_below(&w->prng, s->pending_count + 1);
     for (size_t i = 0; i < s->pending_count; i++) {
         struct ferry_append_result result;
-        if (i < arrive) {
-            store(w, &s->pending[i], &result);
+        if (i < in_time) {
+            arrive(w, &s->pending[i], &result);
+        } else {
+            not_now(w, &s->pending[i]);
         }
         result = (struct ferry_append_result){.err = FERRY_ERR_CLOSED, .refused_index = SIZE_MAX};
         s->pending[i].callback(&result, s->pending[i].arg); /* So that it can be freed. */
@@ -419,7 +454,8 @@ static void fault(struct world *w)
         w->now_us += (int64_t)prng_below(&w->prng, 3000000);
         break;
     case 5:
-        w->epoch++; /* Somebody was elected and is gone. */
+        w->now_us = w->now_us > w->lease_until_us ? w->now_us : w->lease_until_us;
+        w->epoch++; /* Somebody was elected, once the lease was over, and is gone. */
         w->holder = 0;
         break;
     case 6:
@@ -489,6 +525,9 @@ static void round_of(struct world *w)
     if (w->people && chance(w, 6)) {
         decide(w);
     }
+    if (w->late_count > 0 && chance(w, 4)) {
+        late_arrives(w);
+    }
 }
 
 static bool row_is_done(const struct world *w, size_t i)
@@ -527,7 +566,10 @@ static void drain(struct world *w)
             answer(&w->seats[i], true);
         }
         w->now_us += 5000;
-        if (all_is_done(w)) {
+        if (w->late_count > 0 && chance(w, 4)) {
+            late_arrives(w);
+        }
+        if (w->late_count == 0 && all_is_done(w)) {
             return;
         }
     }
@@ -666,6 +708,9 @@ static size_t run(uint64_t seed)
     return rows;
 }
 
+/* Of more schedules than are run each time. */
+static const uint64_t failed_once[] = {20281149};
+
 static void every_row_comes_once_in_order_whatever_happens(void **state)
 {
     (void)state;
@@ -678,6 +723,9 @@ static void every_row_comes_once_in_order_whatever_happens(void **state)
     print_message("seeds %u to %u\n", FIRST_SEED, FIRST_SEED + SCHEDULES - 1);
     for (uint64_t i = 0; i < SCHEDULES; i++) {
         rows += run(FIRST_SEED + i);
+    }
+    for (size_t i = 0; i < sizeof(failed_once) / sizeof(failed_once[0]); i++) {
+        rows += run(failed_once[i]);
     }
     print_message("%zu rows\n", rows);
 }
