@@ -286,6 +286,32 @@ static void a_commit_wakes_the_relay(void **state)
 }
 
 #if FERRY_HAVE_POSTGRESQL
+/* It would be taken for one that was read long ago. */
+static void a_row_with_another_xid_is_refused(void **state)
+{
+    struct database *d = database_of(state);
+    PGconn *connection = d->a.connection;
+    database_exec(&d->a, "INSERT INTO ferry.outbox (topic, payload) VALUES ('t', 'a')");
+    database_exec(&d->a, "CREATE TABLE copied AS SELECT * FROM ferry.outbox");
+    PGresult *r = PQexec(connection, "INSERT INTO ferry.outbox SELECT * FROM copied");
+    assert_string_equal(PQresultErrorField(r, PG_DIAG_SQLSTATE), "23514");
+    assert_non_null(strstr(PQresultErrorField(r, PG_DIAG_MESSAGE_HINT), "nothing else"));
+    PQclear(r);
+    database_exec(&d->a, "BEGIN; SAVEPOINT s; INSERT INTO ferry.outbox (topic, payload) VALUES "
+                         "('t', 'b'); RELEASE s; COMMIT");
+    database_exec(&d->a, "INSERT INTO ferry.outbox (topic, mkey, payload) SELECT topic, mkey, "
+                         "payload FROM copied");
+    r = PQexec(connection, "COPY ferry.outbox (topic, payload) FROM STDIN");
+    PQclear(r);
+    assert_int_equal(PQputCopyData(connection, "t\tc\nt\td\n", 8), 1);
+    assert_int_equal(PQputCopyEnd(connection, NULL), 1);
+    r = PQgetResult(connection);
+    assert_int_equal(PQresultStatus(r), PGRES_COMMAND_OK);
+    PQclear(r);
+    assert_null(PQgetResult(connection));
+    assert_int_equal(database_number(&d->a, "SELECT count(*) FROM ferry.outbox"), 5);
+}
+
 static void put_with_others_in_a_pipeline(void **state)
 {
     struct database *d = database_of(state);
@@ -551,6 +577,7 @@ int main(void)
         DATABASE_TEST_ON(a_pipeline_is_postgresqls, sqlite),
         DATABASE_TEST_ON(a_pipeline_is_postgresqls, mariadb),
 #if FERRY_HAVE_POSTGRESQL
+        DATABASE_TEST_ON(a_row_with_another_xid_is_refused, postgresql),
         DATABASE_TEST_ON(put_with_others_in_a_pipeline, postgresql),
         DATABASE_TEST_ON(rows_of_a_pipeline_go_into_their_lanes, postgresql),
         DATABASE_TEST_ON(another_schema_holds_the_tables, postgresql),

@@ -191,6 +191,60 @@ static void the_table_keeps_rubbish_out(void **state)
     }
 }
 
+/* One that the relay has passed would be deleted with what is published. */
+static void an_id_that_was_given_out_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    char *why = NULL;
+    fixture_exec(f, "INSERT INTO ferry_outbox (topic, payload) VALUES ('t', 'a'), ('t', 'b'); "
+                    "DELETE FROM ferry_outbox");
+    fixture_exec(f, "BEGIN; CREATE TABLE account (n); INSERT INTO account VALUES (1)");
+    for (int id = 1; id <= 2; id++) {
+        char sql[128];
+        snprintf(sql, sizeof(sql),
+                 "INSERT INTO ferry_outbox (id, topic, payload) VALUES (%d, 't', 'x')", id);
+        assert_int_equal(sqlite3_exec(f->connection, sql, NULL, NULL, &why), SQLITE_CONSTRAINT);
+        assert_non_null(strstr(why, "leave the id out"));
+        sqlite3_free(why);
+    }
+    fixture_exec(f, "CREATE TRIGGER told AFTER INSERT ON account BEGIN INSERT INTO ferry_outbox "
+                    "(topic, payload) VALUES ('t', 'c'), ('t', 'd'); END; "
+                    "INSERT INTO account VALUES (2), (3); "
+                    "INSERT INTO ferry_outbox (topic, payload) VALUES ('t', 'e'); "
+                    "INSERT INTO ferry_outbox (id, topic, payload) VALUES (20, 't', 'f'); COMMIT");
+    assert_int_equal(fixture_number(f, "SELECT count(*) FROM account"), 3);
+    assert_int_equal(fixture_number(f, "SELECT count(*) FROM ferry_outbox WHERE id > 2"), 6);
+}
+
+static void tables_of_an_older_version_are_brought_up_to_date(void **state)
+{
+    struct fixture *f = *state;
+    for (int version = 1; version < SCHEMA_SQLITE_VERSION; version++) {
+        char path[128];
+        sqlite3 *connection = NULL;
+        struct ferry_db *db = NULL;
+        snprintf(path, sizeof(path), "%s/version-%d.db", f->folder, version);
+        assert_int_equal(sqlite3_open(path, &connection), SQLITE_OK);
+        for (int step = 1; step <= version; step++) {
+            fixture_exec_on(connection, schema_sqlite_step(step));
+        }
+        fixture_exec_on(connection, "INSERT INTO ferry_outbox (topic, payload) VALUES ('t', 'x')");
+        assert_int_equal(ferry_db_sqlite(&db, connection), FERRY_OK);
+        assert_int_equal(ferry_migrate(db), FERRY_OK);
+        fixture_exec_on(connection, "BEGIN");
+        struct ferry_message m = message_of("t", "y");
+        assert_int_equal(ferry_outbox_put(db, &m, NULL), FERRY_OK);
+        fixture_exec_on(connection, "COMMIT");
+        ferry_db_free(&db);
+        assert_int_equal(sqlite3_exec(connection,
+                                      "DELETE FROM ferry_outbox WHERE id = 1; INSERT INTO "
+                                      "ferry_outbox (id, topic, payload) VALUES (1, 't', 'x')",
+                                      NULL, NULL, NULL),
+                         SQLITE_CONSTRAINT);
+        sqlite3_close(connection);
+    }
+}
+
 static void migrating_again_changes_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -284,6 +338,8 @@ int main(void)
         FIXTURE_TEST(an_old_snapshot_asks_to_retry),
         FIXTURE_TEST(a_plain_insert_works_and_gets_an_id_and_a_time),
         FIXTURE_TEST(the_table_keeps_rubbish_out),
+        FIXTURE_TEST(an_id_that_was_given_out_is_refused),
+        FIXTURE_TEST(tables_of_an_older_version_are_brought_up_to_date),
         FIXTURE_TEST(migrating_again_changes_nothing),
         FIXTURE_TEST(migrating_inside_a_transaction_is_refused),
         FIXTURE_TEST(migrating_sets_the_journal_to_wal),
