@@ -29,6 +29,7 @@ static void driver_close(void *driver)
     snapshot_release(&d->seen);
     snapshot_release(&d->told);
     snapshot_release(&d->kept);
+    source_pg_lanes_forget(d);
     mem_free(d->history);
     mem_free(d);
 }
@@ -55,6 +56,7 @@ enum ferry_err source_pg_side(struct source_pg *d, struct err_text *e)
     if (err != FERRY_OK || d->side_checked_connects == d->side.connects) {
         return err;
     }
+    source_pg_lanes_forget(d); /* They are of the database that was there. */
     err = source_pg_identify(d, &d->side, &now, e);
     bool same = false;
     if (err == FERRY_OK) {
@@ -413,6 +415,8 @@ const struct source_ops source_pg_ops = {
     .mark_add = driver_mark_add,
     .mark_acked = driver_mark_acked,
     .tidy = source_pg_tidy,
+    .wants_lane = source_pg_wants_lane,
+    .take_lane = source_pg_take_lane,
     .set_aside = driver_set_aside,
     .decided = driver_decided,
     .parked = driver_parked,

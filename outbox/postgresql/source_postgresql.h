@@ -105,6 +105,12 @@ struct pg_notify {
     int64_t tried_us;
 };
 
+/* Of another lane: up to where its rows need not be read again. */
+struct pg_lane {
+    struct snapshot *kept; /* NULL: not known. */
+    int64_t asked_us;      /* 0: not. */
+};
+
 struct source_pg {
     struct pg_url url;
     struct pg_target target;
@@ -151,6 +157,9 @@ struct source_pg {
     struct snapshot *told,
         *kept; /* Bases of checkpoints: given to the core; kept by the brokers. */
     int64_t told_position;
+    int64_t ring_now_us;
+    uint32_t lane_wanted; /* 0: none. */
+    struct pg_lane lanes[SOURCE_LANES_MAX];
 
     int wake_fd; /* The datagram's. */
     struct pg_notify notify;
@@ -222,6 +231,9 @@ MUST_CHECK enum ferry_err source_pg_check_settings(struct source_pg *d, struct e
 MUST_CHECK enum ferry_err source_pg_barrier(struct source_pg *d, struct err_text *e);
 MUST_CHECK enum ferry_err source_pg_tidy(void *driver, const struct source_progress *progress,
                                          size_t *removed, bool *again, struct err_text *e);
+bool source_pg_wants_lane(void *driver, uint32_t *lane);
+void source_pg_take_lane(void *driver, uint32_t lane, bool active, struct bytes checkpoint);
+void source_pg_lanes_forget(struct source_pg *d);
 enum ferry_err source_pg_figures(void *driver, int64_t settled, struct source_figures *figures,
                                  struct err_text *e);
 

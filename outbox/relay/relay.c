@@ -11,6 +11,7 @@
 #define BEAT_US         (1000 * US_PER_MS)
 #define BLOCKED_LOOK_US (5 * US_PER_MS)    /* How often what is blocked is looked at. */
 #define TIDY_RETRY_US   (200 * US_PER_MS)  /* After the database was busy. */
+#define LANE_ASK_MS     200                /* While it waits nothing else goes on. */
 #define STOP_TIDY_US    (3000 * US_PER_MS) /* How long a clean exit tidies up. */
 #define FIGURES_US      (200 * US_PER_MS)  /* How often the source is asked for figures. */
 
@@ -194,11 +195,33 @@ bool relay_is_paced(const struct relay *r, int64_t now_us)
 
 /* ---- Deleting what is published: when and how much is the driver's to say. */
 
+/* A lane that is not known now keeps the driver from deleting, and no more than that. */
+static void ask_lane(struct relay *r)
+{
+    struct ferry_source_info info;
+    struct relay_kept kept;
+    struct err_text e = {{0}};
+    uint32_t lane = 0;
+    if (!source_wants_lane(r->source, &lane)) {
+        return;
+    }
+    enum ferry_err err = r->broker->show == NULL
+                             ? FERRY_ERR_UNKNOWN_COMMAND
+                             : r->broker->show(r->broker->ctx, lane, LANE_ASK_MS, &info);
+    if (err == FERRY_OK) {
+        err = relay_kept_decode(bytes_of(info.checkpoint, info.checkpoint_bytes), &kept, &e);
+    }
+    bool active = err == FERRY_OK && info.known && info.left_ms > 0;
+    r->source->ops->take_lane(r->source->driver, lane, active,
+                              active ? kept.checkpoint : bytes_of(NULL, 0));
+}
+
 static void tidy_step(struct relay *r)
 {
     if (r->now_us < r->tidy_at_us) {
         return;
     }
+    ask_lane(r);
     bool idle = r->caught_up && r->inflight == 0 && r->queued == 0;
     struct source_progress progress = {.settled = relay_low_mark(r),
                                        .checkpointed = r->checkpointed,

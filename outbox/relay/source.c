@@ -149,6 +149,11 @@ enum ferry_err source_tidy(const struct source *source, const struct source_prog
                : source->ops->tidy(source->driver, progress, removed, again, e);
 }
 
+bool source_wants_lane(const struct source *source, uint32_t *lane)
+{
+    return source->ops->wants_lane != NULL && source->ops->wants_lane(source->driver, lane);
+}
+
 enum ferry_err source_fetch(const struct source *source, struct source_page *page, bool *there,
                             struct err_text *e)
 {

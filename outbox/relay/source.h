@@ -188,6 +188,12 @@ struct source_ops {
      * is more to do at once. *removed: rows. */
     enum ferry_err (*tidy)(void *driver, const struct source_progress *progress, size_t *removed,
                            bool *again, struct err_text *e);
+    /* Rows of all lanes may lie together: the lane whose checkpoint `tidy` has to know before it
+     * deletes anything. False: none. Both of these, or neither. */
+    bool (*wants_lane)(void *driver, uint32_t *lane);
+    /* What the brokers keep for that lane, size 0: nothing yet. Not `active`: no relay has it just
+     * now, and it means nothing. */
+    void (*take_lane)(void *driver, uint32_t lane, bool active, struct bytes checkpoint);
     /* Copies one row to the dead ones with the reason. A row that is there already, or gone from
      * the outbox: nothing to do, done. *done false, for SOURCE_ASIDE_PARKED: the row waits in the
      * outbox, and its key is not parked in its topic (any more). Required. */
@@ -230,6 +236,7 @@ MUST_CHECK enum ferry_err source_verify(const struct source *source, bool *same,
 MUST_CHECK enum ferry_err source_tidy(const struct source *source,
                                       const struct source_progress *progress, size_t *removed,
                                       bool *again, struct err_text *e);
+bool source_wants_lane(const struct source *source, uint32_t *lane);
 MUST_CHECK enum ferry_err source_fetch(const struct source *source, struct source_page *page,
                                        bool *there, struct err_text *e);
 MUST_CHECK enum ferry_err source_decided(const struct source *source, int64_t number, bool *decided,

@@ -345,7 +345,21 @@ static void rows_are_set_aside(void **state)
     assert_true(yes);
 }
 
-static size_t tidy(struct fixture *f)
+/* The core does this: `other` is the relay of lane 1; NULL: nobody has it. */
+static void tell_lane(struct fixture *f, const struct relay_twin *other)
+{
+    const struct source *source = &f->twin.source;
+    uint32_t lane = 0;
+    if (source_wants_lane(source, &lane)) {
+        assert_int_equal(lane, 1);
+        source->ops->take_lane(source->driver, lane, other != NULL,
+                               other == NULL
+                                   ? bytes_of(NULL, 0)
+                                   : bytes_of(other->checkpoint.data, other->checkpoint.size));
+    }
+}
+
+static size_t tidy_beside(struct fixture *f, const struct relay_twin *other)
 {
     struct err_text e = {{0}};
     size_t removed = 0;
@@ -362,8 +376,14 @@ static size_t tidy(struct fixture *f)
             fail_msg("tidy: %s", e.text);
         }
         total += removed;
+        tell_lane(f, other);
     }
     return total;
+}
+
+static size_t tidy(struct fixture *f)
+{
+    return tidy_beside(f, NULL);
 }
 
 static int64_t rows_in(struct fixture *f, int leaf)
@@ -488,14 +508,62 @@ static void lanes_leave_each_other_alone(void **state)
     twin_drain(&second);
     assert_int_equal(twin_total(&second), 1);
     assert_true(twin_has(&second, 2));
-    assert_int_equal(tidy(f), 0);
-    twin_kill(&second);
-    twin_free(&second);
+    twin_checkpoint(&second);
+    assert_int_equal(tidy_beside(f, &second), 0);
     twin_kill(&f->twin);
     twin_open(&f->twin, f->db.url);
     twin_drain(&f->twin);
-    assert_int_equal(tidy(f), 0);
+    assert_int_equal(tidy(f), 0); /* Nobody has lane 1. */
     assert_int_equal(twin_total(&f->twin), 3);
+    twin_kill(&second);
+    twin_free(&second);
+}
+
+/* The relay of lane 0 empties a leaf once every lane's checkpoint covers it. */
+static void the_ring_is_emptied_with_several_lanes(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    struct source_options options = twin_options();
+    struct relay_twin second = {0};
+    struct relay_twin nothing_yet = {0};
+    database_exec(&f->db.a, "UPDATE ferry.meta SET value = '2' WHERE name = 'lanes'");
+    twin_kill(&f->twin);
+    twin_open(&f->twin, f->db.url);
+    options.lane = 1;
+    twin_open_with(&second, f->db.url, &options);
+    put_in_lane(f, 0);
+    put_in_lane(f, 1);
+    set_number(f, 1 << 20);
+    put_in_lane(f, 0);
+    twin_drain(&f->twin);
+    assert_int_equal(tidy_beside(f, &nothing_yet), 0);
+    twin_drain(&second);
+    assert_int_equal(tidy_beside(f, &second), 0); /* It is not in the checkpoint. */
+    twin_checkpoint(&second);
+    struct source_blob of_another = second.checkpoint;
+    second.checkpoint.data[8] ^= 1; /* The system identifier. */
+    assert_int_equal(tidy_beside(f, &second), 0);
+    second.checkpoint = of_another;
+    assert_int_equal(tidy(f), 0); /* Nobody has the lane. */
+    assert_int_equal(rows_in(f, 0), 2);
+    database_exec(&f->db.a, "INSERT INTO ferry.outbox (seq, lane, topic, payload) VALUES "
+                            "(7, 2, 't', 'x')");
+    assert_int_equal(tidy_beside(f, &second), 0); /* There is no lane 2. */
+    database_exec(&f->db.a, "DELETE FROM ferry.outbox WHERE seq = 7");
+    assert_int_equal(tidy_beside(f, &second), 1 << 20);
+    assert_int_equal(rows_in(f, 0), 0);
+    assert_int_equal(rows_in(f, 1), 1);
+    put_in_lane(f, 1);
+    set_number(f, 2 << 20);
+    put_in_lane(f, 0);
+    twin_drain(&f->twin);
+    assert_int_equal(tidy_beside(f, &second), 0); /* What the checkpoint of lane 1 lacks. */
+    twin_drain(&second);
+    twin_checkpoint(&second);
+    assert_int_equal(tidy_beside(f, &second), 1 << 20);
+    assert_int_equal(twin_total(&f->twin) + twin_total(&second), 5);
+    twin_kill(&second);
+    twin_free(&second);
 }
 
 /* Opened again with the words that the database went back in time. */
@@ -765,6 +833,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_ring_is_emptied, setup, teardown),
         cmocka_unit_test_setup_teardown(two_laps_in_one_leaf_come, setup, teardown),
         cmocka_unit_test_setup_teardown(lanes_leave_each_other_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_ring_is_emptied_with_several_lanes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restored_copy_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restored_dump_is_noticed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_source_id_is_noticed, setup, teardown),
