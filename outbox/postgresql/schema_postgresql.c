@@ -12,17 +12,9 @@ __asm__(".pushsection .rodata\n"
         "schema_postgresql_1_text:\n"
         ".incbin \"outbox/postgresql/schema/postgresql_1.sql\"\n"
         ".byte 0\n"
-        ".global schema_postgresql_2_text\n"
-        "schema_postgresql_2_text:\n"
-        ".incbin \"outbox/postgresql/schema/postgresql_2.sql\"\n"
-        ".byte 0\n"
         ".popsection\n");
 
 extern const char schema_postgresql_1_text[];
-extern const char schema_postgresql_2_text[];
-
-static const char *const steps[SCHEMA_POSTGRESQL_VERSION] = {schema_postgresql_1_text,
-                                                             schema_postgresql_2_text};
 
 /* What stands for the schema's name in the files, and nothing else there does. */
 static const char quoted_default[] = "\"" SCHEMA_POSTGRESQL_DEFAULT "\"";
@@ -38,7 +30,7 @@ bool schema_postgresql_name_is_valid(const char *name)
 
 const char *schema_postgresql_step(int version)
 {
-    return version >= 1 && version <= SCHEMA_POSTGRESQL_VERSION ? steps[version - 1] : NULL;
+    return version == 1 ? schema_postgresql_1_text : NULL;
 }
 
 void schema_postgresql_write(struct buf *out, int version, const char *schema)

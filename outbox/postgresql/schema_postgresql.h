@@ -5,7 +5,7 @@
 
 #include "base/buf.h"
 
-#define SCHEMA_POSTGRESQL_VERSION  2 /* What this build makes and knows. */
+#define SCHEMA_POSTGRESQL_VERSION  1 /* What this build makes and knows. */
 #define SCHEMA_POSTGRESQL_DEFAULT  "ferry"
 #define SCHEMA_POSTGRESQL_NAME_MAX 48 /* PostgreSQL's limit is 63. */
 

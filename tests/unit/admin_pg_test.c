@@ -11,12 +11,9 @@
 
 #include "base/id.h"
 #include "lib/database_fixture.h"
-#include "outbox/postgresql/schema_postgresql.h"
 #include "outbox/relay/driver.h"
 
 #if FERRY_HAVE_POSTGRESQL
-
-#include <libpq-fe.h>
 
 outbox_driver_fn ferry_outbox_driver_postgresql;
 
@@ -120,35 +117,7 @@ static void init_makes_the_tables_and_says_so_once(void **state)
     OK(admin()->init(d->url, &created, &e));
     assert_true(created);
     OK(admin()->status(d->url, NULL, 0, &status, &e));
-    assert_int_equal(status.schema_version, SCHEMA_POSTGRESQL_VERSION);
-}
-
-static void init_brings_older_tables_up_to_date(void **state)
-{
-    NEEDS_SERVER(state);
-    bool created = true;
-    struct outbox_status status;
-    struct buf sql;
-    buf_init(&sql, 1u << 20);
-    schema_postgresql_write(&sql, 1, SCHEMA_POSTGRESQL_DEFAULT);
-    buf_append_u8(&sql, '\0');
-    assert_true(buf_ok(&sql));
-    database_exec(&d->a, "DROP SCHEMA ferry CASCADE");
-    PGresult *made = PQexec(d->a.connection, (const char *)sql.data);
-    assert_int_equal(PQresultStatus(made), PGRES_COMMAND_OK);
-    PQclear(made);
-    buf_fini(&sql);
-    database_exec(&d->a, "SELECT ferry.put('t', 'k', 'x')");
-    assert_int_equal(admin()->status(d->url, NULL, 0, &status, &e), FERRY_ERR_DB_SCHEMA);
-    assert_non_null(strstr(e.text, "ferry outbox init"));
-    OK(admin()->init(d->url, &created, &e));
-    assert_false(created);
-    OK(admin()->status(d->url, NULL, 0, &status, &e));
-    assert_int_equal(status.schema_version, SCHEMA_POSTGRESQL_VERSION);
-    assert_int_equal(database_number(&d->a, "SELECT count(*) FROM ferry.outbox"), 1);
-    assert_int_equal(database_number(&d->a, "SELECT count(*) FROM pg_trigger WHERE tgname = "
-                                            "'outbox_own_xid' AND tgenabled = 'O'"),
-                     5); /* Of the table and its leaves. */
+    assert_int_equal(status.schema_version, 1);
 }
 
 /* The checkpoint of a source that has read everything up to some moment. */
@@ -615,7 +584,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         SERVER_TEST(init_makes_the_tables_and_says_so_once),
-        SERVER_TEST(init_brings_older_tables_up_to_date),
         SERVER_TEST(status_judges_rows_by_the_checkpoint),
         SERVER_TEST(status_adds_up_the_lanes),
         SERVER_TEST(a_relay_does_not_pass_over_a_lane_that_is_no_more),

@@ -780,6 +780,45 @@ static void a_restored_copy_is_not_emptied(void **state)
 }
 
 /* Settings that turn a key's order around are refused. */
+/* The rights that postgresql_1.sql names for the relay's role. */
+static void a_role_with_the_named_rights_can_relay(void **state)
+{
+    struct fixture *f = fixture_of(state);
+    char url[sizeof(f->db.url)];
+    const char *host = strchr(f->db.url, '@');
+    assert_non_null(host);
+    snprintf(url, sizeof(url), "postgresql://ferry_test_relay%.*s", (int)sizeof(url) - 64, host);
+    database_exec(&f->db.a, "DROP ROLE IF EXISTS ferry_test_relay; CREATE ROLE ferry_test_relay "
+                            "LOGIN");
+    database_exec(
+        &f->db.a,
+        "GRANT USAGE ON SCHEMA ferry TO ferry_test_relay; "
+        "GRANT SELECT ON ALL TABLES IN SCHEMA ferry TO ferry_test_relay; "
+        "GRANT SELECT ON SEQUENCE ferry.outbox_seq TO ferry_test_relay; "
+        "GRANT INSERT ON ferry.outbox_dead TO ferry_test_relay; "
+        "GRANT INSERT, UPDATE ON ferry.parked_key TO ferry_test_relay; "
+        "GRANT TRUNCATE ON ferry.outbox_0, ferry.outbox_1, ferry.outbox_2, ferry.outbox_3 TO "
+        "ferry_test_relay");
+    twin_kill(&f->twin);
+    twin_open(&f->twin, url);
+    put(&f->db.a, "k", "x");
+    twin_drain(&f->twin);
+    set_number(f, 1 << 20);
+    put(&f->db.a, "k", "x");
+    twin_drain(&f->twin);
+    assert_int_equal(tidy(f), 1 << 20);
+    struct err_text e = {{0}};
+    bool done = false;
+    struct source_row row = {.number = (1 << 20) + 1, .message = {.topic = "t"}};
+    assert_int_equal(f->twin.source.ops->set_aside(f->twin.source.driver, &row, SOURCE_ASIDE_PARK,
+                                                   "refused", &done, &e),
+                     FERRY_OK);
+    assert_int_equal(database_number(&f->db.a, "SELECT count(*) FROM ferry.outbox_dead"), 1);
+    twin_kill(&f->twin);
+    twin_open(&f->twin, f->db.url);
+    database_exec(&f->db.a, "DROP OWNED BY ferry_test_relay; DROP ROLE ferry_test_relay");
+}
+
 static void a_cached_sequence_is_refused(void **state)
 {
     struct fixture *f = fixture_of(state);
@@ -840,6 +879,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_crash_of_the_server_is_survived, setup, teardown),
         cmocka_unit_test_setup_teardown(a_snapshot_of_before_a_crash_is_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restored_copy_is_not_emptied, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_role_with_the_named_rights_can_relay, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cached_sequence_is_refused, setup, teardown),
     };
     cmocka_set_test_filter(getenv("FERRY_TEST"));

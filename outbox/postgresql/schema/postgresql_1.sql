@@ -5,8 +5,10 @@
 -- An application's role needs:
 --     GRANT USAGE ON SCHEMA ferry TO app;
 --     GRANT SELECT ON ferry.meta TO app;
---     GRANT INSERT ON ferry.outbox TO app;  GRANT USAGE ON SEQUENCE ferry.outbox_seq TO app;
--- with SELECT (msg_id) ON ferry.outbox where it calls ferry.put(), which returns the id; and, for inboxes and sagas,
+--     GRANT INSERT (lane, topic, mkey, msg_id, headers, headers_json, payload, created_ms) ON ferry.outbox TO app;
+--     GRANT USAGE ON SEQUENCE ferry.outbox_seq TO app;
+-- and no more of that table: a row with an xid of its own, as one copied from a backup by SELECT *, would count as
+-- published. With SELECT (msg_id) ON ferry.outbox where it calls ferry.put(), which returns the id; and, for inboxes and sagas,
 -- SELECT, INSERT, UPDATE, DELETE on the inbox_* and saga* tables and USAGE on the sequence
 -- ferry.inbox_dead_number_seq. The relay's role needs:
 --     GRANT USAGE ON SCHEMA ferry TO relay;

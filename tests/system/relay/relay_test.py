@@ -618,7 +618,7 @@ class Servers(WithBroker):
         server = self.server(databases.PostgreSQL, "postgresql")
         code, out, err = run(BIN / "ferry-outbox", "--db", server.url("shop"), "--check")
         self.assertEqual((code, err), (0, ""))
-        self.assertIn(b": ok, schema 2, 1 lane\n", out)
+        self.assertIn(b": ok, schema 1, 1 lane\n", out)
         server.sql("DROP SCHEMA ferry CASCADE", "shop")
         code, _, err = run(BIN / "ferry-outbox", "--db", server.url("shop"), "--check")
         self.assertEqual(code, 1)
