@@ -26,7 +26,9 @@
  * opened only when nothing of its target is in flight, so each batch in flight of a READY target
  * was added to its mark; (7) rows are placed by one number of partitions of their topic, in force
  * over restarts and relays; a greater one comes into force while nothing is on its way, from where
- * no row was placed (relay_growth.c), so that a topic may grow while rows wait.
+ * no row was placed (relay_growth.c), so that a topic may grow while rows wait; (8) what was sent
+ * and has no certain end is fenced off before its target's mark is asked for, and a row is set
+ * aside only where nothing that was sent before can still bring it into the log.
  *
  * States: ELECTING (asks to be the active relay; also after being fenced) → ACTIVE (publishes) |
  * STANDBY (another is; asks again) | OUTAGE (no broker answers, or the database; asks again after a
