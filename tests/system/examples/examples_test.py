@@ -4,7 +4,7 @@ import re
 import unittest
 from pathlib import Path
 
-from ferry_processes import BIN, Broker, folder, run
+from ferry_processes import BIN, Broker, folder, run, until
 
 DEMO = Path(os.environ["FERRY_SOURCE"]) / "examples/demo.sh"
 BANK = Path(os.environ["FERRY_SOURCE"]) / "examples/bank/run.sh"
@@ -78,6 +78,11 @@ class ExamplesTest(unittest.TestCase):
         code, out, err = run(CLUSTER, word, home, env=env, patience=60)
         return code, out.decode(), err
 
+    def is_healthy(self, home, port):
+        code, out, err = self.cluster("status", home, port)
+        self.assertEqual(code, 0, out + err)
+        return re.search(r"(?m)^healthy +2 of 2$", out) is not None
+
     def test_a_cluster_starts_serves_stops_and_goes_on(self):
         home = folder(self)
         port = 21000 + os.getpid() % 500 * 20  # Below those of outgoing connections.
@@ -89,9 +94,7 @@ class ExamplesTest(unittest.TestCase):
             self.assertEqual(len(server.split(",")), 3)
             code, out, err = run(BIN / "ferry", "--server", server, "topic", "create", "t")
             self.assertEqual(code, 0, err)
-            code, out, err = self.cluster("status", home, port)
-            self.assertEqual(code, 0, out + err)
-            self.assertRegex(out, r"(?m)^healthy +2 of 2$")
+            until(lambda: self.is_healthy(home, port), "every replica was heard by its leader")
             code, out, err = self.cluster("stop", home, port)
             self.assertEqual(code, 0, out + err)
             self.assertEqual(out.count("stopped"), 3)

@@ -299,6 +299,7 @@ class Program(WithBroker):
         one.put("no-such-topic", [b"waits"])
         until(lambda: relay.metric("rows_published_total", one) == 1000, "all are counted")
         until(lambda: relay.metric("blocked_topics", one) == 1, "the topic is told")
+        until(lambda: relay.metric("pending_rows", one) == 1, "the database was asked again")
         values = relay.metrics()
         met = {key for key in values if dict(key[1]).get("topic") in (topic, "no-such-topic")}
         self.assertTrue(met, "topics have series once they are met")
