@@ -157,16 +157,19 @@ static enum ferry_err leaf_is_done(struct source_pg *d, unsigned leaf, const str
     return ask_yes(d, &sql, done, e);
 }
 
-/* One round trip and one transaction: an error anywhere ends it without effect. */
+/* One round trip and one transaction: an error anywhere ends it without effect. It does not wait
+ * for the lock: everybody who reads the outbox would wait behind it, as long as a transaction with
+ * a row in the leaf is open. Another time comes within a second. */
 static enum ferry_err empty_leaf(struct source_pg *d, unsigned leaf, const struct snapshot *seen,
                                  struct err_text *e)
 {
     struct buf sql;
     PGresult *result = NULL;
     buf_init(&sql, CHECK_BYTES_MAX);
-    buf_printf(&sql,
-               "BEGIN; LOCK TABLE ONLY %s.outbox_%u IN ACCESS EXCLUSIVE MODE; DO $f$ BEGIN IF ",
-               d->url.schema, leaf);
+    buf_printf(
+        &sql,
+        "BEGIN; LOCK TABLE ONLY %s.outbox_%u IN ACCESS EXCLUSIVE MODE NOWAIT; DO $f$ BEGIN IF ",
+        d->url.schema, leaf);
     put_check(&sql, d, leaf, seen);
     buf_printf(&sql,
                " THEN RAISE lock_not_available USING MESSAGE = 'a row came meanwhile'; END IF; "
