@@ -2,7 +2,7 @@
  * the core can be tested against a broker that fails in any way and in any order.
  *
  * Each function is the one of ferry.h with the same errors, see there; partitions_now is
- * ferry_topic_info. */
+ * ferry_topic_info, show is ferry_source_show. */
 #ifndef FERRY_OUTBOX_RELAY_BROKER_H
 #define FERRY_OUTBOX_RELAY_BROKER_H
 
